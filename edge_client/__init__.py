@@ -1,0 +1,1 @@
+"""One phone: join, train, compress, upload, resume."""

@@ -1,0 +1,1 @@
+"""Update compression: coordinates in, bytes out, and back."""

@@ -1,0 +1,63 @@
+"""One error tree.
+
+::
+
+    FeatherfedError
+    ├── LocalError            ours: a wrong flag, a missing file, a run folder that cannot be used
+    │   ├── ConfigError       a setting that cannot work; the sentence names the way out (exit code 2)
+    │   │   └── SpecError     a codec spec that cannot be built, naming the stages that clash
+    │   └── DataError         data that cannot be read or downloaded
+    └── RemoteError           the other side's fault: ends that connection with a close code, never the round
+        ├── ProtocolError     not our protocol: a bad frame, a message out of turn, a wrong length
+        ├── CodecError        a payload that does not decode to what was announced
+        └── RefusedError      understood and refused: admission, limits, a wrong digest
+
+A sentence is lower case, has no full stop and gives the actual numbers.
+"""
+
+
+class FeatherfedError(Exception):
+    """The root of everything that this project raises on purpose."""
+
+
+class LocalError(FeatherfedError):
+    """A fault on this side."""
+
+
+class ConfigError(LocalError):
+    """A setting that cannot work."""
+
+
+class SpecError(ConfigError):
+    """A codec spec that cannot be built."""
+
+
+class DataError(LocalError):
+    """Data that cannot be read or downloaded."""
+
+
+class RemoteError(FeatherfedError):
+    """A fault of the other side.
+
+    `code` is the WebSocket close code (4000-4999, docs/PROTOCOL.md) that ends the connection.
+    """
+
+    code = 4000
+
+
+class ProtocolError(RemoteError):
+    """A bad frame, a message out of turn, a wrong length."""
+
+    code = 4001
+
+
+class CodecError(RemoteError):
+    """A payload that does not decode to what was announced."""
+
+    code = 4003
+
+
+class RefusedError(RemoteError):
+    """Understood, and refused."""
+
+    code = 4004

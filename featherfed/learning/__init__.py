@@ -1,0 +1,1 @@
+"""What knows a gradient: models, data, partitions, local training and evaluation."""

@@ -1,0 +1,41 @@
+"""Randomness as an argument: every draw is named by (seed, round, client, purpose).
+
+Both ends of a link derive the same generator from the run's seed and their place in it, so masks, rotations and
+frozen matrices never travel. A client is its shard's index, not its name: the same seed gives the same run whatever
+the phones are called and in whatever order they come.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+SERVER = -1
+"""The client index of draws that all phones of a round share: the downlink, the cohort, shared rotations."""
+
+
+def derive(seed: int, round_number: int, client: int, purpose: str) -> int:
+    """Return 128 bits that are independent for each (seed, round, client, purpose).
+
+    >>> hex(derive(0, 1, 2, "rotate"))
+    '0x1f3cda1c5a3c1cbbdf30bbffbdcab934'
+    """
+    text = f"{seed}/{round_number}/{client}/{purpose}"
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest(), "little")
+
+
+@dataclass(frozen=True, slots=True)
+class RoundKey:
+    """One client's place in one round of one run: what all of its randomness is derived from."""
+
+    seed: int
+    round_number: int
+    client: int = SERVER
+
+    def generator(self, purpose: str) -> np.random.Generator:
+        """Return the generator of this key for `purpose`: the same on both ends, on every machine."""
+        return np.random.Generator(np.random.PCG64(derive(self.seed, self.round_number, self.client, purpose)))
+
+    def shared(self) -> "RoundKey":
+        """Return the key that all clients of this round have in common."""
+        return RoundKey(self.seed, self.round_number, SERVER)

@@ -1,0 +1,1 @@
+"""The messages both ends speak, and the session rules as a pure state machine."""

@@ -1,0 +1,1 @@
+"""Experiments: real processes or virtual time, tables, plots and reports."""

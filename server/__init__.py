@@ -1,0 +1,1 @@
+"""The coordinator: cohort, rounds, aggregation, byte ledger, store and socket service."""

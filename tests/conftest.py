@@ -1,0 +1,23 @@
+"""What every test may ask for: the data folder, and one thread of arithmetic."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+def _mnist_folder() -> Path | None:
+    named = os.environ.get("FL_DATA_DIR") or Path(__file__).parents[2] / "shared" / "data"
+    folder = Path(named).resolve()
+    return folder if (folder / "MNIST" / "raw" / "train-images-idx3-ubyte").exists() else None
+
+
+@pytest.fixture(scope="session")
+def mnist_dir() -> Path:
+    """The folder of the full MNIST; the test is skipped where there is none, and fails where CI says it must be there."""
+    folder = _mnist_folder()
+    if folder is None:
+        if os.environ.get("FEATHERFED_REQUIRE_MNIST"):
+            pytest.fail("FEATHERFED_REQUIRE_MNIST is set, but FL_DATA_DIR holds no MNIST")
+        pytest.skip("needs the full MNIST: set FL_DATA_DIR to a folder in torchvision's layout")
+    return folder
