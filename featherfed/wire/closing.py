@@ -1,0 +1,34 @@
+"""Why a connection ends: WebSocket close codes of the private range, each with its meaning.
+
+The sentence travels as the close frame's reason, cut to the 123 bytes that RFC 6455 leaves it.
+"""
+
+import enum
+
+MAX_REASON_BYTES = 123
+
+
+class Close(enum.IntEnum):
+    """Close codes that featherfed sends."""
+
+    DONE = 1000
+    GOING_AWAY = 1001
+    FAULT = 4000
+    PROTOCOL = 4001
+    VERSION = 4002
+    PAYLOAD = 4003
+    REFUSED = 4004
+    REPLACED = 4005
+    PAUSED = 4006
+    NO_SHARD = 4007
+    TOO_SLOW = 4008
+
+    @property
+    def final(self) -> bool:
+        """Whether the phone should not come back with the same request."""
+        return self in {Close.DONE, Close.VERSION, Close.REFUSED, Close.REPLACED, Close.NO_SHARD}
+
+
+def reason(sentence: str) -> str:
+    """Return `sentence` cut to what fits a close frame."""
+    return sentence.encode()[:MAX_REASON_BYTES].decode(errors="ignore")

@@ -1,0 +1,184 @@
+"""The messages, one frozen class each: a msgpack array whose first element is the message's number.
+
+A message is checked when it is parsed and when it is packed, by the same constraints, so that what one end sends the
+other never refuses. docs/PROTOCOL.md says the same in words.
+"""
+
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
+
+import msgpack
+import msgspec
+from msgspec import Meta, Struct
+
+from featherfed.errors import ProtocolError
+
+PROTOCOL_VERSION = 1
+MAX_FRAME_BYTES = 1 << 20
+MAX_CHUNK_BYTES = 1 << 16
+MAX_TEXT = 256
+
+Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Text = Annotated[str, Meta(max_length=MAX_TEXT)]
+Digest = Annotated[bytes, Meta(min_length=8, max_length=8)]
+Chunk = Annotated[bytes, Meta(max_length=MAX_CHUNK_BYTES)]
+Count = Annotated[int, Meta(ge=0, lt=1 << 53)]
+Positive = Annotated[int, Meta(ge=1, lt=1 << 53)]
+Version = Annotated[int, Meta(ge=-1, lt=1 << 53)]
+Unsigned64 = Annotated[int, Meta(ge=0)]  # Meta's bounds are signed 64 bit; msgpack's own limit is 2^64 - 1
+NotNegative = Annotated[float, Meta(ge=0, le=1e9)]
+
+NOTHING = -1
+"""A version, shard or round that is not there."""
+
+
+class Message(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What all messages are: a struct that travels as an array of its fields in the order of their declaration."""
+
+
+class Hello(Message, frozen=True, tag=1):
+    """Phone: who I am, which shard I ask for (−1: any), and what I still hold of which run."""
+
+    protocol: Count
+    name: Name
+    shard: Version
+    shards: Count
+    run: Annotated[str, Meta(max_length=64)]
+    held_version: Version
+    partial_digest: Annotated[bytes, Meta(max_length=8)]
+    partial_bytes: Count
+    pending_round: Version
+
+
+class Welcome(Message, frozen=True, tag=2):
+    """Server: the run, its model and data, the shard that this phone plays, and the limits."""
+
+    run: Name
+    model: Name
+    data: Name
+    partition: Name
+    shard: Count
+    shards: Positive
+    seed: Unsigned64
+    heartbeat_s: NotNegative
+    chunk_bytes: Annotated[int, Meta(ge=1, le=MAX_CHUNK_BYTES)]
+
+
+class Task(Message, frozen=True, tag=3):
+    """Server: train on `version` in `round` with these settings; the update travels as `uplink` says."""
+
+    round: Count
+    version: Count
+    uplink: Text
+    epochs: Positive
+    batch_size: Count
+    lr: NotNegative
+    momentum: NotNegative
+    weight_decay: NotNegative
+    prox_mu: NotNegative
+
+
+class ModelBegin(Message, frozen=True, tag=4):
+    """Server: the model of `version` in `sum(lengths)` bytes, from `offset` on; `base` −1 says that it is whole.
+
+    Otherwise `lengths[i]` bytes are the difference from version base + i to base + i + 1 in the pipeline `spec`.
+    """
+
+    version: Count
+    base: Version
+    spec: Text
+    lengths: Annotated[list[Count], Meta(min_length=1, max_length=4096)]
+    digest: Digest
+    offset: Count
+    data: Chunk
+
+
+class ModelChunk(Message, frozen=True, tag=5):
+    """Server: the next bytes of the model that is under way."""
+
+    offset: Count
+    data: Chunk
+
+
+class UpdateBegin(Message, frozen=True, tag=6):
+    """Phone: my update of `round`, its size, digest and weight, and its first bytes from `offset` on.
+
+    Without data it asks how much is durable: after a dropped link the phone goes on from the Ack.
+    """
+
+    round: Count
+    size: Positive
+    digest: Digest
+    examples: Positive
+    offset: Count
+    data: Chunk
+
+
+class UpdateChunk(Message, frozen=True, tag=7):
+    """Phone: the next bytes of the update that is under way."""
+
+    offset: Count
+    data: Chunk
+
+
+class Ack(Message, frozen=True, tag=8):
+    """Server: the first `offset` bytes of the update of `round` are durable."""
+
+    round: Count
+    offset: Count
+
+
+class Accepted(Message, frozen=True, tag=9):
+    """Server: the update of `round` counts, exactly once; sent again for an update that is sent again."""
+
+    round: Count
+
+
+class Cancel(Message, frozen=True, tag=10):
+    """Server: stop the work on `round`; its update is not wanted any more."""
+
+    round: Count
+
+
+class Finish(Message, frozen=True, tag=11):
+    """Server: the run is over; `reason` is a sentence for people."""
+
+    reason: Text
+
+
+AnyMessage = (
+    Hello | Welcome | Task | ModelBegin | ModelChunk | UpdateBegin | UpdateChunk | Ack | Accepted | Cancel | Finish
+)
+
+M = TypeVar("M", bound=Message)
+_unpack: Callable[..., Any] = msgpack.unpackb
+
+
+def pack(message: AnyMessage) -> bytes:
+    """Return the message as one binary frame; a value outside its field's limits raises `msgspec.ValidationError`."""
+    fields = msgspec.to_builtins(message, builtin_types=(bytes,))
+    msgspec.convert(fields, AnyMessage)
+    packed: bytes = msgpack.packb(fields)
+    return packed
+
+
+def unpack(frame: bytes) -> AnyMessage:
+    """Return the message in `frame`, or raise `ProtocolError` with a sentence that says what is wrong with it."""
+    if len(frame) > MAX_FRAME_BYTES:
+        raise ProtocolError(f"frame with {len(frame)} bytes exceeds limit of {MAX_FRAME_BYTES} bytes")
+    try:
+        fields = _unpack(
+            frame,
+            max_str_len=MAX_TEXT,
+            max_bin_len=MAX_CHUNK_BYTES,
+            max_array_len=4096,
+            max_map_len=0,
+            max_ext_len=0,
+        )
+    except (ValueError, msgpack.UnpackException, RecursionError) as error:
+        raise ProtocolError(f"frame of {len(frame)} bytes is not msgpack: {error or type(error).__name__}") from error
+    try:
+        message: AnyMessage = msgspec.convert(fields, AnyMessage)
+    except msgspec.ValidationError as error:
+        raise ProtocolError(f"not a message of protocol {PROTOCOL_VERSION}: {error}") from error
+    return message
