@@ -1,0 +1,278 @@
+"""The round machine: `(state, event) -> (state, actions)`, a table and nothing else.
+
+It never sleeps and never looks at a clock: deadlines are events. It never fails: an event that no longer matters (a
+deadline of an old attempt, an update after the close) is answered, not raised, since the network may bring it at any
+time. What the table does not list for a phase changes nothing.
+
+    GATHERING --enough phones--> OPEN --quorum, or deadline with enough--> CLOSING --Closed--> OPEN … --last--> DONE
+                                   `--deadline with too few--> OPEN (new cohort) … --too often--> PAUSED
+    any phase --Stop--> PAUSED
+"""
+
+import enum
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from server.cohort import choose_cohort
+
+
+class Phase(enum.Enum):
+    """What the run is doing."""
+
+    GATHERING = "gathering"
+    OPEN = "open"
+    CLOSING = "closing"
+    DONE = "done"
+    PAUSED = "paused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What never changes during a run."""
+
+    phones: int
+    rounds: int
+    cohort_size: int
+    target: int
+    min_updates: int
+    max_retries: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """Where a run stands. `round_number` counts from 1; 0 is before the first round."""
+
+    rules: Rules
+    phase: Phase = Phase.GATHERING
+    round_number: int = 0
+    attempt: int = 0
+    cohort: frozenset[int] = frozenset()
+    accepted: frozenset[int] = frozenset()
+    failed: frozenset[int] = frozenset()
+    present: frozenset[int] = field(default=frozenset())
+
+    @property
+    def outstanding(self) -> frozenset[int]:
+        """Shards of the cohort whose update is still awaited."""
+        return self.cohort - self.accepted - self.failed
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The phone of a shard is connected."""
+
+    shard: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The phone of a shard has been away for longer than the grace time; it may still come back."""
+
+    shard: int
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """A valid update is durable and folded."""
+
+    shard: int
+    round_number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """A phone of the cohort sent what cannot count; it is not asked again in this round."""
+
+    shard: int
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """Time is up for one attempt of one round."""
+
+    round_number: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The round's model is durable; `reached` says that it meets the target accuracy."""
+
+    round_number: int
+    reached: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The operator ends the run."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRound:
+    """Ask these phones, and let the deadline run."""
+
+    round_number: int
+    attempt: int
+    cohort: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Assign:
+    """Give a phone that came (back) the open round's task."""
+
+    shard: int
+
+
+@dataclass(frozen=True, slots=True)
+class CancelPhones:
+    """Tell these phones to stop their work on a round."""
+
+    round_number: int
+    shards: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CloseRound:
+    """Average what was accepted, evaluate, make it durable, then report `Closed`."""
+
+    round_number: int
+    accepted: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """All rounds are done, or the target is reached."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """The run cannot or shall not go on now; its state is kept."""
+
+    reason: str
+
+
+Event = Joined | Lost | Accept | Fail | Deadline | Closed | Stop
+Action = OpenRound | Assign | CancelPhones | CloseRound | Finished | Pause
+Step = tuple[RunState, tuple[Action, ...]]
+
+
+def _open(state: RunState, round_number: int) -> Step:
+    rules = state.rules
+    cohort = choose_cohort(state.present, rules.cohort_size, seed=rules.seed, round_number=round_number, attempt=0)
+    opened = replace(
+        state,
+        phase=Phase.OPEN,
+        round_number=round_number,
+        attempt=0,
+        cohort=frozenset(cohort),
+        accepted=frozenset(),
+        failed=frozenset(),
+    )
+    return opened, (OpenRound(round_number, 0, cohort),)
+
+
+def _retry(state: RunState) -> Step:
+    """Ask a fresh cohort; what was accepted stays, since the model that it was trained on has not changed."""
+    rules, attempt = state.rules, state.attempt + 1
+    fresh = state.present - state.cohort
+    # Where nobody is left who was not asked, those who did not answer get a second chance.
+    candidates = fresh or state.present - state.accepted - state.failed
+    size = rules.cohort_size - len(state.accepted)
+    chosen = choose_cohort(candidates, size, seed=rules.seed, round_number=state.round_number, attempt=attempt)
+    opened = replace(state, attempt=attempt, cohort=state.accepted | state.failed | frozenset(chosen))
+    return opened, (OpenRound(state.round_number, attempt, chosen),)
+
+
+def _gather(state: RunState, event: Joined) -> Step:
+    state = replace(state, present=state.present | {event.shard})
+    if len(state.present) < state.rules.phones:
+        return state, ()
+    return _open(state, state.round_number + 1)
+
+
+def _join_open(state: RunState, event: Joined) -> Step:
+    state = replace(state, present=state.present | {event.shard})
+    if event.shard in state.outstanding:
+        return state, (Assign(event.shard),)
+    if state.attempt and event.shard not in state.cohort and len(state.cohort) < state.rules.cohort_size:
+        # A retry found too few phones there: who comes now is welcome.
+        return replace(state, cohort=state.cohort | {event.shard}), (Assign(event.shard),)
+    return state, ()
+
+
+def _note_joined(state: RunState, event: Joined) -> Step:
+    return replace(state, present=state.present | {event.shard}), ()
+
+
+def _note_lost(state: RunState, event: Lost) -> Step:
+    return replace(state, present=state.present - {event.shard}), ()
+
+
+def _accept(state: RunState, event: Accept) -> Step:
+    if event.round_number != state.round_number or event.shard not in state.outstanding:
+        return state, ()
+    state = replace(state, accepted=state.accepted | {event.shard})
+    if len(state.accepted) >= state.rules.target or not state.outstanding:
+        return _settle(state)
+    return state, ()
+
+
+def _fail(state: RunState, event: Fail) -> Step:
+    if event.shard not in state.outstanding:
+        return state, ()
+    state = replace(state, failed=state.failed | {event.shard})
+    return _settle(state) if not state.outstanding else (state, ())
+
+
+def _deadline(state: RunState, event: Deadline) -> Step:
+    if (event.round_number, event.attempt) != (state.round_number, state.attempt):
+        return state, ()
+    return _settle(state)
+
+
+def _settle(state: RunState) -> Step:
+    """Close the round with what it has, or retry it, or pause."""
+    stop = CancelPhones(state.round_number, tuple(sorted(state.outstanding)))
+    stopping: tuple[Action, ...] = (stop,) if stop.shards else ()
+    rules = state.rules
+    if len(state.accepted) >= rules.min_updates:
+        close = CloseRound(state.round_number, tuple(sorted(state.accepted)))
+        return replace(state, phase=Phase.CLOSING), (*stopping, close)
+    if state.attempt >= rules.max_retries:
+        pause = Pause(
+            f"round {state.round_number} had {len(state.accepted)} of at least {rules.min_updates} updates"
+            f" in each of {state.attempt + 1} attempts"
+        )
+        return replace(state, phase=Phase.PAUSED), (*stopping, pause)
+    state, actions = _retry(state)
+    return state, (*stopping, *actions)
+
+
+def _closed(state: RunState, event: Closed) -> Step:
+    if event.round_number != state.round_number:
+        return state, ()
+    if event.reached or state.round_number >= state.rules.rounds:
+        return replace(state, phase=Phase.DONE, cohort=frozenset()), (Finished(),)
+    return _open(state, state.round_number + 1)
+
+
+def _stop(state: RunState, event: Stop) -> Step:
+    return replace(state, phase=Phase.PAUSED), (Pause("the operator stopped the run"),)
+
+
+_EVERYWHERE: dict[type, Callable[..., Step]] = {Joined: _note_joined, Lost: _note_lost, Stop: _stop}
+
+TABLE: Mapping[Phase, Mapping[type, Callable[..., Step]]] = {
+    Phase.GATHERING: {**_EVERYWHERE, Joined: _gather},
+    Phase.OPEN: {**_EVERYWHERE, Joined: _join_open, Accept: _accept, Fail: _fail, Deadline: _deadline},
+    Phase.CLOSING: {**_EVERYWHERE, Closed: _closed},
+    Phase.DONE: {Lost: _note_lost},
+    Phase.PAUSED: {Lost: _note_lost},
+}
+
+
+def advance(state: RunState, event: Event) -> Step:
+    """Return the state after `event` and what must be done now, in that order."""
+    handler = TABLE[state.phase].get(type(event))
+    return handler(state, event) if handler else (state, ())
