@@ -43,7 +43,6 @@ class RunConfig:
     min_updates: int = 1
     max_retries: int = 3
     heartbeat: float = 20.0
-    clip_norm: float = 0.0  # 0: no bound
     eval_every: int = 1
 
     def __post_init__(self) -> None:
@@ -58,7 +57,7 @@ class RunConfig:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"{flag(name)} {value} is not a number above 0")
-        for name in ("momentum", "weight_decay", "prox_mu", "clip_norm"):
+        for name in ("momentum", "weight_decay", "prox_mu"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ConfigError(f"{flag(name)} {value} is not a number of 0 or above")

@@ -1,0 +1,69 @@
+"""The byte ledger: what each (round, phone, direction) cost, each byte counted once.
+
+    theory     what the pipeline's formula gives for the transfers that were begun
+    payload    bytes of updates or models
+    message    the msgpack messages around and including the payload
+    socket     what the connection carried: messages, WebSocket headers, pings, acknowledgements
+    handshake  HTTP upgrade with Hello up and Welcome down; apart from all the others
+    resent     payload that the other end already had
+    wasted     payload of transfers that did not count: late, cancelled, refused
+
+So socket ≥ message ≥ payload ≥ resent, wasted.
+"""
+
+from dataclasses import asdict, dataclass, fields
+
+DIRECTIONS = ("uplink", "downlink")
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Bytes of one direction; sums add field by field."""
+
+    theory: int = 0
+    payload: int = 0
+    message: int = 0
+    socket: int = 0
+    handshake: int = 0
+    resent: int = 0
+    wasted: int = 0
+
+    def add(self, other: "Traffic") -> None:
+        """Add another count to this one."""
+        for name in FIELDS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    def as_dict(self) -> dict[str, int]:
+        """Return the counts by name."""
+        return asdict(self)
+
+
+FIELDS = tuple(field.name for field in fields(Traffic))
+
+
+class Ledger:
+    """The counts of a run, and which of them changed since they were last written."""
+
+    def __init__(self, kept: dict[tuple[int, int, str], Traffic] | None = None) -> None:
+        self._rows = dict(kept or {})
+        self._dirty: set[tuple[int, int, str]] = set()
+
+    def entry(self, round_number: int, shard: int, direction: str) -> Traffic:
+        """Return the count of one (round, phone, direction) to add to."""
+        key = (round_number, shard, direction)
+        self._dirty.add(key)
+        return self._rows.setdefault(key, Traffic())
+
+    def take_changed(self) -> dict[tuple[int, int, str], Traffic]:
+        """Return the counts that changed since the last call."""
+        changed = {key: self._rows[key] for key in self._dirty}
+        self._dirty.clear()
+        return changed
+
+    def total(self, direction: str, round_number: int | None = None) -> Traffic:
+        """Return the sum over phones, of one round or of all."""
+        total = Traffic()
+        for (number, _, way), traffic in self._rows.items():
+            if way == direction and round_number in (None, number):
+                total.add(traffic)
+        return total

@@ -1,0 +1,250 @@
+"""What a run keeps in `run.sqlite`: rounds, phones, updates under way, traffic and faults.
+
+SQLite in WAL mode with `synchronous=FULL`: a transaction that has returned is on the disk. Callers hand over lists of
+statements, so that many phones' writes share one transaction and one fsync (`server/commits.py`).
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
+
+from featherfed.errors import LocalError
+from server.ledger import FIELDS, Traffic
+
+metadata = sa.MetaData()
+
+run_table = sa.Table("run", metadata, sa.Column("key", sa.String, primary_key=True), sa.Column("value", sa.String))
+phones_table = sa.Table(
+    "phones",
+    metadata,
+    sa.Column("shard", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("name", sa.String, nullable=False, unique=True),
+)
+rounds_table = sa.Table(
+    "rounds",
+    metadata,
+    sa.Column("round", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("state", sa.String, nullable=False),  # open | closed | failed
+    sa.Column("cohort", sa.String, nullable=False),  # JSON list of shards asked so far
+    sa.Column("started_s", sa.Float, nullable=False),  # seconds of the run's clock
+    sa.Column("seconds", sa.Float),
+    sa.Column("loss", sa.Float),
+    sa.Column("accuracy", sa.Float),
+)
+updates_table = sa.Table(
+    "updates",
+    metadata,
+    sa.Column("round", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("shard", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("state", sa.String, nullable=False),  # receiving | accepted | late | cancelled | refused
+    sa.Column("size", sa.Integer, nullable=False),
+    sa.Column("digest", sa.LargeBinary, nullable=False),
+    sa.Column("examples", sa.Integer, nullable=False),
+)
+chunks_table = sa.Table(
+    "chunks",
+    metadata,
+    sa.Column("round", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("shard", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("offset", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("data", sa.LargeBinary, nullable=False),
+)
+traffic_table = sa.Table(
+    "traffic",
+    metadata,
+    sa.Column("round", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("shard", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("direction", sa.String, primary_key=True),
+    *(sa.Column(field, sa.Integer, nullable=False) for field in FIELDS),
+)
+faults_table = sa.Table(
+    "faults",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("at_s", sa.Float, nullable=False),
+    sa.Column("round", sa.Integer, nullable=False),
+    sa.Column("phone", sa.String, nullable=False),
+    sa.Column("code", sa.Integer, nullable=False),
+    sa.Column("sentence", sa.String, nullable=False),
+)
+
+Statement = tuple[sa.Executable, Sequence[dict[str, Any]] | dict[str, Any]]
+
+
+def put_value(key: str, value: str) -> Statement:
+    """Keep one setting of the run."""
+    return _upsert(run_table, ("key",)), {"key": key, "value": value}
+
+
+def put_phone(shard: int, name: str) -> Statement:
+    """Give a shard to a phone."""
+    return _upsert(phones_table, ("shard",)), {"shard": shard, "name": name}
+
+
+def put_round(round_number: int, attempt: int, cohort: Iterable[int], started_s: float) -> Statement:
+    """Note that a round is open and who was asked."""
+    return _upsert(rounds_table, ("round",)), {
+        "round": round_number, "attempt": attempt, "state": "open", "cohort": json.dumps(sorted(cohort)),
+        "started_s": started_s,
+    }  # fmt: skip
+
+
+def close_round(
+    round_number: int, *, state: str, seconds: float, loss: float | None, accuracy: float | None
+) -> Statement:
+    """Note how a round ended."""
+    statement = rounds_table.update().where(rounds_table.c.round == sa.bindparam("r"))
+    return statement.values(
+        state=sa.bindparam("s"), seconds=sa.bindparam("t"), loss=sa.bindparam("l"), accuracy=sa.bindparam("a")
+    ), {"r": round_number, "s": state, "t": seconds, "l": loss, "a": accuracy}
+
+
+def put_update(round_number: int, shard: int, *, state: str, size: int, digest: bytes, examples: int) -> Statement:
+    """Note what is known of an update."""
+    return _upsert(updates_table, ("round", "shard")), {
+        "round": round_number, "shard": shard, "state": state, "size": size, "digest": digest, "examples": examples,
+    }  # fmt: skip
+
+
+def put_chunk(round_number: int, shard: int, offset: int, data: bytes) -> Statement:
+    """Keep some bytes of an update."""
+    values = {"round": round_number, "shard": shard, "offset": offset, "data": data}
+    return _upsert(chunks_table, ("round", "shard", "offset")), values
+
+
+def drop_update(round_number: int, shard: int) -> tuple[Statement, Statement]:
+    """Forget an update that cannot count, so that the phone may send another."""
+    where = {"r": round_number, "s": shard}
+    return tuple(  # type: ignore[return-value]
+        (table.delete().where(table.c.round == sa.bindparam("r"), table.c.shard == sa.bindparam("s")), where)
+        for table in (updates_table, chunks_table)
+    )
+
+
+def drop_chunks(round_number: int) -> Statement:
+    """Forget the bytes of a round that is closed: they are in the model now."""
+    return chunks_table.delete().where(chunks_table.c.round <= sa.bindparam("r")), {"r": round_number}
+
+
+def put_traffic(rows: dict[tuple[int, int, str], Traffic]) -> list[Statement]:
+    """Keep the traffic of some (round, shard, direction)."""
+    values = [
+        {"round": number, "shard": shard, "direction": direction, **traffic.as_dict()}
+        for (number, shard, direction), traffic in rows.items()
+    ]
+    return [(_upsert(traffic_table, ("round", "shard", "direction")), values)] if values else []
+
+
+def put_fault(at_s: float, round_number: int, phone: str, code: int, sentence: str) -> Statement:
+    """Note a fault of a phone."""
+    return faults_table.insert(), {
+        "at_s": at_s, "round": round_number, "phone": phone, "code": code, "sentence": sentence,
+    }  # fmt: skip
+
+
+_upserts: dict[str, sa.Executable] = {}
+
+
+def _upsert(table: sa.Table, key: tuple[str, ...]) -> sa.Executable:
+    """Return the statement, built once for each table: building costs more than running it."""
+    if table.name not in _upserts:
+        statement = insert(table)
+        given = [column.name for column in table.columns if column.name not in key]
+        if table is rounds_table:
+            given = ["attempt", "state", "cohort"]
+        _upserts[table.name] = statement.on_conflict_do_update(
+            index_elements=key, set_={name: statement.excluded[name] for name in given}
+        )
+    return _upserts[table.name]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredUpdate:
+    """An update as the disk has it."""
+
+    round_number: int
+    shard: int
+    state: str
+    size: int
+    digest: bytes
+    examples: int
+
+
+class Store:
+    """`run.sqlite` of one run. Its methods block: the service calls them off the event loop."""
+
+    def __init__(self, path: Path, *, durable: bool = True) -> None:
+        self._path = path
+        self._engine = sa.create_engine(f"sqlite:///{path}", poolclass=sa.StaticPool, connect_args={
+            "check_same_thread": False, "timeout": 10,
+        })  # fmt: skip
+
+        @sa.event.listens_for(self._engine, "connect")
+        def _configure(connection: Any, _record: Any) -> None:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
+
+        try:
+            metadata.create_all(self._engine)
+        except sa.exc.SQLAlchemyError as error:
+            raise LocalError(f"cannot open {path}: {error.__cause__ or error}") from error
+
+    def apply(self, statements: Iterable[Statement]) -> None:
+        """Run all statements in one transaction: durable when this returns."""
+        try:
+            with self._engine.begin() as connection:
+                for statement, values in statements:
+                    connection.execute(statement, values)
+        except sa.exc.SQLAlchemyError as error:
+            raise LocalError(f"cannot write {self._path}: {error.__cause__ or error}") from error
+
+    def close(self) -> None:
+        """Close the file."""
+        self._engine.dispose()
+
+    def _rows(self, query: sa.Executable) -> list[Any]:
+        with self._engine.connect() as connection:
+            return list(connection.execute(query))
+
+    def values(self) -> dict[str, str]:
+        """Return the settings of the run."""
+        return {row.key: row.value for row in self._rows(run_table.select())}
+
+    def phones(self) -> dict[int, str]:
+        """Return the name that holds each shard."""
+        return {row.shard: row.name for row in self._rows(phones_table.select())}
+
+    def rounds(self) -> list[Any]:
+        """Return the rows of the rounds, in order."""
+        return self._rows(rounds_table.select().order_by(rounds_table.c.round))
+
+    def updates(self, round_number: int | None = None) -> list[StoredUpdate]:
+        """Return the updates of a round, or of all."""
+        query = updates_table.select().order_by(updates_table.c.round, updates_table.c.shard)
+        if round_number is not None:
+            query = query.where(updates_table.c.round == round_number)
+        return [StoredUpdate(*row) for row in self._rows(query)]
+
+    def payload(self, round_number: int, shard: int) -> bytes:
+        """Return the durable prefix of an update."""
+        query = (
+            chunks_table.select()
+            .where(chunks_table.c.round == round_number, chunks_table.c.shard == shard)
+            .order_by(chunks_table.c.offset)
+        )
+        return b"".join(row.data for row in self._rows(query))
+
+    def traffic(self) -> dict[tuple[int, int, str], Traffic]:
+        """Return the traffic of every (round, shard, direction)."""
+        rows = self._rows(traffic_table.select().order_by(*traffic_table.primary_key.columns))
+        return {(row.round, row.shard, row.direction): Traffic(*row[3:]) for row in rows}
+
+    def faults(self) -> list[Any]:
+        """Return the rows of the faults, in order."""
+        return self._rows(faults_table.select().order_by(faults_table.c.id))
