@@ -21,7 +21,7 @@ from bandwidth_sim.drop import DropRule, Ending
 from bandwidth_sim.errors import LinkConfigError
 from bandwidth_sim.jitter import Jitter
 from bandwidth_sim.loss import Loss
-from bandwidth_sim.outage import Outages, OutageSpec
+from bandwidth_sim.outage import Outages, OutageSpec, Schedule
 from bandwidth_sim.rate import Rate
 from bandwidth_sim.trace import Opportunities, Trace
 
@@ -83,6 +83,15 @@ class LinkSpec:
         loss = Loss(self.loss, 2 * self.delay_s, self.mss, 0)
         wire = loss.capped(self.mean_wire_bytes_per_s)
         return (math.inf if wire is None else wire) * self.mss / (self.mss + self.overhead_bytes) / loss.copies
+
+    @property
+    def longest_outage_s(self) -> float:
+        """The longest outage of a schedule, or three times the mean of a random one; 0 without outages."""
+        if self.outage is None:
+            return 0.0
+        if isinstance(self.outage, Schedule):
+            return max(down_s for _, down_s in self.outage.steps)
+        return 3 * self.outage.mean_down_s
 
     @property
     def piece_bytes(self) -> int:

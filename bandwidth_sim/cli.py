@@ -1,0 +1,151 @@
+"""`fl-link`: list, proxy, show and test emulated links."""
+
+import asyncio
+import contextlib
+import json
+import math
+import signal
+from dataclasses import asdict
+from pathlib import Path
+from typing import TextIO
+
+import click
+
+from bandwidth_sim.control import Control, describe
+from bandwidth_sim.errors import LinkConfigError
+from bandwidth_sim.flags import link_flags
+from bandwidth_sim.link import LinkSpec
+from bandwidth_sim.measure import measure
+from bandwidth_sim.profile import Profile, find_profile, named_profiles
+from bandwidth_sim.proxy import Proxy, parse_address
+
+
+@click.group()
+def main() -> None:
+    """Phone links on real sockets, without root."""
+
+
+def rate_text(rate_bytes_per_s: float) -> str:
+    """Return a rate as people write it, in bits a second.
+
+    >>> rate_text(32_000)
+    '256 kbit/s'
+    """
+    if not math.isfinite(rate_bytes_per_s):
+        return "unlimited"
+    return f"{rate_bytes_per_s * 8 / 1000:g} kbit/s"
+
+
+def _row(profile: Profile) -> str:
+    up, down = rate_text(profile.up.mean_wire_bytes_per_s), rate_text(profile.down.mean_wire_bytes_per_s)
+    rtt = f"{profile.rtt_s * 1000:g} ms"
+    return f"{profile.name:<18} {up:>14} {down:>14} {rtt:>8} {profile.up.loss:>6.1%}  {profile.source}"
+
+
+@main.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_links(as_json: bool) -> None:
+    """Print the named links with their source."""
+    profiles = named_profiles()
+    if as_json:
+        click.echo(json.dumps([asdict(profile) for profile in profiles.values()]))
+        return
+    click.echo(f"{'name':<18} {'up':>14} {'down':>14} {'rtt':>8} {'loss':>6}  source")
+    for profile in profiles.values():
+        click.echo(_row(profile))
+
+
+@main.command()
+@click.option("--listen", required=True, metavar="HOST:PORT", help="Where programs connect; port 0 picks one.")
+@click.option("--to", "target", required=True, metavar="HOST:PORT", help="Where their connections lead.")
+@click.option("--seed", default=0, show_default=True, help="Decides jitter, loss and random outages.")
+@click.option("--events", type=click.File("w"), help="Write a JSON line for each connection here.")
+@click.option("--control", "control_port", type=int, help="HTTP control port on loopback; 0 picks one.")
+@link_flags
+def proxy(
+    listen: str, target: str, seed: int, events: TextIO | None, control_port: int | None, profile: Profile | None
+) -> None:
+    """Relay any TCP program through a link, until interrupted."""
+    try:
+        addresses = parse_address(listen), parse_address(target)
+    except LinkConfigError as error:
+        raise click.UsageError(str(error)) from error
+    link = profile or Profile("unlimited", LinkSpec(), LinkSpec(), "flags")
+    try:
+        asyncio.run(_proxy(*addresses, link, seed, events, control_port))
+    except OSError as error:
+        raise click.ClickException(f"cannot listen on {listen}: {error.strerror}") from error
+
+
+async def _proxy(
+    listen: tuple[str, int],
+    target: tuple[str, int],
+    profile: Profile,
+    seed: int,
+    events: TextIO | None,
+    control_port: int | None,
+) -> None:
+    def log(event: dict[str, object]) -> None:
+        if event["event"] == "refused":
+            click.echo(f"target {event['to']} refused: {event['reason']}", err=True)
+        if events is not None:
+            print(json.dumps(event), file=events, flush=True)
+
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with contextlib.AsyncExitStack() as stack:
+        relay = await stack.enter_async_context(Proxy(profile, seed, target, log=log))
+        host, port = await relay.listen(*listen)
+        click.echo(f"listening on {host}:{port}")
+        if control_port is not None:
+            control = Control({profile.name: relay.link})
+            stack.push_async_callback(control.close)
+            click.echo(f"control on http://127.0.0.1:{await control.listen(control_port)}/links")
+        await stop.wait()
+        click.echo(json.dumps(describe(relay.link)))
+
+
+@main.command()
+@click.argument("name")
+@click.option("--seconds", default=300.0, show_default=True, help="How many seconds to draw.")
+@click.option("--seed", default=0, show_default=True, help="Decides random outages.")
+@click.option("--png", type=click.Path(dir_okay=False, path_type=Path), help="Also write a plot here.")
+def show(name: str, seconds: float, seed: int, png: Path | None) -> None:
+    """Plot a named link's rate and outages over time."""
+    from bandwidth_sim.plot import as_text, rates_over_time, save_png
+
+    try:
+        profile = find_profile(name)
+    except LinkConfigError as error:
+        raise click.UsageError(str(error)) from error
+    if not 0 < seconds < math.inf:
+        raise click.UsageError(f"--seconds must be positive, not {seconds}")
+    series = rates_over_time(profile, seconds, seed)
+    click.echo(_row(profile))
+    click.echo(as_text(series, seconds))
+    if png is not None:
+        save_png(series, seconds, profile, png)
+
+
+@main.command("test")
+@click.option("--seconds", default=3.0, show_default=True, help="About how long each upload lasts.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@link_flags
+def self_test(seconds: float, as_json: bool, profile: Profile | None) -> None:
+    """Print achieved against nominal goodput and round trip, on this machine."""
+    names = ("2g", "3g", "4g", "fios")
+    profiles = [profile] if profile is not None else [find_profile(name) for name in names]
+    if not as_json:
+        click.echo(f"{'link':<18} {'nominal':>16} {'achieved':>16} {'error':>8} {'rtt nominal':>12} {'achieved':>10}")
+    for each in profiles:
+        goodput = each.up.goodput_bytes_per_s
+        if not math.isfinite(goodput):
+            raise click.UsageError(f"link {each.name!r} has no rate to test: give --bandwidth")
+        result = asyncio.run(measure(each, max(1448, int(goodput * seconds))))
+        if as_json:
+            click.echo(json.dumps(asdict(result)))
+            continue
+        nominal, achieved = rate_text(round(goodput)), rate_text(round(result.goodput_bytes_per_s))
+        rtts = f"{result.nominal_rtt_s * 1000:>9.1f} ms {result.rtt_s * 1000:>7.1f} ms"
+        click.echo(f"{each.name:<18} {nominal:>16} {achieved:>16} {result.goodput_error:>8.2%} {rtts}")

@@ -1,0 +1,241 @@
+"""A phone's two directions, from a named profile, a TOML file or flags."""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+
+from bandwidth_sim.drop import ENDINGS, DropRule
+from bandwidth_sim.errors import LinkConfigError
+from bandwidth_sim.link import MSS, LinkSpec
+from bandwidth_sim.outage import GilbertElliott, OutageSpec, Schedule
+from bandwidth_sim.trace import PACKET_BYTES, read_trace
+from bandwidth_sim.units import parse_duration, parse_percent, parse_rate, parse_size
+
+KEYS = (
+    "up",
+    "down",
+    "rtt",
+    "jitter",
+    "loss",
+    "queue",
+    "overhead",
+    "mean-up",
+    "mean-down",
+    "schedule",
+    "drop-every",
+    "drop-how",
+    "source",
+)
+"""What a profile in TOML may say; every value is text with a unit, as for the flags."""
+
+_STEP = re.compile(r"^up\s+(\S+)\s*,\s*down\s+(\S+)$")
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """One phone's link: `up` from the phone, `down` to it, and where the figures come from."""
+
+    name: str
+    up: LinkSpec
+    down: LinkSpec
+    source: str
+
+    @property
+    def rtt_s(self) -> float:
+        """The round trip of an idle link in seconds, serialization not counted."""
+        return self.up.delay_s + self.down.delay_s
+
+
+def parse_schedule(text: str) -> Schedule:
+    """Read `up 30s, down 5s[, up 10s, down 2s …]`, which repeats for ever."""
+    words = [part.strip() for part in text.split(",")]
+    pairs = [", ".join(words[at : at + 2]) for at in range(0, len(words), 2)]
+    steps = []
+    for pair in pairs:
+        match = _STEP.match(pair)
+        if match is None:
+            raise LinkConfigError(f"schedule {text!r} cannot be read at {pair!r}: write it like 'up 30s, down 5s'")
+        steps.append((parse_duration(match[1]), parse_duration(match[2])))
+    return Schedule(tuple(steps))
+
+
+def parse_drop(text: str, how: str | None = None) -> DropRule:
+    """Read `20kB` or `30s`, after which a connection ends by `how` (reset unless told)."""
+    ending = next((name for name in ENDINGS if name == (how or "reset")), None)
+    if ending is None:
+        raise LinkConfigError(f"a drop cannot end by {how!r}: use one of {', '.join(ENDINGS)}")
+    if re.search(r"[0-9. ][kmg]?i?b$", text, re.IGNORECASE):
+        return DropRule(after_bytes=int(parse_size(text)), how=ending)
+    try:
+        return DropRule(after_s=parse_duration(text), how=ending)
+    except LinkConfigError as error:
+        raise LinkConfigError(
+            f"drop-every {text!r} is neither a size like 20kB nor a time like 30s: {error}"
+        ) from error
+
+
+def _rates(text: str) -> tuple[float, float]:
+    # `32KiB/s` has a slash of its own: what follows `/s` is the other direction.
+    parts = re.split(r"/(?!s\b)", text)
+    if len(parts) > 2:
+        raise LinkConfigError(f"bandwidth {text!r} has more than two parts: write up/down like 256kbps/1mbps")
+    rates = [parse_rate(part) for part in parts]
+    if 0 in rates:
+        raise LinkConfigError(f"bandwidth {text!r} lets nothing pass: give a rate above 0 like 256kbps")
+    return rates[0], rates[-1]
+
+
+def _outage(mean_up: str | None, mean_down: str | None, schedule: str | None) -> OutageSpec | None:
+    if schedule is not None and (mean_up or mean_down):
+        raise LinkConfigError("a schedule and mean up and down times exclude each other")
+    if schedule is not None:
+        return parse_schedule(schedule)
+    if (mean_up is None) != (mean_down is None):
+        raise LinkConfigError("mean-up and mean-down belong together: give both")
+    if mean_up is None or mean_down is None:
+        return None
+    return GilbertElliott(parse_duration(mean_up), parse_duration(mean_down))
+
+
+def _direction(spec: LinkSpec, texts: Mapping[str, str], rate_key: str) -> LinkSpec:
+    if rate_key in texts:
+        spec = replace(spec, rate_bytes_per_s=parse_rate(texts[rate_key]), trace=None)
+    if "rtt" in texts:
+        spec = replace(spec, delay_s=parse_duration(texts["rtt"]) / 2)
+    if "jitter" in texts:
+        spec = replace(spec, jitter_s=parse_duration(texts["jitter"]))
+    if "loss" in texts:
+        spec = replace(spec, loss=parse_percent(texts["loss"]))
+    if "queue" in texts:
+        spec = replace(spec, queue_s=parse_duration(texts["queue"]))
+    if "overhead" in texts:
+        spec = replace(spec, overhead_bytes=parse_size(texts["overhead"]))
+    outage = _outage(texts.get("mean-up"), texts.get("mean-down"), texts.get("schedule"))
+    if outage is not None:
+        spec = replace(spec, outage=outage)
+    if "drop-every" in texts:
+        spec = replace(spec, drop=parse_drop(texts["drop-every"], texts.get("drop-how")))
+    elif "drop-how" in texts:
+        raise LinkConfigError("drop-how says how a connection ends: say when with drop-every")
+    return spec
+
+
+def apply_settings(profile: Profile, texts: Mapping[str, str]) -> Profile:
+    """Return the profile with what `texts` (keys of `KEYS`, text with units) says in place of its own."""
+    unknown = next((key for key in texts if key not in KEYS), None)
+    if unknown is not None:
+        raise LinkConfigError(f"unknown key {unknown!r}{_nearest(unknown, KEYS)}")
+    return replace(
+        profile,
+        up=_direction(profile.up, texts, "up"),
+        down=_direction(profile.down, texts, "down"),
+        source=texts.get("source", profile.source),
+    )
+
+
+def parse_profiles(text: str, where: str) -> dict[str, Profile]:
+    """Read profiles in TOML; raises `LinkConfigError` naming `where`, the profile and the unknown key."""
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise LinkConfigError(f"{where} is not TOML: {error}") from error
+    profiles = {}
+    for name, table in tables.items():
+        if not isinstance(table, dict):
+            raise LinkConfigError(f"{where}: {name!r} must be a table like [{name}]")
+        for key, value in table.items():
+            if not isinstance(value, str):
+                raise LinkConfigError(f"{where}: {name}.{key} must be text with a unit, not {value!r}")
+        try:
+            profiles[name] = apply_settings(Profile(name, LinkSpec(), LinkSpec(), where), table)
+        except LinkConfigError as error:
+            raise LinkConfigError(f"{where}: profile {name!r}: {error}") from error
+    return profiles
+
+
+def named_profiles() -> dict[str, Profile]:
+    """Return the built-in profiles, in the order of `profiles.toml`."""
+    text = resources.files("bandwidth_sim").joinpath("profiles.toml").read_text(encoding="utf-8")
+    return parse_profiles(text, "profiles.toml")
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, known, 1, 0.3)
+    return f": did you mean {close[0]!r}?" if close else ""
+
+
+def find_profile(name: str, profiles_file: Path | None = None) -> Profile:
+    """Return a profile by name, own ones first; raises `LinkConfigError` that offers the nearest name."""
+    known = named_profiles()
+    if profiles_file is not None:
+        try:
+            known |= parse_profiles(profiles_file.read_text(encoding="utf-8"), str(profiles_file))
+        except OSError as error:
+            raise LinkConfigError(f"cannot read {profiles_file}: {error.strerror}") from error
+    if name not in known:
+        raise LinkConfigError(f"unknown link {name!r}{_nearest(name, known)} ('fl-link list' prints all)")
+    return known[name]
+
+
+def profile_from_flags(
+    *,
+    bandwidth: str | None = None,
+    link: str | None = None,
+    profiles_file: Path | None = None,
+    latency: str | None = None,
+    jitter: str | None = None,
+    loss: str | None = None,
+    queue: str | None = None,
+    mean_up: str | None = None,
+    mean_down: str | None = None,
+    schedule: str | None = None,
+    drop_every: str | None = None,
+    drop_how: str | None = None,
+    trace_up: Path | None = None,
+    trace_down: Path | None = None,
+) -> Profile | None:
+    """Return the link that the flags describe, over the named one if any; None if there are no flags.
+
+    `latency` is one way. Raises `LinkConfigError` with one sentence.
+    """
+    rtt = None if latency is None else f"{2 * parse_duration(latency)}s"
+    texts = {
+        "rtt": rtt,
+        "jitter": jitter,
+        "loss": loss,
+        "queue": queue,
+        "mean-up": mean_up,
+        "mean-down": mean_down,
+        "schedule": schedule,
+        "drop-every": drop_every,
+        "drop-how": drop_how,
+    }
+    given = {key: text for key, text in texts.items() if text is not None}
+    if link is None and bandwidth is None and trace_up is None and trace_down is None and not given:
+        return None
+    profile = Profile(bandwidth or "flags", LinkSpec(), LinkSpec(), "flags")
+    if link is not None:
+        profile = find_profile(link, profiles_file)
+    if bandwidth is not None:
+        if trace_up is not None and trace_down is not None:
+            raise LinkConfigError("two traces take the place of a bandwidth: leave --bandwidth out")
+        up, down = _rates(bandwidth)
+        profile = replace(
+            profile,
+            up=replace(profile.up, rate_bytes_per_s=up, trace=None),
+            down=replace(profile.down, rate_bytes_per_s=down, trace=None),
+        )
+    if trace_up is not None:
+        profile = replace(profile, up=_traced(profile.up, trace_up))
+    if trace_down is not None:
+        profile = replace(profile, down=_traced(profile.down, trace_down))
+    return apply_settings(profile, given)
+
+
+def _traced(spec: LinkSpec, path: Path) -> LinkSpec:
+    # mahimahi's opportunity is one IP packet and 4 bytes of tunnel: exactly one segment with its headers.
+    return replace(spec, trace=read_trace(path), rate_bytes_per_s=None, overhead_bytes=PACKET_BYTES - MSS)

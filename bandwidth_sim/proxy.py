@@ -1,0 +1,86 @@
+"""The link alone: a TCP proxy that any program can go through."""
+
+import asyncio
+import socket
+from types import TracebackType
+from typing import Self
+
+from bandwidth_sim.errors import LinkConfigError
+from bandwidth_sim.profile import Profile
+from bandwidth_sim.relay import Log, PhoneLink, dial, shrink
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Read `HOST:PORT`, where an IPv6 host stands in brackets."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdigit() or int(port) > 65535:
+        raise LinkConfigError(f"address {text!r} is not HOST:PORT: write it like 127.0.0.1:9000")
+    return host.strip("[]"), int(port)
+
+
+class Proxy:
+    """Listens on one address and relays every connection to another, all of them through one phone's link."""
+
+    def __init__(self, profile: Profile, seed: int, target: tuple[str, int], *, log: Log | None = None) -> None:
+        self.link = PhoneLink(profile, seed, log)
+        self._target = target
+        self._listener: socket.socket | None = None
+        self._accepting: asyncio.Task[None] | None = None
+        self._log = log
+        self._dialing: set[asyncio.Task[None]] = set()
+
+    async def listen(self, host: str, port: int) -> tuple[str, int]:
+        """Start to accept; port 0 picks one. Returns the address; raises OSError where it is taken."""
+        loop = asyncio.get_running_loop()
+        family, kind, protocol, _, address = (await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setblocking(False)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        shrink(listener, self.link.profile.up)
+        try:
+            listener.bind(address)
+        except OSError:
+            listener.close()
+            raise
+        listener.listen(128)
+        self._listener = listener
+        self._accepting = asyncio.create_task(self._accept(listener))
+        bound = listener.getsockname()
+        return bound[0], bound[1]
+
+    async def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            near, _ = await loop.sock_accept(listener)
+            near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            task = asyncio.create_task(self._connect(near))
+            self._dialing.add(task)
+            task.add_done_callback(self._dialing.discard)
+
+    async def _connect(self, near: socket.socket) -> None:
+        try:
+            far = await dial(*self._target, self.link.profile.up)
+        except OSError as error:
+            near.close()
+            if self._log is not None:
+                self._log({"event": "refused", "to": f"{self._target[0]}:{self._target[1]}", "reason": str(error)})
+            return
+        self.link.relay(near, far)
+
+    async def close(self) -> None:
+        """Stop accepting and end all connections; leaves no task and no descriptor."""
+        tasks = [*self._dialing, *([self._accepting] if self._accepting else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._listener is not None:
+            self._listener.close()
+        await self.link.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

@@ -1,0 +1,97 @@
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from bandwidth_sim.drop import DropRule
+from bandwidth_sim.errors import LinkConfigError
+from bandwidth_sim.flags import link_flags
+from bandwidth_sim.outage import GilbertElliott, Schedule
+from bandwidth_sim.profile import Profile, named_profiles, parse_profiles, parse_schedule, profile_from_flags
+
+
+def test_no_flags_mean_no_link() -> None:
+    assert profile_from_flags() is None
+
+
+def test_bandwidth_is_up_then_down() -> None:
+    one, two = profile_from_flags(bandwidth="256kbps"), profile_from_flags(bandwidth="32KiB/s/1mbps")
+    assert one is not None and two is not None
+    assert (one.up.rate_bytes_per_s, one.down.rate_bytes_per_s) == (32_000, 32_000)
+    assert (two.up.rate_bytes_per_s, two.down.rate_bytes_per_s) == (32_768, 125_000)
+
+
+def test_flags_go_over_a_named_link() -> None:
+    profile = profile_from_flags(link="3g", bandwidth="256kbps", latency="80ms", drop_every="20kB", drop_how="stall")
+    assert profile is not None
+    assert profile.rtt_s == pytest.approx(0.16)
+    assert profile.up.drop == DropRule(after_bytes=20_000, how="stall")
+
+
+def test_every_named_link_has_a_source_and_both_directions() -> None:
+    for profile in named_profiles().values():
+        assert profile.source != "profiles.toml"
+        assert profile.up.goodput_bytes_per_s > 0 and profile.down.goodput_bytes_per_s > 0
+
+
+@pytest.mark.parametrize(("name", "down_kbps", "up_kbps", "rtt_ms"), [("2g", 280, 256, 800), ("fios", 20000, 5000, 4)])
+def test_named_links_hold_the_published_figures(name: str, down_kbps: int, up_kbps: int, rtt_ms: int) -> None:
+    profile = named_profiles()[name]
+    assert profile.down.rate_bytes_per_s == down_kbps * 125
+    assert profile.up.rate_bytes_per_s == up_kbps * 125
+    assert profile.rtt_s * 1000 == pytest.approx(rtt_ms)
+
+
+def test_own_links_come_from_toml(tmp_path: Path) -> None:
+    path = tmp_path / "links.toml"
+    path.write_text('[barn]\nup = "20kbps"\ndown = "30kbps"\nmean-up = "30s"\nmean-down = "5s"\nsource = "seen"\n')
+    profile = profile_from_flags(link="barn", profiles_file=path)
+    assert profile is not None
+    assert profile.up.outage == GilbertElliott(30, 5)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('[a]\nspeed = "1kbps"', "unknown key 'speed'"),
+        ("[a]\nup = 5", "must be text with a unit"),
+        ("[a", "not TOML"),
+        ("a = 1", "must be a table"),
+        ('[a]\nmean-up = "3s"', "belong together"),
+    ],
+)
+def test_a_wrong_own_link_is_refused_by_name(text: str, reason: str) -> None:
+    with pytest.raises(LinkConfigError, match=reason):
+        parse_profiles(text, "own.toml")
+
+
+def test_a_schedule_is_read_in_pairs() -> None:
+    assert parse_schedule("up 30s, down 5s, up 1min, down 500ms") == Schedule(((30, 5), (60, 0.5)))
+    with pytest.raises(LinkConfigError, match="cannot be read at 'up 2s'"):
+        parse_schedule("up 30s, down 5s, up 2s")
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--bandwidth", "256"], "has no unit"),
+        (["--bandwidth=-1kbps"], "not negative"),
+        (["--bandwidth", "0"], "has no unit"),
+        (["--bandwidth", "0kbps"], "lets nothing pass"),
+        (["--link", "3gg"], "did you mean '3g'"),
+        (["--drop-how", "reset"], "say when with drop-every"),
+        (["--loss", "100%"], "less than 100%"),
+        (["--bandwidth", "1kbps/2kbps/3kbps"], "more than two parts"),
+    ],
+)
+def test_bad_flags_are_a_usage_error_in_one_sentence(flags: list[str], sentence: str) -> None:
+    @click.command()
+    @link_flags
+    def command(profile: Profile | None) -> None:
+        click.echo(str(profile))
+
+    result = CliRunner().invoke(command, flags)
+    assert result.exit_code == 2
+    assert sentence in result.output
+    assert "Traceback" not in result.output
