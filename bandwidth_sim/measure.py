@@ -1,6 +1,7 @@
 """What a link achieves on real sockets: goodput, round trip, cost and lateness, beside what theory says."""
 
 import asyncio
+import socket
 import statistics
 import time
 from dataclasses import dataclass
@@ -57,6 +58,8 @@ async def measure(profile: Profile, num_bytes: int, *, pings: int = 5, seed: int
                 await loop.sock_sendall(sock, b"!")
                 await loop.sock_recv(sock, 1)
                 rtts.append(loop.time() - ping_s)
+            sock.shutdown(socket.SHUT_WR)
+            await loop.sock_recv(sock, 1)
     byte_s = 1 / profile.up.goodput_bytes_per_s + 1 / profile.down.goodput_bytes_per_s
     nominal = profile.up.goodput_bytes_per_s
     goodput = num_bytes / (took_s - profile.up.delay_s)

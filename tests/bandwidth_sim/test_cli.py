@@ -1,0 +1,44 @@
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from bandwidth_sim.cli import main
+
+
+def test_list_prints_every_link_with_its_source() -> None:
+    result = CliRunner().invoke(main, ["list"])
+    assert result.exit_code == 0
+    assert "WebPageTest, 2G" in result.output
+    assert len(json.loads(CliRunner().invoke(main, ["list", "--json"]).output)) == len(result.output.splitlines()) - 1
+
+
+def test_show_draws_outages_and_writes_a_picture(tmp_path: Path) -> None:
+    png = tmp_path / "subway.png"
+    result = CliRunner().invoke(main, ["show", "subway", "--png", str(png)])
+    assert result.exit_code == 0
+    assert "█" in result.output
+    assert png.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_self_test_prints_achieved_beside_nominal() -> None:
+    result = CliRunner().invoke(main, ["test", "--bandwidth", "1mbps", "--seconds", "0.1", "--json"])
+    assert result.exit_code == 0
+    assert json.loads(result.output)["goodput_bytes_per_s"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["show", "3gg"], "did you mean '3g'"),
+        (["show", "3g", "--seconds", "0"], "must be positive"),
+        (["proxy", "--listen", "9000", "--to", "127.0.0.1:1"], "HOST:PORT"),
+        (["proxy", "--listen", "127.0.0.1:0", "--to", "127.0.0.1:1", "--bandwidth", "256"], "has no unit"),
+        (["test", "--latency", "3ms"], "no rate to test"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(arguments: list[str], sentence: str) -> None:
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert sentence in result.output
