@@ -9,6 +9,7 @@
     │   └── DataError         data that cannot be read or downloaded
     └── RemoteError           the other side's fault: ends that connection with a close code, never the round
         ├── ProtocolError     not our protocol: a bad frame, a message out of turn, a wrong length
+        ├── VersionError      another version of our protocol
         ├── CodecError        a payload that does not decode to what was announced
         └── RefusedError      understood and refused: admission, limits, a wrong digest
 
@@ -49,6 +50,12 @@ class ProtocolError(RemoteError):
     """A bad frame, a message out of turn, a wrong length."""
 
     code = 4001
+
+
+class VersionError(RemoteError):
+    """Another version of our protocol."""
+
+    code = 4002
 
 
 class CodecError(RemoteError):

@@ -14,7 +14,7 @@ def _mnist_folder() -> Path | None:
 
 @pytest.fixture(scope="session")
 def mnist_dir() -> Path:
-    """The folder of the full MNIST; the test is skipped where there is none, and fails where CI says it must be there."""
+    """The folder of the full MNIST: skips where there is none, fails where CI says that it must be there."""
     folder = _mnist_folder()
     if folder is None:
         if os.environ.get("FEATHERFED_REQUIRE_MNIST"):

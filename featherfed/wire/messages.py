@@ -11,7 +11,7 @@ import msgpack
 import msgspec
 from msgspec import Meta, Struct
 
-from featherfed.errors import ProtocolError
+from featherfed.errors import ProtocolError, VersionError
 
 PROTOCOL_VERSION = 1
 MAX_FRAME_BYTES = 1 << 20
@@ -177,6 +177,9 @@ def unpack(frame: bytes) -> AnyMessage:
         )
     except (ValueError, msgpack.UnpackException, RecursionError) as error:
         raise ProtocolError(f"frame of {len(frame)} bytes is not msgpack: {error or type(error).__name__}") from error
+    if isinstance(fields, list) and fields[:1] == [1] and fields[1:2] != [PROTOCOL_VERSION]:
+        # Whatever else another version's Hello holds, its second element is its version: say so, not what differs.
+        raise VersionError(f"this is protocol {PROTOCOL_VERSION}, the phone speaks {fields[1:2]}")
     try:
         message: AnyMessage = msgspec.convert(fields, AnyMessage)
     except msgspec.ValidationError as error:

@@ -1,0 +1,109 @@
+"""The server's side of learning: fold updates as they come, step the optimizer, evaluate. Nothing here waits.
+
+Updates are folded on arrival because memory must not grow with the cohort; the sum is exact (featherfed.codec), so the
+order of arrival does not matter.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file, save
+
+from featherfed.codec.layout import Layout
+from featherfed.codec.pipeline import Fold, Pipeline
+from featherfed.errors import CodecError, ConfigError
+from featherfed.learning.data import load
+from featherfed.learning.evaluation import Evaluation, Evaluator
+from featherfed.learning.models import build, layout
+from featherfed.randomness import RoundKey
+from server import optimizer
+from server.config import RunConfig
+from server.versions import Versions
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """What a round's close gave."""
+
+    version: int
+    evaluation: Evaluation | None
+
+
+class Aggregator:
+    """The model of a run, its versions on the phones, and the sum of the open round."""
+
+    def __init__(self, config: RunConfig, data_dir: str | None) -> None:
+        self._config = config
+        dataset = load(config.data, data_dir, train=False)
+        model = build(config.model, config.seed)
+        self.layout: Layout = layout(model)
+        self._evaluator = Evaluator(config.model, dataset.test_images, dataset.test_labels)
+        self.uplink = Pipeline.parse(config.uplink)
+        downlink = Pipeline.parse(config.downlink, direction="downlink")
+        self.versions = Versions(self.layout, downlink, config.seed)
+        weights = np.concatenate([p.detach().numpy().ravel() for p in model.parameters()]).astype(np.float32)
+        self.versions.publish(weights)
+        # Training starts from what the phones see, so a lossy first downlink costs no accuracy later.
+        self._state = optimizer.start(self.versions.view.copy(), config.server_optimizer)
+        self.theory_bytes = round(self.uplink.theory_bytes(self.layout))
+        self.max_update_bytes = self.uplink.max_bytes(self.layout)
+        self._fold: Fold | None = None
+        self.best_accuracy = -1.0
+
+    @property
+    def parameters(self) -> int:
+        """Number of coordinates of the model."""
+        return self.layout.size
+
+    def open(self, round_number: int) -> None:
+        """Begin the sum of a round."""
+        self._fold = self.uplink.fold(self.layout, RoundKey(self._config.seed, round_number))
+
+    def add(self, round_number: int, shard: int, payload: bytes, examples: int) -> None:
+        """Decode an update and add it to the sum; raises `CodecError` and leaves the sum alone if it is not valid."""
+        if self._fold is None:
+            raise CodecError(f"round {round_number} is not open")
+        self._fold.add(payload, RoundKey(self._config.seed, round_number, shard), examples)
+
+    def close(self, round_number: int) -> Closing:
+        """Step the optimizer by the mean update, publish the next version, evaluate where it is due."""
+        config = self._config
+        assert self._fold is not None, "a round is closed once, after it was opened"
+        self._state = optimizer.step(
+            self._state, self._fold.mean(), optimizer=config.server_optimizer, lr=config.server_lr
+        )
+        self._fold = None
+        self.versions.publish(self._state.weights)
+        due = round_number % config.eval_every == 0 or round_number == config.rounds
+        return Closing(self.versions.version, self.evaluate() if due else None)
+
+    def evaluate(self) -> Evaluation:
+        """Return loss and accuracy of the server's model on the whole test set."""
+        return self._evaluator.evaluate(self._state.weights)
+
+    def saved(self) -> bytes:
+        """Return all that `restore` needs, as a safetensors file whose first tensors are the model's own."""
+        tensors = {
+            f"model.{tensor.name}": np.ascontiguousarray(self._state.weights[place].reshape(tensor.shape))
+            for tensor, place in self.layout.slices()
+        }
+        tensors["server.momentum"] = self._state.momentum
+        tensors["server.variance"] = self._state.variance
+        tensors["phones.view"] = self.versions.view
+        for version, payload in self.versions.chain.items():
+            tensors[f"phones.chain.{version}"] = np.frombuffer(payload, np.uint8)
+        metadata = {"version": str(self.versions.version), "model": self._config.model}
+        return save(tensors, metadata=metadata)
+
+    def restore(self, path: Path, version: int) -> None:
+        """Go on with a saved model."""
+        try:
+            tensors = load_file(path)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"cannot read the model {path}: {error}") from error
+        weights = np.concatenate([tensors[f"model.{tensor.name}"].ravel() for tensor in self.layout.tensors])
+        self._state = optimizer.ServerState(weights, tensors["server.momentum"], tensors["server.variance"])
+        prefix = "phones.chain."
+        chain = {int(name.removeprefix(prefix)): t.tobytes() for name, t in tensors.items() if name.startswith(prefix)}
+        self.versions.restore(version, tensors["phones.view"], chain)

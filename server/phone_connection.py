@@ -1,0 +1,94 @@
+"""One phone's connection: messages in and out by the session's rules, and every byte of it in the ledger."""
+
+import socket
+import sys
+from collections.abc import Callable
+
+from websockets.asyncio.server import ServerConnection
+
+from featherfed.errors import ProtocolError
+from featherfed.wire.closing import reason
+from featherfed.wire.counting import CountsBytes
+from featherfed.wire.messages import AnyMessage, Hello, ModelBegin, ModelChunk, UpdateBegin, UpdateChunk, pack, unpack
+from featherfed.wire.session import Role, Session
+from server.ledger import Ledger
+
+UNSENT_BYTES = 16 * 1024
+STRANGER = -1
+"""The ledger's shard for connections that never said a valid Hello."""
+
+
+class CountedConnection(CountsBytes, ServerConnection):
+    """The library's server connection that counts its socket's bytes."""
+
+
+class PhoneConnection:
+    """A connection whose bytes belong to (current round, shard) from its Hello on."""
+
+    def __init__(self, websocket: ServerConnection, ledger: Ledger, current_round: Callable[[], int]) -> None:
+        assert isinstance(websocket, CountedConnection), "serve() was given create_connection=CountedConnection"
+        self.websocket = websocket
+        self.shard = STRANGER
+        self.name = ""
+        self._session = Session()
+        self._ledger = ledger
+        self._current_round = current_round
+        self._up = self._down = 0  # bytes of the socket that are in the ledger
+        self._handshake = True
+        keep_little_unsent(websocket)
+
+    async def receive(self) -> AnyMessage:
+        """Return the next message; raises `RemoteError` on a fault, `ConnectionClosed` at the end."""
+        frame = await self.websocket.recv()
+        if isinstance(frame, str):
+            raise ProtocolError(f"text frame of {len(frame)} characters; frames are binary")
+        message = unpack(frame)
+        self._session.follow(Role.PHONE, message)
+        if not self._handshake:
+            entry = self._ledger.entry(self._current_round(), self.shard, "uplink")
+            entry.message += len(frame)
+            if isinstance(message, UpdateBegin | UpdateChunk):
+                entry.payload += len(message.data)
+            self.count()
+        elif not isinstance(message, Hello):
+            raise ProtocolError(f"{type(message).__name__} before Hello")
+        return message
+
+    async def send(self, message: AnyMessage) -> None:
+        """Send one message; returns when the socket took it."""
+        frame = pack(message)
+        self._session.follow(Role.SERVER, message)
+        if not self._handshake:
+            entry = self._ledger.entry(self._current_round(), self.shard, "downlink")
+            entry.message += len(frame)
+            if isinstance(message, ModelBegin | ModelChunk):
+                entry.payload += len(message.data)
+        await self.websocket.send(frame)
+        self.count()
+
+    def count(self) -> None:
+        """Bring the ledger up to what the socket has carried."""
+        up, down = self.websocket.bytes_received - self._up, self.websocket.bytes_sent - self._down
+        field = "handshake" if self._handshake else "socket"
+        for direction, amount in (("uplink", up), ("downlink", down)):
+            if amount:
+                entry = self._ledger.entry(self._current_round(), self.shard, direction)
+                setattr(entry, field, getattr(entry, field) + amount)
+        self._up += up
+        self._down += down
+
+    def handshake_done(self) -> None:
+        """Count all bytes so far, Welcome included, as handshake; what follows is the round's."""
+        self.count()
+        self._handshake = False
+
+    async def close(self, code: int, sentence: str) -> None:
+        """End the connection with a code and a sentence."""
+        await self.websocket.close(code, reason(sentence))
+
+
+def keep_little_unsent(websocket: ServerConnection) -> None:
+    """Keep the kernel from taking megabytes for a slow phone: a ping or a Cancel would wait behind them for minutes."""
+    raw = websocket.transport.get_extra_info("socket")
+    if raw is not None and raw.family in {socket.AF_INET, socket.AF_INET6} and sys.platform == "linux":
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)

@@ -1,0 +1,96 @@
+"""`runs/<name>/`: what is where, and writes that are whole or not there."""
+
+import os
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from featherfed.errors import ConfigError
+from server.config import RunConfig, read_config
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The paths of one run."""
+
+    path: Path
+
+    @property
+    def database(self) -> Path:
+        """Rounds, updates, traffic, faults."""
+        return self.path / "run.sqlite"
+
+    @property
+    def model(self) -> Path:
+        """The current model with the server's state."""
+        return self.path / "model.safetensors"
+
+    @property
+    def best(self) -> Path:
+        """The model of the best accuracy."""
+        return self.path / "best.safetensors"
+
+    @property
+    def config(self) -> Path:
+        """The configuration as run."""
+        return self.path / "config.toml"
+
+    def version(self, number: int) -> Path:
+        """The model of a version, until the database says that a newer one counts."""
+        return self.path / f"model-{number}.safetensors"
+
+    def write_version(self, number: int, data: bytes) -> None:
+        """Write a version durably, before the database points to it."""
+        write_durably(self.version(number), data)
+
+    def promote(self, number: int, *, best: bool) -> None:
+        """Make a version the current model (and the best one); earlier versions go."""
+        for target in (self.model, *([self.best] if best else [])):
+            link = target.with_suffix(".new")
+            link.unlink(missing_ok=True)
+            os.link(self.version(number), link)
+            os.replace(link, target)
+        for old in self.path.glob("model-*.safetensors"):
+            if old != self.version(number):
+                old.unlink(missing_ok=True)
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Write a file so that after a crash it is there whole, or not at all."""
+    new = path.with_name(path.name + ".new")
+    with open(new, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(new, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def create(runs: Path, name: str | None, config: RunConfig) -> RunFolder:
+    """Make the folder of a new run; one that exists is never touched."""
+    folder = RunFolder(runs / (name or f"{datetime.now():%Y%m%d-%H%M%S}-{config.model}"))
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+        folder.path.mkdir()
+        folder.config.write_text(config.to_toml())
+    except FileExistsError as error:
+        raise ConfigError(
+            f"the run folder {folder.path} exists; go on with --resume {folder.path}, or choose another --name"
+        ) from error
+    except OSError as error:
+        raise ConfigError(
+            f"cannot make the run folder {folder.path}: {error.strerror}; choose another --runs"
+        ) from error
+    return folder
+
+
+def existing(path: Path) -> tuple[RunFolder, RunConfig]:
+    """Return an existing run's folder and configuration."""
+    folder = RunFolder(path)
+    if not folder.config.exists() or not folder.database.exists():
+        raise ConfigError(f"{path} is not a run folder: it has no config.toml and run.sqlite")
+    return folder, read_config(folder.config)
