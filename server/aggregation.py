@@ -28,6 +28,7 @@ class Closing:
 
     version: int
     evaluation: Evaluation | None
+    best: bool
 
 
 class Aggregator:
@@ -49,6 +50,7 @@ class Aggregator:
         self.theory_bytes = round(self.uplink.theory_bytes(self.layout))
         self.max_update_bytes = self.uplink.max_bytes(self.layout)
         self._fold: Fold | None = None
+        self.open_round = 0
         self.best_accuracy = -1.0
 
     @property
@@ -58,6 +60,7 @@ class Aggregator:
 
     def open(self, round_number: int) -> None:
         """Begin the sum of a round."""
+        self.open_round = round_number
         self._fold = self.uplink.fold(self.layout, RoundKey(self._config.seed, round_number))
 
     def add(self, round_number: int, shard: int, payload: bytes, examples: int) -> None:
@@ -76,7 +79,11 @@ class Aggregator:
         self._fold = None
         self.versions.publish(self._state.weights)
         due = round_number % config.eval_every == 0 or round_number == config.rounds
-        return Closing(self.versions.version, self.evaluate() if due else None)
+        evaluation = self.evaluate() if due else None
+        best = evaluation is not None and evaluation.accuracy > self.best_accuracy
+        if evaluation and best:
+            self.best_accuracy = evaluation.accuracy
+        return Closing(self.versions.version, evaluation, best)
 
     def evaluate(self) -> Evaluation:
         """Return loss and accuracy of the server's model on the whole test set."""

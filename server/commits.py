@@ -7,6 +7,7 @@ each batch and not one for each update.
 import asyncio
 from collections.abc import Callable
 
+from featherfed.errors import LocalError
 from server.store import Statement, Store
 
 
@@ -34,10 +35,10 @@ class Commits:
             batch, self._waiting = self._waiting, []
             statements = [statement for group, _ in batch for statement in group]
             statements += self._extra()
-            result: BaseException | None = None
+            result: LocalError | None = None
             try:
                 await loop.run_in_executor(None, self._store.apply, statements)
-            except Exception as error:  # whatever it is belongs to those who wait for the write
+            except LocalError as error:
                 result = error
             for _, done in batch:
                 if done.cancelled():

@@ -9,9 +9,19 @@ from websockets.asyncio.server import ServerConnection
 from featherfed.errors import ProtocolError
 from featherfed.wire.closing import reason
 from featherfed.wire.counting import CountsBytes
-from featherfed.wire.messages import AnyMessage, Hello, ModelBegin, ModelChunk, UpdateBegin, UpdateChunk, pack, unpack
-from featherfed.wire.session import Role, Session
-from server.ledger import Ledger
+from featherfed.wire.messages import (
+    NOTHING,
+    AnyMessage,
+    Hello,
+    ModelBegin,
+    ModelChunk,
+    UpdateBegin,
+    UpdateChunk,
+    pack,
+    unpack,
+)
+from featherfed.wire.session import Role, Session, State
+from server.ledger import Ledger, Traffic
 
 UNSENT_BYTES = 16 * 1024
 STRANGER = -1
@@ -30,12 +40,21 @@ class PhoneConnection:
         self.websocket = websocket
         self.shard = STRANGER
         self.name = ""
+        self.held_version = NOTHING
+        self.partial = (b"", 0)
+        """Digest and length of the model bytes that the phone kept from a broken download."""
+        self.pending_round = NOTHING
+        """The round whose finished update the phone is about to send."""
         self._session = Session()
         self._ledger = ledger
         self._current_round = current_round
         self._up = self._down = 0  # bytes of the socket that are in the ledger
         self._handshake = True
         keep_little_unsent(websocket)
+
+    def traffic(self, direction: str) -> Traffic:
+        """Return the ledger's entry that this connection's bytes belong to now."""
+        return self._ledger.entry(self._current_round(), self.shard, direction)
 
     async def receive(self) -> AnyMessage:
         """Return the next message; raises `RemoteError` on a fault, `ConnectionClosed` at the end."""
@@ -45,7 +64,7 @@ class PhoneConnection:
         message = unpack(frame)
         self._session.follow(Role.PHONE, message)
         if not self._handshake:
-            entry = self._ledger.entry(self._current_round(), self.shard, "uplink")
+            entry = self.traffic("uplink")
             entry.message += len(frame)
             if isinstance(message, UpdateBegin | UpdateChunk):
                 entry.payload += len(message.data)
@@ -55,11 +74,13 @@ class PhoneConnection:
         return message
 
     async def send(self, message: AnyMessage) -> None:
-        """Send one message; returns when the socket took it."""
+        """Send one message; returns when the socket took it. What comes too late for Finish is dropped."""
+        if self._session.states[Role.SERVER] is State.OVER:
+            return
         frame = pack(message)
         self._session.follow(Role.SERVER, message)
         if not self._handshake:
-            entry = self._ledger.entry(self._current_round(), self.shard, "downlink")
+            entry = self.traffic("downlink")
             entry.message += len(frame)
             if isinstance(message, ModelBegin | ModelChunk):
                 entry.payload += len(message.data)
@@ -72,7 +93,7 @@ class PhoneConnection:
         field = "handshake" if self._handshake else "socket"
         for direction, amount in (("uplink", up), ("downlink", down)):
             if amount:
-                entry = self._ledger.entry(self._current_round(), self.shard, direction)
+                entry = self.traffic(direction)
                 setattr(entry, field, getattr(entry, field) + amount)
         self._up += up
         self._down += down

@@ -104,6 +104,11 @@ class Closed:
 
 
 @dataclass(frozen=True, slots=True)
+class Resume:
+    """The server is back: go on from the state that the disk gave."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """The operator ends the run."""
 
@@ -152,7 +157,7 @@ class Pause:
     reason: str
 
 
-Event = Joined | Lost | Accept | Fail | Deadline | Closed | Stop
+Event = Joined | Lost | Accept | Fail | Deadline | Closed | Resume | Stop
 Action = OpenRound | Assign | CancelPhones | CloseRound | Finished | Pause
 Step = tuple[RunState, tuple[Action, ...]]
 
@@ -189,6 +194,18 @@ def _gather(state: RunState, event: Joined) -> Step:
     if len(state.present) < state.rules.phones:
         return state, ()
     return _open(state, state.round_number + 1)
+
+
+def _resume_gathering(state: RunState, event: Resume) -> Step:
+    if state.round_number >= state.rules.rounds:
+        return replace(state, phase=Phase.DONE), (Finished(),)
+    return _open(state, state.round_number + 1) if len(state.present) >= state.rules.phones else (state, ())
+
+
+def _resume_open(state: RunState, event: Resume) -> Step:
+    if len(state.accepted) >= state.rules.target:
+        return _settle(state)
+    return state, (OpenRound(state.round_number, state.attempt, tuple(sorted(state.outstanding))),)
 
 
 def _join_open(state: RunState, event: Joined) -> Step:
@@ -264,8 +281,15 @@ def _stop(state: RunState, event: Stop) -> Step:
 _EVERYWHERE: dict[type, Callable[..., Step]] = {Joined: _note_joined, Lost: _note_lost, Stop: _stop}
 
 TABLE: Mapping[Phase, Mapping[type, Callable[..., Step]]] = {
-    Phase.GATHERING: {**_EVERYWHERE, Joined: _gather},
-    Phase.OPEN: {**_EVERYWHERE, Joined: _join_open, Accept: _accept, Fail: _fail, Deadline: _deadline},
+    Phase.GATHERING: {**_EVERYWHERE, Joined: _gather, Resume: _resume_gathering},
+    Phase.OPEN: {
+        **_EVERYWHERE,
+        Joined: _join_open,
+        Accept: _accept,
+        Fail: _fail,
+        Deadline: _deadline,
+        Resume: _resume_open,
+    },
     Phase.CLOSING: {**_EVERYWHERE, Closed: _closed},
     Phase.DONE: {Lost: _note_lost},
     Phase.PAUSED: {Lost: _note_lost},

@@ -30,10 +30,12 @@ rounds_table = sa.Table(
     metadata,
     sa.Column("round", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("attempt", sa.Integer, nullable=False),
-    sa.Column("state", sa.String, nullable=False),  # open | closed | failed
+    sa.Column("state", sa.String, nullable=False),  # open | closed
     sa.Column("cohort", sa.String, nullable=False),  # JSON list of shards asked so far
     sa.Column("started_s", sa.Float, nullable=False),  # seconds of the run's clock
     sa.Column("seconds", sa.Float),
+    sa.Column("late", sa.Integer),
+    sa.Column("failed", sa.Integer),
     sa.Column("loss", sa.Float),
     sa.Column("accuracy", sa.Float),
 )
@@ -42,7 +44,7 @@ updates_table = sa.Table(
     metadata,
     sa.Column("round", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("shard", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("state", sa.String, nullable=False),  # receiving | accepted | late | cancelled | refused
+    sa.Column("state", sa.String, nullable=False),  # receiving | accepted
     sa.Column("size", sa.Integer, nullable=False),
     sa.Column("digest", sa.LargeBinary, nullable=False),
     sa.Column("examples", sa.Integer, nullable=False),
@@ -77,6 +79,18 @@ faults_table = sa.Table(
 Statement = tuple[sa.Executable, Sequence[dict[str, Any]] | dict[str, Any]]
 
 
+@dataclass(frozen=True, slots=True)
+class StoredUpdate:
+    """An update as the disk has it."""
+
+    round_number: int
+    shard: int
+    state: str
+    size: int
+    digest: bytes
+    examples: int
+
+
 def put_value(key: str, value: str) -> Statement:
     """Keep one setting of the run."""
     return _upsert(run_table, ("key",)), {"key": key, "value": value}
@@ -96,19 +110,22 @@ def put_round(round_number: int, attempt: int, cohort: Iterable[int], started_s:
 
 
 def close_round(
-    round_number: int, *, state: str, seconds: float, loss: float | None, accuracy: float | None
+    round_number: int, *, seconds: float, late: int, failed: int, loss: float | None, accuracy: float | None
 ) -> Statement:
     """Note how a round ended."""
-    statement = rounds_table.update().where(rounds_table.c.round == sa.bindparam("r"))
-    return statement.values(
-        state=sa.bindparam("s"), seconds=sa.bindparam("t"), loss=sa.bindparam("l"), accuracy=sa.bindparam("a")
-    ), {"r": round_number, "s": state, "t": seconds, "l": loss, "a": accuracy}
+    names = ("seconds", "late", "failed", "loss", "accuracy")
+    statement = rounds_table.update().where(rounds_table.c.round == sa.bindparam("number"))
+    return statement.values(state="closed", **{name: sa.bindparam(f"new_{name}") for name in names}), {
+        "number": round_number, "new_seconds": seconds, "new_late": late, "new_failed": failed, "new_loss": loss,
+        "new_accuracy": accuracy,
+    }  # fmt: skip
 
 
-def put_update(round_number: int, shard: int, *, state: str, size: int, digest: bytes, examples: int) -> Statement:
+def put_update(update: StoredUpdate) -> Statement:
     """Note what is known of an update."""
     return _upsert(updates_table, ("round", "shard")), {
-        "round": round_number, "shard": shard, "state": state, "size": size, "digest": digest, "examples": examples,
+        "round": update.round_number, "shard": update.shard, "state": update.state, "size": update.size,
+        "digest": update.digest, "examples": update.examples,
     }  # fmt: skip
 
 
@@ -118,13 +135,13 @@ def put_chunk(round_number: int, shard: int, offset: int, data: bytes) -> Statem
     return _upsert(chunks_table, ("round", "shard", "offset")), values
 
 
-def drop_update(round_number: int, shard: int) -> tuple[Statement, Statement]:
+def drop_update(round_number: int, shard: int) -> list[Statement]:
     """Forget an update that cannot count, so that the phone may send another."""
     where = {"r": round_number, "s": shard}
-    return tuple(  # type: ignore[return-value]
+    return [
         (table.delete().where(table.c.round == sa.bindparam("r"), table.c.shard == sa.bindparam("s")), where)
         for table in (updates_table, chunks_table)
-    )
+    ]
 
 
 def drop_chunks(round_number: int) -> Statement:
@@ -162,18 +179,6 @@ def _upsert(table: sa.Table, key: tuple[str, ...]) -> sa.Executable:
             index_elements=key, set_={name: statement.excluded[name] for name in given}
         )
     return _upserts[table.name]
-
-
-@dataclass(frozen=True, slots=True)
-class StoredUpdate:
-    """An update as the disk has it."""
-
-    round_number: int
-    shard: int
-    state: str
-    size: int
-    digest: bytes
-    examples: int
 
 
 class Store:
@@ -230,6 +235,12 @@ class Store:
         if round_number is not None:
             query = query.where(updates_table.c.round == round_number)
         return [StoredUpdate(*row) for row in self._rows(query)]
+
+    def update(self, round_number: int, shard: int) -> StoredUpdate | None:
+        """Return what is known of one update."""
+        of_phone = updates_table.c.round == round_number, updates_table.c.shard == shard
+        rows = self._rows(updates_table.select().where(*of_phone))
+        return StoredUpdate(*rows[0]) if rows else None
 
     def payload(self, round_number: int, shard: int) -> bytes:
         """Return the durable prefix of an update."""

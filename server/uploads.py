@@ -49,9 +49,8 @@ class Uploads:
         self.folding = asyncio.Lock()
         """Held while the sum changes; whoever closes a round takes it, so that nothing slips in between."""
 
-    def restore(self, round_number: int) -> frozenset[int]:
-        """Fold again what the disk has of a round that was open, return the shards that count."""
-        counted = set()
+    def restore(self, round_number: int) -> None:
+        """Fold again what the disk has of a round that was open."""
         for update in self._store.updates(round_number):
             key = (round_number, update.shard)
             payload = self._store.payload(*key)
@@ -59,33 +58,32 @@ class Uploads:
             self._durable[key] = len(payload)
             if update.state == "accepted":
                 self._aggregator.add(round_number, update.shard, payload, update.examples)
-                counted.add(update.shard)
-        return frozenset(counted)
 
     def forget(self, connection: PhoneConnection) -> None:
         """Drop what a connection had under way; what is durable stays for the next one."""
         self._incoming.pop(connection, None)
 
     def forget_round(self, round_number: int) -> None:
-        """Drop what is known of a closed round: a late copy is answered by its absence from the open one."""
-        for key in [key for key in self._durable if key[0] <= round_number]:
-            del self._durable[key]
+        """Drop what is known of a closed round: for late copies, the store remembers who was accepted."""
+        self._durable = {key: size for key, size in self._durable.items() if key[0] > round_number}
+        self._known = {key: update for key, update in self._known.items() if key[0] > round_number}
 
     async def begin(self, phone: PhoneConnection, message: UpdateBegin) -> None:
         """Take the first bytes of an update, or say how many of them are durable."""
         self._incoming.pop(phone, None)
         key = (message.round, phone.shard)
         known = self._known.get(key)
-        traffic = self._ledger.entry(*key, "uplink") if known else None
+        if known is None and not self._wanted(*key):
+            # Perhaps its round was closed before this server was started, or long ago.
+            known = await asyncio.get_running_loop().run_in_executor(None, self._store.update, *key)
         if known and known.state == "accepted":
             if known.digest != message.digest:
                 raise RefusedError(f"round {message.round} already has another update of phone {phone.name!r}")
-            if traffic:
-                traffic.resent += len(message.data)
+            phone.traffic("uplink").resent += len(message.data)
             await phone.send(Accepted(message.round))
             return
         if not self._wanted(*key):
-            self._waste(phone, message.round, len(message.data))
+            phone.traffic("uplink").wasted += len(message.data)
             self._incoming[phone] = Incoming(message, 0, wanted=False)
             await phone.send(Cancel(message.round))
             return
@@ -112,28 +110,28 @@ class Uploads:
         round_number = incoming.begin.round
         if not (incoming.wanted and self._wanted(round_number, phone.shard)):
             incoming.wanted = False
-            self._waste(phone, round_number, len(message.data))
+            phone.traffic("uplink").wasted += len(message.data)
             return
         await self._take(phone, incoming, message.offset, message.data)
 
     async def _announce(self, phone: PhoneConnection, message: UpdateBegin, *, replaces: bool) -> None:
         key = (message.round, phone.shard)
-        values = {"size": message.size, "digest": message.digest, "examples": message.examples}
-        self._known[key] = StoredUpdate(*key, "receiving", message.size, message.digest, message.examples)
-        self._durable[key] = 0
-        self._ledger.entry(*key, "uplink").theory += self._aggregator.theory_bytes
+        update = StoredUpdate(*key, "receiving", message.size, message.digest, message.examples)
         if replaces:
-            self._waste(phone, message.round, self._durable[key])
+            phone.traffic("uplink").wasted += self._durable[key]
             await self._commits.write(*drop_update(*key))
+        self._known[key] = update
+        self._durable[key] = 0
+        phone.traffic("uplink").theory += self._aggregator.theory_bytes
         if len(message.data) < message.size:
             # An update of one frame is announced and accepted in one transaction.
-            await self._commits.write(put_update(*key, state="receiving", **values))  # type: ignore[arg-type]
+            await self._commits.write(put_update(update))
 
     async def _take(self, phone: PhoneConnection, incoming: Incoming, offset: int, data: bytes) -> None:
         begin = incoming.begin
         key = (begin.round, phone.shard)
         known = min(max(incoming.durable - offset, 0), len(data))
-        self._ledger.entry(*key, "uplink").resent += known
+        phone.traffic("uplink").resent += known
         if offset > incoming.durable:
             # The phone believes in bytes that this server does not have: it is told where to go on.
             await phone.send(Ack(begin.round, incoming.durable))
@@ -160,37 +158,29 @@ class Uploads:
                 raise RefusedError(f"update of {len(payload)} bytes does not have the digest that was announced")
             async with self.folding:
                 if not self._wanted(*key):
-                    self._waste(phone, begin.round, len(payload))
+                    phone.traffic("uplink").wasted += len(payload)
                     await phone.send(Cancel(begin.round))
                     return
                 await loop.run_in_executor(None, self._aggregator.add, *key, payload, begin.examples)
-                self._known[key] = StoredUpdate(*key, "accepted", begin.size, begin.digest, begin.examples)
+                accepted = StoredUpdate(*key, "accepted", begin.size, begin.digest, begin.examples)
+                self._known[key] = accepted
                 # The write joins the queue before the machine hears of the update, so a round that closes on it
                 # waits for it.
                 durable = asyncio.ensure_future(
-                    self._commits.write(
-                        put_chunk(*key, incoming.durable, last),
-                        put_update(
-                            *key, state="accepted", size=begin.size, digest=begin.digest, examples=begin.examples
-                        ),
-                    )
+                    self._commits.write(put_chunk(*key, incoming.durable, last), put_update(accepted))
                 )
                 self._accepted(*key)
         except (CodecError, RefusedError):
-            self._waste(phone, begin.round, len(payload))
+            phone.traffic("uplink").wasted += len(payload)
             del self._known[key], self._durable[key]
             await self._commits.write(*drop_update(*key))
             raise
         await durable
         await phone.send(Accepted(begin.round))
 
-    def waste_unfinished(self, round_number: int, shard: int) -> str | None:
-        """Count what a straggler had sent as wasted when its round closes; return its update's new state."""
-        known = self._known.get((round_number, shard))
-        if known is None or known.state != "receiving":
-            return None
-        self._ledger.entry(round_number, shard, "uplink").wasted += self._durable.get((round_number, shard), 0)
-        return "cancelled"
-
-    def _waste(self, phone: PhoneConnection, round_number: int, num_bytes: int) -> None:
-        self._ledger.entry(round_number, phone.shard, "uplink").wasted += num_bytes
+    def waste_unfinished(self, round_number: int, shard: int) -> None:
+        """Count what a straggler had sent as wasted: its round closes, or goes on without it."""
+        known = self._known.pop((round_number, shard), None)
+        durable = self._durable.pop((round_number, shard), 0)
+        if known is not None and known.state == "receiving":
+            self._ledger.entry(round_number, shard, "uplink").wasted += durable

@@ -1,0 +1,131 @@
+"""A run on a terminal: a live table where there is one, plain lines elsewhere."""
+
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from server.report import size
+from server.watcher import RoundSummary
+
+ROWS = 20
+
+
+class PlainDisplay:
+    """One line an event, for logs and pipes."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def say(self, line: str) -> None:
+        """Print one line, at once: whoever reads the pipe waits for it."""
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._console.file.flush()
+
+    def listening(self, address: str, run: str) -> None:
+        """Print the address: the first line of standard output."""
+        self.say(f"listening on {address}")
+
+    def phone_came(self, name: str, shard: int, connected: int, expected: int) -> None:
+        """Print who came."""
+        self.say(f"phone {name} plays shard {shard}: {connected}/{expected} connected")
+
+    def phone_left(self, name: str, connected: int) -> None:
+        """Print who left."""
+        self.say(f"phone {name} left: {connected} connected")
+
+    def fault(self, name: str, code: int, sentence: str) -> None:
+        """Print a phone's fault."""
+        self.say(f"phone {name} was disconnected ({code}): {sentence}")
+
+    def round_opened(self, round_number: int, attempt: int, cohort: int) -> None:
+        """Print a retry; a first attempt shows in the line of its round."""
+        if attempt:
+            self.say(f"round {round_number} is tried again (attempt {attempt + 1}), {cohort} phones asked so far")
+
+    def update_accepted(self, round_number: int, accepted: int, target: int) -> None:
+        """Say nothing: the round's line will."""
+
+    def round_closed(self, summary: RoundSummary) -> None:
+        """Print the round's line."""
+        self.say("  ".join(f"{name} {text}" for name, text in _cells(summary)))
+
+
+class LiveDisplay(PlainDisplay):
+    """A table that grows by a row a round, and a bar for the round under way."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._rows: list[tuple[str, ...]] = []
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
+        )
+        self._under_way = self._bar.add_task("waiting for phones", total=None)
+        self._live = Live(self._bar, console=console, refresh_per_second=4)
+
+    def __enter__(self) -> Self:
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.update(self._under_way, visible=False)
+        self._live.__exit__(kind, error, trace)
+
+    def phone_came(self, name: str, shard: int, connected: int, expected: int) -> None:
+        """Move the bar of waiting phones."""
+        if not self._rows:
+            self._bar.update(self._under_way, total=expected, completed=connected)
+
+    def phone_left(self, name: str, connected: int) -> None:
+        """Move the bar of waiting phones back."""
+        if not self._rows:
+            self._bar.update(self._under_way, completed=connected)
+
+    def round_opened(self, round_number: int, attempt: int, cohort: int) -> None:
+        """Start the round's bar."""
+        again = f", attempt {attempt + 1}" if attempt else ""
+        self._bar.reset(self._under_way, description=f"round {round_number}{again}", total=cohort)
+
+    def update_accepted(self, round_number: int, accepted: int, target: int) -> None:
+        """Move the round's bar."""
+        self._bar.update(self._under_way, total=target, completed=accepted)
+
+    def round_closed(self, summary: RoundSummary) -> None:
+        """Add the round's row."""
+        cells = _cells(summary)
+        self._rows.append(tuple(text for _, text in cells))
+        table = Table(*(name for name, _ in cells))
+        for row in self._rows[-ROWS:]:
+            table.add_row(*row)
+        self._live.update(Group(table, self._bar))
+
+
+def display(console: Console) -> PlainDisplay:
+    """Return what fits the console."""
+    return LiveDisplay(console) if console.is_terminal else PlainDisplay(console)
+
+
+def _cells(summary: RoundSummary) -> list[tuple[str, str]]:
+    accuracy, loss = summary.accuracy, summary.loss
+    return [
+        ("round", f"{summary.round_number}/{summary.rounds}"),
+        ("updates", f"{summary.accepted}/{summary.cohort}"),
+        ("accuracy", "–" if accuracy is None else f"{accuracy:.2%}"),
+        ("loss", "–" if loss is None else f"{loss:.4f}"),
+        ("up", size(summary.uplink_bytes)),
+        ("down", size(summary.downlink_bytes)),
+        ("time", f"{summary.seconds:.2f} s"),
+    ]

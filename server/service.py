@@ -1,0 +1,384 @@
+"""A run on its sockets: admits phones, feeds the round machine, does what it says.
+
+The machine decides (`round_machine`); here are the timers, the tasks and the order of writes. What must not be torn
+apart happens under one lock: an update is folded and counted while no round can close, and a round closes while
+nothing can be folded.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine
+from typing import Any
+
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+
+from featherfed.errors import FeatherfedError, ProtocolError, RemoteError
+from featherfed.wire.closing import Close
+from featherfed.wire.messages import MAX_FRAME_BYTES, Finish, Hello, UpdateBegin, UpdateChunk, Welcome
+from server.aggregation import Aggregator, Closing
+from server.commits import Commits
+from server.config import RunConfig
+from server.downlink import CHUNK_BYTES, Downlink
+from server.fleet import Fleet
+from server.ledger import Ledger
+from server.phone_connection import CountedConnection, PhoneConnection
+from server.round_machine import (
+    Accept,
+    Action,
+    Assign,
+    CancelPhones,
+    Closed,
+    CloseRound,
+    Deadline,
+    Event,
+    Fail,
+    Finished,
+    Joined,
+    Lost,
+    OpenRound,
+    Pause,
+    Phase,
+    Resume,
+    Stop,
+    advance,
+)
+from server.run_folder import RunFolder
+from server.standing import Standing
+from server.store import Statement, Store, close_round, drop_chunks, put_fault, put_phone, put_round, put_traffic, put_value
+from server.uploads import Uploads
+from server.watcher import RoundSummary, Watcher
+
+HELLO_S = 10.0
+"""A connection that has said no Hello after so long is closed."""
+GOODBYE_S = 5.0
+"""How long the end of a run waits for phones to take their leave."""
+WRITE_LIMIT_BYTES = 16 * 1024
+
+
+class Service:
+    """One run of the server, from its first phone to its last round."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        folder: RunFolder,
+        aggregator: Aggregator,
+        store: Store,
+        standing: Standing,
+        watcher: Watcher,
+    ) -> None:
+        self._config = config
+        self._folder = folder
+        self._aggregator = aggregator
+        self._store = store
+        self._watcher = watcher
+        self._run = standing.run
+        self._state = standing.state
+        self._clock_start_s = standing.clock_s
+        self._round_start_s = standing.round_start_s
+        self._ledger = Ledger(store.traffic())
+        self._commits = Commits(store, self._ledger_changes)
+        self._downlink = Downlink(config, aggregator.versions)
+        self._uploads = Uploads(
+            aggregator=aggregator,
+            store=store,
+            commits=self._commits,
+            ledger=self._ledger,
+            wanted=self._wanted,
+            accepted=self._accepted,
+        )
+        self._fleet = Fleet(config.phones, store.phones(), grace_s=2 * config.heartbeat, lost=self._phone_lost)
+        self._connected: set[PhoneConnection] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._deadline: asyncio.TimerHandle | None = None
+        self._late: set[int] = set()
+        self._ended: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+
+    async def run(self, *, host: str | None = None, port: int | None = None, **where: Any) -> str | None:
+        """Serve until the run is over; return None when its rounds are done, or why it pauses.
+
+        `where` goes to the websockets library's `serve`. Raises `LocalError` when the disk fails.
+        """
+        loop = asyncio.get_running_loop()
+        self._started_s = loop.time()
+        heartbeat_s = self._config.heartbeat
+        if self._state.phase is Phase.OPEN:
+            # Before the first phone comes back: what it sends again must be known.
+            await loop.run_in_executor(None, self._uploads.restore, self._state.round_number)
+        async with serve(
+            self._serve_phone,
+            host,
+            port,
+            create_connection=CountedConnection,
+            compression=None,
+            max_size=MAX_FRAME_BYTES,
+            max_queue=4,
+            write_limit=WRITE_LIMIT_BYTES,
+            ping_interval=heartbeat_s,
+            ping_timeout=heartbeat_s,
+            close_timeout=GOODBYE_S,
+            server_header=None,
+            **where,
+        ) as server:
+            self._watcher.listening(_address(server), self._run)
+            self._fleet.start()
+            self._step(Resume())
+            try:
+                pause = await self._ended
+                await self._dismiss(pause)
+            finally:
+                self._stop_timers()
+                for task in self._tasks:
+                    task.cancel()
+        # The last bytes of every connection are known now.
+        await self._commits.write()
+        return pause
+
+    def stop(self) -> None:
+        """Pause the run: phones are told, the state is kept."""
+        self._step(Stop())
+
+    # Connections
+
+    async def _serve_phone(self, websocket: ServerConnection) -> None:
+        phone = PhoneConnection(websocket, self._ledger, self._current_round)
+        self._connected.add(phone)
+        try:
+            await self._welcome(phone)
+            while True:
+                message = await phone.receive()
+                if isinstance(message, UpdateBegin):
+                    await self._uploads.begin(phone, message)
+                elif isinstance(message, UpdateChunk):
+                    await self._uploads.chunk(phone, message)
+        except ConnectionClosed:
+            pass
+        except RemoteError as error:
+            await self._refuse(phone, error)
+        except (FeatherfedError, OSError) as error:
+            self._end(error)
+        finally:
+            phone.count()
+            self._connected.discard(phone)
+            self._uploads.forget(phone)
+            self._downlink.stop(phone)
+            if self._fleet.left(phone):
+                self._watcher.phone_left(phone.name, len(self._fleet.connections))
+
+    async def _welcome(self, phone: PhoneConnection) -> None:
+        try:
+            async with asyncio.timeout(HELLO_S):
+                hello = await phone.receive()
+        except TimeoutError as error:
+            raise ProtocolError(f"no Hello within {HELLO_S:g} seconds") from error
+        assert isinstance(hello, Hello), "the session lets nothing else come first"
+        newcomer = hello.name not in self._fleet.names.values()
+        self._fleet.admit(phone, hello, run=self._run)
+        if newcomer:
+            await self._commits.write(put_phone(phone.shard, phone.name))
+        config = self._config
+        await phone.send(
+            Welcome(
+                self._run,
+                config.model,
+                config.data,
+                config.partition,
+                phone.shard,
+                config.phones,
+                config.seed,
+                config.heartbeat,
+                CHUNK_BYTES,
+            )
+        )
+        phone.handshake_done()
+        # Only now: a round that opened meanwhile must not send its task before the Welcome.
+        older = self._fleet.connect(phone)
+        if older is not None:
+            self._spawn(older.close(Close.REPLACED, f"phone {phone.name!r} has a newer connection"))
+        self._watcher.phone_came(phone.name, phone.shard, len(self._fleet.connections), config.phones)
+        self._step(Joined(phone.shard))
+
+    async def _refuse(self, phone: PhoneConnection, error: RemoteError) -> None:
+        name = phone.name or "stranger"
+        self._watcher.fault(name, error.code, str(error))
+        await phone.close(error.code, str(error))
+        await self._commits.write(put_fault(self._clock_s(), self._current_round(), name, error.code, str(error)))
+        if self._fleet.connections.get(phone.shard) is phone:
+            await self._step_alone(Fail(phone.shard))
+
+    def _phone_lost(self, shard: int) -> None:
+        self._spawn(self._step_alone(Lost(shard)))
+
+    async def _dismiss(self, pause: str | None) -> None:
+        """Tell every phone why the run ends, and wait a little for those on slow links."""
+        leaving = [asyncio.create_task(self._say_goodbye(phone, pause)) for phone in self._connected]
+        if leaving:
+            _, slow = await asyncio.wait(leaving, timeout=GOODBYE_S)
+            for task in slow:
+                task.cancel()
+
+    async def _say_goodbye(self, phone: PhoneConnection, pause: str | None) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            if pause is not None:
+                await phone.close(Close.PAUSED, f"the run pauses: {pause}")
+                return
+            self._downlink.stop(phone)
+            if phone in self._fleet.connections.values():
+                await phone.send(Finish(f"all {self._state.round_number} rounds are done"))
+            await phone.close(Close.DONE, "the run is over")
+
+    # The machine
+
+    def _step(self, event: Event) -> None:
+        """Advance the machine and do what it says; callers whose event may close a round hold the lock."""
+        self._state, actions = advance(self._state, event)
+        for action in actions:
+            self._do(action)
+
+    async def _step_alone(self, event: Event) -> None:
+        async with self._uploads.folding:
+            self._step(event)
+
+    def _wanted(self, round_number: int, shard: int) -> bool:
+        state = self._state
+        return state.phase is Phase.OPEN and state.round_number == round_number and shard in state.outstanding
+
+    def _accepted(self, round_number: int, shard: int) -> None:
+        self._late.discard(shard)
+        self._step(Accept(shard, round_number))
+        self._watcher.update_accepted(round_number, len(self._state.accepted), self._config.target)
+
+    def _do(self, action: Action) -> None:
+        match action:
+            case OpenRound(round_number, attempt, cohort):
+                self._open_round(round_number, attempt, cohort)
+            case Assign(shard):
+                self._assign(shard)
+            case CancelPhones(round_number, shards):
+                for shard in shards:
+                    self._uploads.waste_unfinished(round_number, shard)
+                    if phone := self._fleet.connections.get(shard):
+                        self._late.add(shard)
+                        self._spawn(self._downlink.cancel(phone, round_number))
+            case CloseRound():
+                self._stop_deadline()
+                self._spawn(self._close_round(action))
+            case Finished():
+                self._end(None)
+            case Pause(reason):
+                self._end(reason)
+
+    def _open_round(self, round_number: int, attempt: int, cohort: tuple[int, ...]) -> None:
+        if self._aggregator.open_round != round_number:
+            self._aggregator.open(round_number)
+            self._round_start_s = self._clock_s()
+            self._late.clear()
+        self._spawn(self._write(put_round(round_number, attempt, self._state.cohort, self._round_start_s)))
+        self._watcher.round_opened(round_number, attempt, len(self._state.cohort))
+        self._stop_deadline()
+        event = Deadline(round_number, attempt)
+        self._deadline = asyncio.get_running_loop().call_later(
+            self._config.deadline, lambda: self._spawn(self._step_alone(event))
+        )
+        for shard in cohort:
+            self._assign(shard)
+
+    def _assign(self, shard: int) -> None:
+        phone = self._fleet.connections.get(shard)
+        # A phone that came back with a finished update of this round needs no task: it is about to send it.
+        if phone is not None and phone.pending_round != self._state.round_number:
+            self._spawn(self._downlink.deliver(phone, self._state.round_number))
+
+    async def _close_round(self, action: CloseRound) -> None:
+        loop = asyncio.get_running_loop()
+        number = action.round_number
+        async with self._uploads.folding:
+            closing = await loop.run_in_executor(None, self._aggregator.close, number)
+            saved = await loop.run_in_executor(None, self._aggregator.saved)
+            await loop.run_in_executor(None, self._folder.write_version, closing.version, saved)
+        for phone in self._connected:
+            phone.count()
+        summary = self._summary(action, closing)
+        # Every accepted update of the round was queued for the disk before this: the close never gets ahead of them.
+        await self._write(
+            close_round(
+                number,
+                seconds=summary.seconds,
+                late=summary.late,
+                failed=summary.failed,
+                loss=summary.loss,
+                accuracy=summary.accuracy,
+            ),
+            put_value("version", str(closing.version)),
+            drop_chunks(number),
+        )
+        await loop.run_in_executor(None, lambda: self._folder.promote(closing.version, best=closing.best))
+        self._uploads.forget_round(number)
+        self._watcher.round_closed(summary)
+        reached = summary.accuracy is not None and summary.accuracy >= self._config.target_accuracy
+        await self._step_alone(Closed(number, reached))
+
+    def _summary(self, action: CloseRound, closing: Closing) -> RoundSummary:
+        number, state = action.round_number, self._state
+        late = len(self._late - state.accepted)
+        evaluation = closing.evaluation
+        return RoundSummary(
+            round_number=number,
+            rounds=self._config.rounds,
+            cohort=len(state.cohort),
+            accepted=len(action.accepted),
+            late=late,
+            failed=len(state.cohort) - len(action.accepted) - late,
+            loss=evaluation.loss if evaluation else None,
+            accuracy=evaluation.accuracy if evaluation else None,
+            seconds=self._clock_s() - self._round_start_s,
+            uplink_bytes=self._ledger.total("uplink", number).socket,
+            downlink_bytes=self._ledger.total("downlink", number).socket,
+        )
+
+    # Clock, tasks, writes
+
+    def _clock_s(self) -> float:
+        return self._clock_start_s + asyncio.get_running_loop().time() - self._started_s
+
+    def _current_round(self) -> int:
+        return max(1, self._state.round_number)
+
+    def _ledger_changes(self) -> list[Statement]:
+        return put_traffic(self._ledger.take_changed())
+
+    async def _write(self, *statements: Statement) -> None:
+        await self._commits.write(*statements)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) and not isinstance(error, ConnectionClosed):
+            self._end(error)
+
+    def _end(self, outcome: BaseException | str | None) -> None:
+        if self._ended.done():
+            return
+        if isinstance(outcome, BaseException):
+            self._ended.set_exception(outcome)
+        else:
+            self._ended.set_result(outcome)
+
+    def _stop_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _stop_timers(self) -> None:
+        self._stop_deadline()
+        self._fleet.stop()
+
+
+def _address(server: Server) -> str:
+    host, port = next(iter(server.sockets)).getsockname()[:2]
+    return f"ws://[{host}]:{port}" if ":" in host else f"ws://{host}:{port}"
