@@ -1,0 +1,41 @@
+"""Loss and accuracy of a model on test examples."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn.functional import cross_entropy
+
+from featherfed.learning.data import Examples
+from featherfed.learning.flat import FlatModel
+from featherfed.learning.models import build
+
+BATCH = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Mean cross-entropy in nats, and the fraction of examples that were classified right."""
+
+    loss: float
+    accuracy: float
+
+
+class Evaluator:
+    """Evaluates flat weights of one model on one set of examples."""
+
+    def __init__(self, model_name: str, examples: Examples, device: str = "cpu") -> None:
+        self._model = FlatModel(build(model_name, 0), device)
+        self._images, self._labels = examples.images.to(device), examples.labels.to(device)
+
+    def evaluate(self, weights: npt.NDArray[np.float32]) -> Evaluation:
+        """Return loss and accuracy of `weights`, (parameters,) float32."""
+        self._model.weights.copy_(torch.from_numpy(weights))
+        loss, right = 0.0, 0
+        with torch.inference_mode():
+            for images, labels in zip(self._images.split(BATCH), self._labels.split(BATCH), strict=True):
+                logits = self._model.module(images)
+                loss += float(cross_entropy(logits, labels, reduction="sum"))
+                right += int((logits.argmax(1) == labels).sum())
+        return Evaluation(loss / len(self._labels), right / len(self._labels))

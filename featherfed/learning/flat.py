@@ -1,0 +1,21 @@
+"""A model whose parameters and gradients are views of two flat vectors, so that nothing is copied between them."""
+
+import torch
+from torch import nn
+
+
+class FlatModel:
+    """`weights` and `gradient`: (parameters,) float32 tensors; `module` computes on views of them."""
+
+    def __init__(self, module: nn.Module, device: str = "cpu") -> None:
+        self.module = module.to(device)
+        size = sum(parameter.numel() for parameter in module.parameters())
+        self.weights = torch.zeros(size, dtype=torch.float32, device=device)
+        self.gradient = torch.zeros(size, dtype=torch.float32, device=device)
+        start = 0
+        for parameter in self.module.parameters():
+            end = start + parameter.numel()
+            self.weights[start:end] = parameter.detach().ravel()
+            parameter.data = self.weights[start:end].view(parameter.shape)
+            parameter.grad = self.gradient[start:end].view(parameter.shape)
+            start = end

@@ -1,0 +1,88 @@
+"""How one data set becomes the shards of many phones: seeded and disjoint.
+
+    iid           equal shares of a shuffle
+    shards:N      sorted by label, cut in N·phones slices, N slices a phone (McMahan et al. 2017: shards:2)
+    dirichlet:A   each label is spread over the phones by a draw from Dir(A, …, A) (Hsu et al. 2019)
+    quantity:A    an IID shuffle cut in shares drawn from Dir(A, …, A)
+
+Every example is used by iid, dirichlet and quantity; shards:N leaves out fewer than N·phones of them. Every phone has
+at least one example.
+"""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from featherfed.errors import ConfigError
+from featherfed.randomness import RoundKey
+
+Indices = npt.NDArray[np.int64]
+SCHEMES = ("iid", "shards:N", "dirichlet:A", "quantity:A")
+
+
+def parse_partition(spec: str) -> tuple[str, float]:
+    """Return the scheme's name and its number (0 for iid), or raise `ConfigError`."""
+    name, _, text = spec.partition(":")
+    if spec == "iid":
+        return name, 0.0
+    if name not in {"shards", "dirichlet", "quantity"}:
+        raise ConfigError(f"unknown partition {spec!r}; there are {', '.join(SCHEMES)}")
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    whole = name != "shards" or number == int(number) if math.isfinite(number) else False
+    if not (whole and number > 0):
+        what = "a whole number" if name == "shards" else "a number"
+        raise ConfigError(f"partition {spec!r} needs {what} above 0 after the colon, like {name}:{'2' if name == 'shards' else '0.5'}")
+    return name, number
+
+
+def partition(spec: str, labels: npt.NDArray[np.integer], shards: int, seed: int) -> list[Indices]:
+    """Return the indices of each shard, `shards` arrays of int64 in rising order.
+
+    Raises `ConfigError` where there are fewer examples than the scheme must hand out.
+    """
+    name, number = parse_partition(spec)
+    generator = RoundKey(seed, 0).generator(f"partition/{spec}/{shards}")
+    needed = shards * int(number) if name == "shards" else shards
+    if len(labels) < needed:
+        raise ConfigError(f"{len(labels)} examples cannot be partitioned {spec} among {shards} phones")
+    if name == "dirichlet":
+        return _dirichlet(labels, shards, number, generator)
+    order = generator.permutation(len(labels))
+    if name == "shards":
+        slices = int(number) * shards
+        # A stable sort of a shuffle: equal labels stay in seeded order.
+        order = order[np.argsort(labels[order], kind="stable")]
+        width = len(labels) // slices
+        dealt = generator.permutation(slices).reshape(shards, -1)
+        return [np.sort(np.concatenate([order[s * width : (s + 1) * width] for s in row])) for row in dealt]
+    if name == "quantity":
+        ends = _cuts(generator.dirichlet(np.full(shards, number)), len(labels) - shards)
+        # One example for each phone first, so that no phone is left with nothing to train on.
+        return [np.sort(part) for part in np.split(order, (ends + np.arange(1, shards + 1))[:-1])]
+    return [np.sort(part) for part in np.array_split(order, shards)]
+
+
+def _cuts(shares: npt.NDArray[np.float64], total: int) -> Indices:
+    return np.rint(np.cumsum(shares) * total).astype(np.int64)
+
+
+def _dirichlet(
+    labels: npt.NDArray[np.integer], shards: int, concentration: float, generator: np.random.Generator
+) -> list[Indices]:
+    parts: list[list[Indices]] = [[] for _ in range(shards)]
+    for label in np.unique(labels):
+        of_label = generator.permutation(np.flatnonzero(labels == label))
+        ends = _cuts(generator.dirichlet(np.full(shards, concentration)), len(of_label))
+        for part, piece in zip(parts, np.split(of_label, ends[:-1]), strict=True):
+            part.append(piece)
+    result = [np.concatenate(part) for part in parts]
+    for index, part in enumerate(result):
+        if len(part) == 0:
+            # The richest phone gives one example to a phone that drew none.
+            richest = max(range(shards), key=lambda shard: len(result[shard]))
+            result[index], result[richest] = result[richest][:1], result[richest][1:]
+    return [np.sort(part) for part in result]
