@@ -36,10 +36,10 @@ class Aggregator:
 
     def __init__(self, config: RunConfig, data_dir: str | None) -> None:
         self._config = config
-        dataset = load(config.data, data_dir, train=False)
+        examples = load(config.data, data_dir, train=False)
         model = build(config.model, config.seed)
         self.layout: Layout = layout(model)
-        self._evaluator = Evaluator(config.model, dataset.test_images, dataset.test_labels)
+        self._evaluator = Evaluator(config.model, examples)
         self.uplink = Pipeline.parse(config.uplink)
         downlink = Pipeline.parse(config.downlink, direction="downlink")
         self.versions = Versions(self.layout, downlink, config.seed)

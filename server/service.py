@@ -45,7 +45,17 @@ from server.round_machine import (
 )
 from server.run_folder import RunFolder
 from server.standing import Standing
-from server.store import Statement, Store, close_round, drop_chunks, put_fault, put_phone, put_round, put_traffic, put_value
+from server.store import (
+    Statement,
+    Store,
+    close_round,
+    drop_chunks,
+    put_fault,
+    put_phone,
+    put_round,
+    put_traffic,
+    put_value,
+)
 from server.uploads import Uploads
 from server.watcher import RoundSummary, Watcher
 

@@ -1,9 +1,9 @@
 """The models of docs/ARCHITECTURE.md, each a plain `nn.Module` over (batch, 1, 28, 28) images and ten classes.
 
-    mlp    784-256-128-64-32-10, the seed project's                     244,522 parameters
-    2nn    784-200-200-10 (McMahan et al. 2017)                         199,210
-    cnn    two 5×5 convolutions, 512 units (McMahan et al. 2017)      1,663,370
-    lite   5×5/2 and two 3×3 convolutions, for phones                    29,322
+mlp    784-256-128-64-32-10, the seed project's                     244,522 parameters
+2nn    784-200-200-10 (McMahan et al. 2017)                         199,210
+cnn    two 5×5 convolutions, 512 units (McMahan et al. 2017)      1,663,370
+lite   5×5/2 and two 3×3 convolutions, for phones                    29,322
 """
 
 from collections import OrderedDict

@@ -35,7 +35,9 @@ def parse_partition(spec: str) -> tuple[str, float]:
     whole = name != "shards" or number == int(number) if math.isfinite(number) else False
     if not (whole and number > 0):
         what = "a whole number" if name == "shards" else "a number"
-        raise ConfigError(f"partition {spec!r} needs {what} above 0 after the colon, like {name}:{'2' if name == 'shards' else '0.5'}")
+        raise ConfigError(
+            f"partition {spec!r} needs {what} above 0 after the colon, like {name}:{'2' if name == 'shards' else '0.5'}"
+        )
     return name, number
 
 

@@ -71,7 +71,9 @@ class Trainer:
         """
         start = torch.from_numpy(weights).to(self._device)
         self._model.weights.copy_(start)
-        stepper = _Flat(self._model, start, settings) if space.identity else _Subspace(self._model, start, settings, space)
+        stepper = (
+            _Flat(self._model, start, settings) if space.identity else _Subspace(self._model, start, settings, space)
+        )
         generator = key.generator("shuffle")
         count = self.examples
         batch = settings.batch_size or count

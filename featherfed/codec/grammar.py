@@ -1,0 +1,149 @@
+"""A strategy as a string: stages with a bar between them, or the name of a preset.
+
+subsample(1/16) | rotate | quantize(2)
+"""
+
+import difflib
+import re
+from dataclasses import fields
+from fractions import Fraction
+from typing import Any
+
+from featherfed.codec.eden import Eden
+from featherfed.codec.entropy import Entropy
+from featherfed.codec.floats import BFloat16, Float16, Float32
+from featherfed.codec.lowrank import LowRank
+from featherfed.codec.mask import Mask
+from featherfed.codec.model_stages import Exact, Feedback, Flat
+from featherfed.codec.qsgd import Qsgd
+from featherfed.codec.quantize import Quantize
+from featherfed.codec.rotate import Rotate, RotateShared
+from featherfed.codec.sign import Sign, Ternary
+from featherfed.codec.stage import Slot, Stage
+from featherfed.codec.stochastic import Stochastic
+from featherfed.codec.subsample import Subsample
+from featherfed.codec.subspace import Subspace
+from featherfed.codec.topk import TopK
+from featherfed.errors import SpecError
+
+STAGES: dict[str, type[Stage]] = {
+    stage.name: stage
+    for stage in (
+        Feedback, Exact, Flat, Mask, LowRank, Subspace, Subsample, TopK, Rotate, RotateShared, Float32, Float16, BFloat16,
+        Quantize, Eden, Stochastic, Qsgd, Sign, Ternary, Entropy,
+    )
+}  # fmt: skip
+
+PRESETS: dict[str, str] = {
+    "konecny-256x": "subsample(1/16) | rotate | quantize(2)",
+    "konecny-mask": "mask(1/16)",
+    "konecny-lowrank": "lowrank(1/4)",
+    "eden-1bit": "rotate | eden(1)",
+    "eden-half": "subsample(1/2) | rotate | eden(1)",
+    "eden-tiny": "exact(0) | flat | subsample(1/16) | rotate | eden(1)",
+    "shared-2bit": "rotate_shared | stochastic(2)",
+    "shared-4bit": "rotate_shared | stochastic(4)",
+    "stc-400": "feedback | topk(1/400) | ternary | entropy",
+    "sign-feedback": "feedback | sign",
+    "qsgd-4bit": "qsgd(4) | entropy",
+    "intrinsic-1000": "subspace(1000)",
+}
+MAX_SPEC = 256
+_STAGE = re.compile(r"([a-z][a-z0-9_]*)(?:\(\s*([0-9]+(?:/[0-9]+|\.[0-9]+)?)\s*\))?")
+
+# What must come before a stage, and why.
+_NEEDS: dict[str, tuple[Slot, tuple[str, ...], str]] = {
+    "eden": (
+        Slot.ROTATION,
+        ("rotate",),
+        "its levels fit normal values, and only rotations of their own cancel its errors",
+    ),
+    "stochastic": (Slot.ROTATION, ("rotate", "rotate_shared"), "its levels fit normal values"),
+    "ternary": (Slot.SPARSE, ("topk",), "it sends one magnitude for values that are all large"),
+}
+# Two stages that do not go together, and why.
+_CLASHES: tuple[tuple[str, str, str], ...] = (
+    ("topk", "rotate", "a rotation spreads what top-k picks"),
+    ("topk", "rotate_shared", "a rotation spreads what top-k picks"),
+    ("feedback", "subsample", "the residual grows without bound under a stage that scales values up; use topk"),
+    ("feedback", "mask", "a residual of all weights cannot be sent through this round's few"),
+    ("feedback", "lowrank", "a residual of all weights cannot be sent through this round's subspace"),
+    ("feedback", "subspace", "a residual of all weights cannot be sent through this round's subspace"),
+    ("flat", "lowrank", "a flat model has no matrices"),
+    ("flat", "subspace", "a subspace is of the whole model already"),
+    ("flat", "mask", "a mask draws in each tensor"),
+)
+_DOWNLINK = {
+    "mask": "nothing is trained on the downlink",
+    "lowrank": "nothing is trained on the downlink",
+    "subspace": "nothing is trained on the downlink",
+    "feedback": "the server keeps the downlink's residual by itself, since it sends differences to what phones hold",
+}
+
+
+def parse_stages(spec: str, *, direction: str) -> list[Stage]:
+    """Return the stages of a spec or preset in their order; raises `SpecError` naming the stages that clash."""
+    if len(spec) > MAX_SPEC:
+        raise SpecError(f"codec spec of {len(spec)} characters exceeds {MAX_SPEC}")
+    stages = [_stage(text.strip(), spec) for text in PRESETS.get(spec.strip(), spec).split("|")]
+    for first, second in zip(stages, stages[1:], strict=False):
+        if first.slot == second.slot:
+            raise SpecError(f"{first} and {second} do the same job: a pipeline has one {first.slot.name.lower()} stage")
+    _check_pairs([stage.name for stage in stages])
+    for first, second in zip(stages, stages[1:], strict=False):
+        if first.slot > second.slot:
+            raise SpecError(
+                f"{second} must come before {first}: the order is {' | '.join(s.name.lower() for s in Slot)}"
+            )
+    for stage in stages:
+        if direction == "downlink" and (why := _DOWNLINK.get(stage.name)):
+            raise SpecError(f"{stage} cannot be used on the downlink: {why}")
+        if stage.name in _NEEDS:
+            slot, names, why = _NEEDS[stage.name]
+            if not any(other.name in names for other in stages):
+                raise SpecError(f"{stage} needs {' or '.join(names)} before it: {why}")
+    _check_coder(stages)
+    return stages
+
+
+def _check_pairs(names: list[str]) -> None:
+    for first, second, why in _CLASHES:
+        if first in names and second in names:
+            raise SpecError(f"{first} does not go with {second}: {why}")
+
+
+def _check_coder(stages: list[Stage]) -> None:
+    if stages[-1].slot is Slot.CODER:
+        quantizer = next((stage for stage in stages if stage.slot is Slot.QUANTIZER), None)
+        if quantizer is None or not quantizer.symbol_bits:
+            raise SpecError(
+                f"{stages[-1]} codes symbols, and {quantizer or 'float32'} makes none: name a quantizer first"
+            )
+
+
+def _stage(text: str, spec: str) -> Stage:
+    match = _STAGE.fullmatch(text)
+    if match is None:
+        raise SpecError(f"codec spec {spec!r} has {text!r} where a stage like rotate or quantize(2) was expected")
+    name, given = match[1], match[2]
+    if name not in STAGES:
+        close = difflib.get_close_matches(name, [*STAGES, *PRESETS], 1)
+        hint = f"; did you mean {close[0]}?" if close else f"; there are {', '.join(STAGES)}"
+        raise SpecError(f"unknown codec stage {name!r}{hint}")
+    kind = STAGES[name]
+    parameters = fields(kind)
+    if bool(parameters) != (given is not None):
+        raise SpecError(f"{name} takes {'a number, like ' + name + f'({kind.example})' if parameters else 'no number'}")
+    if given is None:
+        return kind()
+    make: Any = kind
+    if parameters[0].type is Fraction:
+        number, _, divisor = given.partition("/")
+        if divisor and int(divisor) == 0:
+            raise SpecError(f"{text} divides by zero")
+        stage: Stage = make(Fraction(given))
+        return stage
+    if not given.isdigit():
+        raise SpecError(f"{text} needs a whole number, like {name}({kind.example})")
+    stage = make(int(given))
+    return stage

@@ -1,0 +1,46 @@
+"""feedback, flat and exact: stages about the model as a whole, which change no value by themselves."""
+
+from dataclasses import dataclass
+
+from featherfed.codec.stage import Slot, Stage
+from featherfed.errors import SpecError
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback(Stage):
+    """Error feedback: what an update left out is added to the next one.
+
+    With residual e the phone encodes x + e and keeps e ← (x + e) − decoded. It commits e only when the server has
+    accepted the update, so that a lost update loses nothing (Seide et al. 2014; Karimireddy et al. 2019).
+    """
+
+    name = "feedback"
+    slot = Slot.STATE
+    paper = "Karimireddy et al. 2019, arXiv 1901.09847"
+    unbiased = False
+    needs_state = True
+
+
+@dataclass(frozen=True, slots=True)
+class Exact(Stage):
+    """Tensors of fewer than `below` values travel as float32; 64 where no `exact` is written, 0 for none."""
+
+    below: int
+
+    name = "exact"
+    slot = Slot.EXACT
+    paper = "featherfed: biases are small and matter"
+    example = "0"
+
+    def __post_init__(self) -> None:
+        if self.below < 0:
+            raise SpecError(f"exact({self.below}) is below 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Flat(Stage):
+    """The model is one tensor: one header in place of one a tensor, which counts when updates are tiny."""
+
+    name = "flat"
+    slot = Slot.WHOLE
+    paper = "featherfed: at 229 bytes an update, 4 bytes a tensor are a tenth"

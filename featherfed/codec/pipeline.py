@@ -1,0 +1,253 @@
+"""A pipeline: from a phone's update to the bytes that travel, and back, and into the server's sum.
+
+::
+
+    weights ── space ──► coordinates ──┬─ small parts ──────────────────────────► float32 ─┐
+               mask, lowrank, subspace │                                                    ├─► payload
+                                       └─ sparse ──► rotation ──► quantizer ──► coder ─────┘
+                                          positions               header        symbols
+
+The payload is the parts' bytes one after the other, each `positions + header + symbols`; all lengths follow from the
+spec and the layout or stand in the bytes themselves. `len(payload)` is the size of an update.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+
+from featherfed.codec.bits import Packed
+from featherfed.codec.exact_sum import ExactSum
+from featherfed.codec.floats import Float32
+from featherfed.codec.grammar import parse_stages
+from featherfed.codec.layout import Layout
+from featherfed.codec.space import F32, Part, Space
+from featherfed.codec.stage import Coder, Quantizer, Reader, Rotation, Slot, Sparse, Stage, Structured, finite
+from featherfed.errors import CodecError
+from featherfed.randomness import RoundKey
+
+EXACT_BELOW = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """`payload` travels; `state` is the residual to keep once the update is accepted, None where none is needed."""
+
+    payload: bytes
+    state: F32 | None
+
+
+class Pipeline:
+    """A strategy, built alike on both ends from its spec."""
+
+    def __init__(self, stages: list[Stage], *, exact_below: int = EXACT_BELOW) -> None:
+        """Use `Pipeline.parse`: it checks that the stages go together."""
+        slots: dict[Slot, Any] = {stage.slot: stage for stage in stages}
+        self.stages = tuple(stages)
+        self._exact_below = slots[Slot.EXACT].below if Slot.EXACT in slots else exact_below
+        self._flat = Slot.WHOLE in slots
+        self._structured = cast(Structured | None, slots.get(Slot.STRUCTURED))
+        self._sparse = cast(Sparse | None, slots.get(Slot.SPARSE))
+        self._rotation = cast(Rotation | None, slots.get(Slot.ROTATION))
+        self._quantizer = cast(Quantizer, slots.get(Slot.QUANTIZER, Float32()))
+        self._coder = cast(Coder, slots.get(Slot.CODER, Packed()))
+        self.needs_state = any(stage.needs_state for stage in stages)
+        self.unbiased = all(stage.unbiased for stage in stages)
+
+    @classmethod
+    def parse(cls, spec: str, *, direction: str = "uplink", exact_below: int = EXACT_BELOW) -> "Pipeline":
+        """Return the pipeline of a spec or preset for `uplink` or `downlink`; raises `SpecError`.
+
+        >>> str(Pipeline.parse("konecny-256x"))
+        'subsample(1/16) | rotate | quantize(2)'
+        """
+        return cls(parse_stages(spec, direction=direction), exact_below=exact_below)
+
+    def __str__(self) -> str:
+        return " | ".join(map(str, self.stages))
+
+    @property
+    def structured(self) -> bool:
+        """Whether phones train other coordinates than the weights."""
+        return self._structured is not None
+
+    @property
+    def sums_rotated(self) -> bool:
+        """Whether the server sums before the inverse rotation: all phones share it, and all is linear after it."""
+        return bool(self._rotation and self._rotation.shared and not self._sparse and not self._structured)
+
+    def space(self, layout: Layout, key: RoundKey) -> Space:
+        """Return the coordinates that the phone of `key` trains in its round."""
+        if self._structured is not None:
+            return self._structured.space(layout, key, self._exact_below)
+        if self._flat:
+            parts: tuple[Part, ...] = (Part(layout.size, layout.size < self._exact_below),)
+        else:
+            parts = tuple(Part(tensor.size, tensor.size < self._exact_below) for tensor in layout.tensors)
+        return Space(parts, True, _same, _same)
+
+    def encode(self, coordinates: F32, layout: Layout, key: RoundKey, state: F32 | None = None) -> Encoded:
+        """Return the payload for the coordinates' change, (space.size,) float32, given the residual of earlier ones."""
+        space = self.space(layout, key)
+        if self.needs_state and state is not None:
+            coordinates = coordinates + state
+        generator = key.generator("encode")
+        payload = bytearray()
+        for index, part, start in _places(space):
+            values = coordinates[start : start + part.size]
+            if part.exact:
+                payload += values.astype("<f4").tobytes()
+                continue
+            if self._sparse:
+                values, positions = self._sparse.select(values, key.generator(f"sparse/{index}"))
+                payload += positions
+            if self._rotation:
+                values = self._rotation.forward(values, key, index)
+            header, symbols = self._quantizer.encode(values, generator)
+            payload += header
+            if self._quantizer.symbol_bits:
+                payload += self._coder.encode(symbols, self._quantizer)
+        if not self.needs_state:
+            return Encoded(bytes(payload), None)
+        residual = coordinates - self._coordinates(bytes(payload), space, key, rotated=False)
+        return Encoded(bytes(payload), residual)
+
+    def decode(self, payload: bytes, layout: Layout, key: RoundKey) -> F32:
+        """Return the update, (layout.size,) float32 and finite; raises `CodecError` for any other bytes."""
+        space = self.space(layout, key)
+        return finite(space.expand(self._coordinates(payload, space, key, rotated=False)))
+
+    def _coordinates(self, payload: bytes, space: Space, key: RoundKey, *, rotated: bool) -> F32:
+        """Return the decoded coordinates; `rotated` leaves the inverse rotation to whoever sums them."""
+        reader = Reader(payload)
+        result = np.empty(space.size, np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for index, part, start in _places(space):
+                target = result[start : start + part.size]
+                if part.exact:
+                    target[...] = np.frombuffer(reader.take(4 * part.size), "<f4")
+                else:
+                    target[...] = self._part(reader, part.size, key, index, rotated=rotated)
+        reader.finish()
+        return finite(result)
+
+    def _part(self, reader: Reader, size: int, key: RoundKey, index: int, *, rotated: bool) -> F32:
+        kept = size
+        if self._sparse:
+            positions, factors = self._sparse.place(size, reader, key.generator(f"sparse/{index}"))
+            kept = len(positions)
+        header = reader.take(self._quantizer.header_bytes(kept))
+        symbols = np.zeros(0, np.uint8)
+        if self._quantizer.symbol_bits:
+            symbols = self._coder.decode(reader, kept, self._quantizer)
+        values = self._quantizer.decode(header, symbols, kept)
+        if self._rotation and not rotated:
+            values = self._rotation.backward(values, key, index)
+        if not self._sparse:
+            return values
+        dense = np.zeros(size, np.float32)
+        dense[positions] = values * factors
+        return dense
+
+    def theory_bytes(self, layout: Layout) -> float:
+        """Return the size by formula: kept values × bits, positions at their entropy, headers; an upper end for `entropy`."""
+        space = self.space(layout, RoundKey(0, 0))
+        total = 0.0
+        for part in space.parts:
+            if part.exact:
+                total += 4 * part.size
+                continue
+            kept = self._sparse.kept(part.size) if self._sparse else part.size
+            bits = kept * self._quantizer.symbol_bits
+            if self._sparse:
+                bits += self._sparse.positions_bits(part.size)
+            total += self._quantizer.header_bytes(kept) + bits / 8
+        return total
+
+    def max_bytes(self, layout: Layout) -> int:
+        """Return the most bytes that a valid payload can have."""
+        total = 0
+        for part in self.space(layout, RoundKey(0, 0)).parts:
+            if part.exact:
+                total += 4 * part.size
+                continue
+            kept = self._sparse.kept(part.size) if self._sparse else part.size
+            total += self._quantizer.header_bytes(kept)
+            if self._quantizer.symbol_bits:
+                total += self._coder.max_bytes(kept, self._quantizer.symbol_bits)
+            if self._sparse:
+                total += self._sparse.max_positions_bytes(part.size)
+        return total
+
+    def fold(self, layout: Layout, key: RoundKey) -> "Fold":
+        """Return an empty sum of one round's updates."""
+        return Fold(self, layout, key)
+
+
+class Fold:
+    """The weighted sum of a round's updates, exact and independent of their order (`exact_sum`).
+
+    Where all phones share a rotation and nothing after it depends on the phone, rotated coordinates are summed and the
+    mean is rotated back once.
+    """
+
+    def __init__(self, pipeline: Pipeline, layout: Layout, key: RoundKey) -> None:
+        self._pipeline, self._layout, self._key = pipeline, layout, key
+        self._sum = ExactSum(layout.size)
+
+    @property
+    def weight(self) -> int:
+        """Sum of the weights."""
+        return self._sum.weight
+
+    @property
+    def count(self) -> int:
+        """Number of updates."""
+        return self._sum.count
+
+    def add(self, payload: bytes, key: RoundKey, weight: int) -> None:
+        """Decode an update and add it; raises `CodecError` and leaves the sum as it was."""
+        pipeline = self._pipeline
+        if pipeline.sums_rotated:
+            space = pipeline.space(self._layout, key)
+            self._sum.add(pipeline._coordinates(payload, space, key, rotated=True), weight)
+        else:
+            self._sum.add(pipeline.decode(payload, self._layout, key), weight)
+
+    def mean(self) -> F32:
+        """Return the weighted mean update, (parameters,) float32."""
+        mean = self._sum.mean()
+        rotation = self._pipeline._rotation
+        if self._pipeline.sums_rotated and rotation is not None:
+            for index, part, start in _places(self._pipeline.space(self._layout, self._key)):
+                if not part.exact:
+                    place = slice(start, start + part.size)
+                    mean[place] = rotation.backward(mean[place], self._key, index)
+        return mean
+
+    def merge(self, other: "Fold") -> None:
+        """Add another partial sum of the same round."""
+        self._sum.merge(other._sum)
+
+    def to_bytes(self) -> bytes:
+        """Return the partial sum for another process."""
+        return self._sum.to_bytes()
+
+    def merge_bytes(self, data: bytes) -> None:
+        """Add a partial sum that another process wrote; raises `CodecError` if it is not of this model."""
+        other = ExactSum.from_bytes(data)
+        if other.mean().size != self._layout.size:
+            raise CodecError(f"partial sum of {other.mean().size} coordinates, the model has {self._layout.size}")
+        self._sum.merge(other)
+
+
+def _same(values: F32) -> F32:
+    return values
+
+
+def _places(space: Space) -> Iterator[tuple[int, Part, int]]:
+    start = 0
+    for index, part in enumerate(space.parts):
+        yield index, part, start
+        start += part.size

@@ -1,0 +1,71 @@
+"""quantize(b): probabilistic quantization, unbiased, min–max, 2^b levels (Konečný et al. 2016, section 3).
+
+With step Δ = (max − min) / (2^b − 1) a value x becomes level ⌊(x − min)/Δ + u⌋, u uniform in [0, 1): the level above
+with a probability equal to how near it is, so that E[x̂] = x. The whole range is spent on the two extremes: for n
+normal values at 1 bit the vNMSE is about (max² / σ²) − 1, 17 to 28 for n = 10⁴ … 10⁶. `eden` is what came after.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from featherfed.codec.space import F32
+from featherfed.codec.stage import U8, Slot, Stage, check_bits, finite
+
+
+@dataclass(frozen=True, slots=True)
+class Quantize(Stage):
+    """Header: min and max as float32; symbols of `bits` bits.
+
+    >>> header, symbols = Quantize(1).encode(np.array([-1, 3, 3], np.float32), np.random.default_rng(0))
+    >>> Quantize(1).decode(header, symbols, 3)
+    array([-1.,  3.,  3.], dtype=float32)
+    """
+
+    bits: int
+
+    name = "quantize"
+    slot = Slot.QUANTIZER
+    paper = "Konečný et al. 2016, arXiv 1610.05492"
+    example = "2"
+
+    def __post_init__(self) -> None:
+        check_bits(self.name, self.bits, 1, 8)
+
+    @property
+    def symbol_bits(self) -> int:
+        """Bits of a symbol."""
+        return self.bits
+
+    @property
+    def levels(self) -> int:
+        """2^b levels, 2^b − 1 steps."""
+        return 1 << self.bits
+
+    def header_bytes(self, size: int) -> int:
+        """Return two float32."""
+        return 8 if size else 0
+
+    def encode(self, values: F32, generator: np.random.Generator) -> tuple[bytes, U8]:
+        """Return min and max, and the levels."""
+        if not len(values):
+            return b"", values.astype(np.uint8)
+        low, high = values.min(), values.max()
+        # Halves first: the range of two finite numbers may not be finite.
+        step = (high / 2 - low / 2) / ((self.levels - 1) / 2)
+        if step == 0:
+            symbols = np.zeros(len(values), np.uint8)
+        else:
+            scaled = values / step - low / step + generator.random(len(values), np.float32)
+            symbols = np.clip(scaled, 0, self.levels - 1).astype(np.uint8)
+        return np.array([low, high], "<f4").tobytes(), symbols
+
+    def decode(self, header: bytes, symbols: U8, size: int) -> F32:
+        """Return the levels' values."""
+        if not size:
+            return np.zeros(0, np.float32)
+        low, high = finite(np.frombuffer(header, "<f4"))
+        weights = np.linspace(0, 1, self.levels, dtype=np.float32)
+        table = low * (1 - weights) + high * weights
+        values: F32 = table.astype(np.float32)[symbols]
+        return values

@@ -1,0 +1,56 @@
+"""sign: one bit and the mean magnitude (Seide et al. 2014; Karimireddy et al. 2019 show why it needs feedback).
+
+x̂ = (‖x‖₁ / n) sign(x). It is biased: written after `feedback`, which sends later what a sign leaves out.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from featherfed.codec.space import F32
+from featherfed.codec.stage import U8, Slot, Stage, finite
+
+
+@dataclass(frozen=True, slots=True)
+class Sign(Stage):
+    """Header: the mean magnitude as float32; symbols of one bit.
+
+    >>> header, symbols = Sign().encode(np.array([-1, 3], np.float32), np.random.default_rng())
+    >>> Sign().decode(header, symbols, 2)
+    array([-2.,  2.], dtype=float32)
+    """
+
+    name = "sign"
+    slot = Slot.QUANTIZER
+    paper = "Karimireddy et al. 2019, arXiv 1901.09847"
+    unbiased = False
+    symbol_bits: ClassVar[int] = 1
+    levels: ClassVar[int] = 2
+
+    def header_bytes(self, size: int) -> int:
+        """Return one float32."""
+        return 4 if size else 0
+
+    def encode(self, values: F32, generator: np.random.Generator) -> tuple[bytes, U8]:
+        """Return the mean magnitude and the signs."""
+        if not len(values):
+            return b"", values.astype(np.uint8)
+        mean = np.abs(values).mean(dtype=np.float64)
+        return np.array([mean], "<f4").tobytes(), (values >= 0).view(np.uint8)
+
+    def decode(self, header: bytes, symbols: U8, size: int) -> F32:
+        """Return ± the mean magnitude."""
+        if not size:
+            return np.zeros(0, np.float32)
+        mean = finite(np.frombuffer(header, "<f4"))[0]
+        values: F32 = np.array([-mean, mean], np.float32)[symbols]
+        return values
+
+
+@dataclass(frozen=True, slots=True)
+class Ternary(Sign):
+    """After `topk`: each kept value becomes ±μ, the rest zero (Sattler et al. 2019, arXiv 1903.02891)."""
+
+    name = "ternary"
+    paper = "Sattler et al. 2019, arXiv 1903.02891"

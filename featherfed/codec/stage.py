@@ -1,0 +1,176 @@
+"""What a stage of a pipeline is, and what it declares about itself.
+
+A stage fills one slot of a pipeline, and slots come in the order of `Slot`: the value of each is what the stages after
+it work on. The pipeline decides by what a stage declares, never by its type.
+"""
+
+import enum
+from dataclasses import dataclass, fields
+from fractions import Fraction
+from typing import ClassVar, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from featherfed.codec.layout import Layout
+from featherfed.codec.space import F32, Space
+from featherfed.errors import CodecError, SpecError
+from featherfed.randomness import RoundKey
+
+U8 = npt.NDArray[np.uint8]
+
+
+class Slot(enum.IntEnum):
+    """The places in a pipeline, in their order."""
+
+    STATE = 0
+    """feedback: adds what earlier updates left out"""
+    EXACT = 1
+    """exact: below how many values a tensor is sent as it is"""
+    WHOLE = 2
+    """flat: the model is one tensor"""
+    STRUCTURED = 3
+    """mask, lowrank, subspace: what is trained"""
+    SPARSE = 4
+    """subsample, topk: which values are sent"""
+    ROTATION = 5
+    """rotate, rotate_shared"""
+    QUANTIZER = 6
+    """float32, quantize, eden, …: values to symbols"""
+    CODER = 7
+    """entropy: symbols to bytes"""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A stage with its parameters, which are its dataclass fields; at most one, written in parentheses."""
+
+    name: ClassVar[str]
+    slot: ClassVar[Slot]
+    paper: ClassVar[str]
+    unbiased: ClassVar[bool] = True
+    """Whether the mean of many decoded updates is the update (of the coordinates that are trained)."""
+    needs_state: ClassVar[bool] = False
+    example: ClassVar[str] = ""
+    """A parameter that makes sense, for lists and for the tests that every stage inherits."""
+
+    def __str__(self) -> str:
+        given = [str(getattr(self, field.name)) for field in fields(self)]
+        return f"{self.name}({given[0]})" if given else self.name
+
+
+class Structured(Protocol):
+    """Says which coordinates are trained."""
+
+    def space(self, layout: Layout, key: RoundKey, exact_below: int) -> Space:
+        """Return the space of one phone in one round."""
+
+
+class Sparse(Protocol):
+    """Chooses the values that are sent."""
+
+    def kept(self, size: int) -> int:
+        """Return how many of `size` values are sent."""
+
+    def positions_bits(self, size: int) -> float:
+        """Return the theoretical size of the positions."""
+
+    def max_positions_bytes(self, size: int) -> int:
+        """Return the most bytes that the positions can take."""
+
+    def select(self, values: F32, generator: np.random.Generator) -> tuple[F32, bytes]:
+        """Return the values to send, and the bytes that tell where they belong."""
+
+    def place(self, size: int, payload: "Reader", generator: np.random.Generator) -> tuple[npt.NDArray[np.int64], F32]:
+        """Return the positions and what to multiply the values there with."""
+
+
+class Rotation(Protocol):
+    """An orthogonal map of one tensor's values."""
+
+    shared: ClassVar[bool]
+
+    def forward(self, values: F32, key: RoundKey, index: int) -> F32:
+        """Rotate the values of part `index`."""
+
+    def backward(self, values: F32, key: RoundKey, index: int) -> F32:
+        """Undo `forward`."""
+
+
+class Quantizer(Protocol):
+    """Values to symbols."""
+
+    symbol_bits: int
+    """Bits of a symbol; 0 says that the values are all in the header."""
+    levels: int
+    """Symbols are below this."""
+
+    def header_bytes(self, size: int) -> int:
+        """Return the bytes of the numbers that go with `size` symbols."""
+
+    def encode(self, values: F32, generator: np.random.Generator) -> tuple[bytes, U8]:
+        """Return the header and the symbols."""
+
+    def decode(self, header: bytes, symbols: U8, size: int) -> F32:
+        """Return the values."""
+
+
+class Coder(Protocol):
+    """Symbols to bytes."""
+
+    def max_bytes(self, size: int, symbol_bits: int) -> int:
+        """Return the most bytes that `size` symbols can take."""
+
+    def encode(self, symbols: U8, quantizer: Quantizer) -> bytes:
+        """Return the bytes of the symbols."""
+
+    def decode(self, payload: "Reader", size: int, quantizer: Quantizer) -> U8:
+        """Return the symbols."""
+
+
+class Reader:
+    """Takes a payload apart from its front; asking for more than there is raises `CodecError`."""
+
+    def __init__(self, payload: bytes) -> None:
+        self._payload = payload
+        self._at = 0
+
+    @property
+    def left(self) -> int:
+        """Bytes that were not taken yet."""
+        return len(self._payload) - self._at
+
+    def take(self, num_bytes: int) -> bytes:
+        """Return the next bytes."""
+        if num_bytes > self.left:
+            raise CodecError(f"payload of {len(self._payload)} bytes ends {num_bytes - self.left} bytes too early")
+        self._at += num_bytes
+        return self._payload[self._at - num_bytes : self._at]
+
+    def rest(self) -> bytes:
+        """Return all bytes that are left, without taking them."""
+        return self._payload[self._at :]
+
+    def finish(self) -> None:
+        """Raise `CodecError` unless all was taken."""
+        if self.left:
+            raise CodecError(f"payload of {len(self._payload)} bytes has {self.left} bytes too many")
+
+
+def finite(values: F32) -> F32:
+    """Return `values`, or raise `CodecError` if any is NaN or infinite."""
+    if not np.isfinite(values).all():
+        raise CodecError(f"{int((~np.isfinite(values)).sum())} of {values.size} numbers are NaN or infinite")
+    return values
+
+
+def check_fraction(stage: str, fraction: Fraction) -> None:
+    """Raise `SpecError` unless 0 < fraction ≤ 1."""
+    if not 0 < fraction <= 1:
+        raise SpecError(f"{stage}({fraction}) keeps a fraction that is not above 0 and at most 1")
+
+
+def check_bits(stage: str, bits: int, least: int, most: int) -> None:
+    """Raise `SpecError` unless the number of bits is one that the stage knows."""
+    if not least <= bits <= most:
+        raise SpecError(f"{stage}({bits}) is not one of {stage}({least}) … {stage}({most})")

@@ -1,0 +1,82 @@
+"""stochastic(b): unbiased levels that are dense where normal values are, in the spirit of QUIC-FL (Ben Basat et al. 2023).
+
+A block is divided by its largest magnitude M. Levels t₀ < … < t_{2^b−1} lie in [−1, 1], ends included, and a value
+between two of them becomes one or the other with a probability that makes E[x̂] = x for every single value, whatever
+the rotation: so all phones may share one rotation, and the server inverts it once a round.
+
+The variance of a value between levels that are Δ apart is Δ²/6 on average; minimising ∫ f Δ² at a fixed number of
+levels gives Δ ∝ f^{−1/3}: for normal values, levels at equal quantiles of a normal with √3 times the deviation.
+"""
+
+import functools
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+from featherfed.codec import blocks
+from featherfed.codec.space import F32
+from featherfed.codec.stage import U8, Slot, Stage, check_bits, finite
+
+LARGEST = 3.9
+"""The largest of a block of normal values, in deviations, as it is usually."""
+
+
+@functools.cache
+def levels_of(bits: int) -> F32:
+    """Return the 2^b levels in [−1, 1], rising."""
+    wide = NormalDist(0, math.sqrt(3) / LARGEST)
+    low, count = wide.cdf(-1), 1 << bits
+    return np.array([wide.inv_cdf(low + (1 - 2 * low) * i / (count - 1)) for i in range(count)], np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Stochastic(Stage):
+    """Header: M of each block as float32; symbols of `bits` bits."""
+
+    bits: int
+
+    name = "stochastic"
+    slot = Slot.QUANTIZER
+    paper = "Ben Basat et al. 2023, arXiv 2205.13341"
+    example = "2"
+
+    def __post_init__(self) -> None:
+        check_bits(self.name, self.bits, 1, 8)
+
+    @property
+    def symbol_bits(self) -> int:
+        """Bits of a symbol."""
+        return self.bits
+
+    @property
+    def levels(self) -> int:
+        """2^b levels."""
+        return 1 << self.bits
+
+    def header_bytes(self, size: int) -> int:
+        """Return one float32 a block."""
+        return 4 * blocks.count(size)
+
+    def encode(self, values: F32, generator: np.random.Generator) -> tuple[bytes, U8]:
+        """Return the blocks' magnitudes and the levels."""
+        table = levels_of(self.bits)
+        largest = blocks.reduce(np.maximum, np.abs(values))
+        scaled = values.copy()
+        tiny = np.finfo(np.float32).tiny
+        blocks.multiply(scaled, np.divide(1, largest, out=np.zeros_like(largest), where=largest > tiny))
+        below = np.zeros(len(values), np.uint8)
+        for level in table[1:-1]:
+            below += scaled >= level
+        gap = np.diff(table)
+        fraction = (scaled - table[below]) / gap[below]
+        below += generator.random(len(values), np.float32) < fraction
+        return largest.astype("<f4").tobytes(), below
+
+    def decode(self, header: bytes, symbols: U8, size: int) -> F32:
+        """Return the levels' values."""
+        largest = finite(np.frombuffer(header, "<f4").astype(np.float32))
+        values: F32 = levels_of(self.bits)[symbols]
+        blocks.multiply(values, largest)
+        return values

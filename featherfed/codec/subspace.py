@@ -1,0 +1,62 @@
+"""subspace(d): train d numbers in a seeded random subspace of all weights (Li et al. 2018, arXiv 1804.08838).
+
+w = w₀ + P c with P of n × d, which is never built. The weights are cut in m blocks of D = 2^⌈log₂ d⌉, and block i is
+
+    D_i H E c / √m
+
+E pads c with zeros to D, H is the orthonormal Hadamard matrix, D_i a diagonal of random signs of block i. The columns of
+P are orthonormal (up to the last block, which is cut off), so a step on c moves w by the projection of a full step.
+Memory is one sign a weight. The subspace is fresh for each round and phone.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from featherfed.codec.layout import Layout
+from featherfed.codec.rotate import signs, transform
+from featherfed.codec.space import F32, Part, Space
+from featherfed.codec.stage import Slot, Stage
+from featherfed.errors import SpecError
+from featherfed.randomness import RoundKey
+
+
+@dataclass(frozen=True, slots=True)
+class Subspace(Stage):
+    """Trains `dimensions` numbers in place of the model's weights."""
+
+    dimensions: int
+
+    name = "subspace"
+    slot = Slot.STRUCTURED
+    paper = "Li et al. 2018, arXiv 1804.08838"
+    example = "100"
+
+    def __post_init__(self) -> None:
+        if self.dimensions < 1:
+            raise SpecError(f"subspace({self.dimensions}) has no dimension")
+
+    def space(self, layout: Layout, key: RoundKey, exact_below: int) -> Space:
+        """Return the space of c; small tensors are part of the subspace too."""
+        size = layout.size
+        dimensions = min(self.dimensions, size)
+        order = 1 << max(dimensions - 1, 0).bit_length()
+        blocks = max(1, -(-size // order))
+        diagonal = signs(size, key.generator("subspace"))
+        diagonal /= np.sqrt(np.float32(blocks))
+
+        def expand(coordinates: F32) -> F32:
+            padded = np.zeros(order, np.float32)
+            padded[:dimensions] = coordinates
+            transform(padded, order)
+            moved: F32 = np.tile(padded, blocks)[:size] * diagonal
+            return moved
+
+        def pull_back(gradient: F32) -> F32:
+            padded = np.zeros(blocks * order, np.float32)
+            np.multiply(gradient, diagonal, out=padded[:size])
+            total: F32 = padded.reshape(blocks, order).sum(axis=0)
+            transform(total, order)
+            return total[:dimensions]
+
+        return Space((Part(dimensions, False),), False, expand, pull_back)
