@@ -34,7 +34,7 @@ class Evaluator:
         self._model.weights.copy_(torch.from_numpy(weights))
         loss, right = 0.0, 0
         with torch.inference_mode():
-            for images, labels in zip(self._images.split(BATCH), self._labels.split(BATCH), strict=True):
+            for images, labels in zip(torch.split(self._images, BATCH), torch.split(self._labels, BATCH), strict=True):
                 logits = self._model.module(images)
                 loss += float(cross_entropy(logits, labels, reduction="sum"))
                 right += int((logits.argmax(1) == labels).sum())

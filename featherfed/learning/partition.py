@@ -34,10 +34,8 @@ def parse_partition(spec: str) -> tuple[str, float]:
         number = math.nan
     whole = name != "shards" or number == int(number) if math.isfinite(number) else False
     if not (whole and number > 0):
-        what = "a whole number" if name == "shards" else "a number"
-        raise ConfigError(
-            f"partition {spec!r} needs {what} above 0 after the colon, like {name}:{'2' if name == 'shards' else '0.5'}"
-        )
+        what, example = ("a whole number", 2) if name == "shards" else ("a number", 0.5)
+        raise ConfigError(f"partition {spec!r} needs {what} above 0 after the colon, like {name}:{example}")
     return name, number
 
 
@@ -77,10 +75,10 @@ def _dirichlet(
 ) -> list[Indices]:
     parts: list[list[Indices]] = [[] for _ in range(shards)]
     for label in np.unique(labels):
-        of_label = generator.permutation(np.flatnonzero(labels == label))
-        ends = _cuts(generator.dirichlet(np.full(shards, concentration)), len(of_label))
-        for part, piece in zip(parts, np.split(of_label, ends[:-1]), strict=True):
-            part.append(piece)
+        mine = generator.permutation(np.flatnonzero(labels == label))
+        ends = _cuts(generator.dirichlet(np.full(shards, concentration)), len(mine))
+        for share, piece in zip(parts, np.split(mine, ends[:-1]), strict=True):
+            share.append(piece)
     result = [np.concatenate(part) for part in parts]
     for index, part in enumerate(result):
         if len(part) == 0:

@@ -9,7 +9,7 @@ A structured update (Konečný et al. 2016, section 2) trains coordinates c of a
 steps by the gradient pulled back into it, so that the restriction is part of the training and not a projection after it.
 """
 
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,37 +62,43 @@ class Trainer:
         return len(self._labels)
 
     def train(
-        self, weights: F32, settings: TrainingSettings, key: RoundKey, space: Space, *, step_s: float = 0.0
-    ) -> LocalUpdate:
+        self,
+        weights: F32,
+        settings: TrainingSettings,
+        key: RoundKey,
+        space: Space,
+        *,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> LocalUpdate | None:
         """Return the update that local training from `weights`, (parameters,) float32, gives.
 
         The order of the examples comes from `key`: the same key, weights and settings give the same bits on one kind
-        of machine. `step_s` stretches every step to at least so many seconds, as a slower device would.
+        of machine. None is returned where `stopped()`, asked before every step, says so.
         """
         start = torch.from_numpy(weights).to(self._device)
         self._model.weights.copy_(start)
-        stepper = (
-            _Flat(self._model, start, settings) if space.identity else _Subspace(self._model, start, settings, space)
-        )
+        stepper: _Flat | _Subspace = _Flat(self._model, start, settings)
+        if not space.identity:
+            stepper = _Subspace(self._model, start, settings, space)
         generator = key.generator("shuffle")
         count = self.examples
         batch = settings.batch_size or count
-        steps, losses = 0, []
+        steps, loss = 0, torch.zeros(())
         for _ in range(settings.epochs):
             order = torch.from_numpy(generator.permutation(count)).to(self._device)
             losses = []
-            for chosen in order.split(batch):
-                began_s = time.monotonic()
+            for chosen in torch.split(order, batch):
+                if stopped():
+                    return None
                 loss = cross_entropy(self._model.module(self._images[chosen]), self._labels[chosen])
                 self._model.gradient.zero_()
-                loss.backward()
+                torch.autograd.backward(loss)
                 with torch.no_grad():
                     stepper.step()
                 losses.append(loss.detach())
                 steps += 1
-                if step_s:
-                    time.sleep(max(0.0, step_s - (time.monotonic() - began_s)))
-        return LocalUpdate(stepper.update(), steps, count, float(torch.stack(losses).mean()))
+            loss = torch.stack(losses).mean()
+        return LocalUpdate(stepper.update(), steps, count, float(loss))
 
 
 class _Flat:

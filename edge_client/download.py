@@ -1,0 +1,55 @@
+"""A model on its way in: bytes in order, then the digest, then the difference added to what the phone holds."""
+
+from hashlib import blake2b
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_client.pocket import Pocket
+from featherfed.codec.layout import Layout
+from featherfed.codec.pipeline import Pipeline
+from featherfed.errors import CodecError, ProtocolError
+from featherfed.randomness import RoundKey
+from featherfed.wire.messages import NOTHING, ModelBegin
+
+F32 = npt.NDArray[np.float32]
+
+
+class Download:
+    """One model that is being received; the session has checked that its chunks are in order."""
+
+    def __init__(self, begin: ModelBegin, pocket: Pocket) -> None:
+        if begin.base not in (NOTHING, pocket.held_version):
+            raise ProtocolError(f"difference to version {begin.base}, this phone holds {pocket.held_version}")
+        self._pocket = pocket
+        self.begin = begin
+        self.total_bytes = sum(begin.lengths)
+        pocket.begin_download(begin.digest)
+        if begin.offset > len(pocket.download):
+            raise ProtocolError(f"model from byte {begin.offset} on, this phone has {len(pocket.download)}")
+        self.extend(begin.offset, begin.data)
+
+    def extend(self, offset: int, data: bytes) -> None:
+        """Keep the next bytes."""
+        self._pocket.extend_download(offset, data)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all bytes are there."""
+        return len(self._pocket.download) == self.total_bytes
+
+    def weights(self, layout: Layout, seed: int) -> F32:
+        """Return the model, (parameters,) float32; raises `RemoteError` where the bytes are not what was announced."""
+        begin, payload = self.begin, bytes(self._pocket.download)
+        if blake2b(payload, digest_size=8).digest() != begin.digest:
+            self._pocket.begin_download(b"")
+            raise CodecError(f"model of {len(payload)} bytes does not have the digest that was announced")
+        pipeline = Pipeline.parse(begin.spec, direction="downlink")
+        held = self._pocket.weights
+        weights = held if begin.base != NOTHING and held is not None else np.zeros(layout.size, np.float32)
+        start = 0
+        for step, length in enumerate(begin.lengths):
+            key = RoundKey(seed, begin.base + 1 + step)
+            weights = weights + pipeline.decode(payload[start : start + length], layout, key)
+            start += length
+        return weights

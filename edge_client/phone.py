@@ -1,0 +1,365 @@
+"""One phone: joins, trains off the event loop, uploads, resumes after every lost connection, ends when it is told to."""
+
+import asyncio
+import random
+import ssl
+import threading
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+
+from edge_client.backoff import Backoff
+from edge_client.dialing import Dialer
+from edge_client.download import Download
+from edge_client.learner import Learner
+from edge_client.pocket import PendingUpdate, Pocket
+from featherfed.errors import CodecError, LocalError, ProtocolError, RemoteError
+from featherfed.learning.names import LAYOUTS
+from featherfed.wire.closing import Close, reason
+from featherfed.wire.messages import (
+    MAX_FRAME_BYTES,
+    NOTHING,
+    PROTOCOL_VERSION,
+    Accepted,
+    Ack,
+    AnyMessage,
+    Cancel,
+    Finish,
+    Hello,
+    ModelBegin,
+    ModelChunk,
+    Task,
+    UpdateBegin,
+    UpdateChunk,
+    Welcome,
+    pack,
+    unpack,
+)
+from featherfed.wire.session import Role, Session
+
+OPEN_S = 60.0
+"""How long one attempt to connect may take on a slow link."""
+FIRST_CONTACT_S = 10.0
+"""How long to look for a server that was never seen: it may just be starting."""
+READ_AHEAD_FRAMES = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhoneSettings:
+    """`shard` is (index, of), or None to be given one. `step_s`: seconds a training step of this device takes."""
+
+    server: str
+    shard: tuple[int, int] | None = None
+    token: str | None = None
+    tls: ssl.SSLContext | None = None
+    step_s: float = 0.0
+    patience_s: float = 600.0
+
+
+class Phone:
+    """Runs one phone until the server ends it."""
+
+    def __init__(
+        self,
+        settings: PhoneSettings,
+        *,
+        name: str,
+        pocket: Pocket,
+        dialer: Dialer,
+        make_learner: Callable[[Welcome], Learner],
+        say: Callable[[str], None],
+    ) -> None:
+        self._settings = settings
+        self._name = name
+        self._pocket = pocket
+        self._dialer = dialer
+        self._make_learner = make_learner
+        self._say = say
+        self._learner: Learner | None = None
+        self._learner_of: Welcome | None = None
+
+    async def run(self) -> str:
+        """Return the server's reason for the end; raises `LocalError` where there is no way on."""
+        loop = asyncio.get_running_loop()
+        backoff = Backoff(random.Random(self._name))
+        seen, lost_at_s = False, loop.time()
+        while True:
+            try:
+                connection = await self._connect()
+            except InvalidStatus as error:
+                status = error.response.status_code
+                if status in {401, 403}:
+                    raise LocalError(f"{self._settings.server} refused this phone ({status}): is --token right?") from error
+                trouble = f"the server answered {status}"
+            except (OSError, TimeoutError, InvalidHandshake) as error:
+                trouble = str(error) or type(error).__name__
+            else:
+                backoff.reset()
+                visit = Visit(connection, self)
+                try:
+                    return await visit.run()
+                except ConnectionClosed as error:
+                    trouble = self._closed(error)
+                    seen, lost_at_s = seen or visit.welcomed, loop.time()
+                except RemoteError as error:
+                    await connection.close(error.code, reason(str(error)))
+                    raise LocalError(f"the server broke the protocol: {error}") from error
+            patience_s = self._settings.patience_s if seen else min(FIRST_CONTACT_S, self._settings.patience_s)
+            away_s = loop.time() - lost_at_s
+            if away_s >= patience_s:
+                raise LocalError(
+                    f"no server at {self._settings.server} for {away_s:.0f} s ({trouble});"
+                    " start it with fl-server serve, or name another with --server"
+                )
+            await asyncio.sleep(min(backoff.next_s(), patience_s - away_s))
+
+    async def _connect(self) -> ClientConnection:
+        url = urlsplit(self._settings.server)
+        port = url.port or (443 if url.scheme == "wss" else 80)
+        sock = await self._dialer.connect(url.hostname or "", port)
+        interval_s, timeout_s = self._dialer.keepalive()
+        where: dict[str, Any] = {}
+        if sock is not None:
+            where["sock"] = sock
+        if self._settings.tls is not None:
+            where["ssl"] = self._settings.tls
+        if self._settings.token is not None:
+            where["additional_headers"] = {"Authorization": f"Bearer {self._settings.token}"}
+        return await connect(
+            self._settings.server,
+            compression=None,
+            proxy=None,
+            user_agent_header=None,
+            max_size=MAX_FRAME_BYTES,
+            max_queue=READ_AHEAD_FRAMES,
+            open_timeout=OPEN_S,
+            ping_interval=interval_s,
+            ping_timeout=timeout_s,
+            **where,
+        )
+
+    def _closed(self, error: ConnectionClosed) -> str:
+        code = error.rcvd.code if error.rcvd else None
+        sentence = error.rcvd.reason if error.rcvd else "the connection was lost"
+        known = next((close for close in Close if close == code), None)
+        if known is not None and known.final:
+            raise LocalError(f"the server closed the connection ({code}): {sentence}")
+        if known is Close.PAUSED:
+            raise LocalError(f"{sentence}; start this phone again when the run is resumed")
+        if known is Close.PAYLOAD:
+            # The same bytes would be refused again.
+            self._pocket.drop_update()
+        return sentence or f"closed with code {code}"
+
+    def learner(self, welcome: Welcome) -> Learner:
+        """Return the learner for a run and shard; made once, and kept over reconnects."""
+        if self._learner is None or self._learner_of != welcome:
+            self._learner, self._learner_of = self._make_learner(welcome), welcome
+        return self._learner
+
+
+class Visit:
+    """One connection of a phone, from Hello to its end."""
+
+    def __init__(self, connection: ClientConnection, phone: Phone) -> None:
+        self._connection = connection
+        self._phone = phone
+        self._settings = phone._settings
+        self._pocket = phone._pocket
+        self._say = phone._say
+        self._session = Session()
+        self._task: Task | None = None
+        self._download: Download | None = None
+        self._work: asyncio.Task[None] | None = None
+        self._stop = threading.Event()
+        self._durable: asyncio.Future[int] | None = None
+        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.welcomed = False
+
+    async def run(self) -> str:
+        """Return the reason of the server's Finish; raises `ConnectionClosed` when the connection is lost."""
+        reading = asyncio.create_task(self._read())
+        try:
+            await asyncio.wait({reading, self._failed}, return_when=asyncio.FIRST_COMPLETED)
+            if self._failed.done():
+                await self._failed
+            return await reading
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+            await self._stop_work()
+            await self._connection.close()
+
+    async def _read(self) -> str:
+        pocket, shard = self._pocket, self._settings.shard
+        await self._send(
+            Hello(
+                PROTOCOL_VERSION,
+                self._phone._name,
+                shard[0] if shard else NOTHING,
+                shard[1] if shard else 0,
+                pocket.run,
+                pocket.held_version,
+                pocket.download_digest,
+                len(pocket.download),
+                pocket.pending.round_number if pocket.pending else NOTHING,
+            )
+        )
+        welcome = await self._receive()
+        if not isinstance(welcome, Welcome):
+            raise ProtocolError(f"{type(welcome).__name__} in place of Welcome")
+        self.welcomed = True
+        pocket.enter(welcome.run)
+        if welcome.model not in LAYOUTS:
+            raise LocalError(f"the server's model {welcome.model!r} is unknown to this phone: is it an older release?")
+        self._welcome, self._layout = welcome, LAYOUTS[welcome.model]
+        self._say(f"run {welcome.run}: {self._phone._name} plays shard {welcome.shard} of {welcome.shards}")
+        if pocket.pending is not None:
+            self._start(self._upload(pocket.pending, resumed=True))
+        else:
+            # Ready before the first task comes: the import and the data take longer than a small round.
+            self._start(self._prepare())
+        while True:
+            message = await self._receive()
+            if isinstance(message, Finish):
+                return message.reason
+            await self._handle(message)
+
+    async def _handle(self, message: AnyMessage) -> None:
+        match message:
+            case Task():
+                await self._take_task(message)
+            case ModelBegin():
+                self._download = Download(message, self._pocket)
+                await self._downloaded()
+            case ModelChunk():
+                if self._download is not None:
+                    self._download.extend(message.offset, message.data)
+                    await self._downloaded()
+            case Ack(round_number, offset):
+                pending = self._pocket.pending
+                waiting = self._durable is not None and not self._durable.done()
+                if waiting and self._durable is not None and pending and pending.round_number == round_number:
+                    self._durable.set_result(offset)
+            case Accepted(round_number):
+                self._pocket.accepted(round_number)
+                self._say(f"round {round_number}: accepted")
+            case Cancel(round_number):
+                await self._cancel(round_number)
+
+    async def _take_task(self, task: Task) -> None:
+        pending = self._pocket.pending
+        if pending is not None and pending.round_number == task.round:
+            return
+        await self._stop_work()
+        if pending is not None:
+            self._pocket.drop_update()
+        self._task = task
+        if self._pocket.held_version == task.version:
+            self._start(self._train(task))
+
+    async def _downloaded(self) -> None:
+        download = self._download
+        if download is None or not download.complete:
+            return
+        self._download = None
+        weights = await self._off_loop(download.weights, self._layout, self._welcome.seed)
+        self._pocket.hold(download.begin.version, weights)
+        if self._task is not None and self._task.version == download.begin.version:
+            self._start(self._train(self._task))
+
+    async def _cancel(self, round_number: int) -> None:
+        if self._task is not None and self._task.round == round_number:
+            self._task = self._download = None
+            await self._stop_work()
+        pending = self._pocket.pending
+        if pending is not None and pending.round_number == round_number:
+            await self._stop_work()
+            self._pocket.drop_update()
+        self._say(f"round {round_number}: cancelled by the server")
+
+    async def _prepare(self) -> None:
+        learner = await self._off_loop(self._phone.learner, self._welcome)
+        self._say(f"ready with {learner.examples} examples")
+
+    async def _train(self, task: Task) -> None:
+        loop = asyncio.get_running_loop()
+        learner = await self._off_loop(self._phone.learner, self._welcome)
+        weights, residual = self._pocket.weights, self._pocket.residual
+        assert weights is not None, "the version of the task is held"
+        began_s = loop.time()
+        trained = await self._off_loop(learner.train, weights, task, residual, self._stop.is_set)
+        if trained is None:
+            return
+        # A slower device than this machine: its steps take longer.
+        await asyncio.sleep(max(0.0, trained.steps * self._settings.step_s - (loop.time() - began_s)))
+        self._say(
+            f"round {task.round}: trained {trained.steps} steps in {loop.time() - began_s:.2f} s,"
+            f" loss {trained.loss:.4f}, update of {len(trained.payload)} bytes"
+        )
+        update = PendingUpdate(task.round, trained.payload, trained.examples, trained.residual)
+        self._pocket.put_update(update)
+        await self._upload(update, resumed=False)
+
+    async def _upload(self, update: PendingUpdate, *, resumed: bool) -> None:
+        payload, chunk_bytes = update.payload, min(self._phone._dialer.chunk_bytes, self._welcome.chunk_bytes)
+        offset = 0 if resumed else chunk_bytes
+        if resumed:
+            self._durable = asyncio.get_running_loop().create_future()
+        await self._send(
+            UpdateBegin(
+                update.round_number, len(payload), update.digest, update.examples, 0, b"" if resumed else payload[:offset]
+            )
+        )
+        if self._durable is not None and resumed:
+            # Only what is not durable there travels again. Accepted or Cancel may come instead of the Ack.
+            offset = await self._durable
+        while offset < len(payload):
+            await self._send(UpdateChunk(offset, payload[offset : offset + chunk_bytes]))
+            offset += chunk_bytes
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        earlier = self._work
+
+        async def after_earlier() -> None:
+            if earlier is not None and not earlier.done():
+                await asyncio.wait({earlier})
+            await work
+
+        self._work = asyncio.create_task(after_earlier())
+        self._work.add_done_callback(self._worked)
+
+    def _worked(self, work: asyncio.Task[None]) -> None:
+        error = None if work.cancelled() else work.exception()
+        # A lost connection is noticed by the reader; anything else ends the visit.
+        if error is not None and not isinstance(error, ConnectionClosed) and not self._failed.done():
+            self._failed.set_exception(error)
+
+    async def _stop_work(self) -> None:
+        work, self._work = self._work, None
+        if work is not None and not work.done():
+            self._stop.set()
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+            self._stop = threading.Event()
+
+    async def _off_loop(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Run a blocking call in a thread; heartbeats go on meanwhile."""
+        return await asyncio.get_running_loop().run_in_executor(None, function, *arguments)
+
+    async def _send(self, message: AnyMessage) -> None:
+        frame = pack(message)
+        self._session.follow(Role.PHONE, message)
+        await self._connection.send(frame)
+
+    async def _receive(self) -> AnyMessage:
+        frame = await self._connection.recv()
+        if isinstance(frame, str):
+            raise ProtocolError(f"text frame of {len(frame)} characters; frames are binary")
+        message = unpack(frame)
+        self._session.follow(Role.SERVER, message)
+        return message

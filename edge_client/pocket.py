@@ -1,0 +1,174 @@
+"""What a phone keeps between connections, and in its state directory between lives.
+
+Every file is replaced whole, so that a crash leaves the old one or the new one. Without a folder all is in memory.
+"""
+
+import os
+import secrets
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import numpy as np
+import numpy.typing as npt
+
+from featherfed.errors import ConfigError
+from featherfed.wire.messages import NOTHING
+
+F32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class PendingUpdate:
+    """A finished update that is not known to be accepted; `residual` is kept when it is, (parameters,) float32."""
+
+    round_number: int
+    payload: bytes
+    examples: int
+    residual: F32 | None
+
+    @property
+    def digest(self) -> bytes:
+        """Eight bytes of BLAKE2b of the payload."""
+        return blake2b(self.payload, digest_size=8).digest()
+
+
+class Pocket:
+    """The phone's memory. Raises `ConfigError` where the folder cannot be used."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        if folder is not None:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise ConfigError(f"cannot use the state directory {folder}: {error.strerror}") from error
+        self.name = ""
+        self.run = ""
+        self.held_version = NOTHING
+        self.weights: F32 | None = None
+        self.pending: PendingUpdate | None = None
+        self.residual: F32 | None = None
+        self.download_digest = b""
+        self.download = bytearray()
+        self._load()
+
+    def name_phone(self, name: str | None) -> str:
+        """Return the phone's name: the given one, the kept one, or a new random one."""
+        wanted = name or self.name or f"phone-{secrets.token_hex(4)}"
+        if wanted != self.name:
+            self.name = wanted
+            self._save("phone", {"name": self.name, "run": self.run})
+        return wanted
+
+    def enter(self, run: str) -> None:
+        """Belong to a run; what is left of another one is forgotten."""
+        if run == self.run:
+            return
+        self.run = run
+        self.held_version, self.weights = NOTHING, None
+        self.pending = self.residual = None
+        self.download_digest, self.download = b"", bytearray()
+        for name in ("model", "update", "residual", "download", "download.part"):
+            self._remove(name)
+        self._save("phone", {"name": self.name, "run": run})
+
+    def hold(self, version: int, weights: F32) -> None:
+        """Keep a model that arrived whole."""
+        self.held_version, self.weights = version, weights
+        self.download_digest, self.download = b"", bytearray()
+        self._save("model", {"version": version, "weights": weights.astype("<f4").tobytes()})
+        self._remove("download")
+        self._remove("download.part")
+
+    def begin_download(self, digest: bytes) -> None:
+        """Start to keep the bytes of a model; those of another one are forgotten."""
+        if digest == self.download_digest:
+            return
+        self.download_digest, self.download = digest, bytearray()
+        self._remove("download.part")
+        self._save("download", {"digest": digest})
+
+    def extend_download(self, offset: int, data: bytes) -> None:
+        """Keep the next bytes, from `offset` on."""
+        del self.download[offset:]
+        self.download += data
+        if self._folder is not None:
+            path = self._folder / "download.part"
+            with open(path, "r+b" if path.exists() else "w+b") as file:
+                file.seek(offset)
+                file.write(data)
+                file.truncate()
+
+    def put_update(self, update: PendingUpdate) -> None:
+        """Keep a finished update until it is accepted."""
+        self.pending = update
+        residual = None if update.residual is None else update.residual.astype("<f4").tobytes()
+        self._save(
+            "update",
+            {
+                "round": update.round_number,
+                "payload": update.payload,
+                "examples": update.examples,
+                "residual": residual,
+            },
+        )
+
+    def accepted(self, round_number: int) -> None:
+        """Commit the residual of an accepted update: only now is it known that the rest was received."""
+        if self.pending is None or self.pending.round_number != round_number:
+            return
+        if self.pending.residual is not None:
+            self.residual = self.pending.residual
+            self._save("residual", {"residual": self.residual.astype("<f4").tobytes()})
+        self.drop_update()
+
+    def drop_update(self) -> None:
+        """Forget an update that is not wanted; the residual stays what it was."""
+        self.pending = None
+        self._remove("update")
+
+    def _load(self) -> None:
+        if self._folder is None:
+            return
+        phone = self._read("phone")
+        self.name, self.run = phone.get("name", ""), phone.get("run", "")
+        if model := self._read("model"):
+            self.held_version = model["version"]
+            self.weights = np.frombuffer(model["weights"], "<f4").astype(np.float32)
+        if update := self._read("update"):
+            residual = update["residual"]
+            kept = None if residual is None else np.frombuffer(residual, "<f4").astype(np.float32)
+            self.pending = PendingUpdate(update["round"], update["payload"], update["examples"], kept)
+        if residual := self._read("residual"):
+            self.residual = np.frombuffer(residual["residual"], "<f4").astype(np.float32)
+        part = self._folder / "download.part"
+        if (download := self._read("download")) and part.exists():
+            self.download_digest, self.download = download["digest"], bytearray(part.read_bytes())
+
+    def _read(self, name: str) -> dict[str, Any]:
+        assert self._folder is not None, "only a phone with a folder reads"
+        path = self._folder / name
+        try:
+            content: dict[str, Any] = msgpack.unpackb(path.read_bytes())
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, msgpack.UnpackException) as error:
+            raise ConfigError(f"cannot read {path}: {error}; remove it to begin anew") from error
+        return content
+
+    def _save(self, name: str, content: dict[str, Any]) -> None:
+        if self._folder is None:
+            return
+        new = self._folder / f"{name}.new"
+        with open(new, "wb") as file:
+            file.write(msgpack.packb(content))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new, self._folder / name)
+
+    def _remove(self, name: str) -> None:
+        if self._folder is not None:
+            (self._folder / name).unlink(missing_ok=True)
