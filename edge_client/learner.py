@@ -64,9 +64,7 @@ class SgdLearner:
         from featherfed.learning.data import load_shard
         from featherfed.learning.training import Trainer
 
-        examples = load_shard(
-            welcome.data, data_dir, welcome.partition, welcome.shards, welcome.shard, welcome.seed
-        )
+        examples = load_shard(welcome.data, data_dir, welcome.partition, welcome.shards, welcome.shard, welcome.seed)
         self._welcome = welcome
         self._trainer = Trainer(welcome.model, examples, device)
         self.examples = self._trainer.examples

@@ -3,7 +3,6 @@
 import asyncio
 import random
 import ssl
-import threading
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,8 @@ from edge_client.dialing import Dialer
 from edge_client.download import Download
 from edge_client.learner import Learner
 from edge_client.pocket import PendingUpdate, Pocket
-from featherfed.errors import CodecError, LocalError, ProtocolError, RemoteError
+from edge_client.workshop import Workshop
+from featherfed.errors import LocalError, ProtocolError, RemoteError
 from featherfed.learning.names import LAYOUTS
 from featherfed.wire.closing import Close, reason
 from featherfed.wire.messages import (
@@ -77,13 +77,17 @@ class Phone:
         self._name = name
         self._pocket = pocket
         self._dialer = dialer
-        self._make_learner = make_learner
         self._say = say
-        self._learner: Learner | None = None
-        self._learner_of: Welcome | None = None
+        self._workshop = Workshop(pocket, make_learner, step_s=settings.step_s, say=say)
 
     async def run(self) -> str:
         """Return the server's reason for the end; raises `LocalError` where there is no way on."""
+        try:
+            return await self._visits()
+        finally:
+            await self._workshop.stop()
+
+    async def _visits(self) -> str:
         loop = asyncio.get_running_loop()
         backoff = Backoff(random.Random(self._name))
         seen, lost_at_s = False, loop.time()
@@ -93,7 +97,9 @@ class Phone:
             except InvalidStatus as error:
                 status = error.response.status_code
                 if status in {401, 403}:
-                    raise LocalError(f"{self._settings.server} refused this phone ({status}): is --token right?") from error
+                    raise LocalError(
+                        f"{self._settings.server} refused this phone ({status}): is --token right?"
+                    ) from error
                 trouble = f"the server answered {status}"
             except (OSError, TimeoutError, InvalidHandshake) as error:
                 trouble = str(error) or type(error).__name__
@@ -155,12 +161,6 @@ class Phone:
             self._pocket.drop_update()
         return sentence or f"closed with code {code}"
 
-    def learner(self, welcome: Welcome) -> Learner:
-        """Return the learner for a run and shard; made once, and kept over reconnects."""
-        if self._learner is None or self._learner_of != welcome:
-            self._learner, self._learner_of = self._make_learner(welcome), welcome
-        return self._learner
-
 
 class Visit:
     """One connection of a phone, from Hello to its end."""
@@ -168,14 +168,13 @@ class Visit:
     def __init__(self, connection: ClientConnection, phone: Phone) -> None:
         self._connection = connection
         self._phone = phone
-        self._settings = phone._settings
+        self._workshop = phone._workshop
         self._pocket = phone._pocket
         self._say = phone._say
         self._session = Session()
         self._task: Task | None = None
         self._download: Download | None = None
         self._work: asyncio.Task[None] | None = None
-        self._stop = threading.Event()
         self._durable: asyncio.Future[int] | None = None
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.welcomed = False
@@ -191,11 +190,11 @@ class Visit:
         finally:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
-            await self._stop_work()
+            await self._stop_sending()
             await self._connection.close()
 
     async def _read(self) -> str:
-        pocket, shard = self._pocket, self._settings.shard
+        pocket, shard = self._pocket, self._phone._settings.shard
         await self._send(
             Hello(
                 PROTOCOL_VERSION,
@@ -218,11 +217,9 @@ class Visit:
             raise LocalError(f"the server's model {welcome.model!r} is unknown to this phone: is it an older release?")
         self._welcome, self._layout = welcome, LAYOUTS[welcome.model]
         self._say(f"run {welcome.run}: {self._phone._name} plays shard {welcome.shard} of {welcome.shards}")
+        self._workshop.prepare(welcome)
         if pocket.pending is not None:
             self._start(self._upload(pocket.pending, resumed=True))
-        else:
-            # Ready before the first task comes: the import and the data take longer than a small round.
-            self._start(self._prepare())
         while True:
             message = await self._receive()
             if isinstance(message, Finish):
@@ -253,21 +250,21 @@ class Visit:
 
     async def _take_task(self, task: Task) -> None:
         pending = self._pocket.pending
-        if pending is not None and pending.round_number == task.round:
-            return
-        await self._stop_work()
         if pending is not None:
+            if pending.round_number == task.round:
+                return
             self._pocket.drop_update()
+        await self._stop_sending()
         self._task = task
-        if self._pocket.held_version == task.version:
+        if self._workshop.round_number == task.round or self._pocket.held_version == task.version:
             self._start(self._train(task))
 
     async def _downloaded(self) -> None:
-        download = self._download
+        loop, download = asyncio.get_running_loop(), self._download
         if download is None or not download.complete:
             return
         self._download = None
-        weights = await self._off_loop(download.weights, self._layout, self._welcome.seed)
+        weights = await loop.run_in_executor(None, download.weights, self._layout, self._welcome.seed)
         self._pocket.hold(download.begin.version, weights)
         if self._task is not None and self._task.version == download.begin.version:
             self._start(self._train(self._task))
@@ -275,35 +272,18 @@ class Visit:
     async def _cancel(self, round_number: int) -> None:
         if self._task is not None and self._task.round == round_number:
             self._task = self._download = None
-            await self._stop_work()
+        if self._workshop.round_number == round_number:
+            await self._workshop.stop()
         pending = self._pocket.pending
         if pending is not None and pending.round_number == round_number:
-            await self._stop_work()
+            await self._stop_sending()
             self._pocket.drop_update()
         self._say(f"round {round_number}: cancelled by the server")
 
-    async def _prepare(self) -> None:
-        learner = await self._off_loop(self._phone.learner, self._welcome)
-        self._say(f"ready with {learner.examples} examples")
-
     async def _train(self, task: Task) -> None:
-        loop = asyncio.get_running_loop()
-        learner = await self._off_loop(self._phone.learner, self._welcome)
-        weights, residual = self._pocket.weights, self._pocket.residual
-        assert weights is not None, "the version of the task is held"
-        began_s = loop.time()
-        trained = await self._off_loop(learner.train, weights, task, residual, self._stop.is_set)
-        if trained is None:
-            return
-        # A slower device than this machine: its steps take longer.
-        await asyncio.sleep(max(0.0, trained.steps * self._settings.step_s - (loop.time() - began_s)))
-        self._say(
-            f"round {task.round}: trained {trained.steps} steps in {loop.time() - began_s:.2f} s,"
-            f" loss {trained.loss:.4f}, update of {len(trained.payload)} bytes"
-        )
-        update = PendingUpdate(task.round, trained.payload, trained.examples, trained.residual)
-        self._pocket.put_update(update)
-        await self._upload(update, resumed=False)
+        update = await self._workshop.train(task)
+        if update is not None:
+            await self._upload(update, resumed=False)
 
     async def _upload(self, update: PendingUpdate, *, resumed: bool) -> None:
         payload, chunk_bytes = update.payload, min(self._phone._dialer.chunk_bytes, self._welcome.chunk_bytes)
@@ -312,7 +292,12 @@ class Visit:
             self._durable = asyncio.get_running_loop().create_future()
         await self._send(
             UpdateBegin(
-                update.round_number, len(payload), update.digest, update.examples, 0, b"" if resumed else payload[:offset]
+                update.round_number,
+                len(payload),
+                update.digest,
+                update.examples,
+                0,
+                b"" if resumed else payload[:offset],
             )
         )
         if self._durable is not None and resumed:
@@ -323,14 +308,7 @@ class Visit:
             offset += chunk_bytes
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        earlier = self._work
-
-        async def after_earlier() -> None:
-            if earlier is not None and not earlier.done():
-                await asyncio.wait({earlier})
-            await work
-
-        self._work = asyncio.create_task(after_earlier())
+        self._work = asyncio.create_task(work)
         self._work.add_done_callback(self._worked)
 
     def _worked(self, work: asyncio.Task[None]) -> None:
@@ -339,17 +317,11 @@ class Visit:
         if error is not None and not isinstance(error, ConnectionClosed) and not self._failed.done():
             self._failed.set_exception(error)
 
-    async def _stop_work(self) -> None:
+    async def _stop_sending(self) -> None:
         work, self._work = self._work, None
         if work is not None and not work.done():
-            self._stop.set()
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
-            self._stop = threading.Event()
-
-    async def _off_loop(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Run a blocking call in a thread; heartbeats go on meanwhile."""
-        return await asyncio.get_running_loop().run_in_executor(None, function, *arguments)
 
     async def _send(self, message: AnyMessage) -> None:
         frame = pack(message)

@@ -34,10 +34,10 @@ def rules(config: RunConfig) -> Rules:
     )
 
 
-def begin(config: RunConfig, store: Store) -> Standing:
+def begin(config: RunConfig, store: Store, parameters: int) -> Standing:
     """Give a new run its id."""
     run = secrets.token_hex(4)
-    store.apply([put_value("run", run)])
+    store.apply([put_value("run", run), put_value("parameters", str(parameters))])
     return Standing(run, RunState(rules(config)), 0.0, 0.0)
 
 

@@ -1,0 +1,92 @@
+"""One phone process: from the command line's options to the end of the run."""
+
+import asyncio
+import hashlib
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from bandwidth_sim.profile import Profile
+from bandwidth_sim.relay import LinkedDialer
+from edge_client.dialing import DirectDialer
+from edge_client.learner import Learner, NoiseLearner, SgdLearner
+from edge_client.phone import Phone, PhoneSettings
+from edge_client.pocket import Pocket
+from featherfed.errors import ConfigError
+from featherfed.wire.messages import Welcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhoneOptions:
+    """What `fl-edge run` was told. `profile` None is no emulated link; `compute` is torch's device."""
+
+    server: str
+    name: str | None = None
+    shard: tuple[int, int] | None = None
+    data_dir: str | None = None
+    state_dir: str | None = None
+    compute: str = "cpu"
+    step_s: float = 0.0
+    train: bool = True
+    token: str | None = None
+    ca: str | None = None
+    patience_s: float = 600.0
+    profile: Profile | None = None
+
+    def check(self) -> None:
+        """Raise `ConfigError` for an address that cannot be one, or a name that does not fit the protocol."""
+        url = urlsplit(self.server)
+        try:
+            valid = url.scheme in {"ws", "wss"} and url.hostname and url.port != 0
+        except ValueError:
+            valid = False
+        if not valid:
+            raise ConfigError(f"--server {self.server!r} is not an address like ws://127.0.0.1:8765")
+        if self.name is not None and not (0 < len(self.name) <= 64 and self.name.isprintable()):
+            raise ConfigError(f"--name {self.name!r} is not 1 to 64 printable characters")
+        if self.ca and url.scheme != "wss":
+            raise ConfigError(f"--ca is for wss:// addresses, and --server is {self.server}")
+
+
+async def play_phone(options: PhoneOptions, say: Callable[[str], None]) -> str:
+    """Play one phone on the running event loop; return the server's reason for the end."""
+    pocket = Pocket(Path(options.state_dir) if options.state_dir else None)
+    name = pocket.name_phone(options.name)
+
+    def make_learner(welcome: Welcome) -> Learner:
+        if options.train:
+            return SgdLearner(welcome, options.data_dir, options.compute)
+        return NoiseLearner(welcome)
+
+    settings = PhoneSettings(
+        server=options.server,
+        shard=options.shard,
+        token=options.token,
+        tls=_tls(options),
+        step_s=options.step_s,
+        patience_s=options.patience_s,
+    )
+    if options.profile is None:
+        phone = Phone(settings, name=name, pocket=pocket, dialer=DirectDialer(), make_learner=make_learner, say=say)
+        return await phone.run()
+    # The link's randomness is the phone's own, and the same again for the same name.
+    seed = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest(), "little")
+    async with LinkedDialer(options.profile, seed=seed) as dialer:
+        phone = Phone(settings, name=name, pocket=pocket, dialer=dialer, make_learner=make_learner, say=say)
+        return await phone.run()
+
+
+def _tls(options: PhoneOptions) -> ssl.SSLContext | None:
+    if urlsplit(options.server).scheme != "wss":
+        return None
+    try:
+        return ssl.create_default_context(cafile=options.ca)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"cannot read the certificate {options.ca}: {error}") from error
+
+
+def play(options: PhoneOptions, say: Callable[[str], None]) -> str:
+    """Play one phone in this process."""
+    return asyncio.run(play_phone(options, say))

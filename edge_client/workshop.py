@@ -1,0 +1,82 @@
+"""The phone's training, off the event loop: it goes on while connections come and go."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+
+from edge_client.learner import Learner
+from edge_client.pocket import PendingUpdate, Pocket
+from featherfed.wire.messages import NOTHING, Task, Welcome
+
+
+class Workshop:
+    """One learner and at most one training at a time; a finished update goes to the pocket."""
+
+    def __init__(
+        self, pocket: Pocket, make_learner: Callable[[Welcome], Learner], *, step_s: float, say: Callable[[str], None]
+    ) -> None:
+        """`step_s`: seconds that a training step of the emulated device takes, where that is longer than here."""
+        self._pocket = pocket
+        self._make_learner = make_learner
+        self._step_s = step_s
+        self._say = say
+        self._learner: asyncio.Future[Learner] | None = None
+        self._learner_of: Welcome | None = None
+        self._training: asyncio.Task[PendingUpdate | None] | None = None
+        self._thread: asyncio.Future[object] | None = None
+        self._stop = threading.Event()
+        self.round_number = NOTHING
+        """The round that is being trained."""
+
+    def prepare(self, welcome: Welcome) -> None:
+        """Load what a run and shard need, before the first task: that takes longer than a small round."""
+        if self._learner_of != welcome:
+            self._learner_of = welcome
+            self._learner = asyncio.get_running_loop().run_in_executor(None, self._make_learner, welcome)
+            self._learner.add_done_callback(self._prepared)
+
+    def _prepared(self, learner: asyncio.Future[Learner]) -> None:
+        # An error is raised to whoever awaits the learner for its first task.
+        if not learner.cancelled() and learner.exception() is None:
+            self._say(f"ready with {learner.result().examples} examples")
+
+    async def train(self, task: Task) -> PendingUpdate | None:
+        """Return the update for a task, or None if it was stopped; joins a training of the same round."""
+        if self._training is None or self.round_number != task.round:
+            await self.stop()
+            self.round_number = task.round
+            self._training = asyncio.create_task(self._train(task))
+        return await asyncio.shield(self._training)
+
+    async def stop(self) -> None:
+        """Stop the training; returns when its thread is at rest, so that another may begin."""
+        training, self._training = self._training, None
+        self.round_number = NOTHING
+        if training is None or training.done():
+            return
+        self._stop.set()
+        if self._thread is not None:
+            await asyncio.wait({self._thread})
+        training.cancel()
+        await asyncio.gather(training, return_exceptions=True)
+        self._stop = threading.Event()
+
+    async def _train(self, task: Task) -> PendingUpdate | None:
+        loop = asyncio.get_running_loop()
+        weights, residual = self._pocket.weights, self._pocket.residual
+        assert self._learner is not None and weights is not None, "prepared, and the task's version is held"
+        learner = await asyncio.shield(self._learner)
+        began_s = loop.time()
+        thread = loop.run_in_executor(None, learner.train, weights, task, residual, self._stop.is_set)
+        self._thread = thread
+        trained = await asyncio.shield(thread)
+        if trained is None:
+            return None
+        await asyncio.sleep(max(0.0, trained.steps * self._step_s - (loop.time() - began_s)))
+        self._say(
+            f"round {task.round}: trained {trained.steps} steps in {loop.time() - began_s:.2f} s,"
+            f" loss {trained.loss:.4f}, update of {len(trained.payload)} bytes"
+        )
+        update = PendingUpdate(task.round, trained.payload, trained.examples, trained.residual)
+        self._pocket.put_update(update)
+        return update

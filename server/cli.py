@@ -1,0 +1,88 @@
+"""`fl-server`: serve a run, report on one. Nothing heavy is imported before a command runs."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from server.options import run_flags
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@click.group()
+@click.version_option(package_name="featherfed")
+def main() -> None:
+    """Coordinate federated learning over WebSockets."""
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 picks one.")
+@click.option("--runs", default="runs", show_default=True, type=click.Path(path_type=Path), help="Folder of all runs.")
+@click.option("--name", help="Name of this run's folder.  [default: time and model]")
+@click.option("--resume", type=click.Path(path_type=Path), metavar="DIR", help="Go on with a run where it stopped.")
+@click.option("--data-dir", type=click.Path(), help="Folder with MNIST.  [default: FL_DATA_DIR, else a cache]")
+@click.option("--durable/--no-durable", default=True, show_default=True, help="Acknowledge only what is on the disk.")
+@run_flags
+def serve(
+    host: str,
+    port: int,
+    runs: Path,
+    name: str | None,
+    resume: Path | None,
+    data_dir: str | None,
+    durable: bool,
+    **settings: Any,
+) -> None:
+    """Run the rounds, and exit 0 when they are done."""
+    from featherfed.errors import ConfigError, FeatherfedError
+
+    given = {key: value for key, value in settings.items() if value is not None}
+    if resume is not None and (given or name):
+        flags = ", ".join("--" + key.replace("_", "-") for key in [*given, *(["name"] if name else [])])
+        raise click.UsageError(f"--resume takes the run's own configuration; leave out {flags}")
+    if "phones" in given and "cohort" not in given:
+        given["cohort"] = min(10, given["phones"])
+    try:
+        from server.serving import serve_run
+
+        paused = serve_run(
+            given, host=host, port=port, runs=runs, name=name, resume=resume, data_dir=data_dir, durable=durable
+        )
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
+    except FeatherfedError as error:
+        raise click.ClickException(str(error)) from error
+    if paused is not None:
+        raise SystemExit(0 if paused.endswith("stopped the run") else 1)
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print rounds.csv.")
+def report(run: Path, as_json: bool, as_csv: bool) -> None:
+    """Print the bytes-per-round table of the run in the folder RUN."""
+    from rich.console import Console
+
+    from featherfed.errors import FeatherfedError
+    from server.report import make_report, table
+    from server.run_folder import existing
+    from server.store import Store
+
+    try:
+        folder, config = existing(run)
+        store = Store(folder.database)
+        made = make_report(folder, config, store)
+        store.close()
+    except FeatherfedError as error:
+        raise click.ClickException(str(error)) from error
+    if as_json or as_csv:
+        click.echo(made.to_json() if as_json else made.to_csv(), nl=as_json)
+    else:
+        console = Console()
+        if not console.is_terminal:
+            console.width = 200
+        console.print(table(made))

@@ -1,0 +1,116 @@
+"""From flags to a finished run: checks, the folder, the socket, signals, the summary."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from featherfed.codec.pipeline import Pipeline
+from featherfed.errors import ConfigError
+from featherfed.learning.names import DATASETS, MODELS
+from featherfed.learning.partition import parse_partition
+from server.aggregation import Aggregator
+from server.config import RunConfig, config_from
+from server.display import display
+from server.nearest import nearest
+from server.report import make_report, table, write_csv
+from server.run_folder import RunFolder, create, existing
+from server.service import Service
+from server.standing import begin, resume
+from server.store import Store
+from server.watcher import Watcher
+
+
+def check(config: RunConfig) -> None:
+    """Raise `ConfigError` for names and specs that nothing could be made of, before anything is loaded."""
+    for kind, name, known in (("model", config.model, MODELS), ("data set", config.data, DATASETS)):
+        if name not in known:
+            raise ConfigError(f"unknown {kind} {name!r}{nearest(name, known)}; there are {', '.join(known)}")
+    parse_partition(config.partition)
+    Pipeline.parse(config.uplink)
+    Pipeline.parse(config.downlink, direction="downlink")
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a TCP socket bound to the address, or raise `ConfigError`."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        sock = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise ConfigError(f"--host {host} is no address of this machine: {error.strerror}") from error
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind(address)
+    except OSError as error:
+        sock.close()
+        raise ConfigError(
+            f"cannot listen on {host}:{port}: {error.strerror}; choose another --port, or 0 for a free one"
+        ) from error
+    return sock
+
+
+def serve_run(
+    settings: dict[str, Any],
+    *,
+    host: str,
+    port: int,
+    runs: Path,
+    name: str | None,
+    resume: Path | None,
+    data_dir: str | None,
+    durable: bool,
+) -> str | None:
+    """Serve a new or resumed run to its end; return None when it is done, or why it pauses."""
+    if resume is None:
+        config = config_from(settings)
+        folder = None
+    else:
+        folder, config = existing(resume)
+    check(config)
+    with bind(host, port) as sock:
+        aggregator = Aggregator(config, data_dir)
+        if folder is None:
+            folder = create(runs, name, config)
+        store = Store(folder.database, durable=durable)
+        try:
+            console = Console()
+            with display(console) as watcher:
+                paused = asyncio.run(
+                    _serve(config, folder, aggregator, store, watcher, sock, resumed=resume is not None)
+                )
+            report = make_report(folder, config, store)
+            write_csv(folder, report)
+        finally:
+            store.close()
+    if not console.is_terminal:
+        console.width = 200
+    if report.content["rounds"]:
+        console.print(table(report))
+    if paused is not None:
+        console.print(f"paused: {paused}; go on with: fl-server serve --resume {folder.path}", soft_wrap=True)
+    console.print(f"the run is in {folder.path}: fl-server report {folder.path}", soft_wrap=True)
+    return paused
+
+
+async def _serve(
+    config: RunConfig,
+    folder: RunFolder,
+    aggregator: Aggregator,
+    store: Store,
+    watcher: Watcher,
+    sock: socket.socket,
+    *,
+    resumed: bool,
+) -> str | None:
+    standing = resume(config, store, folder, aggregator) if resumed else begin(config, store, aggregator.parameters)
+    service = Service(config, folder, aggregator, store, standing, watcher)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Not on every platform's loop: there, Ctrl-C ends the process the usual way.
+        with contextlib.suppress(NotImplementedError):
+            loop.add_signal_handler(number, service.stop)
+    return await service.run(sock=sock)
