@@ -1,6 +1,8 @@
 """`fl-edge`: one phone, or a swarm of them. Nothing heavy is imported before a command runs."""
 
 import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -8,6 +10,9 @@ from bandwidth_sim.flags import link_flags
 from bandwidth_sim.profile import Profile
 from bandwidth_sim.units import parse_duration
 from edge_client.device import parse_device
+
+if TYPE_CHECKING:
+    from edge_client.one_phone import PhoneOptions
 
 # A phone is one of many on this machine: more threads than cores would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -37,67 +42,55 @@ def main() -> None:
     """Play phones that train on their own shard and upload compressed updates."""
 
 
-@main.command()
-@click.option("--server", default="ws://127.0.0.1:8765", show_default=True, help="Address of fl-server.")
-@click.option("--name", help="This phone's id.  [default: random, kept in the state directory]")
-@click.option(
-    "--shard", type=Shard(), default="auto", show_default=True, help="Which shard of the data is this phone's."
-)
-@click.option("--data-dir", type=click.Path(), help="Folder with MNIST.  [default: FL_DATA_DIR, else a cache]")
-@click.option("--state-dir", type=click.Path(), help="Folder where updates and downloads survive a restart.")
-@click.option(
-    "--device",
-    default="cpu",
-    show_default=True,
-    help="cpu or cuda, or a phone's speed: slow, mid, fast or 20ms a step.",
-)
-@click.option("--train", type=click.Choice(["sgd", "none"]), default="sgd", show_default=True,
-              help="none sends seeded noise: everything but the training.")  # fmt: skip
-@click.option("--token", envvar="FL_TOKEN", help="Token that the server's operator gave out.  [env: FL_TOKEN]")
-@click.option(
-    "--ca", type=click.Path(exists=True, dir_okay=False), help="Certificate that signs the server's, for wss://."
-)
-@click.option("--patience", default="10min", show_default=True, help="How long to look for a server that went away.")
-@click.option("--quiet", is_flag=True, help="Print errors only.")
-@link_flags
-def run(
-    server: str,
-    name: str | None,
-    shard: tuple[int, int] | None,
-    data_dir: str | None,
-    state_dir: str | None,
-    device: str,
-    train: str,
-    token: str | None,
-    ca: str | None,
-    patience: str,
-    quiet: bool,
-    profile: Profile | None,
-) -> None:
-    """Run one phone until the server ends it."""
+def _phone_flags(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what `run` and `swarm` have in common."""
+    options = (
+        click.option("--server", default="ws://127.0.0.1:8765", show_default=True, help="Address of fl-server."),
+        click.option("--data-dir", type=click.Path(), help="Folder with MNIST.  [default: FL_DATA_DIR, else a cache]"),
+        click.option("--state-dir", type=click.Path(), help="Folder where updates and downloads survive a restart."),
+        click.option("--device", default="cpu", show_default=True,
+                     help="cpu or cuda, or a phone's speed: slow, mid, fast or 20ms a step."),
+        click.option("--train", type=click.Choice(["sgd", "none"]), default="sgd", show_default=True,
+                     help="none sends seeded noise: everything but the training."),
+        click.option("--token", envvar="FL_TOKEN", help="Token that the server's operator gave out.  [env: FL_TOKEN]"),
+        click.option("--ca", type=click.Path(exists=True, dir_okay=False), help="Certificate authority, for wss://."),
+        click.option("--patience", default="10min", show_default=True, help="How long to look for a server that left."),
+    )  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _options(profile: Profile | None, device: str, train: str, patience: str, **rest: Any) -> "PhoneOptions":
+    """Return the checked options; raises a usage error in one sentence."""
     from bandwidth_sim.errors import LinkConfigError
-    from edge_client.one_phone import PhoneOptions, play
-    from featherfed.errors import ConfigError, FeatherfedError
+    from edge_client.one_phone import PhoneOptions
+    from featherfed.errors import ConfigError
 
     try:
         compute, step_s = parse_device(device)
+        patience_s = parse_duration(patience)
         options = PhoneOptions(
-            server=server,
-            name=name,
-            shard=shard,
-            data_dir=data_dir,
-            state_dir=state_dir,
-            compute=compute,
-            step_s=step_s,
-            train=train == "sgd",
-            token=token,
-            ca=ca,
-            patience_s=parse_duration(patience),
-            profile=profile,
+            compute=compute, step_s=step_s, train=train == "sgd", patience_s=patience_s, profile=profile, **rest
         )
         options.check()
     except (ConfigError, LinkConfigError) as error:
         raise click.UsageError(str(error)) from error
+    return options
+
+
+@main.command()
+@_phone_flags
+@click.option("--name", help="This phone's id.  [default: random, kept in the state directory]")
+@click.option("--shard", type=Shard(), default="auto", show_default=True, help="Which shard of the data to play.")
+@click.option("--quiet", is_flag=True, help="Print errors only.")
+@link_flags
+def run(quiet: bool, **flags: Any) -> None:
+    """Run one phone until the server ends it."""
+    options = _options(**flags)
+    from edge_client.one_phone import play
+    from featherfed.errors import ConfigError, FeatherfedError
+
     say = (lambda line: None) if quiet else click.echo
     try:
         say(play(options, say))
@@ -107,3 +100,34 @@ def run(
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+
+
+@main.command()
+@_phone_flags
+@click.option("--count", type=click.IntRange(1), required=True, help="How many phones.")
+@click.option("--name", default="swarm", show_default=True, help="The phones are NAME-0, NAME-1, ….")
+@click.option("--workers", type=click.IntRange(1), help="Processes to spread them over.  [default: cores]")
+@click.option("--links", metavar="NAME,…", help="Named links, dealt to the phones in turn.")
+@link_flags
+def swarm(count: int, workers: int | None, links: str | None, **flags: Any) -> None:
+    """Run many phones with one import of torch a worker; each has its own link, shard and state."""
+    options = _options(**flags)
+    from bandwidth_sim.errors import LinkConfigError
+    from bandwidth_sim.profile import profile_from_flags
+    from edge_client.swarm import phone_options, run_swarm
+
+    try:
+        profiles = [profile_from_flags(link=link.strip()) for link in links.split(",")] if links else []
+    except LinkConfigError as error:
+        raise click.UsageError(str(error)) from error
+    phones = phone_options(options, count, [profile for profile in profiles if profile is not None])
+    try:
+        ended_well = run_swarm(phones, min(workers or os.cpu_count() or 1, count))
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    if not ended_well:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -86,3 +86,7 @@ def report(run: Path, as_json: bool, as_csv: bool) -> None:
         if not console.is_terminal:
             console.width = 200
         console.print(table(made))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""`fl-bench demo`: one server, ten phones on 256 kbit/s, no download, a report at the end."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from fl_bench.page import run_page
+from fl_bench.processes import Processes
+from fl_bench.running import report_of
+from server.run_folder import existing
+
+PHONES = 10
+SETTINGS = {
+    "--data": "digits",
+    "--model": "lite",
+    "--phones": str(PHONES),
+    "--cohort": str(PHONES),
+    "--rounds": "8",
+    "--epochs": "5",
+    "--lr": "0.05",
+    "--uplink": "rotate | eden(1)",
+    "--downlink": "rotate | eden(4)",
+}
+
+
+def run_demo(out: Path | None, bandwidth: str, tell: Callable[[str], None]) -> Path:
+    """Run the demo in `out` (or a new folder under the temporary directory), return the report's page."""
+    runs = out or Path(tempfile.mkdtemp(prefix="featherfed-demo-"))
+    tell(f"one server and {PHONES} phones on {bandwidth}, each a process of its own")
+    flags = [part for pair in SETTINGS.items() for part in pair]
+    with Processes(runs / "logs") as processes:
+        address = processes.start_server(["--runs", str(runs), "--name", "demo", *flags], tell)
+        tell(f"the server listens on {address}")
+        for number in range(PHONES):
+            flags = ["--server", address, "--name", f"phone-{number}", "--shard", f"{number}/{PHONES}"]
+            processes.start_phone(f"phone-{number}", [*flags, "--bandwidth", bandwidth])
+        processes.wait_for_server(timeout_s=300)
+    folder, config = existing(runs / "demo")
+    page = folder.path / "report.html"
+    page.write_text(run_page(report_of(folder.path), config.command()))
+    return page

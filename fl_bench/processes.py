@@ -1,0 +1,97 @@
+"""Real server and phone processes: started, watched, and always ended by their own pid."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from featherfed.errors import LocalError
+
+GRACE_S = 10.0
+START_S = 120.0
+
+
+class Processes:
+    """The processes of one run; leaving the context ends those that are still there."""
+
+    def __init__(self, logs: Path) -> None:
+        self._logs = logs
+        self._running: dict[str, subprocess.Popen[str]] = {}
+        logs.mkdir(parents=True, exist_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for process in self._running.values():
+            if process.poll() is None:
+                process.terminate()
+        for process in self._running.values():
+            try:
+                process.wait(GRACE_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def start_server(self, arguments: Sequence[str], tell: Callable[[str], None]) -> str:
+        """Start `fl-server serve --port 0` with these arguments, return its address once it listens.
+
+        Every line that it prints after that goes to `tell`, from a thread. Raises `LocalError` if it does not listen.
+        """
+        process = subprocess.Popen(
+            [sys.executable, "-m", "server.cli", "serve", "--port", "0", *arguments],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        self._running["server"] = process
+        stdout = process.stdout
+        assert stdout is not None, "it was asked for"
+        first = stdout.readline()
+        if not first.startswith("listening on "):
+            raise LocalError(f"fl-server did not start: {(first + stdout.read()).strip()}")
+
+        def pump() -> None:
+            with open(self._logs / "server.log", "w") as log:
+                for line in stdout:
+                    log.write(line)
+                    log.flush()
+                    tell(line.rstrip("\n"))
+
+        self._pump = threading.Thread(target=pump, daemon=True)
+        self._pump.start()
+        return first.removeprefix("listening on ").strip()
+
+    def start_phone(self, name: str, arguments: Sequence[str], command: str = "run") -> subprocess.Popen[str]:
+        """Start `fl-edge run` (or `swarm`) with these arguments; what it prints goes to a log of its name."""
+        with open(self._logs / f"{name}.log", "w") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "edge_client.cli", command, *arguments], stdout=log, stderr=log, text=True
+            )
+        self._running[name] = process
+        return process
+
+    def server_pid(self) -> int:
+        """Return the server's process id."""
+        return self._running["server"].pid
+
+    def wait_for_server(self, timeout_s: float | None = None) -> int:
+        """Return the server's exit status; raises `LocalError` when all phones are gone before it, or time is up."""
+        server = self._running["server"]
+        waited_s = 0.0
+        while True:
+            try:
+                status = server.wait(1.0)
+            except subprocess.TimeoutExpired:
+                waited_s += 1.0
+                phones = [process for name, process in self._running.items() if name != "server"]
+                if phones and all(process.poll() is not None for process in phones):
+                    raise LocalError(f"all phones ended before the server did; see {self._logs}") from None
+                if timeout_s is not None and waited_s > timeout_s:
+                    raise LocalError(f"the run took longer than {timeout_s:g} s; see {self._logs}") from None
+            else:
+                self._pump.join(GRACE_S)
+                return status
