@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-class Shard(click.ParamType):
+class Shard(click.ParamType[tuple[int, int] | None]):
     """`auto`, or `7/100`: the eighth of a hundred shards, counted from 0."""
 
     name = "auto|INDEX/OF"

@@ -1,4 +1,4 @@
-"""One phone: joins, trains off the event loop, uploads, resumes after every lost connection, ends when it is told to."""
+"""One phone: joins, trains off the event loop, uploads, comes back after every lost connection, ends when told to."""
 
 import asyncio
 import random
@@ -183,7 +183,8 @@ class Visit:
         """Return the reason of the server's Finish; raises `ConnectionClosed` when the connection is lost."""
         reading = asyncio.create_task(self._read())
         try:
-            await asyncio.wait({reading, self._failed}, return_when=asyncio.FIRST_COMPLETED)
+            waiting: set[asyncio.Future[Any]] = {reading, self._failed}
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             if self._failed.done():
                 await self._failed
             return await reading

@@ -4,7 +4,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 
-from edge_client.learner import Learner
+from edge_client.learner import Learner, Trained
 from edge_client.pocket import PendingUpdate, Pocket
 from featherfed.wire.messages import NOTHING, Task, Welcome
 
@@ -23,7 +23,7 @@ class Workshop:
         self._learner: asyncio.Future[Learner] | None = None
         self._learner_of: Welcome | None = None
         self._training: asyncio.Task[PendingUpdate | None] | None = None
-        self._thread: asyncio.Future[object] | None = None
+        self._thread: asyncio.Future[Trained | None] | None = None
         self._stop = threading.Event()
         self.round_number = NOTHING
         """The round that is being trained."""

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import ClassVar
 
 import click
 
@@ -9,7 +10,7 @@ import click
 class LazyGroup(click.Group):
     """Commands that live in modules of their own are imported when they are asked for."""
 
-    MODULES = {"links": "fl_bench.links", "codec": "fl_bench.codec"}
+    MODULES: ClassVar[dict[str, str]] = {"links": "fl_bench.links", "codec": "fl_bench.codec"}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return all names, of this file and of the modules."""

@@ -8,7 +8,7 @@ import click
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-class BatchSize(click.ParamType):
+class BatchSize(click.ParamType[int]):
     """A number of examples, or `all`."""
 
     name = "N|all"
@@ -22,7 +22,7 @@ class BatchSize(click.ParamType):
         return int(str(value))
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType[float]):
     """A time with its unit."""
 
     name = "TIME"

@@ -27,7 +27,7 @@ class Report:
         return json.dumps(self.content, indent=2)
 
     def to_csv(self) -> str:
-        """Return the rounds as CSV, one column a figure: `uplink_socket`, `downlink_payload`, …"""
+        """Return the rounds as CSV, one column a figure: `uplink_socket`, `downlink_payload`, …."""
         text = io.StringIO()
         plain = ("round", "state", "cohort", "accepted", "late", "failed", "loss", "accuracy", "seconds")
         writer = csv.writer(text, lineterminator="\n")

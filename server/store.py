@@ -186,9 +186,8 @@ class Store:
 
     def __init__(self, path: Path, *, durable: bool = True) -> None:
         self._path = path
-        self._engine = sa.create_engine(f"sqlite:///{path}", poolclass=sa.StaticPool, connect_args={
-            "check_same_thread": False, "timeout": 10,
-        })  # fmt: skip
+        # Connections are never shared between threads: a reader that ends its transaction would end a writer's too.
+        self._engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 10})
 
         @sa.event.listens_for(self._engine, "connect")
         def _configure(connection: Any, _record: Any) -> None:

@@ -9,6 +9,7 @@ that E[x̂] = x. With D the distortion of the levels, vNMSE = D / (1 − D): 0.5
 """
 
 import functools
+import itertools
 import math
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -33,7 +34,7 @@ def lloyd_max(bits: int) -> tuple[F32, F32]:
     normal, count = NormalDist(), 1 << bits
     levels = [normal.inv_cdf((i + 0.5) / count) for i in range(count)]
     for _ in range(2000):
-        edges = [-math.inf, *((a + b) / 2 for a, b in zip(levels, levels[1:], strict=False)), math.inf]
+        edges = [-math.inf, *((a + b) / 2 for a, b in itertools.pairwise(levels)), math.inf]
         density = [0.0 if math.isinf(edge) else normal.pdf(edge) for edge in edges]
         below = [0.0 if edge == -math.inf else 1.0 if edge == math.inf else normal.cdf(edge) for edge in edges]
         levels = [(density[i] - density[i + 1]) / (below[i + 1] - below[i]) for i in range(count)]

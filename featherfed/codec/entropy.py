@@ -99,7 +99,8 @@ class Entropy(Stage):
             compact = RangeDecoder(words).decode(_model(weights[there]), size)
         except (AssertionError, ValueError) as error:
             raise CodecError(f"range code of {len(code)} bytes does not decode: {error}") from error
-        return there[compact]
+        symbols: U8 = there[compact]
+        return symbols
 
 
 def _compact(symbols: U8, weights: U8) -> npt.NDArray[np.int32]:

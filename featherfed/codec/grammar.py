@@ -4,6 +4,7 @@ subsample(1/16) | rotate | quantize(2)
 """
 
 import difflib
+import itertools
 import re
 from dataclasses import fields
 from fractions import Fraction
@@ -29,8 +30,8 @@ from featherfed.errors import SpecError
 STAGES: dict[str, type[Stage]] = {
     stage.name: stage
     for stage in (
-        Feedback, Exact, Flat, Mask, LowRank, Subspace, Subsample, TopK, Rotate, RotateShared, Float32, Float16, BFloat16,
-        Quantize, Eden, Stochastic, Qsgd, Sign, Ternary, Entropy,
+        Feedback, Exact, Flat, Mask, LowRank, Subspace, Subsample, TopK, Rotate, RotateShared, Float32, Float16,
+        BFloat16, Quantize, Eden, Stochastic, Qsgd, Sign, Ternary, Entropy,
     )
 }  # fmt: skip
 
@@ -86,11 +87,11 @@ def parse_stages(spec: str, *, direction: str) -> list[Stage]:
     if len(spec) > MAX_SPEC:
         raise SpecError(f"codec spec of {len(spec)} characters exceeds {MAX_SPEC}")
     stages = [_stage(text.strip(), spec) for text in PRESETS.get(spec.strip(), spec).split("|")]
-    for first, second in zip(stages, stages[1:], strict=False):
+    for first, second in itertools.pairwise(stages):
         if first.slot == second.slot:
             raise SpecError(f"{first} and {second} do the same job: a pipeline has one {first.slot.name.lower()} stage")
     _check_pairs([stage.name for stage in stages])
-    for first, second in zip(stages, stages[1:], strict=False):
+    for first, second in itertools.pairwise(stages):
         if first.slot > second.slot:
             raise SpecError(
                 f"{second} must come before {first}: the order is {' | '.join(s.name.lower() for s in Slot)}"
@@ -99,7 +100,7 @@ def parse_stages(spec: str, *, direction: str) -> list[Stage]:
         if direction == "downlink" and (why := _DOWNLINK.get(stage.name)):
             raise SpecError(f"{stage} cannot be used on the downlink: {why}")
         if stage.name in _NEEDS:
-            slot, names, why = _NEEDS[stage.name]
+            _slot, names, why = _NEEDS[stage.name]
             if not any(other.name in names for other in stages):
                 raise SpecError(f"{stage} needs {' or '.join(names)} before it: {why}")
     _check_coder(stages)
@@ -115,7 +116,7 @@ def _check_pairs(names: list[str]) -> None:
 def _check_coder(stages: list[Stage]) -> None:
     if stages[-1].slot is Slot.CODER:
         quantizer = next((stage for stage in stages if stage.slot is Slot.QUANTIZER), None)
-        if quantizer is None or not quantizer.symbol_bits:
+        if quantizer is None or not getattr(quantizer, "symbol_bits", 0):
             raise SpecError(
                 f"{stages[-1]} codes symbols, and {quantizer or 'float32'} makes none: name a quantizer first"
             )
@@ -138,7 +139,7 @@ def _stage(text: str, spec: str) -> Stage:
         return kind()
     make: Any = kind
     if parameters[0].type is Fraction:
-        number, _, divisor = given.partition("/")
+        _number, _, divisor = given.partition("/")
         if divisor and int(divisor) == 0:
             raise SpecError(f"{text} divides by zero")
         stage: Stage = make(Fraction(given))

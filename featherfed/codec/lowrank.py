@@ -2,8 +2,9 @@
 
 A tensor's matrix form is rows × columns, in·kh·kw × out (`Tensor.matrix_shape`). Its rank is at most
 r = min(rows, columns); k = max(1, round(f·r)). A is rows × k, drawn afresh for each round and phone with entries
-N(0, 1/rows), so that its columns are nearly orthonormal and a step on B, ΔB = −η AᵀG, moves H by about the projection of
-a full step: one learning rate serves all f. B is k × columns. Vectors have no rank to save and are trained in full.
+N(0, 1/rows), so that its columns are nearly orthonormal and a step on B, ΔB = −η AᵀG, moves H by about the
+projection of a full step: one learning rate serves all f. B is k × columns. Vectors have no rank to save and are
+trained in full.
 """
 
 from dataclasses import dataclass

@@ -151,7 +151,7 @@ class Pipeline:
         return dense
 
     def theory_bytes(self, layout: Layout) -> float:
-        """Return the size by formula: kept values × bits, positions at their entropy, headers; an upper end for `entropy`."""
+        """Return the size by formula: kept values × bits, headers, positions at their entropy; before `entropy`."""
         space = self.space(layout, RoundKey(0, 0))
         total = 0.0
         for part in space.parts:
@@ -159,7 +159,7 @@ class Pipeline:
                 total += 4 * part.size
                 continue
             kept = self._sparse.kept(part.size) if self._sparse else part.size
-            bits = kept * self._quantizer.symbol_bits
+            bits: float = kept * self._quantizer.symbol_bits
             if self._sparse:
                 bits += self._sparse.positions_bits(part.size)
             total += self._quantizer.header_bytes(kept) + bits / 8

@@ -1,4 +1,4 @@
-"""stochastic(b): unbiased levels that are dense where normal values are, in the spirit of QUIC-FL (Ben Basat et al. 2023).
+"""stochastic(b): unbiased levels, dense where normal values are, in the spirit of QUIC-FL (Ben Basat et al. 2023).
 
 A block is divided by its largest magnitude M. Levels t₀ < … < t_{2^b−1} lie in [−1, 1], ends included, and a value
 between two of them becomes one or the other with a probability that makes E[x̂] = x for every single value, whatever

@@ -4,8 +4,8 @@ w = w₀ + P c with P of n × d, which is never built. The weights are cut in m 
 
     D_i H E c / √m
 
-E pads c with zeros to D, H is the orthonormal Hadamard matrix, D_i a diagonal of random signs of block i. The columns of
-P are orthonormal (up to the last block, which is cut off), so a step on c moves w by the projection of a full step.
+E pads c with zeros to D, H is the orthonormal Hadamard matrix, D_i a diagonal of random signs of block i. The columns
+of P are orthonormal (up to the last block, which is cut off), so a step on c moves w by the projection of a full step.
 Memory is one sign a weight. The subspace is fresh for each round and phone.
 """
 

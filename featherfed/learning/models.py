@@ -6,6 +6,7 @@ cnn    two 5×5 convolutions, 512 units (McMahan et al. 2017)      1,663,370
 lite   5×5/2 and two 3×3 convolutions, for phones                    29,322
 """
 
+import itertools
 from collections import OrderedDict
 
 import torch
@@ -21,7 +22,7 @@ class _Dense(nn.Sequential):
 
     def __init__(self, *widths: int) -> None:
         layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
-        for index, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False)):
+        for index, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
             if index:
                 layers[f"relu{index}"] = nn.ReLU()
             layers["abcdefgh"[index]] = nn.Linear(inputs, outputs)

@@ -5,8 +5,8 @@ With weights w, gradient g of the batch's mean loss, learning rate η, momentum 
 
     g ← g + λw + μ(w − w₀),    m ← βm + g,    w ← w − ηm
 
-A structured update (Konečný et al. 2016, section 2) trains coordinates c of a subspace: w = w₀ + expand(c), and c
-steps by the gradient pulled back into it, so that the restriction is part of the training and not a projection after it.
+A structured update (Konečný et al. 2016, section 2) trains coordinates c of a subspace: w = w₀ + expand(c), and c steps
+by the gradient pulled back into it: the restriction is part of the training, and not a projection after it.
 """
 
 from collections.abc import Callable
