@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+# Before torch or numpy is imported: two test workers with two threads each only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 def _mnist_folder() -> Path | None:
     named = os.environ.get("FL_DATA_DIR") or Path(__file__).parents[2] / "shared" / "data"

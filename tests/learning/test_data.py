@@ -1,0 +1,51 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from featherfed.errors import ConfigError, DataError
+from featherfed.learning.data import load, load_shard
+
+
+def test_digits_need_no_folder_and_no_download() -> None:
+    train, test = (load("digits", None, train=train) for train in (True, False))
+    assert train.images.shape == (1438, 1, 28, 28)
+    assert test.images.shape == (359, 1, 28, 28)
+    assert set(test.labels.tolist()) == set(range(10))
+
+
+def test_shards_of_digits_are_the_training_set() -> None:
+    total = sum(len(load_shard("digits", None, "iid", 7, index, 0).labels) for index in range(7))
+    assert total == 1438
+
+
+def test_unknown_data_set_is_refused() -> None:
+    with pytest.raises(ConfigError, match="unknown data set 'cifar'"):
+        load("cifar", None, train=True)
+
+
+@pytest.mark.mnist
+def test_mnist_is_whole(mnist_dir: Path) -> None:
+    test = load("mnist", str(mnist_dir), train=False)
+    assert test.images.shape == (10_000, 1, 28, 28)
+    assert abs(float(test.images.mean())) < 0.05
+    shard = load_shard("mnist", str(mnist_dir), "shards:2", 100, 7, 0)
+    assert shard.images.shape == (600, 1, 28, 28)
+    assert len(np.unique(shard.labels)) <= 4
+
+
+@pytest.mark.mnist
+def test_truncated_mnist_names_the_ways_out(mnist_dir: Path, tmp_path: Path) -> None:
+    shutil.copytree(mnist_dir / "MNIST", tmp_path / "MNIST")
+    images = tmp_path / "MNIST" / "raw" / "t10k-images-idx3-ubyte"
+    images.chmod(0o644)
+    images.write_bytes(images.read_bytes()[:1000])
+    with pytest.raises(DataError, match=r"--data-dir or FL_DATA_DIR, or use --data digits"):
+        load("mnist", str(tmp_path), train=False)
+
+
+def test_empty_mnist_folder_names_the_ways_out(tmp_path: Path) -> None:
+    (tmp_path / "MNIST" / "raw").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"--data-dir or FL_DATA_DIR, or use --data digits"):
+        load("mnist", str(tmp_path), train=True)

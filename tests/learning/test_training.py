@@ -1,0 +1,112 @@
+import numpy as np
+import pytest
+import torch
+
+from featherfed.codec.pipeline import Pipeline
+from featherfed.learning.data import Examples, load, load_shard
+from featherfed.learning.evaluation import Evaluator
+from featherfed.learning.models import build, layout
+from featherfed.learning.noise import noise_update
+from featherfed.learning.training import LocalUpdate, Trainer, TrainingSettings
+from featherfed.randomness import RoundKey
+
+KEY = RoundKey(0, 1, 2)
+LAYOUT = layout(build("lite", 0))
+IDENTITY = Pipeline.parse("float32").space(LAYOUT, KEY)
+
+
+@pytest.fixture(scope="module")
+def shard() -> Examples:
+    return load_shard("digits", None, "iid", 3, 0, 0)
+
+
+@pytest.fixture(scope="module")
+def start() -> np.ndarray:
+    return np.concatenate([p.detach().numpy().ravel() for p in build("lite", 0).parameters()])
+
+
+def trained(shard: Examples, start: np.ndarray, spec: str = "float32", **settings: float) -> LocalUpdate:
+    update = Trainer("lite", shard).train(
+        start,
+        TrainingSettings(**settings),
+        KEY,
+        Pipeline.parse(spec).space(LAYOUT, KEY),  # type: ignore[arg-type]
+    )
+    assert update is not None
+    return update
+
+
+def test_training_lowers_the_loss_on_what_it_saw(shard: Examples, start: np.ndarray) -> None:
+    update = trained(shard, start, epochs=5, lr=0.1)
+    evaluator = Evaluator("lite", shard)
+    before, after = evaluator.evaluate(start), evaluator.evaluate(start + update.coordinates)
+    assert after.loss < 0.5 * before.loss
+    assert update.steps == 5 * -(-len(shard.labels) // 10)
+    assert update.examples == len(shard.labels)
+
+
+def test_same_key_gives_the_same_bits_and_another_does_not(shard: Examples, start: np.ndarray) -> None:
+    trainer, settings = Trainer("lite", shard), TrainingSettings(lr=0.05, momentum=0.5)
+    first, again, other = (trainer.train(start, settings, key, IDENTITY) for key in (KEY, KEY, RoundKey(0, 2, 2)))
+    assert first and again and other
+    assert first.coordinates.tobytes() == again.coordinates.tobytes()
+    assert first.coordinates.tobytes() != other.coordinates.tobytes()
+
+
+def test_steps_are_those_of_torch_s_own_sgd(shard: Examples, start: np.ndarray) -> None:
+    model = build("lite", 0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=0.01)
+    order = torch.from_numpy(KEY.generator("shuffle").permutation(len(shard.labels)))
+    for chosen in torch.split(order, 10):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(shard.images[chosen]), shard.labels[chosen]).backward()
+        optimizer.step()
+    expected = np.concatenate([p.detach().numpy().ravel() for p in model.parameters()]) - start
+    update = trained(shard, start, lr=0.05, momentum=0.9, weight_decay=0.01)
+    assert np.allclose(update.coordinates, expected, atol=1e-5)
+
+
+def test_proximal_term_keeps_the_model_near_its_start(shard: Examples, start: np.ndarray) -> None:
+    free, held = (trained(shard, start, epochs=3, lr=0.05, prox_mu=mu) for mu in (0.0, 5.0))
+    assert np.linalg.norm(held.coordinates) < 0.7 * np.linalg.norm(free.coordinates)
+
+
+def test_whole_shard_as_one_batch_is_one_step_an_epoch(shard: Examples, start: np.ndarray) -> None:
+    assert trained(shard, start, epochs=3, batch_size=0).steps == 3
+
+
+@pytest.mark.parametrize("spec", ["mask(1/4)", "lowrank(1/4)", "subspace(1000)"])
+def test_structured_update_is_trained_in_its_subspace(spec: str, shard: Examples, start: np.ndarray) -> None:
+    space = Pipeline.parse(spec).space(LAYOUT, KEY)
+    update = trained(shard, start, spec, epochs=8, lr=0.1)
+    assert update.coordinates.shape == (space.size,)
+    assert space.size < LAYOUT.size
+    evaluator = Evaluator("lite", shard)
+    after = evaluator.evaluate(start + space.expand(update.coordinates))
+    assert after.loss < 0.9 * evaluator.evaluate(start).loss
+
+
+def test_mask_of_everything_is_plain_training(shard: Examples, start: np.ndarray) -> None:
+    plain, masked = (trained(shard, start, spec, lr=0.05, momentum=0.9) for spec in ("float32", "mask(1)"))
+    assert np.allclose(plain.coordinates, masked.coordinates, atol=1e-5)
+
+
+def test_training_that_is_stopped_gives_nothing(shard: Examples, start: np.ndarray) -> None:
+    asked = iter([False, False, True])
+    update = Trainer("lite", shard).train(start, TrainingSettings(), KEY, IDENTITY, stopped=lambda: next(asked))
+    assert update is None
+    assert next(asked, None) is None
+
+
+def test_noise_is_seeded() -> None:
+    assert np.array_equal(noise_update(10, KEY), noise_update(10, KEY))
+    assert not np.array_equal(noise_update(10, KEY), noise_update(10, RoundKey(0, 2, 2)))
+
+
+def test_digits_can_be_learned() -> None:
+    examples = load("digits", None, train=True)
+    start = np.concatenate([p.detach().numpy().ravel() for p in build("lite", 0).parameters()])
+    update = Trainer("lite", examples).train(start, TrainingSettings(epochs=8, lr=0.05), KEY, IDENTITY)
+    assert update is not None
+    accuracy = Evaluator("lite", load("digits", None, train=False)).evaluate(start + update.coordinates).accuracy
+    assert accuracy > 0.95
