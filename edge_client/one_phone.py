@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import math
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -67,6 +68,8 @@ async def play_phone(options: PhoneOptions, say: Callable[[str], None]) -> str:
         tls=_tls(options),
         step_s=options.step_s,
         patience_s=options.patience_s,
+        link=link_label(options.profile),
+        link_bytes_per_s=link_rate(options.profile),
     )
     if options.profile is None:
         phone = Phone(settings, name=name, pocket=pocket, dialer=DirectDialer(), make_learner=make_learner, say=say)
@@ -76,6 +79,17 @@ async def play_phone(options: PhoneOptions, say: Callable[[str], None]) -> str:
     async with LinkedDialer(options.profile, seed=seed) as dialer:
         phone = Phone(settings, name=name, pocket=pocket, dialer=dialer, make_learner=make_learner, say=say)
         return await phone.run()
+
+
+def link_label(profile: Profile | None) -> str:
+    """Return what the phone calls its link: up to 32 printable characters of the profile's name."""
+    return "".join(letter for letter in profile.name if letter.isprintable())[:32] if profile else ""
+
+
+def link_rate(profile: Profile | None) -> int:
+    """Return what the link can carry up in bytes a second, headers left out; 0 where nothing limits it."""
+    rate = profile.up.goodput_bytes_per_s if profile else math.inf
+    return int(rate) if math.isfinite(rate) else 0
 
 
 def _tls(options: PhoneOptions) -> ssl.SSLContext | None:

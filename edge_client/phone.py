@@ -50,7 +50,10 @@ READ_AHEAD_FRAMES = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhoneSettings:
-    """`shard` is (index, of), or None to be given one. `step_s`: seconds a training step of this device takes."""
+    """`shard` is (index, of), or None to be given one. `step_s`: seconds a training step of this device takes.
+
+    `link` and `link_bytes_per_s` are what the phone says of its way up: a label, and bytes a second (0: not known).
+    """
 
     server: str
     shard: tuple[int, int] | None = None
@@ -58,6 +61,8 @@ class PhoneSettings:
     tls: ssl.SSLContext | None = None
     step_s: float = 0.0
     patience_s: float = 600.0
+    link: str = ""
+    link_bytes_per_s: int = 0
 
 
 class Phone:
@@ -207,6 +212,8 @@ class Visit:
                 pocket.download_digest,
                 len(pocket.download),
                 pocket.pending.round_number if pocket.pending else NOTHING,
+                self._phone._settings.link,
+                self._phone._settings.link_bytes_per_s,
             )
         )
         welcome = await self._receive()

@@ -19,6 +19,7 @@ MAX_CHUNK_BYTES = 1 << 16
 MAX_TEXT = 256
 
 Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Label = Annotated[str, Meta(max_length=32, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Text = Annotated[str, Meta(max_length=MAX_TEXT)]
 Digest = Annotated[bytes, Meta(min_length=8, max_length=8)]
 Chunk = Annotated[bytes, Meta(max_length=MAX_CHUNK_BYTES)]
@@ -37,7 +38,10 @@ class Message(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
 
 
 class Hello(Message, frozen=True, tag=1):
-    """Phone: who I am, which shard I ask for (−1: any), and what I still hold of which run."""
+    """Phone: who I am, which shard I ask for (−1: any), what I still hold of which run, and which link I am on.
+
+    `link` and `link_bytes_per_s` (up, 0: not known) are for people who watch; nothing is decided by them.
+    """
 
     protocol: Count
     name: Name
@@ -48,6 +52,8 @@ class Hello(Message, frozen=True, tag=1):
     partial_digest: Annotated[bytes, Meta(max_length=8)]
     partial_bytes: Count
     pending_round: Version
+    link: Label
+    link_bytes_per_s: Count
 
 
 class Welcome(Message, frozen=True, tag=2):

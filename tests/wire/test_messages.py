@@ -18,7 +18,7 @@ from featherfed.wire.messages import (
     unpack,
 )
 
-HELLO = Hello(1, "phone-7", -1, 0, "", -1, b"", 0, -1)
+HELLO = Hello(1, "phone-7", -1, 0, "", -1, b"", 0, -1, "3g", 91815)
 
 
 def test_message_round_trips() -> None:
@@ -46,6 +46,7 @@ def test_messages_around_a_small_update_take_under_60_bytes() -> None:
         (msgpack.packb([8, 1]), "not a message"),
         (msgpack.packb([8, 1, 2, 3]), "not a message"),
         (msgpack.packb([7, 0, bytes(MAX_CHUNK_BYTES + 1)]), "not msgpack"),
+        (pack(HELLO).replace(b"\xa23g", b"\xa2\x1bg"), "not a message"),
         (b"[" * 5000, "not msgpack"),
         (b"\x91" * 5000, "not msgpack"),
         (bytes(MAX_FRAME_BYTES + 1), f"exceeds limit of {MAX_FRAME_BYTES}"),
