@@ -9,12 +9,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from server.report import size
-from server.watcher import RoundSummary
+from server.watcher import RoundSummary, Visitor, Watcher
 
 ROWS = 20
 
 
-class PlainDisplay:
+class PlainDisplay(Watcher):
     """One line an event, for logs and pipes."""
 
     def __init__(self, console: Console) -> None:
@@ -37,11 +37,11 @@ class PlainDisplay:
         """Print the address: the first line of standard output."""
         self.say(f"listening on {address}")
 
-    def phone_came(self, name: str, shard: int, connected: int, expected: int) -> None:
+    def phone_came(self, phone: Visitor, connected: int, expected: int) -> None:
         """Print who came."""
-        self.say(f"phone {name} plays shard {shard}: {connected}/{expected} connected")
+        self.say(f"phone {phone.name} plays shard {phone.shard}: {connected}/{expected} connected")
 
-    def phone_left(self, name: str, connected: int) -> None:
+    def phone_left(self, shard: int, name: str, connected: int) -> None:
         """Print who left."""
         self.say(f"phone {name} left: {connected} connected")
 
@@ -49,13 +49,10 @@ class PlainDisplay:
         """Print a phone's fault."""
         self.say(f"phone {name} was disconnected ({code}): {sentence}")
 
-    def round_opened(self, round_number: int, attempt: int, cohort: int) -> None:
+    def round_opened(self, round_number: int, attempt: int, cohort: frozenset[int]) -> None:
         """Print a retry; a first attempt shows in the line of its round."""
         if attempt:
-            self.say(f"round {round_number} is tried again (attempt {attempt + 1}), {cohort} phones asked so far")
-
-    def update_accepted(self, round_number: int, accepted: int, target: int) -> None:
-        """Say nothing: the round's line will."""
+            self.say(f"round {round_number} is tried again (attempt {attempt + 1}), {len(cohort)} phones asked so far")
 
     def round_closed(self, summary: RoundSummary) -> None:
         """Print the round's line."""
@@ -84,22 +81,22 @@ class LiveDisplay(PlainDisplay):
         self._bar.update(self._under_way, visible=False)
         self._live.__exit__(kind, error, trace)
 
-    def phone_came(self, name: str, shard: int, connected: int, expected: int) -> None:
+    def phone_came(self, phone: Visitor, connected: int, expected: int) -> None:
         """Move the bar of waiting phones."""
         if not self._rows:
             self._bar.update(self._under_way, total=expected, completed=connected)
 
-    def phone_left(self, name: str, connected: int) -> None:
+    def phone_left(self, shard: int, name: str, connected: int) -> None:
         """Move the bar of waiting phones back."""
         if not self._rows:
             self._bar.update(self._under_way, completed=connected)
 
-    def round_opened(self, round_number: int, attempt: int, cohort: int) -> None:
+    def round_opened(self, round_number: int, attempt: int, cohort: frozenset[int]) -> None:
         """Start the round's bar."""
         again = f", attempt {attempt + 1}" if attempt else ""
-        self._bar.reset(self._under_way, description=f"round {round_number}{again}", total=cohort)
+        self._bar.reset(self._under_way, description=f"round {round_number}{again}", total=len(cohort))
 
-    def update_accepted(self, round_number: int, accepted: int, target: int) -> None:
+    def update_accepted(self, shard: int, round_number: int, accepted: int, target: int) -> None:
         """Move the round's bar."""
         self._bar.update(self._under_way, total=target, completed=accepted)
 

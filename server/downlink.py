@@ -6,6 +6,7 @@ from featherfed.wire.messages import Cancel, ModelBegin, ModelChunk, Task
 from server.config import RunConfig
 from server.phone_connection import PhoneConnection
 from server.versions import Parcel, Versions
+from server.watcher import Watcher
 
 CHUNK_BYTES = 16 * 1024
 """Of a model: so little that a Cancel or a ping never waits long behind it on a slow link."""
@@ -20,9 +21,10 @@ class _Delivery:
 class Downlink:
     """Gives phones their tasks."""
 
-    def __init__(self, config: RunConfig, versions: Versions) -> None:
+    def __init__(self, config: RunConfig, versions: Versions, watcher: Watcher) -> None:
         self._config = config
         self._versions = versions
+        self._watcher = watcher
         self._under_way: dict[PhoneConnection, _Delivery] = {}
         self._sent: dict[int, tuple[bytes, int]] = {}  # by shard: digest and bytes of the last model sent
 
@@ -31,6 +33,7 @@ class Downlink:
         self.stop(phone)
         delivery = self._under_way[phone] = _Delivery(round_number)
         config = self._config
+        self._watcher.download_began(phone.shard, round_number)
         await phone.send(
             Task(
                 round_number,
@@ -48,6 +51,7 @@ class Downlink:
             await self._send_model(phone, self._versions.parcel(phone.held_version), delivery)
         if self._under_way.get(phone) is delivery:
             del self._under_way[phone]
+            self._watcher.download_ended(phone.shard, round_number)
 
     async def cancel(self, phone: PhoneConnection, round_number: int) -> None:
         """Tell a phone to stop its work on a round; what is left of its model is not sent."""

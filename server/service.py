@@ -57,7 +57,7 @@ from server.store import (
     put_value,
 )
 from server.uploads import Uploads
-from server.watcher import RoundSummary, Watcher
+from server.watcher import RoundSummary, Visitor, Watcher
 
 HELLO_S = 10.0
 """A connection that has said no Hello after so long is closed."""
@@ -89,7 +89,7 @@ class Service:
         self._round_start_s = standing.round_start_s
         self._ledger = Ledger(store.traffic())
         self._commits = Commits(store, self._ledger_changes)
-        self._downlink = Downlink(config, aggregator.versions)
+        self._downlink = Downlink(config, aggregator.versions, watcher)
         self._uploads = Uploads(
             aggregator=aggregator,
             store=store,
@@ -97,6 +97,7 @@ class Service:
             ledger=self._ledger,
             wanted=self._wanted,
             accepted=self._accepted,
+            advanced=watcher.upload_advanced,
         )
         self._fleet = Fleet(config.phones, store.phones(), grace_s=2 * config.heartbeat, lost=self._phone_lost)
         self._connected: set[PhoneConnection] = set()
@@ -136,6 +137,7 @@ class Service:
             self._step(Resume())
             try:
                 pause = await self._ended
+                self._watcher.ended(pause)
                 await self._dismiss(pause)
             finally:
                 self._stop_timers()
@@ -174,7 +176,7 @@ class Service:
             self._uploads.forget(phone)
             self._downlink.stop(phone)
             if self._fleet.left(phone):
-                self._watcher.phone_left(phone.name, len(self._fleet.connections))
+                self._watcher.phone_left(phone.shard, phone.name, len(self._fleet.connections))
 
     async def _welcome(self, phone: PhoneConnection) -> None:
         try:
@@ -206,7 +208,8 @@ class Service:
         older = self._fleet.connect(phone)
         if older is not None:
             self._spawn(older.close(Close.REPLACED, f"phone {phone.name!r} has a newer connection"))
-        self._watcher.phone_came(phone.name, phone.shard, len(self._fleet.connections), config.phones)
+        visitor = Visitor(phone.shard, phone.name, hello.link, hello.link_bytes_per_s)
+        self._watcher.phone_came(visitor, len(self._fleet.connections), config.phones)
         self._step(Joined(phone.shard))
 
     async def _refuse(self, phone: PhoneConnection, error: RemoteError) -> None:
@@ -257,7 +260,7 @@ class Service:
     def _accepted(self, round_number: int, shard: int) -> None:
         self._late.discard(shard)
         self._step(Accept(shard, round_number))
-        self._watcher.update_accepted(round_number, len(self._state.accepted), self._config.target)
+        self._watcher.update_accepted(shard, round_number, len(self._state.accepted), self._config.target)
 
     def _do(self, action: Action) -> None:
         match action:
@@ -268,6 +271,7 @@ class Service:
             case CancelPhones(round_number, shards):
                 for shard in shards:
                     self._uploads.waste_unfinished(round_number, shard)
+                    self._watcher.cancelled(shard, round_number)
                     if phone := self._fleet.connections.get(shard):
                         self._late.add(shard)
                         self._spawn(self._downlink.cancel(phone, round_number))
@@ -285,7 +289,7 @@ class Service:
             self._round_start_s = self._clock_s()
             self._late.clear()
         self._spawn(self._write(put_round(round_number, attempt, self._state.cohort, self._round_start_s)))
-        self._watcher.round_opened(round_number, attempt, len(self._state.cohort))
+        self._watcher.round_opened(round_number, attempt, self._state.cohort)
         self._stop_deadline()
         event = Deadline(round_number, attempt)
         self._deadline = asyncio.get_running_loop().call_later(

@@ -35,14 +35,19 @@ class Uploads:
         ledger: Ledger,
         wanted: Callable[[int, int], bool],
         accepted: Callable[[int, int], None],
+        advanced: Callable[[int, int, int, int], None],
     ) -> None:
-        """`wanted(round, shard)` says whether an update still counts; `accepted(round, shard)` is told that it does."""
+        """`wanted(round, shard)` says whether an update still counts; `accepted(round, shard)` is told that it does.
+
+        `advanced(shard, round, durable, size)` is told how far each one has come.
+        """
         self._aggregator = aggregator
         self._store = store
         self._commits = commits
         self._ledger = ledger
         self._wanted = wanted
         self._accepted = accepted
+        self._advanced = advanced
         self._known: dict[tuple[int, int], StoredUpdate] = {}
         self._durable: dict[tuple[int, int], int] = {}
         self._incoming: dict[PhoneConnection, Incoming] = {}
@@ -96,6 +101,7 @@ class Uploads:
             await self._announce(phone, message, replaces=known is not None)
         incoming = Incoming(message, self._durable[key], wanted=True)
         self._incoming[phone] = incoming
+        self._advanced(phone.shard, message.round, incoming.durable, message.size)
         if message.data:
             await self._take(phone, incoming, message.offset, message.data)
         else:
@@ -142,6 +148,7 @@ class Uploads:
                 await self._commits.write(put_chunk(*key, incoming.durable, fresh))
                 incoming.durable += len(fresh)
                 self._durable[key] = incoming.durable
+                self._advanced(phone.shard, begin.round, incoming.durable, begin.size)
             await phone.send(Ack(begin.round, incoming.durable))
             return
         await self._complete(phone, incoming, fresh)

@@ -1,7 +1,7 @@
 """What a run tells those who watch it: a terminal, a log, a page."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,26 +21,122 @@ class RoundSummary:
     downlink_bytes: int
 
 
-class Watcher(Protocol):
-    """Is told what happens, and must return at once."""
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """A phone that came. `link` and `link_bytes_per_s` (up, 0: not known) are what it says of its way here."""
+
+    shard: int
+    name: str
+    link: str
+    link_bytes_per_s: int
+
+
+class Watcher:
+    """Is told what happens, and must return at once; does nothing by itself.
+
+    What a phone does is told by its shard: its name may change hands. A phone that is not downloading or uploading in
+    a round that still wants its update is training, or about to.
+    """
 
     def listening(self, address: str, run: str) -> None:
         """Phones may come."""
 
-    def phone_came(self, name: str, shard: int, connected: int, expected: int) -> None:
+    def phone_came(self, phone: Visitor, connected: int, expected: int) -> None:
         """A phone was admitted."""
 
-    def phone_left(self, name: str, connected: int) -> None:
+    def phone_left(self, shard: int, name: str, connected: int) -> None:
         """A phone's connection ended."""
 
     def fault(self, name: str, code: int, sentence: str) -> None:
         """A connection was ended for what its phone did."""
 
-    def round_opened(self, round_number: int, attempt: int, cohort: int) -> None:
-        """A cohort was asked."""
+    def round_opened(self, round_number: int, attempt: int, cohort: frozenset[int]) -> None:
+        """A cohort was asked; `cohort` holds everyone who was asked so far, in all attempts."""
 
-    def update_accepted(self, round_number: int, accepted: int, target: int) -> None:
+    def download_began(self, shard: int, round_number: int) -> None:
+        """A phone is being sent its task and what it lacks of the model."""
+
+    def download_ended(self, shard: int, round_number: int) -> None:
+        """The last byte was handed to the phone's socket."""
+
+    def upload_advanced(self, shard: int, round_number: int, durable: int, size: int) -> None:
+        """So many bytes of a phone's update are durable."""
+
+    def update_accepted(self, shard: int, round_number: int, accepted: int, target: int) -> None:
         """An update counts."""
+
+    def cancelled(self, shard: int, round_number: int) -> None:
+        """A phone's update is not waited for any more."""
 
     def round_closed(self, summary: RoundSummary) -> None:
         """A round's model is durable."""
+
+    def ended(self, pause: str | None) -> None:
+        """The run is over: its rounds are done, or why it pauses."""
+
+
+class Watchers(Watcher):
+    """Tells several watchers, in their order."""
+
+    def __init__(self, watchers: Sequence[Watcher]) -> None:
+        self._watchers = tuple(watchers)
+
+    def listening(self, address: str, run: str) -> None:
+        """Tell all."""
+        for watcher in self._watchers:
+            watcher.listening(address, run)
+
+    def phone_came(self, phone: Visitor, connected: int, expected: int) -> None:
+        """Tell all."""
+        for watcher in self._watchers:
+            watcher.phone_came(phone, connected, expected)
+
+    def phone_left(self, shard: int, name: str, connected: int) -> None:
+        """Tell all."""
+        for watcher in self._watchers:
+            watcher.phone_left(shard, name, connected)
+
+    def fault(self, name: str, code: int, sentence: str) -> None:
+        """Tell all."""
+        for watcher in self._watchers:
+            watcher.fault(name, code, sentence)
+
+    def round_opened(self, round_number: int, attempt: int, cohort: frozenset[int]) -> None:
+        """Tell all."""
+        for watcher in self._watchers:
+            watcher.round_opened(round_number, attempt, cohort)
+
+    def download_began(self, shard: int, round_number: int) -> None:
+        """Tell all."""
+        for watcher in self._watchers:
+            watcher.download_began(shard, round_number)
+
+    def download_ended(self, shard: int, round_number: int) -> None:
+        """Tell all."""
+        for watcher in self._watchers:
+            watcher.download_ended(shard, round_number)
+
+    def upload_advanced(self, shard: int, round_number: int, durable: int, size: int) -> None:
+        """Tell all."""
+        for watcher in self._watchers:
+            watcher.upload_advanced(shard, round_number, durable, size)
+
+    def update_accepted(self, shard: int, round_number: int, accepted: int, target: int) -> None:
+        """Tell all."""
+        for watcher in self._watchers:
+            watcher.update_accepted(shard, round_number, accepted, target)
+
+    def cancelled(self, shard: int, round_number: int) -> None:
+        """Tell all."""
+        for watcher in self._watchers:
+            watcher.cancelled(shard, round_number)
+
+    def round_closed(self, summary: RoundSummary) -> None:
+        """Tell all."""
+        for watcher in self._watchers:
+            watcher.round_closed(summary)
+
+    def ended(self, pause: str | None) -> None:
+        """Tell all."""
+        for watcher in self._watchers:
+            watcher.ended(pause)
