@@ -1,9 +1,10 @@
 """The server's side of learning: fold updates as they come, step the optimizer, evaluate. Nothing here waits.
 
 Updates are folded on arrival because memory must not grow with the cohort; the sum is exact (featherfed.codec), so the
-order of arrival does not matter.
+order of arrival does not matter. Only the robust aggregates keep a round's updates (`robust`).
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +17,12 @@ from featherfed.errors import CodecError, ConfigError
 from featherfed.learning.data import load
 from featherfed.learning.evaluation import Evaluation, Evaluator
 from featherfed.learning.models import build, layout
+from featherfed.learning.names import TRAINING_EXAMPLES
+from featherfed.learning.partition import largest_shard
 from featherfed.randomness import RoundKey
 from server import optimizer
 from server.config import RunConfig
+from server.robust import KeptUpdates, parse_aggregate
 from server.versions import Versions
 
 
@@ -49,7 +53,11 @@ class Aggregator:
         self._state = optimizer.start(self.versions.view.copy(), config.server_optimizer)
         self.theory_bytes = round(self.uplink.theory_bytes(self.layout))
         self.max_update_bytes = self.uplink.max_bytes(self.layout)
-        self._fold: Fold | None = None
+        self.max_examples = config.max_examples or largest_shard(
+            config.partition, TRAINING_EXAMPLES[config.data], config.phones
+        )
+        self._trim = parse_aggregate(config.aggregate)
+        self._fold: Fold | KeptUpdates | None = None
         self.open_round = 0
         self.best_accuracy = -1.0
 
@@ -61,7 +69,12 @@ class Aggregator:
     def open(self, round_number: int) -> None:
         """Begin the sum of a round."""
         self.open_round = round_number
-        self._fold = self.uplink.fold(self.layout, RoundKey(self._config.seed, round_number))
+        clip_norm = self._config.clip_norm or math.inf
+        if self._trim:
+            self._fold = KeptUpdates(self.uplink, self.layout, trim=self._trim, clip_norm=clip_norm)
+        else:
+            key = RoundKey(self._config.seed, round_number)
+            self._fold = self.uplink.fold(self.layout, key, updates=self._config.phones, clip_norm=clip_norm)
 
     def add(self, round_number: int, shard: int, payload: bytes, examples: int) -> None:
         """Decode an update and add it to the sum; raises `CodecError` and leaves the sum alone if it is not valid."""

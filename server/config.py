@@ -40,6 +40,9 @@ class RunConfig:
     deadline: float = 600.0
     over_select: float = 1.0
     quorum: int = 0  # 0: the cohort
+    aggregate: str = "mean"
+    clip_norm: float = 0.0  # 0: no bound
+    max_examples: int = 0  # 0: the most that the partition can give a phone
     min_updates: int = 1
     max_retries: int = 3
     heartbeat: float = 20.0
@@ -48,7 +51,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         at_least = {
             "phones": 1, "cohort": 1, "rounds": 1, "epochs": 1, "batch_size": 0, "min_updates": 1,
-            "max_retries": 0, "eval_every": 1, "quorum": 0, "seed": 0,
+            "max_retries": 0, "eval_every": 1, "quorum": 0, "seed": 0, "max_examples": 0,
         }  # fmt: skip
         for name, least in at_least.items():
             if getattr(self, name) < least:
@@ -57,7 +60,7 @@ class RunConfig:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"{flag(name)} {value} is not a number above 0")
-        for name in ("momentum", "weight_decay", "prox_mu"):
+        for name in ("momentum", "weight_decay", "prox_mu", "clip_norm"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ConfigError(f"{flag(name)} {value} is not a number of 0 or above")

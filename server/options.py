@@ -60,6 +60,14 @@ FLAGS: tuple[tuple[str, Any, str], ...] = (
     ("--server-lr", float, "Learning rate of the server's step.  [default: 1]"),
     ("--uplink", str, "How updates are compressed: a codec spec or preset.  [default: float32]"),
     ("--downlink", str, "How models are compressed.  [default: float32]"),
+    (
+        "--aggregate",
+        str,
+        "mean, or robust: median or trimmed-mean:0.1, which keep the round's updates decoded in"
+        " memory.  [default: mean]",
+    ),
+    ("--clip-norm", float, "Longest L2 norm of an update; a longer one is scaled down.  [default: 0, no bound]"),
+    ("--max-examples", int, "Refuse phones that claim to weigh more.  [default: the largest shard there can be]"),
     ("--deadline", Duration(), "Longest time of a round's attempt.  [default: 600s]"),
     ("--quorum", int, "Updates that close a round.  [default: --cohort]"),
     ("--over-select", float, "Ask so many times the cohort.  [default: 1]"),

@@ -18,6 +18,7 @@ from server.config import RunConfig, config_from
 from server.display import display
 from server.nearest import nearest
 from server.report import make_report, table, write_csv
+from server.robust import parse_aggregate
 from server.run_folder import RunFolder, create, existing
 from server.service import Service
 from server.standing import begin, resume
@@ -31,7 +32,12 @@ def check(config: RunConfig) -> None:
         if name not in known:
             raise ConfigError(f"unknown {kind} {name!r}{nearest(name, known)}; there are {', '.join(known)}")
     parse_partition(config.partition)
-    Pipeline.parse(config.uplink)
+    uplink = Pipeline.parse(config.uplink)
+    if parse_aggregate(config.aggregate) and uplink.leaves_zeros:
+        raise ConfigError(
+            f"--aggregate {config.aggregate} takes the middle of each coordinate, which most phones leave zero with"
+            f" --uplink {config.uplink}; choose an uplink that sends all coordinates, or --aggregate mean with --clip-norm"
+        )
     Pipeline.parse(config.downlink, direction="downlink")
 
 

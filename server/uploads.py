@@ -97,6 +97,11 @@ class Uploads:
                 f"update of {message.size} bytes exceeds the {self._aggregator.max_update_bytes} bytes"
                 f" that the uplink {self._aggregator.uplink} can need for this model"
             )
+        if message.examples > self._aggregator.max_examples:
+            raise RefusedError(
+                f"update claims {message.examples} examples; a phone of this run can have"
+                f" {self._aggregator.max_examples} (--max-examples)"
+            )
         if known is None or known.digest != message.digest or known.size != message.size:
             await self._announce(phone, message, replaces=known is not None)
         incoming = Incoming(message, self._durable[key], wanted=True)

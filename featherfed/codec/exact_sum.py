@@ -2,7 +2,8 @@
 
 Floating-point addition is not associative; integer addition is. Each weighted value is rounded once to a multiple of
 2⁻³⁰ and added as int64. The rounding error of a mean of n updates of weight w is at most 2⁻³¹/w a coordinate, below
-float32's own for values that matter. |sum| stays below 2³² (checked before anything is added), or int64 would wrap.
+float32's own for values that matter. |sum| stays below 2³² (checked before anything is added), or int64 would wrap; each
+of n expected vectors has a share of 2³²/n, so that none can leave the others without room.
 """
 
 import struct
@@ -19,10 +20,11 @@ _RUN = 1 << 14
 
 
 class ExactSum:
-    """`size` coordinates in fixed point; `count` vectors of `weight` in all were added."""
+    """`size` coordinates in fixed point, with room for `updates` vectors; `count` of `weight` in all were added."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, updates: int = 1) -> None:
         self._sum = np.zeros(size, np.int64)
+        self._share = LIMIT / updates
         self._bound = 0.0
         self.weight = 0
         self.count = 0
@@ -38,7 +40,7 @@ class ExactSum:
         """
         largest = float(max(values.max(initial=0.0), -values.min(initial=0.0)))
         bound = self._bound + largest * weight
-        if not bound < LIMIT:
+        if not (largest * weight < self._share and bound < LIMIT):
             raise CodecError(f"update with a value of {largest:g} and weight {weight} exceeds what a sum can hold")
         scale = np.float64(weight * (1 << FRACTION_BITS))
         # In runs that stay in the cache: the vector itself passes through memory once.

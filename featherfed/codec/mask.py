@@ -25,6 +25,7 @@ class Mask(Stage):
     name = "mask"
     slot = Slot.STRUCTURED
     paper = "Konečný et al. 2016, arXiv 1610.05492"
+    leaves_zeros = True
     example = "1/4"
 
     def __post_init__(self) -> None:

@@ -11,6 +11,7 @@ The payload is the parts' bytes one after the other, each `positions + header + 
 spec and the layout or stand in the bytes themselves. `len(payload)` is the size of an update.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
@@ -18,6 +19,7 @@ from typing import Any, cast
 import numpy as np
 
 from featherfed.codec.bits import Packed
+from featherfed.codec.clip import clip
 from featherfed.codec.exact_sum import ExactSum
 from featherfed.codec.floats import Float32
 from featherfed.codec.grammar import parse_stages
@@ -54,6 +56,7 @@ class Pipeline:
         self._coder = cast(Coder, slots.get(Slot.CODER, Packed()))
         self.needs_state = any(stage.needs_state for stage in stages)
         self.unbiased = all(stage.unbiased for stage in stages)
+        self.leaves_zeros = any(stage.leaves_zeros for stage in stages)
 
     @classmethod
     def parse(cls, spec: str, *, direction: str = "uplink", exact_below: int = EXACT_BELOW) -> "Pipeline":
@@ -180,9 +183,9 @@ class Pipeline:
                 total += self._sparse.max_positions_bytes(part.size)
         return total
 
-    def fold(self, layout: Layout, key: RoundKey) -> "Fold":
-        """Return an empty sum of one round's updates."""
-        return Fold(self, layout, key)
+    def fold(self, layout: Layout, key: RoundKey, *, updates: int = 1, clip_norm: float = math.inf) -> "Fold":
+        """Return an empty sum with room for so many of a round's updates, each of an L2 norm of at most `clip_norm`."""
+        return Fold(self, layout, key, updates=updates, clip_norm=clip_norm)
 
 
 class Fold:
@@ -192,9 +195,10 @@ class Fold:
     mean is rotated back once.
     """
 
-    def __init__(self, pipeline: Pipeline, layout: Layout, key: RoundKey) -> None:
+    def __init__(self, pipeline: Pipeline, layout: Layout, key: RoundKey, *, updates: int, clip_norm: float) -> None:
         self._pipeline, self._layout, self._key = pipeline, layout, key
-        self._sum = ExactSum(layout.size)
+        self._clip_norm = clip_norm
+        self._sum = ExactSum(layout.size, updates)
 
     @property
     def weight(self) -> int:
@@ -211,9 +215,11 @@ class Fold:
         pipeline = self._pipeline
         if pipeline.sums_rotated:
             space = pipeline.space(self._layout, key)
-            self._sum.add(pipeline._coordinates(payload, space, key, rotated=True), weight)
+            # A rotation changes no norm: what is clipped here is clipped there.
+            values = pipeline._coordinates(payload, space, key, rotated=True)
         else:
-            self._sum.add(pipeline.decode(payload, self._layout, key), weight)
+            values = pipeline.decode(payload, self._layout, key)
+        self._sum.add(clip(values, self._clip_norm), weight)
 
     def mean(self) -> F32:
         """Return the weighted mean update, (parameters,) float32."""

@@ -51,6 +51,8 @@ class Stage:
     unbiased: ClassVar[bool] = True
     """Whether the mean of many decoded updates is the update (of the coordinates that are trained)."""
     needs_state: ClassVar[bool] = False
+    leaves_zeros: ClassVar[bool] = False
+    """Whether a decoded update is zero where the phone sent nothing."""
     example: ClassVar[str] = ""
     """A parameter that makes sense, for lists and for the tests that every stage inherits."""
 

@@ -36,6 +36,7 @@ class Subsample(Stage):
     name = "subsample"
     slot = Slot.SPARSE
     paper = "Konečný et al. 2016, arXiv 1610.05492"
+    leaves_zeros = True
     example = "1/4"
 
     def __post_init__(self) -> None:

@@ -88,6 +88,7 @@ class TopK(Stage):
     slot = Slot.SPARSE
     paper = "Sattler et al. 2019, arXiv 1903.02891"
     unbiased = False
+    leaves_zeros = True
     example = "1/20"
 
     def __post_init__(self) -> None:

@@ -19,4 +19,6 @@ LAYOUTS: dict[str, Layout] = {
 """The tensors of each model: what a phone that does not train needs to know of it."""
 
 MODELS = tuple(LAYOUTS)
-DATASETS = ("mnist", "digits")
+TRAINING_EXAMPLES = {"mnist": 60_000, "digits": 1_438}
+"""How many examples the phones of a run share."""
+DATASETS = tuple(TRAINING_EXAMPLES)

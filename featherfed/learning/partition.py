@@ -39,6 +39,21 @@ def parse_partition(spec: str) -> tuple[str, float]:
     return name, number
 
 
+def largest_shard(spec: str, examples: int, shards: int) -> int:
+    """Return the most of `examples` that one of the shards can get, whatever the seed.
+
+    >>> largest_shard("iid", 60_000, 7), largest_shard("shards:2", 60_000, 100), largest_shard("quantity:1", 60_000, 100)
+    (8572, 600, 59901)
+    """
+    name, number = parse_partition(spec)
+    if name == "iid":
+        return -(-examples // shards)
+    if name == "shards":
+        slices = int(number)
+        return max(1, examples // (slices * shards)) * slices
+    return max(1, examples - shards + 1)
+
+
 def partition(spec: str, labels: npt.NDArray[np.integer], shards: int, seed: int) -> list[Indices]:
     """Return the indices of each shard, `shards` arrays of int64 in rising order.
 

@@ -53,3 +53,13 @@ def test_sum_that_could_overflow_is_refused_and_left_alone() -> None:
 def test_partial_sum_of_another_length_is_refused(data: bytes) -> None:
     with pytest.raises(CodecError, match="partial sum"):
         ExactSum.from_bytes(data)
+
+
+def test_one_update_cannot_take_the_room_of_the_others() -> None:
+    """A poisoned update just below the limit would have every honest one after it refused."""
+    result = ExactSum(1, updates=100)
+    with pytest.raises(CodecError, match="exceeds what a sum can hold"):
+        result.add(np.array([2.0**31], np.float32), 1)
+    for _ in range(100):
+        result.add(np.array([2.0**32 / 100 - 8], np.float32), 1)
+    assert result.count == 100
