@@ -36,7 +36,7 @@ def check(config: RunConfig) -> None:
     if parse_aggregate(config.aggregate) and uplink.leaves_zeros:
         raise ConfigError(
             f"--aggregate {config.aggregate} takes the middle of each coordinate, which most phones leave zero with"
-            f" --uplink {config.uplink}; choose an uplink that sends all coordinates, or --aggregate mean with --clip-norm"
+            f" --uplink {config.uplink}; choose an uplink that sends all of them, or --aggregate mean with --clip-norm"
         )
     Pipeline.parse(config.downlink, direction="downlink")
 

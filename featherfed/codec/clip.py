@@ -1,7 +1,7 @@
 """Bounding how far one update can pull: u ← u · min(1, C / ‖u‖₂).
 
-McMahan et al. 2018 (arXiv 1710.06963, section 3) bound each phone's influence so; Sun et al. 2019 (arXiv 1911.07963) show
-that it takes the force out of scaled-up poisoned updates. A phone cannot know it was clipped: nothing travels.
+McMahan et al. 2018 (arXiv 1710.06963, section 3) bound each phone's influence so; Sun et al. 2019 (arXiv 1911.07963)
+show that it takes the force out of scaled-up poisoned updates. A phone cannot know it was clipped: nothing travels.
 """
 
 import math

@@ -2,8 +2,8 @@
 
 Floating-point addition is not associative; integer addition is. Each weighted value is rounded once to a multiple of
 2⁻³⁰ and added as int64. The rounding error of a mean of n updates of weight w is at most 2⁻³¹/w a coordinate, below
-float32's own for values that matter. |sum| stays below 2³² (checked before anything is added), or int64 would wrap; each
-of n expected vectors has a share of 2³²/n, so that none can leave the others without room.
+float32's own for values that matter. |sum| stays below 2³² (checked before anything is added), or int64 would wrap;
+each of n expected vectors has a share of 2³²/n, so that none can leave the others without room.
 """
 
 import struct
