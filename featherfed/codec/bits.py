@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from featherfed.codec.stage import U8, Quantizer, Reader
+from featherfed.codec.stage import U8
 
 
 def packed_bytes(size: int, width: int) -> int:
@@ -55,19 +55,3 @@ def unpack(data: bytes, size: int, width: int) -> U8:
     bits = np.unpackbits(raw, count=size * width).reshape(size, width)
     symbols: U8 = np.packbits(np.pad(bits, ((0, 0), (8 - width, 0))), axis=1)[:, 0]
     return symbols
-
-
-class Packed:
-    """The coder of pipelines that name none."""
-
-    def max_bytes(self, size: int, symbol_bits: int) -> int:
-        """Return exactly what `encode` gives."""
-        return packed_bytes(size, symbol_bits)
-
-    def encode(self, symbols: U8, quantizer: Quantizer) -> bytes:
-        """Return the packed symbols."""
-        return pack(symbols, quantizer.symbol_bits)
-
-    def decode(self, payload: Reader, size: int, quantizer: Quantizer) -> U8:
-        """Return the symbols."""
-        return unpack(payload.take(packed_bytes(size, quantizer.symbol_bits)), size, quantizer.symbol_bits)

@@ -1,5 +1,7 @@
 """Runs of values that share one number in the header: blocks of `BLOCK`, the last one shorter."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 
@@ -7,6 +9,8 @@ from featherfed.codec.space import F32
 
 BLOCK = 8192
 """Four bytes for so many values are 0.4 % at one bit a value, and a rotation of this size stays in the cache."""
+RUN = 8 * BLOCK
+"""Values that are worked on at a time: 256 KB and what is made of them stay in a core's second cache."""
 
 
 def count(size: int) -> int:
@@ -14,9 +18,11 @@ def count(size: int) -> int:
     return -(-size // BLOCK)
 
 
-def per_value(numbers: F32, size: int) -> F32:
-    """Return (size,) with each block's number at its values."""
-    return np.repeat(numbers, BLOCK)[:size]
+def runs(size: int) -> Iterator[tuple[slice, slice]]:
+    """Yield the place of each run of `RUN` values, the last one shorter, and the place of its blocks' numbers."""
+    for start in range(0, size, RUN):
+        end = min(start + RUN, size)
+        yield slice(start, end), slice(start // BLOCK, count(end))
 
 
 def multiply(values: F32, numbers: F32) -> None:
@@ -34,3 +40,18 @@ def reduce(function: np.ufunc, values: F32) -> npt.NDArray[np.float32]:
     if whole * BLOCK < len(values):
         result = np.append(result, function.reduce(values[whole * BLOCK :])).astype(np.float32)
     return result
+
+
+def scaled(levels: F32, symbols: npt.NDArray[np.uint8], numbers: F32) -> F32:
+    """Return each symbol's level times its block's number, (symbols,) float32."""
+    values = np.empty(len(symbols), np.float32)
+    for place, blocks in runs(len(symbols)):
+        run = values[place]
+        if len(levels) == 2:
+            # Two levels lie at ±t: symbol − 1/2 is ±1/2, four times as fast as looking them up.
+            np.subtract(symbols[place], np.float32(0.5), out=run)
+            multiply(run, numbers[blocks] * (2 * levels[1]))
+        else:
+            levels.take(symbols[place], out=run, mode="clip")
+            multiply(run, numbers[blocks])
+    return values

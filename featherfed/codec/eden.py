@@ -69,35 +69,48 @@ class Eden(Stage):
         """Return one float32 a block."""
         return 4 * blocks.count(size)
 
+    @property
+    def block_levels(self) -> F32:
+        """The levels that a block's number multiplies."""
+        return lloyd_max(self.bits)[0]
+
     def encode(self, values: F32, generator: np.random.Generator) -> tuple[bytes, U8]:
         """Return the blocks' scales and the levels."""
+        scales = np.empty(blocks.count(len(values)), "<f4")
+        symbols = np.empty(len(values), np.uint8)
+        for place, numbers in blocks.runs(len(values)):
+            scales[numbers], symbols[place] = self._encode_run(values[place])
+        return scales.tobytes(), symbols
+
+    def _encode_run(self, values: F32) -> tuple[F32, U8]:
         levels, edges = lloyd_max(self.bits)
+        magnitudes = np.abs(values)
         # Divided by the largest value first: squares of finite numbers may not be finite, or all be zero.
-        largest = blocks.reduce(np.maximum, np.abs(values))
+        largest = blocks.reduce(np.maximum, magnitudes)
         inverse = np.divide(1, largest, out=np.zeros_like(largest), where=largest > np.finfo(np.float32).tiny)
-        scaled = values.copy()
-        blocks.multiply(scaled, inverse)
-        squares = blocks.reduce(np.add, scaled * scaled)
         if self.bits == 1:
-            symbols = (scaled >= 0).view(np.uint8)
-            projection = levels[1] * blocks.reduce(np.add, np.abs(scaled))
+            symbols = (values >= 0).view(np.uint8)
+            blocks.multiply(magnitudes, inverse)
+            projection = levels[1] * blocks.reduce(np.add, magnitudes)
+            squares = blocks.reduce(np.add, np.multiply(magnitudes, magnitudes, out=magnitudes))
         else:
+            unit = values.copy()
+            blocks.multiply(unit, inverse)
+            squares = blocks.reduce(np.add, np.multiply(unit, unit, out=magnitudes))
             sizes = np.full(len(squares), blocks.BLOCK, np.float32)
-            sizes[-1:] -= len(sizes) * blocks.BLOCK - len(values)
+            sizes[-1] -= len(sizes) * blocks.BLOCK - len(values)
             deviation = np.sqrt(squares / sizes)
-            normal = scaled.copy()
+            normal = magnitudes
+            np.copyto(normal, unit)
             blocks.multiply(normal, np.divide(1, deviation, out=np.zeros_like(deviation), where=deviation > 0))
             symbols = np.zeros(len(values), np.uint8)
             for edge in edges:
                 symbols += normal > edge
-            projection = blocks.reduce(np.add, scaled * levels[symbols])
-        scale = np.divide(squares, projection, out=np.zeros_like(squares), where=projection > 0) * largest
-        return scale.astype("<f4").tobytes(), symbols
+            levels.take(symbols, out=normal, mode="clip")
+            projection = blocks.reduce(np.add, np.multiply(normal, unit, out=normal))
+        return np.divide(squares, projection, out=np.zeros_like(squares), where=projection > 0) * largest, symbols
 
     def decode(self, header: bytes, symbols: U8, size: int) -> F32:
         """Return S q."""
         scale = finite(np.frombuffer(header, "<f4").astype(np.float32))
-        levels = lloyd_max(self.bits)[0]
-        values: F32 = levels[symbols]
-        blocks.multiply(values, scale)
-        return values
+        return blocks.scaled(self.block_levels, symbols, scale)

@@ -1,9 +1,15 @@
-"""entropy: range coding of symbols by the `constriction` library, lossless.
+"""entropy: range coding of symbols and gaps by the `constriction` library, lossless.
 
 The paper's min–max quantizer wastes its range: after a rotation its 2-bit symbols carry about 1.1 bits. The model is
 the symbols' own histogram in one byte a level, so the stage needs to know nothing about who made them. Layout: a byte
 that says how (0: packed as they are, 1: range coded), then for range coding one byte a level, the length of the code as
 a base-128 number, and the code without its trailing zero bytes. Where that is no smaller, the symbols are packed.
+
+The largest values of a real update lie in clusters (a pixel that is never black, a kernel that learns), so that their
+gaps g carry a fifth to a half less than those of random positions. g + 1 = 2^e + m: the classes e are coded with their
+own histogram, the m of each class, from the lowest class on, as uniform below 2^e. Layout: a byte that says how
+(0: Golomb–Rice, as without this stage; 1: range coded), the number of classes, one byte a class, length and code as
+above. Where that is no smaller, positions are in Golomb–Rice code.
 """
 
 from dataclasses import dataclass
@@ -13,13 +19,16 @@ import constriction
 import numpy as np
 import numpy.typing as npt
 
+from featherfed.codec import golomb
 from featherfed.codec.bits import pack, packed_bytes, unpack
-from featherfed.codec.stage import U8, Quantizer, Reader, Slot, Stage
+from featherfed.codec.stage import I64, U8, Quantizer, Reader, Slot, Stage
 from featherfed.errors import CodecError
 
-Categorical = constriction.stream.model.Categorical
+Categorical, Uniform = constriction.stream.model.Categorical, constriction.stream.model.Uniform
 RangeEncoder, RangeDecoder = constriction.stream.queue.RangeEncoder, constriction.stream.queue.RangeDecoder
-PACKED, CODED = b"\0", b"\1"
+PLAIN, CODED = b"\0", b"\1"
+MOST_VALUES = 1 << 24
+"""A uniform model has at most so many values; gaps in larger tensors are in Golomb–Rice code."""
 LENGTH_BYTES = 5
 
 
@@ -28,7 +37,7 @@ def _model(weights: U8) -> Any:
     return Categorical(shares / shares.sum(), perfect=False)
 
 
-def _weights(symbols: U8, levels: int) -> U8:
+def _weights(symbols: npt.NDArray[np.integer], levels: int) -> U8:
     counts = np.bincount(symbols, minlength=levels)
     weights = np.rint(255 * counts / counts.max())
     return np.where(counts > 0, np.maximum(weights, 1), 0).astype(np.uint8)
@@ -54,9 +63,44 @@ def read_length(payload: Reader) -> int:
     raise CodecError(f"length has more than {LENGTH_BYTES} bytes")
 
 
+def _code(encoder: Any) -> bytes:
+    code: bytes = encoder.get_compressed().astype("<u4").tobytes().rstrip(b"\0")
+    return write_length(len(code)) + code
+
+
+def _decoder(payload: Reader) -> Any:
+    code = payload.take(read_length(payload))
+    return RangeDecoder(np.frombuffer(code + bytes(-len(code) % 4), "<u4").astype(np.uint32))
+
+
+def _encode_histogram(encoder: Any, symbols: npt.NDArray[np.integer], weights: U8) -> None:
+    # A model needs two symbols; where there is one, the histogram says it all.
+    if np.count_nonzero(weights) > 1:
+        # Numbered by those that occur: a model knows no zero probability.
+        numbers = np.cumsum(weights > 0).astype(np.int32) - 1
+        encoder.encode(numbers.take(symbols), _model(weights[weights > 0]))
+
+
+def _decode_histogram(decoder: Any, size: int, weights: U8) -> U8:
+    there = np.flatnonzero(weights).astype(np.uint8)
+    if not len(there):
+        raise CodecError("histogram of symbols is empty")
+    if len(there) == 1:
+        return np.full(size, there[0], np.uint8)
+    return there.take(_decode(decoder, _model(weights[there]), size))
+
+
+def _decode(decoder: Any, model: Any, size: int) -> npt.NDArray[np.int32]:
+    try:
+        decoded: npt.NDArray[np.int32] = decoder.decode(model, size)
+    except (AssertionError, ValueError) as error:
+        raise CodecError(f"range code does not decode: {error}") from error
+    return decoded
+
+
 @dataclass(frozen=True, slots=True)
 class Entropy(Stage):
-    """Symbols at about their entropy; one byte more than packed where that does not pay."""
+    """Symbols and gaps at about their entropy; one byte more than without it where that does not pay."""
 
     name = "entropy"
     slot = Slot.CODER
@@ -70,41 +114,60 @@ class Entropy(Stage):
         """Return the symbols coded, or packed where that is smaller."""
         packed = packed_bytes(len(symbols), quantizer.symbol_bits)
         if packed <= quantizer.levels:
-            return PACKED + pack(symbols, quantizer.symbol_bits)
+            return PLAIN + pack(symbols, quantizer.symbol_bits)
         weights = _weights(symbols, quantizer.levels)
         encoder = RangeEncoder()
-        # A model needs two symbols; where there is one, the histogram says it all.
-        if np.count_nonzero(weights) > 1:
-            encoder.encode(_compact(symbols, weights), _model(weights[weights > 0]))
-        code = encoder.get_compressed().astype("<u4").tobytes().rstrip(b"\0")
-        coded = CODED + weights.tobytes() + write_length(len(code)) + code
-        return coded if len(coded) <= packed else PACKED + pack(symbols, quantizer.symbol_bits)
+        _encode_histogram(encoder, symbols, weights)
+        coded = CODED + weights.tobytes() + _code(encoder)
+        return coded if len(coded) <= packed else PLAIN + pack(symbols, quantizer.symbol_bits)
 
     def decode(self, payload: Reader, size: int, quantizer: Quantizer) -> U8:
         """Return the symbols."""
-        how = payload.take(1)
-        if how == PACKED:
+        if _is_plain(payload, "symbols"):
             return unpack(payload.take(packed_bytes(size, quantizer.symbol_bits)), size, quantizer.symbol_bits)
-        if how != CODED:
-            raise CodecError(f"symbols are coded in way {how[0]}, known are 0 and 1")
         weights = np.frombuffer(payload.take(quantizer.levels), np.uint8)
-        there = np.flatnonzero(weights).astype(np.uint8)
-        code = payload.take(read_length(payload))
-        if not len(there):
-            raise CodecError("histogram of symbols is empty")
-        if len(there) == 1:
-            return np.full(size, there[0], np.uint8)
-        words = np.frombuffer(code + bytes(-len(code) % 4), "<u4").astype(np.uint32)
-        try:
-            compact = RangeDecoder(words).decode(_model(weights[there]), size)
-        except (AssertionError, ValueError) as error:
-            raise CodecError(f"range code of {len(code)} bytes does not decode: {error}") from error
-        symbols: U8 = there[compact]
-        return symbols
+        return _decode_histogram(_decoder(payload), size, weights)
+
+    def max_positions_bytes(self, size: int, kept: int) -> int:
+        """Return one byte more than Golomb–Rice code takes."""
+        return 1 + golomb.max_bytes(size, kept)
+
+    def encode_positions(self, positions: I64, size: int) -> bytes:
+        """Return the gaps coded, or in Golomb–Rice code where that is smaller."""
+        plain = PLAIN + golomb.encode_positions(positions, size)
+        if not 0 < len(positions) < size < MOST_VALUES:
+            return plain
+        numbers = golomb.gaps_of(positions) + 1
+        classes = np.frexp(numbers.astype(np.float64))[1] - 1
+        weights = _weights(classes, int(classes.max()) + 1)
+        encoder = RangeEncoder()
+        _encode_histogram(encoder, classes, weights)
+        for e in range(1, len(weights)):
+            if weights[e]:
+                encoder.encode((numbers[classes == e] - (1 << e)).astype(np.int32), Uniform(1 << e))
+        coded = CODED + bytes([len(weights)]) + weights.tobytes() + _code(encoder)
+        return coded if len(coded) < len(plain) else plain
+
+    def decode_positions(self, payload: Reader, size: int, kept: int) -> I64:
+        """Return the positions."""
+        if _is_plain(payload, "positions"):
+            return golomb.decode_positions(payload, size, kept)
+        count = payload.take(1)[0]
+        if not (count <= size.bit_length() and size < MOST_VALUES):
+            raise CodecError(f"{count} classes of gaps in a tensor of {size} values")
+        weights = np.frombuffer(payload.take(count), np.uint8)
+        decoder = _decoder(payload)
+        classes = _decode_histogram(decoder, kept, weights)
+        numbers = np.ones(kept, np.int64)
+        for e in range(1, count):
+            mine = np.flatnonzero(classes == e)
+            if len(mine):
+                numbers[mine] = _decode(decoder, Uniform(1 << e), len(mine)).astype(np.int64) + (1 << e)
+        return golomb.from_gaps(numbers - 1, size)
 
 
-def _compact(symbols: U8, weights: U8) -> npt.NDArray[np.int32]:
-    """Return the symbols numbered by those that occur: the model knows no zero probability."""
-    numbers = np.cumsum(weights > 0).astype(np.int32) - 1
-    compact: npt.NDArray[np.int32] = numbers[symbols]
-    return compact
+def _is_plain(payload: Reader, what: str) -> bool:
+    how = payload.take(1)
+    if how not in (PLAIN, CODED):
+        raise CodecError(f"{what} are coded in way {how[0]}, known are 0 and 1")
+    return how == PLAIN

@@ -18,14 +18,14 @@ from typing import Any, cast
 
 import numpy as np
 
-from featherfed.codec.bits import Packed
 from featherfed.codec.clip import clip
-from featherfed.codec.exact_sum import ExactSum
-from featherfed.codec.floats import Float32
+from featherfed.codec.exact_sum import ExactSum, Symbols
+from featherfed.codec.floats import NO_SYMBOLS, Float32
 from featherfed.codec.grammar import parse_stages
 from featherfed.codec.layout import Layout
+from featherfed.codec.packed import Packed
 from featherfed.codec.space import F32, Part, Space
-from featherfed.codec.stage import Coder, Quantizer, Reader, Rotation, Slot, Sparse, Stage, Structured, finite
+from featherfed.codec.stage import U8, Coder, Quantizer, Reader, Rotation, Slot, Sparse, Stage, Structured, finite
 from featherfed.errors import CodecError
 from featherfed.randomness import RoundKey
 
@@ -80,6 +80,11 @@ class Pipeline:
         """Whether the server sums before the inverse rotation: all phones share it, and all is linear after it."""
         return bool(self._rotation and self._rotation.shared and not self._sparse and not self._structured)
 
+    @property
+    def sums_symbols(self) -> bool:
+        """Whether the server adds symbols as they are: values are a few levels times one number a block."""
+        return self.sums_rotated and len(self._quantizer.block_levels) > 0
+
     def space(self, layout: Layout, key: RoundKey) -> Space:
         """Return the coordinates that the phone of `key` trains in its round."""
         if self._structured is not None:
@@ -103,8 +108,10 @@ class Pipeline:
                 payload += values.astype("<f4").tobytes()
                 continue
             if self._sparse:
-                values, positions = self._sparse.select(values, key.generator(f"sparse/{index}"))
-                payload += positions
+                positions = self._sparse.select(values, key.generator(f"sparse/{index}"))
+                values = values[positions]
+                if self._sparse.sends_positions:
+                    payload += self._coder.encode_positions(positions, part.size)
             if self._rotation:
                 values = self._rotation.forward(values, key, index)
             header, symbols = self._quantizer.encode(values, generator)
@@ -119,7 +126,11 @@ class Pipeline:
     def decode(self, payload: bytes, layout: Layout, key: RoundKey) -> F32:
         """Return the update, (layout.size,) float32 and finite; raises `CodecError` for any other bytes."""
         space = self.space(layout, key)
-        return finite(space.expand(self._coordinates(payload, space, key, rotated=False)))
+        coordinates = self._coordinates(payload, space, key, rotated=False)
+        if space.identity:
+            return coordinates
+        with np.errstate(over="ignore", invalid="ignore"):
+            return finite(space.expand(coordinates))
 
     def _coordinates(self, payload: bytes, space: Space, key: RoundKey, *, rotated: bool) -> F32:
         """Return the decoded coordinates; `rotated` leaves the inverse rotation to whoever sums them."""
@@ -136,22 +147,43 @@ class Pipeline:
         return finite(result)
 
     def _part(self, reader: Reader, size: int, key: RoundKey, index: int, *, rotated: bool) -> F32:
-        kept = size
-        if self._sparse:
-            positions, factors = self._sparse.place(size, reader, key.generator(f"sparse/{index}"))
-            kept = len(positions)
-        header = reader.take(self._quantizer.header_bytes(kept))
-        symbols = np.zeros(0, np.uint8)
-        if self._quantizer.symbol_bits:
-            symbols = self._coder.decode(reader, kept, self._quantizer)
-        values = self._quantizer.decode(header, symbols, kept)
+        if self._sparse is None:
+            return self._values(reader, size, key, index, rotated=rotated)
+        kept = self._sparse.kept(size)
+        dense = np.zeros(size, np.float32)
+        if self._sparse.sends_positions:
+            positions = self._coder.decode_positions(reader, size, kept)
+        else:
+            positions = self._sparse.select(dense, key.generator(f"sparse/{index}"))
+        dense[positions] = self._values(reader, kept, key, index, rotated=rotated) * self._sparse.factors(size)
+        return dense
+
+    def _values(self, reader: Reader, kept: int, key: RoundKey, index: int, *, rotated: bool) -> F32:
+        values = self._quantizer.decode(*self._symbols(reader, kept), kept)
         if self._rotation and not rotated:
             values = self._rotation.backward(values, key, index)
-        if not self._sparse:
-            return values
-        dense = np.zeros(size, np.float32)
-        dense[positions] = values * factors
-        return dense
+        return values
+
+    def _symbols(self, reader: Reader, kept: int) -> tuple[bytes, U8]:
+        """Return the next header and its symbols."""
+        header = reader.take(self._quantizer.header_bytes(kept))
+        if not self._quantizer.symbol_bits:
+            return header, NO_SYMBOLS
+        return header, self._coder.decode(reader, kept, self._quantizer)
+
+    def _parts(self, payload: bytes, space: Space) -> list[F32 | Symbols]:
+        """Return the parts of a payload with their symbols as they are, for a sum of rotated coordinates."""
+        reader = Reader(payload)
+        parts: list[F32 | Symbols] = []
+        for part in space.parts:
+            if part.exact:
+                parts.append(finite(np.frombuffer(reader.take(4 * part.size), "<f4")))
+            else:
+                header, symbols = self._symbols(reader, part.size)
+                numbers = finite(np.frombuffer(header, "<f4"))
+                parts.append(Symbols(symbols, self._quantizer.block_levels, numbers))
+        reader.finish()
+        return parts
 
     def theory_bytes(self, layout: Layout) -> float:
         """Return the size by formula: kept values × bits, headers, positions at their entropy; before `entropy`."""
@@ -179,8 +211,8 @@ class Pipeline:
             total += self._quantizer.header_bytes(kept)
             if self._quantizer.symbol_bits:
                 total += self._coder.max_bytes(kept, self._quantizer.symbol_bits)
-            if self._sparse:
-                total += self._sparse.max_positions_bytes(part.size)
+            if self._sparse and self._sparse.sends_positions:
+                total += self._coder.max_positions_bytes(part.size, kept)
         return total
 
     def fold(self, layout: Layout, key: RoundKey, *, updates: int = 1, clip_norm: float = math.inf) -> "Fold":
@@ -215,6 +247,9 @@ class Fold:
         pipeline = self._pipeline
         if pipeline.sums_rotated:
             space = pipeline.space(self._layout, key)
+            if pipeline.sums_symbols and self._clip_norm == math.inf:
+                self._sum.add_parts(pipeline._parts(payload, space), weight)
+                return
             # A rotation changes no norm: what is clipped here is clipped there.
             values = pipeline._coordinates(payload, space, key, rotated=True)
         else:

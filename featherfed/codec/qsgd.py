@@ -65,5 +65,5 @@ class Qsgd(Stage):
             return np.zeros(0, np.float32)
         norm = finite(np.frombuffer(header, "<f4"))[0]
         half = np.linspace(0, 1, self._steps + 1, dtype=np.float32)
-        values: F32 = (np.concatenate([half, -half]) * norm).astype(np.float32)[symbols]
+        values: F32 = (np.concatenate([half, -half]) * norm).astype(np.float32).take(symbols)
         return values

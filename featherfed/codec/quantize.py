@@ -67,5 +67,5 @@ class Quantize(Stage):
         low, high = finite(np.frombuffer(header, "<f4"))
         weights = np.linspace(0, 1, self.levels, dtype=np.float32)
         table = low * (1 - weights) + high * weights
-        values: F32 = table.astype(np.float32)[symbols]
+        values: F32 = table.astype(np.float32).take(symbols)
         return values

@@ -44,8 +44,7 @@ class Sign(Stage):
         if not size:
             return np.zeros(0, np.float32)
         mean = finite(np.frombuffer(header, "<f4"))[0]
-        values: F32 = np.array([-mean, mean], np.float32)[symbols]
-        return values
+        return np.array([-mean, mean], np.float32).take(symbols)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,8 @@ from featherfed.errors import CodecError, SpecError
 from featherfed.randomness import RoundKey
 
 U8 = npt.NDArray[np.uint8]
+I64 = npt.NDArray[np.int64]
+_NO_LEVELS = np.zeros(0, np.float32)
 
 
 class Slot(enum.IntEnum):
@@ -56,6 +58,11 @@ class Stage:
     example: ClassVar[str] = ""
     """A parameter that makes sense, for lists and for the tests that every stage inherits."""
 
+    @property
+    def block_levels(self) -> F32:
+        """Levels, where a value is its symbol's level times its block's number and the header is those numbers."""
+        return _NO_LEVELS
+
     def __str__(self) -> str:
         given = [str(getattr(self, field.name)) for field in fields(self)]
         return f"{self.name}({given[0]})" if given else self.name
@@ -71,20 +78,20 @@ class Structured(Protocol):
 class Sparse(Protocol):
     """Chooses the values that are sent."""
 
+    sends_positions: ClassVar[bool]
+    """Whether positions travel; if not, both ends draw the same ones."""
+
     def kept(self, size: int) -> int:
         """Return how many of `size` values are sent."""
 
     def positions_bits(self, size: int) -> float:
         """Return the theoretical size of the positions."""
 
-    def max_positions_bytes(self, size: int) -> int:
-        """Return the most bytes that the positions can take."""
+    def select(self, values: F32, generator: np.random.Generator) -> I64:
+        """Return the rising positions of the values to send; of `values` only the length counts where none travel."""
 
-    def select(self, values: F32, generator: np.random.Generator) -> tuple[F32, bytes]:
-        """Return the values to send, and the bytes that tell where they belong."""
-
-    def place(self, size: int, payload: "Reader", generator: np.random.Generator) -> tuple[npt.NDArray[np.int64], F32]:
-        """Return the positions and what to multiply the values there with."""
+    def factors(self, size: int) -> F32:
+        """Return what the receiver multiplies the values with."""
 
 
 class Rotation(Protocol):
@@ -107,6 +114,10 @@ class Quantizer(Protocol):
     levels: int
     """Symbols are below this."""
 
+    @property
+    def block_levels(self) -> F32:
+        """As in `Stage`; none where values are made in another way."""
+
     def header_bytes(self, size: int) -> int:
         """Return the bytes of the numbers that go with `size` symbols."""
 
@@ -118,7 +129,7 @@ class Quantizer(Protocol):
 
 
 class Coder(Protocol):
-    """Symbols to bytes."""
+    """Positions and symbols to bytes."""
 
     def max_bytes(self, size: int, symbol_bits: int) -> int:
         """Return the most bytes that `size` symbols can take."""
@@ -128,6 +139,15 @@ class Coder(Protocol):
 
     def decode(self, payload: "Reader", size: int, quantizer: Quantizer) -> U8:
         """Return the symbols."""
+
+    def max_positions_bytes(self, size: int, kept: int) -> int:
+        """Return the most bytes that `kept` positions below `size` can take."""
+
+    def encode_positions(self, positions: I64, size: int) -> bytes:
+        """Return the bytes of rising positions."""
+
+    def decode_positions(self, payload: "Reader", size: int, kept: int) -> I64:
+        """Return `kept` rising positions below `size`."""
 
 
 class Reader:
@@ -149,9 +169,9 @@ class Reader:
         self._at += num_bytes
         return self._payload[self._at - num_bytes : self._at]
 
-    def rest(self) -> bytes:
-        """Return all bytes that are left, without taking them."""
-        return self._payload[self._at :]
+    def peek(self, num_bytes: int) -> bytes:
+        """Return the next bytes, or as many as there are, without taking them."""
+        return self._payload[self._at : self._at + num_bytes]
 
     def finish(self) -> None:
         """Raise `CodecError` unless all was taken."""
@@ -161,7 +181,10 @@ class Reader:
 
 def finite(values: F32) -> F32:
     """Return `values`, or raise `CodecError` if any is NaN or infinite."""
-    if not np.isfinite(values).all():
+    # A sum is NaN or infinite wherever a number is, and costs a third of asking for each; it may also overflow.
+    with np.errstate(over="ignore", invalid="ignore"):
+        suspect = not np.isfinite(values.sum())
+    if suspect and not np.isfinite(values).all():
         raise CodecError(f"{int((~np.isfinite(values)).sum())} of {values.size} numbers are NaN or infinite")
     return values
 

@@ -59,24 +59,36 @@ class Stochastic(Stage):
         """Return one float32 a block."""
         return 4 * blocks.count(size)
 
+    @property
+    def block_levels(self) -> F32:
+        """The levels that a block's number multiplies."""
+        return levels_of(self.bits)
+
     def encode(self, values: F32, generator: np.random.Generator) -> tuple[bytes, U8]:
         """Return the blocks' magnitudes and the levels."""
-        table = levels_of(self.bits)
-        largest = blocks.reduce(np.maximum, np.abs(values))
-        scaled = values.copy()
+        largest = np.empty(blocks.count(len(values)), "<f4")
+        symbols = np.empty(len(values), np.uint8)
+        for place, numbers in blocks.runs(len(values)):
+            largest[numbers], symbols[place] = self._encode_run(values[place], generator)
+        return largest.tobytes(), symbols
+
+    def _encode_run(self, values: F32, generator: np.random.Generator) -> tuple[F32, U8]:
+        table = self.block_levels
+        unit = np.abs(values)
+        largest = blocks.reduce(np.maximum, unit)
+        np.copyto(unit, values)
         tiny = np.finfo(np.float32).tiny
-        blocks.multiply(scaled, np.divide(1, largest, out=np.zeros_like(largest), where=largest > tiny))
+        blocks.multiply(unit, np.divide(1, largest, out=np.zeros_like(largest), where=largest > tiny))
         below = np.zeros(len(values), np.uint8)
         for level in table[1:-1]:
-            below += scaled >= level
-        gap = np.diff(table)
-        fraction = (scaled - table[below]) / gap[below]
-        below += generator.random(len(values), np.float32) < fraction
-        return largest.astype("<f4").tobytes(), below
+            below += unit >= level
+        # How far a value lies between its two levels is its chance of the one above.
+        unit -= table.take(below)
+        unit /= np.diff(table).take(below)
+        below += generator.random(len(values), np.float32) < unit
+        return largest, below
 
     def decode(self, header: bytes, symbols: U8, size: int) -> F32:
         """Return the levels' values."""
         largest = finite(np.frombuffer(header, "<f4").astype(np.float32))
-        values: F32 = levels_of(self.bits)[symbols]
-        blocks.multiply(values, largest)
-        return values
+        return blocks.scaled(self.block_levels, symbols, largest)

@@ -7,23 +7,23 @@ shuffle of n. Both ends draw the same positions from the seed; none travels.
 
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from featherfed.codec.space import F32
-from featherfed.codec.stage import Reader, Slot, Stage, check_fraction
+from featherfed.codec.stage import I64, Slot, Stage, check_fraction
 
 
-def strata(size: int, kept: int) -> npt.NDArray[np.int64]:
+def strata(size: int, kept: int) -> I64:
     """Return the kept + 1 edges of the strata."""
     return np.arange(kept + 1, dtype=np.int64) * size // max(kept, 1)
 
 
-def draw(size: int, kept: int, generator: np.random.Generator) -> npt.NDArray[np.int64]:
+def draw(size: int, kept: int, generator: np.random.Generator) -> I64:
     """Return one position of each stratum, rising."""
     edges = strata(size, kept)
-    drawn: npt.NDArray[np.int64] = edges[:-1] + (generator.random(kept) * np.diff(edges)).astype(np.int64)
+    drawn: I64 = edges[:-1] + (generator.random(kept) * np.diff(edges)).astype(np.int64)
     return drawn
 
 
@@ -38,6 +38,7 @@ class Subsample(Stage):
     paper = "Konečný et al. 2016, arXiv 1610.05492"
     leaves_zeros = True
     example = "1/4"
+    sends_positions: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_fraction(self.name, self.fraction)
@@ -50,16 +51,10 @@ class Subsample(Stage):
         """Return 0: positions never travel."""
         return 0.0
 
-    def max_positions_bytes(self, size: int) -> int:
-        """Return 0: positions never travel."""
-        return 0
+    def select(self, values: F32, generator: np.random.Generator) -> I64:
+        """Return the drawn positions."""
+        return draw(len(values), self.kept(len(values)), generator)
 
-    def select(self, values: F32, generator: np.random.Generator) -> tuple[F32, bytes]:
-        """Return the drawn values; the receiver scales them, so that nothing overflows here."""
-        kept = self.kept(len(values))
-        return values[draw(len(values), kept, generator)], b""
-
-    def place(self, size: int, payload: Reader, generator: np.random.Generator) -> tuple[npt.NDArray[np.int64], F32]:
-        """Return the drawn positions and the strata's sizes."""
-        kept = self.kept(size)
-        return draw(size, kept, generator), np.diff(strata(size, kept)).astype(np.float32)
+    def factors(self, size: int) -> F32:
+        """Return the strata's sizes: the receiver scales, so that nothing overflows before."""
+        return np.diff(strata(size, self.kept(size))).astype(np.float32)

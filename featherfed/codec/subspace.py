@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from featherfed.codec.layout import Layout
-from featherfed.codec.rotate import signs, transform
+from featherfed.codec.rotate import draw_signs, signs, transform
 from featherfed.codec.space import F32, Part, Space
 from featherfed.codec.stage import Slot, Stage
 from featherfed.errors import SpecError
@@ -42,7 +42,7 @@ class Subspace(Stage):
         dimensions = min(self.dimensions, size)
         order = 1 << max(dimensions - 1, 0).bit_length()
         blocks = max(1, -(-size // order))
-        diagonal = signs(size, key.generator("subspace"))
+        diagonal = signs(draw_signs(size, key.generator("subspace")), size)
         diagonal /= np.sqrt(np.float32(blocks))
 
         def expand(coordinates: F32) -> F32:

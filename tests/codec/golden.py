@@ -4,10 +4,9 @@ import hashlib
 import json
 
 from featherfed.codec.layout import Layout, Tensor
-from featherfed.codec.pipeline import Pipeline
 
 from .specs import ALL_SPECS
-from .test_conformance import GOLDEN, KEY, coordinates
+from .test_conformance import GOLDEN, golden_payload
 
 
 def main() -> None:
@@ -22,8 +21,7 @@ def main() -> None:
     )
     golden = {}
     for spec in ALL_SPECS:
-        pipeline = Pipeline.parse(spec)
-        payload = pipeline.encode(coordinates(pipeline, layout), layout, KEY).payload
+        payload = golden_payload(spec, layout)
         golden[spec] = [len(payload), hashlib.sha256(payload).hexdigest()]
     GOLDEN.write_text(json.dumps(golden, indent=1) + "\n")
 

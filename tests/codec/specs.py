@@ -32,6 +32,7 @@ STAGE_SPECS = (
     "feedback | topk(1/20)",
     "feedback | topk(1/20) | ternary",
     "rotate | quantize(2) | entropy",
+    "topk(1/20) | ternary | entropy",
     "mask(1/4) | rotate | eden(1)",
     "lowrank(1/4) | quantize(4)",
     "subspace(100) | quantize(4) | entropy",
