@@ -56,6 +56,12 @@ class NoiseLearner:
         return Trained(encoded.payload, encoded.state, self.examples, 0, float("nan"))
 
 
+def import_torch() -> None:
+    """Import what `SgdLearner` needs: seconds, which a phone spends before it joins and not in its first round."""
+    import featherfed.learning.data
+    import featherfed.learning.training  # noqa: F401
+
+
 class SgdLearner:
     """Trains the server's model on this phone's shard."""
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from bandwidth_sim.profile import Profile
 from bandwidth_sim.relay import LinkedDialer
 from edge_client.dialing import DirectDialer
-from edge_client.learner import Learner, NoiseLearner, SgdLearner
+from edge_client.learner import Learner, NoiseLearner, SgdLearner, import_torch
 from edge_client.phone import Phone, PhoneSettings
 from edge_client.pocket import Pocket
 from featherfed.errors import ConfigError
@@ -55,6 +55,8 @@ async def play_phone(options: PhoneOptions, say: Callable[[str], None]) -> str:
     """Play one phone on the running event loop; return the server's reason for the end."""
     pocket = Pocket(Path(options.state_dir) if options.state_dir else None)
     name = pocket.name_phone(options.name)
+    if options.train:
+        await asyncio.get_running_loop().run_in_executor(None, import_torch)
 
     def make_learner(welcome: Welcome) -> Learner:
         if options.train:

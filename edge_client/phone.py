@@ -117,7 +117,6 @@ class Phone:
                     trouble = self._closed(error)
                     seen, lost_at_s = seen or visit.welcomed, loop.time()
                 except RemoteError as error:
-                    await connection.close(error.code, reason(str(error)))
                     raise LocalError(f"the server broke the protocol: {error}") from error
             patience_s = self._settings.patience_s if seen else min(FIRST_CONTACT_S, self._settings.patience_s)
             away_s = loop.time() - lost_at_s
@@ -185,7 +184,10 @@ class Visit:
         self.welcomed = False
 
     async def run(self) -> str:
-        """Return the reason of the server's Finish; raises `ConnectionClosed` when the connection is lost."""
+        """Return the reason of the server's Finish; raises `ConnectionClosed` when the connection is lost.
+
+        A `RemoteError` is told to the server as the code and reason of the close before it is raised.
+        """
         reading = asyncio.create_task(self._read())
         try:
             waiting: set[asyncio.Future[Any]] = {reading, self._failed}
@@ -193,6 +195,9 @@ class Visit:
             if self._failed.done():
                 await self._failed
             return await reading
+        except RemoteError as error:
+            await self._connection.close(error.code, reason(str(error)))
+            raise
         finally:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)

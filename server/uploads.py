@@ -116,7 +116,8 @@ class Uploads:
         """Take the next bytes of an update."""
         incoming = self._incoming.get(phone)
         if incoming is None:
-            # The end of an update that was answered while its last chunks were on their way.
+            # The end of an update that was answered, as accepted before, while its last chunks were on their way.
+            phone.traffic("uplink").resent += len(message.data)
             return
         round_number = incoming.begin.round
         if not (incoming.wanted and self._wanted(round_number, phone.shard)):

@@ -1,0 +1,133 @@
+"""Whole phones against a served run, and against servers that are gone, wrong or refuse."""
+
+import asyncio
+from collections.abc import Callable
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.asyncio.server import ServerConnection
+from websockets.asyncio.server import serve as serve_websocket
+from websockets.http11 import Request, Response
+
+from edge_client.one_phone import PhoneOptions, play_phone
+from edge_client.pocket import Pocket
+from featherfed.errors import LocalError
+from featherfed.wire.messages import Finish, pack
+
+Serve = Callable[..., Any]
+WAIT_S = 30.0
+
+
+def options(address: str, **changes: Any) -> PhoneOptions:
+    return PhoneOptions(**{"server": address, "train": False, **changes})
+
+
+async def play(phone: PhoneOptions, lines: list[str] | None = None) -> str:
+    said = [] if lines is None else lines
+    return await asyncio.wait_for(play_phone(phone, said.append), WAIT_S)
+
+
+async def test_phones_play_a_run_to_its_end(serve: Serve) -> None:
+    async with serve(phones=3, rounds=4, uplink="rotate | eden(1)", downlink="rotate | eden(4)") as served:
+        reasons = await asyncio.gather(*(play(options(served.address)) for _ in range(3)))
+        assert await served.ended is None
+        report = served.report()
+    assert reasons == ["all 4 rounds are done"] * 3
+    assert [row["accepted"] for row in report["rounds"]] == [3] * 4
+
+
+async def test_training_lowers_the_loss_of_the_server_s_model(serve: Serve) -> None:
+    async with serve(phones=2, rounds=2, epochs=2, lr=0.05) as served:
+        lines: list[str] = []
+        before = served.aggregator.evaluate()
+        await asyncio.gather(*(play(options(served.address, train=True), lines) for _ in range(2)))
+        after = served.aggregator.evaluate()
+    assert after.loss < 0.8 * before.loss
+    assert sum("trained" in line for line in lines) == 4
+
+
+async def test_phones_come_back_after_a_server_restart_and_send_nothing_twice(serve: Serve) -> None:
+    lines: list[str] = []
+    async with serve(phones=2, rounds=12) as served:
+        port = served.address.rpartition(":")[2]
+        phones = [asyncio.create_task(play(options(served.address, name=name), lines)) for name in ("a", "b")]
+        while lines.count("round 3: accepted") < 2:
+            await asyncio.sleep(0.001)
+        served.ended.cancel()
+        await asyncio.wait({served.ended})
+    async with serve(resume=True, port=int(port)) as served:
+        reasons = await asyncio.gather(*phones)
+        report = served.report()
+    assert reasons == ["all 12 rounds are done"] * 2
+    assert [row["accepted"] for row in report["rounds"]] == [2] * 12
+    assert all(lines.count(f"round {number}: accepted") == 2 for number in range(1, 13))
+
+
+async def test_phone_s_state_directory_keeps_its_name_and_model(serve: Serve, tmp_path: Path) -> None:
+    folder = tmp_path / "phone"
+    async with serve(phones=1, rounds=1) as served:
+        await play(options(served.address, state_dir=str(folder)))
+        shards = served.store.phones()
+    pocket = Pocket(folder)
+    assert shards == {0: pocket.name}
+    assert pocket.held_version == 0
+    assert pocket.pending is None
+
+
+async def test_shard_that_was_asked_for_is_played(serve: Serve) -> None:
+    async with serve(phones=3) as served:
+        await asyncio.gather(*(play(options(served.address, name=f"p{n}", shard=(n, 3))) for n in (2, 0, 1)))
+        assert served.store.phones() == {0: "p0", 1: "p1", 2: "p2"}
+
+
+async def test_server_away_is_said_in_one_sentence_with_the_way_out() -> None:
+    with pytest.raises(LocalError, match=r"no server at ws://127.0.0.1:1 for .* start it with fl-server serve"):
+        await play(options("ws://127.0.0.1:1", patience_s=0.1))
+
+
+async def test_token_that_is_refused_ends_the_phone_at_once() -> None:
+    def refuse(connection: ServerConnection, request: Request) -> Response:
+        assert request.headers["Authorization"] == "Bearer wrong"
+        return connection.respond(HTTPStatus.UNAUTHORIZED, "no")
+
+    async with serve_websocket(lambda connection: asyncio.sleep(0), "127.0.0.1", 0, process_request=refuse) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(LocalError, match=r"refused this phone \(401\): is --token right"):
+            await play(options(f"ws://127.0.0.1:{port}", token="wrong"))
+
+
+@pytest.mark.parametrize(
+    ("frame", "words"),
+    [(b"\xc1", "not msgpack"), (pack(Finish("early")), "out of turn"), ("text", "text frame of 4 characters")],
+)
+async def test_server_that_breaks_the_protocol_is_left(frame: bytes | str, words: str) -> None:
+    closed: list[int | None] = []
+
+    async def answer(connection: ServerConnection) -> None:
+        await connection.recv()
+        await connection.send(frame)
+        await connection.wait_closed()
+        closed.append(connection.close_code)
+
+    async with serve_websocket(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(LocalError, match=rf"the server broke the protocol: .*{words}"):
+            await play(options(f"ws://127.0.0.1:{port}"))
+    assert closed == [4001]
+
+
+async def test_phone_over_a_dropping_link_loses_no_acknowledged_byte(serve: Serve) -> None:
+    from bandwidth_sim.profile import profile_from_flags
+
+    link = profile_from_flags(bandwidth="4mbps", drop_every="60kB")
+    async with serve(phones=1, rounds=2, downlink="rotate | eden(4)") as served:
+        await play(options(served.address, name="dropped", profile=link))
+        report = served.report()
+    up = report["totals"]["uplink"]
+    size = 4 * report["parameters"]
+    assert [row["accepted"] for row in report["rounds"]] == [1, 1]
+    assert up["payload"] - up["resent"] == 2 * size
+    # Each of the drops may have lost what was on its way: at most what the link holds.
+    assert up["resent"] < 0.15 * up["payload"]

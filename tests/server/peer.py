@@ -1,0 +1,112 @@
+"""A phone that does what a test tells it to, right or wrong: raw messages over a real connection."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from hashlib import blake2b
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from featherfed.codec.pipeline import Pipeline
+from featherfed.learning.names import LAYOUTS
+from featherfed.learning.noise import noise_update
+from featherfed.randomness import RoundKey
+from featherfed.wire.counting import CountsBytes
+from featherfed.wire.messages import (
+    NOTHING,
+    PROTOCOL_VERSION,
+    AnyMessage,
+    Hello,
+    Message,
+    ModelBegin,
+    Task,
+    UpdateBegin,
+    UpdateChunk,
+    Welcome,
+    pack,
+    unpack,
+)
+
+
+def hello(name: str, *, shard: int = NOTHING, shards: int = 0, protocol: int = PROTOCOL_VERSION) -> Hello:
+    return Hello(protocol, name, shard, shards, "", NOTHING, b"", 0, NOTHING)
+
+
+def digest(payload: bytes) -> bytes:
+    return blake2b(payload, digest_size=8).digest()
+
+
+class CountedClient(CountsBytes, ClientConnection):
+    """Counts its socket's bytes, as the server's connections do: both ends must agree."""
+
+
+class Peer:
+    """One connection. `send` takes messages or raw frames; `receive` returns the next message."""
+
+    def __init__(self, connection: CountedClient) -> None:
+        self.connection = connection
+        self.welcome: Welcome | None = None
+
+    async def send(self, message: AnyMessage | bytes | str) -> None:
+        await self.connection.send(message if isinstance(message, bytes | str) else pack(message))
+
+    async def receive(self) -> AnyMessage:
+        frame = await self.connection.recv()
+        assert isinstance(frame, bytes)
+        return unpack(frame)
+
+    async def receive_until(self, kind: type[Message]) -> AnyMessage:
+        """Return the next message of a kind; what comes before it is passed over."""
+        while not isinstance(message := await self.receive(), kind):
+            pass
+        return message
+
+    async def join(self, name: str, **hello_fields: int) -> Welcome:
+        await self.send(hello(name, **hello_fields))
+        welcome = await self.receive()
+        assert isinstance(welcome, Welcome)
+        self.welcome = welcome
+        return welcome
+
+    async def task(self) -> Task:
+        """Return the next task, once its model is there."""
+        task = await self.receive_until(Task)
+        assert isinstance(task, Task)
+        begin = await self.receive_until(ModelBegin)
+        assert isinstance(begin, ModelBegin)
+        left = sum(begin.lengths) - len(begin.data)
+        while left:
+            chunk = await self.receive()
+            left -= len(chunk.data)  # type: ignore[union-attr]
+        return task
+
+    def update(self, task: Task) -> bytes:
+        """Return a valid payload for a task: seeded noise."""
+        assert self.welcome is not None
+        key = RoundKey(self.welcome.seed, task.round, self.welcome.shard)
+        layout, pipeline = LAYOUTS[self.welcome.model], Pipeline.parse(task.uplink)
+        return pipeline.encode(noise_update(pipeline.space(layout, key).size, key), layout, key).payload
+
+    async def upload(self, round_number: int, payload: bytes, *, examples: int = 1, upto: int | None = None) -> None:
+        """Send an update, or only its first `upto` bytes."""
+        chunk, end = 16384, len(payload) if upto is None else upto
+        first = payload[: min(chunk, end)]
+        await self.send(UpdateBegin(round_number, len(payload), digest(payload), examples, 0, first))
+        for offset in range(len(first), end, chunk):
+            await self.send(UpdateChunk(offset, payload[offset : min(offset + chunk, end)]))
+
+    async def closed(self) -> tuple[int, str]:
+        """Return the code and reason of the server's close frame."""
+        try:
+            while True:
+                await self.connection.recv()
+        except ConnectionClosed as error:
+            assert error.rcvd is not None, "the connection was lost, not closed"
+            return error.rcvd.code, error.rcvd.reason
+
+
+@contextlib.asynccontextmanager
+async def peer(address: str) -> AsyncIterator[Peer]:
+    async with connect(address, compression=None, proxy=None, create_connection=CountedClient) as connection:
+        assert isinstance(connection, CountedClient)
+        yield Peer(connection)
