@@ -33,6 +33,10 @@ MAX_PIECE_BYTES = 32 * 1024
 """No piece on a fast link is larger: the sender is held back in steps no coarser than this."""
 PIECE_S = 0.04
 """A piece is so many seconds of a link, between one segment and `MAX_PIECE_BYTES`."""
+SLACK_BYTES = 64 * 1024
+"""What a receiver's buffers take beside what is under way."""
+UNLIMITED_WINDOW_BYTES = 1 << 20
+"""What a direction without a rate may hold back while its receiver does not read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +102,18 @@ class LinkSpec:
         """How many bytes to put on the link at once: about `PIECE_S` of it, at least one segment."""
         return int(min(max(self.mss, self.goodput_bytes_per_s * PIECE_S), MAX_PIECE_BYTES))
 
+    @property
+    def window_bytes(self) -> int:
+        """How much one connection may have under way and not yet read: the queue, the path and a receiver's buffers.
+
+        A path of high rate and long delay holds at most a second of it.
+        """
+        goodput = self.goodput_bytes_per_s
+        if not math.isfinite(goodput):
+            return UNLIMITED_WINDOW_BYTES
+        in_flight = goodput * (self.queue_s + 3 * self.delay_s + self.jitter_s) + SLACK_BYTES
+        return int(min(in_flight, max(UNLIMITED_WINDOW_BYTES, self.mean_wire_bytes_per_s)))
+
 
 @dataclass(frozen=True, slots=True)
 class Passage:
@@ -123,6 +139,7 @@ class Link:
 
     def _set(self, spec: LinkSpec) -> None:
         self.spec = spec
+        self.piece_bytes, self.window_bytes = spec.piece_bytes, spec.window_bytes
         self._loss = Loss(spec.loss, 2 * spec.delay_s, spec.mss, self._seed)
         self._rate = Rate(self._loss.capped(spec.rate_bytes_per_s))
         self._jitter = Jitter(spec.jitter_s, self._seed)

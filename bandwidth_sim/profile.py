@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bandwidth_sim.drop import ENDINGS, DropRule
 from bandwidth_sim.errors import LinkConfigError
-from bandwidth_sim.link import MSS, LinkSpec
+from bandwidth_sim.link import MSS, SLACK_BYTES, LinkSpec
 from bandwidth_sim.outage import GilbertElliott, OutageSpec, Schedule
 from bandwidth_sim.trace import PACKET_BYTES, read_trace
 from bandwidth_sim.units import parse_duration, parse_percent, parse_rate, parse_size
@@ -32,6 +32,9 @@ KEYS = (
 )
 """What a profile in TOML may say; every value is text with a unit, as for the flags."""
 
+PING_S = 20.0
+"""The least ping interval and timeout: the websockets library's own defaults."""
+
 _STEP = re.compile(r"^up\s+(\S+)\s*,\s*down\s+(\S+)$")
 
 
@@ -48,6 +51,27 @@ class Profile:
     def rtt_s(self) -> float:
         """The round trip of an idle link in seconds, serialization not counted."""
         return self.up.delay_s + self.down.delay_s
+
+    @property
+    def chunk_bytes(self) -> int:
+        """How much to send in one message: about a second of the slower direction, 1 to 64 KiB."""
+        slower = min(self.up.goodput_bytes_per_s, self.down.goodput_bytes_per_s)
+        return int(min(max(slower, 1024), 64 * 1024))
+
+    def keepalive(self, message_bytes: int = 0) -> tuple[float, float]:
+        """Return ping interval and timeout in seconds that a full link does not break.
+
+        A ping waits behind what its side has already handed over, and so does its pong: chunks, buffers, the queue,
+        and at most one message of `message_bytes` that is not sent in chunks. An outage holds them up three times as
+        long as it lasts, for TCP's back-off.
+        """
+        wait_s = 0.0
+        for spec in (self.up, self.down):
+            backlog = 4 * self.chunk_bytes + SLACK_BYTES + message_bytes
+            rate = max(spec.goodput_bytes_per_s, 1.0)
+            wait_s += backlog / rate + spec.queue_s + spec.delay_s + spec.jitter_s
+            wait_s += 3 * spec.longest_outage_s / 2
+        return max(PING_S, wait_s), max(PING_S, 2 * wait_s)
 
 
 def parse_schedule(text: str) -> Schedule:

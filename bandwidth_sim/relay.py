@@ -26,11 +26,6 @@ BUFFER_BYTES = 8 * 1024
 """SO_SNDBUF and SO_RCVBUF of each hop on a slow link; the kernel doubles it for its own bookkeeping."""
 BUFFER_S = 0.01
 """On a fast link a hop holds so many seconds instead, or the kernel itself would be the bottleneck."""
-UNLIMITED_IN_FLIGHT_BYTES = 1 << 20
-"""What a direction without a rate may hold back while its receiver does not read."""
-SLACK_BYTES = 64 * 1024
-PING_S = 20.0
-"""The least ping interval and timeout: the library's own defaults."""
 
 Log = Callable[[dict[str, object]], None]
 
@@ -71,10 +66,8 @@ async def dial(host: str, port: int, spec: LinkSpec) -> socket.socket:
 class _Transit:
     """What is under way in one direction of one connection: due times and pieces, in order; b"" is the end."""
 
-    def __init__(self, spec: LinkSpec) -> None:
-        seconds = spec.queue_s + spec.delay_s * 3 + spec.jitter_s
-        in_flight = spec.goodput_bytes_per_s * seconds + SLACK_BYTES
-        self._limit = int(min(in_flight, max(UNLIMITED_IN_FLIGHT_BYTES, spec.mean_wire_bytes_per_s)))
+    def __init__(self, window_bytes: int) -> None:
+        self._limit = window_bytes
         self._pieces: deque[tuple[float, bytes]] = deque()
         self._bytes = 0
         self._moved = asyncio.Event()
@@ -128,7 +121,7 @@ class Connection:
 
     async def run(self) -> str:
         """Relay until both directions have ended; return how: `closed`, `reset`, `drop-reset`, `drop-close`."""
-        up, down = _Transit(self._up.link.spec), _Transit(self._down.link.spec)
+        up, down = _Transit(self._up.link.window_bytes), _Transit(self._down.link.window_bytes)
         readers = [
             asyncio.create_task(self._read(self._near, self._up, up)),
             asyncio.create_task(self._read(self._far, self._down, down)),
@@ -182,7 +175,7 @@ class Connection:
         loop = asyncio.get_running_loop()
         carried = 0
         while True:
-            room = lane.link.spec.piece_bytes
+            room = lane.link.piece_bytes
             if not self._stalled:
                 room = int(min(room, lane.link.allowance(carried)))
             if room == 0:
@@ -319,24 +312,12 @@ class LinkedDialer:
 
     @property
     def chunk_bytes(self) -> int:
-        """How much to send in one message: about a second of the slower direction, 1 to 64 KiB."""
-        slower = min(self._link.profile.up.goodput_bytes_per_s, self._link.profile.down.goodput_bytes_per_s)
-        return int(min(max(slower, 1024), 64 * 1024))
+        """How much to send in one message."""
+        return self._link.profile.chunk_bytes
 
     def keepalive(self, message_bytes: int = 0) -> tuple[float, float]:
-        """Return ping interval and timeout in seconds that a full link does not break.
-
-        A ping waits behind what its side has already handed over, and so does its pong: chunks, buffers, the queue,
-        and at most one message of `message_bytes` that is not sent in chunks. An outage holds them up three times as
-        long as it lasts, for TCP's back-off.
-        """
-        wait_s = 0.0
-        for spec in (self._link.profile.up, self._link.profile.down):
-            backlog = 4 * self.chunk_bytes + SLACK_BYTES + message_bytes
-            rate = max(spec.goodput_bytes_per_s, 1.0)
-            wait_s += backlog / rate + spec.queue_s + spec.delay_s + spec.jitter_s
-            wait_s += 3 * spec.longest_outage_s / 2
-        return max(PING_S, wait_s), max(PING_S, 2 * wait_s)
+        """Return ping interval and timeout in seconds that a full link does not break."""
+        return self._link.profile.keepalive(message_bytes)
 
     async def close(self) -> None:
         """End all connections; leaves no task and no descriptor of the relay."""

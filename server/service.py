@@ -100,7 +100,8 @@ class Service:
             advanced=watcher.upload_advanced,
         )
         self._fleet = Fleet(config.phones, store.phones(), grace_s=2 * config.heartbeat, lost=self._phone_lost)
-        self._connected: set[PhoneConnection] = set()
+        # A dict for its order: the goodbyes of a run in virtual time come in the same one again.
+        self._connected: dict[PhoneConnection, None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._deadline: asyncio.TimerHandle | None = None
         self._late: set[int] = set()
@@ -155,7 +156,7 @@ class Service:
 
     async def _serve_phone(self, websocket: ServerConnection) -> None:
         phone = PhoneConnection(websocket, self._ledger, self._current_round)
-        self._connected.add(phone)
+        self._connected[phone] = None
         try:
             await self._welcome(phone)
             while True:
@@ -172,7 +173,7 @@ class Service:
             self._end(error)
         finally:
             phone.count()
-            self._connected.discard(phone)
+            self._connected.pop(phone, None)
             self._uploads.forget(phone)
             self._downlink.stop(phone)
             if self._fleet.left(phone):
@@ -225,7 +226,7 @@ class Service:
 
     async def _dismiss(self, pause: str | None) -> None:
         """Tell every phone why the run ends, and wait a little for those on slow links."""
-        leaving = [asyncio.create_task(self._say_goodbye(phone, pause)) for phone in self._connected]
+        leaving = [asyncio.create_task(self._say_goodbye(phone, pause)) for phone in list(self._connected)]
         if leaving:
             _, slow = await asyncio.wait(leaving, timeout=GOODBYE_S)
             for task in slow:
@@ -311,7 +312,7 @@ class Service:
             closing = await loop.run_in_executor(None, self._aggregator.close, number)
             saved = await loop.run_in_executor(None, self._aggregator.saved)
             await loop.run_in_executor(None, self._folder.write_version, closing.version, saved)
-        for phone in self._connected:
+        for phone in list(self._connected):
             phone.count()
         summary = self._summary(action, closing)
         # Every accepted update of the round was queued for the disk before this: the close never gets ahead of them.
