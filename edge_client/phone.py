@@ -19,7 +19,10 @@ from edge_client.pocket import PendingUpdate, Pocket
 from edge_client.workshop import Workshop
 from featherfed.errors import LocalError, ProtocolError, RemoteError
 from featherfed.learning.names import LAYOUTS
+from featherfed.wire.chunking import ChunkSizer
 from featherfed.wire.closing import Close, reason
+from featherfed.wire.counting import CountsBytes
+from featherfed.wire.liveness import Pulse
 from featherfed.wire.messages import (
     MAX_FRAME_BYTES,
     NOTHING,
@@ -65,6 +68,10 @@ class PhoneSettings:
     link_bytes_per_s: int = 0
 
 
+class CountedConnection(CountsBytes, ClientConnection):
+    """The library's client connection that knows what its socket has moved."""
+
+
 class Phone:
     """Runs one phone until the server ends it."""
 
@@ -84,6 +91,7 @@ class Phone:
         self._dialer = dialer
         self._say = say
         self._workshop = Workshop(pocket, make_learner, step_s=settings.step_s, say=say)
+        self._progress = Progress()
 
     async def run(self) -> str:
         """Return the server's reason for the end; raises `LocalError` where there is no way on."""
@@ -95,7 +103,8 @@ class Phone:
     async def _visits(self) -> str:
         loop = asyncio.get_running_loop()
         backoff = Backoff(random.Random(self._name))
-        seen, lost_at_s = False, loop.time()
+        # A phone that knows a run has seen its server, perhaps in an earlier life.
+        seen, lost_at_s = bool(self._pocket.run), loop.time()
         while True:
             try:
                 connection = await self._connect()
@@ -109,13 +118,15 @@ class Phone:
             except (OSError, TimeoutError, InvalidHandshake) as error:
                 trouble = str(error) or type(error).__name__
             else:
-                backoff.reset()
                 visit = Visit(connection, self)
                 try:
                     return await visit.run()
                 except ConnectionClosed as error:
                     trouble = self._closed(error)
-                    seen, lost_at_s = seen or visit.welcomed, loop.time()
+                    if visit.welcomed:
+                        seen = True
+                        backoff.reset()
+                    lost_at_s = loop.time()
                 except RemoteError as error:
                     raise LocalError(f"the server broke the protocol: {error}") from error
             patience_s = self._settings.patience_s if seen else min(FIRST_CONTACT_S, self._settings.patience_s)
@@ -127,11 +138,11 @@ class Phone:
                 )
             await asyncio.sleep(min(backoff.next_s(), patience_s - away_s))
 
-    async def _connect(self) -> ClientConnection:
+    async def _connect(self) -> CountedConnection:
         url = urlsplit(self._settings.server)
         port = url.port or (443 if url.scheme == "wss" else 80)
         sock = await self._dialer.connect(url.hostname or "", port)
-        interval_s, timeout_s = self._dialer.keepalive()
+        interval_s, _ = self._dialer.keepalive()
         where: dict[str, Any] = {}
         if sock is not None:
             where["sock"] = sock
@@ -139,8 +150,9 @@ class Phone:
             where["ssl"] = self._settings.tls
         if self._settings.token is not None:
             where["additional_headers"] = {"Authorization": f"Bearer {self._settings.token}"}
-        return await connect(
+        connection = await connect(
             self._settings.server,
+            create_connection=CountedConnection,
             compression=None,
             proxy=None,
             user_agent_header=None,
@@ -148,9 +160,12 @@ class Phone:
             max_queue=READ_AHEAD_FRAMES,
             open_timeout=OPEN_S,
             ping_interval=interval_s,
-            ping_timeout=timeout_s,
+            # A silent connection is found by its own watch: see featherfed/wire/liveness.py.
+            ping_timeout=None,
             **where,
         )
+        assert isinstance(connection, CountedConnection), "that class was asked for"
+        return connection
 
     def _closed(self, error: ConnectionClosed) -> str:
         code = error.rcvd.code if error.rcvd else None
@@ -166,10 +181,25 @@ class Phone:
         return sentence or f"closed with code {code}"
 
 
+class Progress:
+    """How far the update under way is durable, over all connections, and what that says about the link."""
+
+    def __init__(self) -> None:
+        self.sizer = ChunkSizer()
+        self._round_number, self._durable = NOTHING, 0
+
+    def durable(self, round_number: int, offset: int) -> None:
+        """Note that the server has the first `offset` bytes of a round's update."""
+        if round_number != self._round_number:
+            self._round_number, self._durable = round_number, 0
+        self.sizer.carried(max(0, offset - self._durable))
+        self._durable = offset
+
+
 class Visit:
     """One connection of a phone, from Hello to its end."""
 
-    def __init__(self, connection: ClientConnection, phone: Phone) -> None:
+    def __init__(self, connection: CountedConnection, phone: Phone) -> None:
         self._connection = connection
         self._phone = phone
         self._workshop = phone._workshop
@@ -180,6 +210,8 @@ class Visit:
         self._download: Download | None = None
         self._work: asyncio.Task[None] | None = None
         self._durable: asyncio.Future[int] | None = None
+        self._offered = NOTHING
+        """The round whose finished update this connection has begun to send."""
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.welcomed = False
 
@@ -188,7 +220,7 @@ class Visit:
 
         A `RemoteError` is told to the server as the code and reason of the close before it is raised.
         """
-        reading = asyncio.create_task(self._read())
+        reading, watching = asyncio.create_task(self._read()), asyncio.create_task(self._watch())
         try:
             waiting: set[asyncio.Future[Any]] = {reading, self._failed}
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -199,10 +231,21 @@ class Visit:
             await self._connection.close(error.code, reason(str(error)))
             raise
         finally:
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
+            for task in (reading, watching):
+                task.cancel()
+            await asyncio.gather(reading, watching, return_exceptions=True)
             await self._stop_sending()
+            if self._pocket.pending is not None and self._pocket.pending.round_number == self._offered:
+                self._phone._progress.sizer.broke()
             await self._connection.close()
+
+    async def _watch(self) -> None:
+        """Break the connection off when no byte of it moves for longer than the link can explain."""
+        now_s = asyncio.get_running_loop().time
+        pulse = Pulse(sum(self._phone._dialer.keepalive()), now_s())
+        while pulse.beats(self._connection.bytes_moved, now_s()):
+            await asyncio.sleep(pulse.check_s)
+        self._connection.transport.abort()
 
     async def _read(self) -> str:
         pocket, shard = self._pocket, self._phone._settings.shard
@@ -231,8 +274,7 @@ class Visit:
         self._welcome, self._layout = welcome, LAYOUTS[welcome.model]
         self._say(f"run {welcome.run}: {self._phone._name} plays shard {welcome.shard} of {welcome.shards}")
         self._workshop.prepare(welcome)
-        if pocket.pending is not None:
-            self._start(self._upload(pocket.pending, resumed=True))
+        self._go_on()
         while True:
             message = await self._receive()
             if isinstance(message, Finish):
@@ -251,25 +293,53 @@ class Visit:
                     self._download.extend(message.offset, message.data)
                     await self._downloaded()
             case Ack(round_number, offset):
-                pending = self._pocket.pending
-                waiting = self._durable is not None and not self._durable.done()
-                if waiting and self._durable is not None and pending and pending.round_number == round_number:
-                    self._durable.set_result(offset)
+                self._acknowledged(round_number, offset)
             case Accepted(round_number):
-                self._pocket.accepted(round_number)
-                self._say(f"round {round_number}: accepted")
+                await self._accepted(round_number)
             case Cancel(round_number):
                 await self._cancel(round_number)
 
+    def _acknowledged(self, round_number: int, offset: int) -> None:
+        pending = self._pocket.pending
+        if pending is None or pending.round_number != round_number:
+            return
+        self._phone._progress.durable(round_number, offset)
+        if self._durable is not None and not self._durable.done():
+            self._durable.set_result(offset)
+
+    async def _accepted(self, round_number: int) -> None:
+        pending = self._pocket.pending
+        if pending is not None and pending.round_number == round_number:
+            self._phone._progress.durable(round_number, len(pending.payload))
+            await self._stop_sending()
+        if self._task is not None and self._task.round == round_number:
+            self._task = None
+        self._pocket.accepted(round_number)
+        self._say(f"round {round_number}: accepted")
+        self._go_on()
+
     async def _take_task(self, task: Task) -> None:
         pending = self._pocket.pending
-        if pending is not None:
-            if pending.round_number == task.round:
-                return
-            self._pocket.drop_update()
-        await self._stop_sending()
+        if pending is not None and pending.round_number == task.round:
+            return
+        if pending is None:
+            await self._stop_sending()
         self._task = task
-        if self._workshop.round_number == task.round or self._pocket.held_version == task.version:
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Start what comes next: the upload of what is finished, or else the training of the task.
+
+        A task waits until the server has answered for the update before it. It may have been counted by a server that
+        was killed before it could say so, and only the answer tells whether its residual is to be kept.
+        """
+        if self._work is not None and not self._work.done():
+            return
+        pending, task = self._pocket.pending, self._task
+        if pending is not None:
+            if pending.round_number != self._offered:
+                self._start(self._upload(pending, resumed=True))
+        elif task is not None and task.version == self._pocket.held_version:
             self._start(self._train(task))
 
     async def _downloaded(self) -> None:
@@ -279,8 +349,7 @@ class Visit:
         self._download = None
         weights = await loop.run_in_executor(None, download.weights, self._layout, self._welcome.seed)
         self._pocket.hold(download.begin.version, weights)
-        if self._task is not None and self._task.version == download.begin.version:
-            self._start(self._train(self._task))
+        self._go_on()
 
     async def _cancel(self, round_number: int) -> None:
         if self._task is not None and self._task.round == round_number:
@@ -291,7 +360,9 @@ class Visit:
         if pending is not None and pending.round_number == round_number:
             await self._stop_sending()
             self._pocket.drop_update()
+            self._offered = NOTHING
         self._say(f"round {round_number}: cancelled by the server")
+        self._go_on()
 
     async def _train(self, task: Task) -> None:
         update = await self._workshop.train(task)
@@ -299,23 +370,17 @@ class Visit:
             await self._upload(update, resumed=False)
 
     async def _upload(self, update: PendingUpdate, *, resumed: bool) -> None:
-        payload, chunk_bytes = update.payload, min(self._phone._dialer.chunk_bytes, self._welcome.chunk_bytes)
+        payload, most = update.payload, min(self._phone._dialer.chunk_bytes, self._welcome.chunk_bytes)
+        chunk_bytes = self._phone._progress.sizer.chunk_bytes(most)
         offset = 0 if resumed else chunk_bytes
-        if resumed:
-            self._durable = asyncio.get_running_loop().create_future()
+        self._offered = update.round_number
+        self._durable = durable = asyncio.get_running_loop().create_future()
         await self._send(
-            UpdateBegin(
-                update.round_number,
-                len(payload),
-                update.digest,
-                update.examples,
-                0,
-                b"" if resumed else payload[:offset],
-            )
+            UpdateBegin(update.round_number, len(payload), update.digest, update.examples, 0, payload[:offset])
         )
-        if self._durable is not None and resumed:
+        if resumed:
             # Only what is not durable there travels again. Accepted or Cancel may come instead of the Ack.
-            offset = await self._durable
+            offset = await durable
         while offset < len(payload):
             await self._send(UpdateChunk(offset, payload[offset : offset + chunk_bytes]))
             offset += chunk_bytes

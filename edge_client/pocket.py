@@ -1,10 +1,13 @@
 """What a phone keeps between connections, and in its state directory between lives.
 
 Every file is replaced whole, so that a crash leaves the old one or the new one. Without a folder all is in memory.
+A disk that fails raises `LocalError`.
 """
 
+import contextlib
 import os
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -14,7 +17,7 @@ import msgpack
 import numpy as np
 import numpy.typing as npt
 
-from featherfed.errors import ConfigError
+from featherfed.errors import ConfigError, LocalError
 from featherfed.wire.messages import NOTHING
 
 F32 = npt.NDArray[np.float32]
@@ -97,7 +100,7 @@ class Pocket:
         self.download += data
         if self._folder is not None:
             path = self._folder / "download.part"
-            with open(path, "r+b" if path.exists() else "w+b") as file:
+            with _writing(path), open(path, "r+b" if path.exists() else "w+b") as file:
                 file.seek(offset)
                 file.write(data)
                 file.truncate()
@@ -162,13 +165,24 @@ class Pocket:
     def _save(self, name: str, content: dict[str, Any]) -> None:
         if self._folder is None:
             return
-        new = self._folder / f"{name}.new"
-        with open(new, "wb") as file:
-            file.write(msgpack.packb(content))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(new, self._folder / name)
+        path, new = self._folder / name, self._folder / f"{name}.new"
+        with _writing(path):
+            with open(new, "wb") as file:
+                file.write(msgpack.packb(content))
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(new, path)
 
     def _remove(self, name: str) -> None:
         if self._folder is not None:
             (self._folder / name).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise LocalError(
+            f"cannot write {path}: {error.strerror}; the phone goes on from it when started again"
+        ) from error

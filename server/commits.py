@@ -7,27 +7,34 @@ each batch and not one for each update.
 import asyncio
 from collections.abc import Callable
 
-from featherfed.errors import LocalError
 from server.store import Statement, Store
 
 
 class Commits:
-    """Writes batches of statements off the event loop, in order."""
+    """Writes batches of statements off the event loop, in order.
+
+    After the first batch that cannot be written nothing is: the disk must never hold a later one without an earlier.
+    """
 
     def __init__(self, store: Store, extra: Callable[[], list[Statement]]) -> None:
         """`extra` gives what every transaction takes along: the ledger's changes."""
         self._store = store
         self._extra = extra
-        self._waiting: list[tuple[list[Statement], asyncio.Future[None]]] = []
+        self._waiting: list[tuple[tuple[Statement, ...], asyncio.Future[None]]] = []
         self._writer: asyncio.Task[None] | None = None
+        self._broken: BaseException | None = None
+
+    def queue(self, *statements: Statement) -> asyncio.Future[None]:
+        """Take statements at once, in this order; the future is done when they are durable, or fails."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((statements, done))
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.create_task(self._drain(), name="group commit")
+        return done
 
     async def write(self, *statements: Statement) -> None:
         """Return when the statements are durable; raises `LocalError` if they cannot be written."""
-        done = asyncio.get_running_loop().create_future()
-        self._waiting.append((list(statements), done))
-        if self._writer is None or self._writer.done():
-            self._writer = asyncio.create_task(self._drain(), name="group commit")
-        await done
+        await self.queue(*statements)
 
     async def _drain(self) -> None:
         loop = asyncio.get_running_loop()
@@ -35,15 +42,17 @@ class Commits:
             batch, self._waiting = self._waiting, []
             statements = [statement for group, _ in batch for statement in group]
             statements += self._extra()
-            result: LocalError | None = None
-            try:
-                await loop.run_in_executor(None, self._store.apply, statements)
-            except LocalError as error:
-                result = error
+            if self._broken is None:
+                try:
+                    await loop.run_in_executor(None, self._store.apply, statements)
+                except Exception as error:
+                    self._broken = error
             for _, done in batch:
                 if done.cancelled():
                     continue
-                if result is None:
+                if self._broken is None:
                     done.set_result(None)
                 else:
-                    done.set_exception(result)
+                    done.set_exception(self._broken)
+                    # Whoever does not wait for it will hear of it from someone who does.
+                    done.exception()

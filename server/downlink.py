@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from featherfed.wire.chunking import ChunkSizer
 from featherfed.wire.messages import Cancel, ModelBegin, ModelChunk, Task
 from server.config import RunConfig
 from server.phone_connection import PhoneConnection
@@ -18,6 +19,15 @@ class _Delivery:
     stopped: bool = False
 
 
+@dataclass(slots=True)
+class _Sent:
+    """How far the last model for a phone has been sent, over all of its connections."""
+
+    digest: bytes = b""
+    had: int = 0
+    sent: int = 0
+
+
 class Downlink:
     """Gives phones their tasks."""
 
@@ -26,10 +36,14 @@ class Downlink:
         self._versions = versions
         self._watcher = watcher
         self._under_way: dict[PhoneConnection, _Delivery] = {}
-        self._sent: dict[int, tuple[bytes, int]] = {}  # by shard: digest and bytes of the last model sent
+        self._sent: dict[int, _Sent] = {}  # by shard
+        self._sizers: dict[int, ChunkSizer] = {}
 
     async def deliver(self, phone: PhoneConnection, round_number: int) -> None:
-        """Send the task of a round, and the model where the phone has another version; returns when all is sent."""
+        """Send the task of a round, and the model where the phone has another version; returns when all is sent.
+
+        A round trains the version that the round before it made; a phone that does not hold it gets the newest.
+        """
         self.stop(phone)
         delivery = self._under_way[phone] = _Delivery(round_number)
         config = self._config
@@ -37,7 +51,7 @@ class Downlink:
         await phone.send(
             Task(
                 round_number,
-                self._versions.version,
+                round_number - 1,
                 config.uplink,
                 config.epochs,
                 config.batch_size,
@@ -47,7 +61,7 @@ class Downlink:
                 config.prox_mu,
             )
         )
-        if phone.held_version != self._versions.version and not delivery.stopped:
+        if phone.held_version != round_number - 1 and not delivery.stopped:
             await self._send_model(phone, self._versions.parcel(phone.held_version), delivery)
         if self._under_way.get(phone) is delivery:
             del self._under_way[phone]
@@ -69,32 +83,36 @@ class Downlink:
     async def _send_model(self, phone: PhoneConnection, parcel: Parcel, delivery: _Delivery) -> None:
         digest, had = phone.partial
         offset = min(had, len(parcel.payload)) if digest == parcel.digest else 0
-        traffic = phone.traffic("downlink")
-        sent_digest, sent = self._sent.get(phone.shard, (b"", 0))
-        if sent_digest == parcel.digest:
-            traffic.resent += max(0, sent - offset)
-        else:
-            traffic.theory += parcel.theory
-        end = offset + CHUNK_BYTES
-        await phone.send(
-            ModelBegin(
-                parcel.version,
-                parcel.base,
-                parcel.spec,
-                list(parcel.lengths),
-                parcel.digest,
-                offset,
-                parcel.payload[offset:end],
-            )
+        sizer = self._sizers.setdefault(phone.shard, ChunkSizer())
+        sent = self._sent.get(phone.shard)
+        if sent is not None and sent.digest == parcel.digest:
+            # What a dropped link swallowed is what is sent again.
+            phone.traffic("downlink").resent += max(0, sent.sent - offset)
+            sizer.carried(max(0, offset - sent.had))
+            sizer.broke()
+        elif not offset:
+            # With an offset it goes on with what was begun before this server was started.
+            phone.traffic("downlink").theory += parcel.theory
+        sent = self._sent[phone.shard] = _Sent(parcel.digest, offset, offset)
+        chunk_bytes = sizer.chunk_bytes(CHUNK_BYTES)
+        message: ModelBegin | ModelChunk = ModelBegin(
+            parcel.version,
+            parcel.base,
+            parcel.spec,
+            list(parcel.lengths),
+            parcel.digest,
+            offset,
+            parcel.payload[offset : offset + chunk_bytes],
         )
-        while end < len(parcel.payload):
-            if delivery.stopped:
-                traffic.wasted += min(end, len(parcel.payload)) - offset
+        while phone.open:
+            # Noted before the chunk is known to have arrived.
+            sent.sent += len(message.data)
+            await phone.send(message)
+            if sent.sent == len(parcel.payload):
+                phone.partial = (b"", 0)
+                phone.held_version = parcel.version
                 return
-            # Noted before the chunk is known to have arrived: what a dropped link swallowed is what is sent again.
-            self._sent[phone.shard] = (parcel.digest, end)
-            await phone.send(ModelChunk(end, parcel.payload[end : end + CHUNK_BYTES]))
-            end += CHUNK_BYTES
-        self._sent[phone.shard] = (parcel.digest, len(parcel.payload))
-        phone.partial = (b"", 0)
-        phone.held_version = parcel.version
+            if delivery.stopped:
+                phone.traffic("downlink").wasted += sent.sent - offset
+                return
+            message = ModelChunk(sent.sent, parcel.payload[sent.sent : sent.sent + chunk_bytes])

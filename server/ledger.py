@@ -5,7 +5,8 @@
     message    the msgpack messages around and including the payload
     socket     what the connection carried: messages, WebSocket headers, pings, acknowledgements
     handshake  HTTP upgrade with Hello up and Welcome down; apart from all the others
-    resent     payload that the other end already had
+    resent     payload that travelled in vain and travels again: the other end had it already, or a broken link or a
+               killed process cut it off
     wasted     payload of transfers that did not count: late, cancelled, refused
 
 So socket ≥ message ≥ payload ≥ resent, wasted.
@@ -60,10 +61,14 @@ class Ledger:
         self._dirty.clear()
         return changed
 
-    def total(self, direction: str, round_number: int | None = None) -> Traffic:
-        """Return the sum over phones, of one round or of all."""
+    def shards(self) -> set[int]:
+        """Return the phones that have a count."""
+        return {shard for _, shard, _ in self._rows}
+
+    def total(self, direction: str, round_number: int | None = None, *, shard: int | None = None) -> Traffic:
+        """Return the sum over phones and rounds, or of one of them."""
         total = Traffic()
-        for (number, _, way), traffic in self._rows.items():
-            if way == direction and round_number in (None, number):
+        for (number, phone, way), traffic in self._rows.items():
+            if way == direction and round_number in (None, number) and shard in (None, phone):
                 total.add(traffic)
         return total

@@ -1,14 +1,17 @@
 """One phone's connection: messages in and out by the session's rules, and every byte of it in the ledger."""
 
+import asyncio
 import socket
 import sys
 from collections.abc import Callable
 
 from websockets.asyncio.server import ServerConnection
+from websockets.protocol import State as SocketState
 
 from featherfed.errors import ProtocolError
 from featherfed.wire.closing import reason
 from featherfed.wire.counting import CountsBytes
+from featherfed.wire.liveness import Pulse
 from featherfed.wire.messages import (
     NOTHING,
     AnyMessage,
@@ -45,6 +48,8 @@ class PhoneConnection:
         """Digest and length of the model bytes that the phone kept from a broken download."""
         self.pending_round = NOTHING
         """The round whose finished update the phone is about to send."""
+        self.counted_in = 0
+        """The round in which the last message's bytes were counted."""
         self._session = Session()
         self._ledger = ledger
         self._current_round = current_round
@@ -56,6 +61,19 @@ class PhoneConnection:
         """Return the ledger's entry that this connection's bytes belong to now."""
         return self._ledger.entry(self._current_round(), self.shard, direction)
 
+    @property
+    def open(self) -> bool:
+        """Whether what is sent now goes to the socket."""
+        return self.websocket.state is SocketState.OPEN
+
+    async def watch(self, silence_s: float) -> None:
+        """Break the connection off when no byte of it has moved for so long."""
+        now_s = asyncio.get_running_loop().time
+        pulse = Pulse(silence_s, now_s())
+        while pulse.beats(self.websocket.bytes_moved, now_s()):
+            await asyncio.sleep(pulse.check_s)
+        self.websocket.transport.abort()
+
     async def receive(self) -> AnyMessage:
         """Return the next message; raises `RemoteError` on a fault, `ConnectionClosed` at the end."""
         frame = await self.websocket.recv()
@@ -64,6 +82,7 @@ class PhoneConnection:
         message = unpack(frame)
         self._session.follow(Role.PHONE, message)
         if not self._handshake:
+            self.counted_in = self._current_round()
             entry = self.traffic("uplink")
             entry.message += len(frame)
             if isinstance(message, UpdateBegin | UpdateChunk):
@@ -79,7 +98,7 @@ class PhoneConnection:
             return
         frame = pack(message)
         self._session.follow(Role.SERVER, message)
-        if not self._handshake:
+        if self.open and not self._handshake:
             entry = self.traffic("downlink")
             entry.message += len(frame)
             if isinstance(message, ModelBegin | ModelChunk):
@@ -97,6 +116,15 @@ class PhoneConnection:
                 setattr(entry, field, getattr(entry, field) + amount)
         self._up += up
         self._down += down
+
+    def count_cut(self) -> None:
+        """Count what came of a message that the end of the connection cut off: it is sent again."""
+        cut = 0 if self._handshake else self.websocket.bytes_cut
+        if cut:
+            entry = self.traffic("uplink")
+            entry.message += cut
+            entry.payload += cut
+            entry.resent += cut
 
     def handshake_done(self) -> None:
         """Count all bytes so far, Welcome included, as handshake; what follows is the round's."""

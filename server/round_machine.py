@@ -57,6 +57,15 @@ class RunState:
         """Shards of the cohort whose update is still awaited."""
         return self.cohort - self.accepted - self.failed
 
+    @property
+    def missing(self) -> frozenset[int]:
+        """Shards that were asked and whose update does not count."""
+        return self.cohort - self.accepted
+
+    def wants(self, round_number: int, shard: int) -> bool:
+        """Whether an update of a round still counts."""
+        return self.phase is Phase.OPEN and round_number == self.round_number and shard in self.outstanding
+
 
 @dataclass(frozen=True, slots=True)
 class Joined:
@@ -203,7 +212,7 @@ def _resume_gathering(state: RunState, event: Resume) -> Step:
 
 
 def _resume_open(state: RunState, event: Resume) -> Step:
-    if len(state.accepted) >= state.rules.target:
+    if len(state.accepted) >= state.rules.target or not state.outstanding:
         return _settle(state)
     return state, (OpenRound(state.round_number, state.attempt, tuple(sorted(state.outstanding))),)
 
@@ -250,20 +259,24 @@ def _deadline(state: RunState, event: Deadline) -> Step:
 
 def _settle(state: RunState) -> Step:
     """Close the round with what it has, or retry it, or pause."""
-    stop = CancelPhones(state.round_number, tuple(sorted(state.outstanding)))
-    stopping: tuple[Action, ...] = (stop,) if stop.shards else ()
     rules = state.rules
     if len(state.accepted) >= rules.min_updates:
         close = CloseRound(state.round_number, tuple(sorted(state.accepted)))
-        return replace(state, phase=Phase.CLOSING), (*stopping, close)
+        return replace(state, phase=Phase.CLOSING), (*_cancel(state, state.outstanding), close)
     if state.attempt >= rules.max_retries:
+        # Nobody is cancelled: what phones have sent so far counts when the run is resumed.
         pause = Pause(
             f"round {state.round_number} had {len(state.accepted)} of at least {rules.min_updates} updates"
             f" in each of {state.attempt + 1} attempts"
         )
-        return replace(state, phase=Phase.PAUSED), (*stopping, pause)
-    state, actions = _retry(state)
-    return state, (*stopping, *actions)
+        return replace(state, phase=Phase.PAUSED), (pause,)
+    retried, actions = _retry(state)
+    # Who is asked again goes on where it is.
+    return retried, (*_cancel(state, state.outstanding - retried.outstanding), *actions)
+
+
+def _cancel(state: RunState, shards: frozenset[int]) -> tuple[Action, ...]:
+    return (CancelPhones(state.round_number, tuple(sorted(shards))),) if shards else ()
 
 
 def _closed(state: RunState, event: Closed) -> Step:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from featherfed.errors import ConfigError
+from featherfed.errors import ConfigError, LocalError
 from server.config import RunConfig, read_config
 
 
@@ -40,19 +40,26 @@ class RunFolder:
         return self.path / f"model-{number}.safetensors"
 
     def write_version(self, number: int, data: bytes) -> None:
-        """Write a version durably, before the database points to it."""
-        write_durably(self.version(number), data)
+        """Write a version durably, before the database points to it; raises `LocalError` when the disk fails."""
+        path = self.version(number)
+        try:
+            write_durably(path, data)
+        except OSError as error:
+            raise LocalError(f"cannot write the model {path} of {len(data)} bytes: {error.strerror}") from error
 
     def promote(self, number: int, *, best: bool) -> None:
         """Make a version the current model (and the best one); earlier versions go."""
-        for target in (self.model, *([self.best] if best else [])):
-            link = target.with_suffix(".new")
-            link.unlink(missing_ok=True)
-            os.link(self.version(number), link)
-            os.replace(link, target)
-        for old in self.path.glob("model-*.safetensors"):
-            if old != self.version(number):
-                old.unlink(missing_ok=True)
+        try:
+            for target in (self.model, *([self.best] if best else [])):
+                link = target.with_suffix(".new")
+                link.unlink(missing_ok=True)
+                os.link(self.version(number), link)
+                os.replace(link, target)
+            for old in self.path.glob("model-*.safetensors*"):
+                if old != self.version(number):
+                    old.unlink(missing_ok=True)
+        except OSError as error:
+            raise LocalError(f"cannot name the model {self.version(number)}: {error.strerror}") from error
 
 
 def write_durably(path: Path, data: bytes) -> None:
@@ -76,7 +83,7 @@ def create(runs: Path, name: str | None, config: RunConfig) -> RunFolder:
     try:
         runs.mkdir(parents=True, exist_ok=True)
         folder.path.mkdir()
-        folder.config.write_text(config.to_toml())
+        write_durably(folder.config, config.to_toml().encode())
     except FileExistsError as error:
         raise ConfigError(
             f"the run folder {folder.path} exists; go on with --resume {folder.path}, or choose another --name"

@@ -15,11 +15,11 @@ from websockets.exceptions import ConnectionClosed
 
 from featherfed.errors import FeatherfedError, ProtocolError, RemoteError
 from featherfed.wire.closing import Close
-from featherfed.wire.messages import MAX_FRAME_BYTES, Finish, Hello, UpdateBegin, UpdateChunk, Welcome
+from featherfed.wire.messages import MAX_CHUNK_BYTES, MAX_FRAME_BYTES, Finish, Hello, UpdateBegin, UpdateChunk, Welcome
 from server.aggregation import Aggregator, Closing
 from server.commits import Commits
 from server.config import RunConfig
-from server.downlink import CHUNK_BYTES, Downlink
+from server.downlink import Downlink
 from server.fleet import Fleet
 from server.ledger import Ledger
 from server.phone_connection import CountedConnection, PhoneConnection
@@ -63,6 +63,8 @@ HELLO_S = 10.0
 """A connection that has said no Hello after so long is closed."""
 GOODBYE_S = 5.0
 """How long the end of a run waits for phones to take their leave."""
+SILENT_HEARTBEATS = 1.75
+"""A connection that moves no byte for so many heartbeats is dead: found within two, looked for eight times."""
 WRITE_LIMIT_BYTES = 16 * 1024
 
 
@@ -95,7 +97,7 @@ class Service:
             store=store,
             commits=self._commits,
             ledger=self._ledger,
-            wanted=self._wanted,
+            wanted=lambda round_number, shard: self._state.wants(round_number, shard),
             accepted=self._accepted,
             advanced=watcher.upload_advanced,
         )
@@ -128,7 +130,8 @@ class Service:
             max_queue=4,
             write_limit=WRITE_LIMIT_BYTES,
             ping_interval=heartbeat_s,
-            ping_timeout=heartbeat_s,
+            # A silent connection is found by its own watch: see featherfed/wire/liveness.py.
+            ping_timeout=None,
             close_timeout=GOODBYE_S,
             server_header=None,
             **where,
@@ -157,6 +160,7 @@ class Service:
     async def _serve_phone(self, websocket: ServerConnection) -> None:
         phone = PhoneConnection(websocket, self._ledger, self._current_round)
         self._connected[phone] = None
+        watching = asyncio.create_task(phone.watch(SILENT_HEARTBEATS * self._config.heartbeat))
         try:
             await self._welcome(phone)
             while True:
@@ -172,6 +176,7 @@ class Service:
         except (FeatherfedError, OSError) as error:
             self._end(error)
         finally:
+            watching.cancel()
             phone.count()
             self._connected.pop(phone, None)
             self._uploads.forget(phone)
@@ -201,7 +206,7 @@ class Service:
                 config.phones,
                 config.seed,
                 config.heartbeat,
-                CHUNK_BYTES,
+                MAX_CHUNK_BYTES,
             )
         )
         phone.handshake_done()
@@ -219,7 +224,10 @@ class Service:
         await phone.close(error.code, str(error))
         await self._commits.write(put_fault(self._clock_s(), self._current_round(), name, error.code, str(error)))
         if self._fleet.connections.get(phone.shard) is phone:
-            await self._step_alone(Fail(phone.shard))
+            async with self._uploads.folding:
+                self._step(Fail(phone.shard))
+                if phone.shard in self._state.failed:
+                    self._queue(self._put_round(), *self._uploads.waste_unwanted())
 
     def _phone_lost(self, shard: int) -> None:
         self._spawn(self._step_alone(Lost(shard)))
@@ -254,10 +262,6 @@ class Service:
         async with self._uploads.folding:
             self._step(event)
 
-    def _wanted(self, round_number: int, shard: int) -> bool:
-        state = self._state
-        return state.phase is Phase.OPEN and state.round_number == round_number and shard in state.outstanding
-
     def _accepted(self, round_number: int, shard: int) -> None:
         self._late.discard(shard)
         self._step(Accept(shard, round_number))
@@ -270,8 +274,8 @@ class Service:
             case Assign(shard):
                 self._assign(shard)
             case CancelPhones(round_number, shards):
+                self._queue(*self._uploads.waste_unwanted())
                 for shard in shards:
-                    self._uploads.waste_unfinished(round_number, shard)
                     self._watcher.cancelled(shard, round_number)
                     if phone := self._fleet.connections.get(shard):
                         self._late.add(shard)
@@ -280,6 +284,7 @@ class Service:
                 self._stop_deadline()
                 self._spawn(self._close_round(action))
             case Finished():
+                self._queue(*self._uploads.waste_unwanted())
                 self._end(None)
             case Pause(reason):
                 self._end(reason)
@@ -289,7 +294,7 @@ class Service:
             self._aggregator.open(round_number)
             self._round_start_s = self._clock_s()
             self._late.clear()
-        self._spawn(self._write(put_round(round_number, attempt, self._state.cohort, self._round_start_s)))
+        self._queue(self._put_round())
         self._watcher.round_opened(round_number, attempt, self._state.cohort)
         self._stop_deadline()
         event = Deadline(round_number, attempt)
@@ -299,10 +304,14 @@ class Service:
         for shard in cohort:
             self._assign(shard)
 
+    def _put_round(self) -> Statement:
+        state = self._state
+        return put_round(state.round_number, state.attempt, state.cohort, state.failed, self._round_start_s)
+
     def _assign(self, shard: int) -> None:
         phone = self._fleet.connections.get(shard)
-        # A phone that came back with a finished update of this round needs no task: it is about to send it.
-        if phone is not None and phone.pending_round != self._state.round_number:
+        # A phone that came back with a finished update that counts needs no task: it is about to send it.
+        if phone is not None and not self._state.wants(phone.pending_round, shard):
             self._spawn(self._downlink.deliver(phone, self._state.round_number))
 
     async def _close_round(self, action: CloseRound) -> None:
@@ -312,27 +321,28 @@ class Service:
             closing = await loop.run_in_executor(None, self._aggregator.close, number)
             saved = await loop.run_in_executor(None, self._aggregator.saved)
             await loop.run_in_executor(None, self._folder.write_version, closing.version, saved)
-        for phone in list(self._connected):
-            phone.count()
-        summary = self._summary(action, closing)
-        # Every accepted update of the round was queued for the disk before this: the close never gets ahead of them.
-        await self._write(
-            close_round(
-                number,
-                seconds=summary.seconds,
-                late=summary.late,
-                failed=summary.failed,
-                loss=summary.loss,
-                accuracy=summary.accuracy,
-            ),
-            put_value("version", str(closing.version)),
-            drop_chunks(number),
-        )
-        await loop.run_in_executor(None, lambda: self._folder.promote(closing.version, best=closing.best))
-        self._uploads.forget_round(number)
-        self._watcher.round_closed(summary)
-        reached = summary.accuracy is not None and summary.accuracy >= self._config.target_accuracy
-        await self._step_alone(Closed(number, reached))
+            for phone in list(self._connected):
+                phone.count()
+            summary = self._summary(action, closing)
+            # Every accepted update of the round was queued for the disk before this: the close never gets ahead.
+            await self._commits.write(
+                close_round(
+                    number,
+                    seconds=summary.seconds,
+                    late=summary.late,
+                    failed=summary.failed,
+                    loss=summary.loss,
+                    accuracy=summary.accuracy,
+                ),
+                put_value("version", str(closing.version)),
+                *([put_value("best", str(closing.version))] if closing.best else []),
+                drop_chunks(number),
+            )
+            await loop.run_in_executor(None, lambda: self._folder.promote(closing.version, best=closing.best))
+            self._uploads.forget_round(number)
+            self._watcher.round_closed(summary)
+            reached = summary.accuracy is not None and summary.accuracy >= self._config.target_accuracy
+            self._step(Closed(number, reached))
 
     def _summary(self, action: CloseRound, closing: Closing) -> RoundSummary:
         number, state = action.round_number, self._state
@@ -344,7 +354,7 @@ class Service:
             cohort=len(state.cohort),
             accepted=len(action.accepted),
             late=late,
-            failed=len(state.cohort) - len(action.accepted) - late,
+            failed=len(state.missing) - late,
             loss=evaluation.loss if evaluation else None,
             accuracy=evaluation.accuracy if evaluation else None,
             seconds=self._clock_s() - self._round_start_s,
@@ -361,10 +371,16 @@ class Service:
         return max(1, self._state.round_number)
 
     def _ledger_changes(self) -> list[Statement]:
-        return put_traffic(self._ledger.take_changed())
+        clock = put_value("clock_s", f"{self._clock_s():.3f}")
+        return [clock, *put_traffic(self._ledger.take_changed())]
 
-    async def _write(self, *statements: Statement) -> None:
-        await self._commits.write(*statements)
+    def _queue(self, *statements: Statement) -> None:
+        """Have statements written after all that were queued before; a disk that fails ends the run."""
+        self._commits.queue(*statements).add_done_callback(self._written)
+
+    def _written(self, done: "asyncio.Future[None]") -> None:
+        if not done.cancelled() and (error := done.exception()):
+            self._end(error)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

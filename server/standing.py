@@ -44,17 +44,23 @@ def begin(config: RunConfig, store: Store, parameters: int) -> Standing:
 def resume(config: RunConfig, store: Store, folder: RunFolder, aggregator: Aggregator) -> Standing:
     """Read where a run stopped; the model is loaded, and the sum of an open round is begun."""
     values = store.values()
+    if "run" not in values:
+        # Killed before it was given its id.
+        return begin(config, store, aggregator.parameters)
     if "version" in values:
         version = int(values["version"])
         aggregator.restore(folder.version(version), version)
+        # Killed between the database's word and the file's name: the database is right.
+        folder.promote(version, best=values.get("best") == values["version"])
     present = frozenset(store.phones())
     rounds = store.rounds()
     accuracies = [row.accuracy for row in rounds if row.accuracy is not None]
     aggregator.best_accuracy = max(accuracies, default=aggregator.best_accuracy)
-    clock_s = max((row.started_s + (row.seconds or 0.0) for row in rounds), default=0.0)
+    clock_s = float(values.get("clock_s", 0.0))
     if not rounds or rounds[-1].state == "closed":
         number = rounds[-1].round if rounds else 0
-        return Standing(values["run"], RunState(rules(config), round_number=number, present=present), clock_s, clock_s)
+        state = RunState(rules(config), round_number=number, present=present)
+        return Standing(values["run"], state, clock_s, clock_s)
     row = rounds[-1]
     aggregator.open(row.round)
     accepted = frozenset(update.shard for update in store.updates(row.round) if update.state == "accepted")
@@ -65,6 +71,7 @@ def resume(config: RunConfig, store: Store, folder: RunFolder, aggregator: Aggre
         attempt=row.attempt,
         cohort=frozenset(json.loads(row.cohort)) | accepted,
         accepted=accepted,
+        failed=frozenset(json.loads(row.refused)),
         present=present,
     )
     return Standing(values["run"], state, clock_s, row.started_s)

@@ -5,7 +5,7 @@ statements, so that many phones' writes share one transaction and one fsync (`se
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ rounds_table = sa.Table(
     sa.Column("attempt", sa.Integer, nullable=False),
     sa.Column("state", sa.String, nullable=False),  # open | closed
     sa.Column("cohort", sa.String, nullable=False),  # JSON list of shards asked so far
+    sa.Column("refused", sa.String, nullable=False),  # JSON list of those that are not asked again
     sa.Column("started_s", sa.Float, nullable=False),  # seconds of the run's clock
     sa.Column("seconds", sa.Float),
     sa.Column("late", sa.Integer),
@@ -48,6 +49,7 @@ updates_table = sa.Table(
     sa.Column("size", sa.Integer, nullable=False),
     sa.Column("digest", sa.LargeBinary, nullable=False),
     sa.Column("examples", sa.Integer, nullable=False),
+    sa.Column("counts_in", sa.Integer),  # the round whose model it is part of, once accepted
 )
 chunks_table = sa.Table(
     "chunks",
@@ -89,6 +91,7 @@ class StoredUpdate:
     size: int
     digest: bytes
     examples: int
+    counts_in: int | None = None
 
 
 def put_value(key: str, value: str) -> Statement:
@@ -101,11 +104,13 @@ def put_phone(shard: int, name: str) -> Statement:
     return _upsert(phones_table, ("shard",)), {"shard": shard, "name": name}
 
 
-def put_round(round_number: int, attempt: int, cohort: Iterable[int], started_s: float) -> Statement:
-    """Note that a round is open and who was asked."""
+def put_round(
+    round_number: int, attempt: int, cohort: Iterable[int], refused: Iterable[int], started_s: float
+) -> Statement:
+    """Note that a round is open, who was asked and whose update was refused."""
     return _upsert(rounds_table, ("round",)), {
         "round": round_number, "attempt": attempt, "state": "open", "cohort": json.dumps(sorted(cohort)),
-        "started_s": started_s,
+        "refused": json.dumps(sorted(refused)), "started_s": started_s,
     }  # fmt: skip
 
 
@@ -125,7 +130,7 @@ def put_update(update: StoredUpdate) -> Statement:
     """Note what is known of an update."""
     return _upsert(updates_table, ("round", "shard")), {
         "round": update.round_number, "shard": update.shard, "state": update.state, "size": update.size,
-        "digest": update.digest, "examples": update.examples,
+        "digest": update.digest, "examples": update.examples, "counts_in": update.counts_in,
     }  # fmt: skip
 
 
@@ -145,8 +150,13 @@ def drop_update(round_number: int, shard: int) -> list[Statement]:
 
 
 def drop_chunks(round_number: int) -> Statement:
-    """Forget the bytes of a round that is closed: they are in the model now."""
-    return chunks_table.delete().where(chunks_table.c.round <= sa.bindparam("r")), {"r": round_number}
+    """Forget the bytes of updates that count in a round that is closed: they are in the model now."""
+    in_model = sa.exists().where(
+        updates_table.c.round == chunks_table.c.round,
+        updates_table.c.shard == chunks_table.c.shard,
+        updates_table.c.counts_in <= sa.bindparam("r"),
+    )
+    return chunks_table.delete().where(in_model), {"r": round_number}
 
 
 def put_traffic(rows: dict[tuple[int, int, str], Traffic]) -> list[Statement]:
@@ -174,20 +184,28 @@ def _upsert(table: sa.Table, key: tuple[str, ...]) -> sa.Executable:
         statement = insert(table)
         given = [column.name for column in table.columns if column.name not in key]
         if table is rounds_table:
-            given = ["attempt", "state", "cohort"]
+            given = ["attempt", "state", "cohort", "refused"]
         _upserts[table.name] = statement.on_conflict_do_update(
             index_elements=key, set_={name: statement.excluded[name] for name in given}
         )
     return _upserts[table.name]
 
 
+Injector = Callable[[str], None]
+"""Called with `before`, `inside` and `after` around each transaction; a test fails or dies there."""
+
+
 class Store:
     """`run.sqlite` of one run. Its methods block: the service calls them off the event loop."""
 
-    def __init__(self, path: Path, *, durable: bool = True) -> None:
+    def __init__(
+        self, path: Path, *, durable: bool = True, busy_s: float = 10.0, injector: Injector = lambda moment: None
+    ) -> None:
+        """`busy_s`: how long to wait while another process has the file locked."""
         self._path = path
+        self._injector = injector
         # Connections are never shared between threads: a reader that ends its transaction would end a writer's too.
-        self._engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 10})
+        self._engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": busy_s})
 
         @sa.event.listens_for(self._engine, "connect")
         def _configure(connection: Any, _record: Any) -> None:
@@ -201,20 +219,26 @@ class Store:
 
     def apply(self, statements: Iterable[Statement]) -> None:
         """Run all statements in one transaction: durable when this returns."""
+        self._injector("before")
         try:
             with self._engine.begin() as connection:
                 for statement, values in statements:
                     connection.execute(statement, values)
+                self._injector("inside")
         except sa.exc.SQLAlchemyError as error:
             raise LocalError(f"cannot write {self._path}: {error.__cause__ or error}") from error
+        self._injector("after")
 
     def close(self) -> None:
         """Close the file."""
         self._engine.dispose()
 
     def _rows(self, query: sa.Executable) -> list[Any]:
-        with self._engine.connect() as connection:
-            return list(connection.execute(query))
+        try:
+            with self._engine.connect() as connection:
+                return list(connection.execute(query))
+        except sa.exc.SQLAlchemyError as error:
+            raise LocalError(f"cannot read {self._path}: {error.__cause__ or error}") from error
 
     def values(self) -> dict[str, str]:
         """Return the settings of the run."""

@@ -1,199 +1,245 @@
-"""Updates on their way in: durable byte by byte, counted once, folded when they are whole."""
+"""Updates on their way in: durable byte by byte, counted once, folded when they are whole.
+
+One update has one truth, whatever connections it comes over: `_uploads[round, shard]`, moved under a lock of its own.
+Answers are sent outside of it, so that a connection that stands still never holds up the phone's next one.
+
+In the ledger, payload = resent + wasted + what is durable here or counted, for every round and phone.
+"""
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 
 from featherfed.errors import CodecError, RefusedError
 from featherfed.wire.messages import Accepted, Ack, Cancel, UpdateBegin, UpdateChunk
 from server.aggregation import Aggregator
 from server.commits import Commits
-from server.ledger import Ledger
+from server.ledger import Ledger, Traffic
 from server.phone_connection import PhoneConnection
-from server.store import Store, StoredUpdate, drop_update, put_chunk, put_update
+from server.store import Statement, Store, StoredUpdate, drop_update, put_chunk, put_update
+
+Answer = Accepted | Ack | Cancel | None
 
 
 @dataclass(slots=True)
-class Incoming:
-    """The update that a connection is sending; `durable` bytes of it are on the disk."""
+class Upload:
+    """What is known of one update; `durable` bytes of it are on the disk."""
+
+    update: StoredUpdate
+    durable: int = 0
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the update counts."""
+        return self.update.state == "accepted"
+
+
+@dataclass(slots=True)
+class Sending:
+    """The update that a connection is sending; `upload` None: one that does not count."""
 
     begin: UpdateBegin
-    durable: int
-    wanted: bool
+    upload: Upload | None = None
 
 
+@dataclass(slots=True)
 class Uploads:
-    """Takes the update messages of all phones."""
+    """Takes the update messages of all phones.
 
-    def __init__(
-        self,
-        *,
-        aggregator: Aggregator,
-        store: Store,
-        commits: Commits,
-        ledger: Ledger,
-        wanted: Callable[[int, int], bool],
-        accepted: Callable[[int, int], None],
-        advanced: Callable[[int, int, int, int], None],
-    ) -> None:
-        """`wanted(round, shard)` says whether an update still counts; `accepted(round, shard)` is told that it does.
+    `wanted(round, shard)` says whether an update still counts; `accepted(round, shard)` is told that it does;
+    `advanced(shard, round, durable, size)` is told how far each one has come.
+    """
 
-        `advanced(shard, round, durable, size)` is told how far each one has come.
-        """
-        self._aggregator = aggregator
-        self._store = store
-        self._commits = commits
-        self._ledger = ledger
-        self._wanted = wanted
-        self._accepted = accepted
-        self._advanced = advanced
-        self._known: dict[tuple[int, int], StoredUpdate] = {}
-        self._durable: dict[tuple[int, int], int] = {}
-        self._incoming: dict[PhoneConnection, Incoming] = {}
-        self.folding = asyncio.Lock()
-        """Held while the sum changes; whoever closes a round takes it, so that nothing slips in between."""
+    aggregator: Aggregator
+    store: Store
+    commits: Commits
+    ledger: Ledger
+    wanted: Callable[[int, int], bool]
+    accepted: Callable[[int, int], None]
+    advanced: Callable[[int, int, int, int], None]
+    folding: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while the sum changes; whoever closes a round takes it, so that nothing slips in between."""
+    _uploads: dict[tuple[int, int], Upload] = field(default_factory=dict)
+    _turns: dict[tuple[int, int], asyncio.Lock] = field(default_factory=dict)
+    _sending: dict[PhoneConnection, Sending] = field(default_factory=dict)
 
     def restore(self, round_number: int) -> None:
-        """Fold again what the disk has of a round that was open."""
-        for update in self._store.updates(round_number):
-            key = (round_number, update.shard)
-            payload = self._store.payload(*key)
-            self._known[key] = update
-            self._durable[key] = len(payload)
-            if update.state == "accepted":
-                self._aggregator.add(round_number, update.shard, payload, update.examples)
+        """Fold again what the disk has of a round that was open, and book what died with the server's memory."""
+        kept: dict[int, int] = {}
+        for update in self.store.updates():
+            key = (update.round_number, update.shard)
+            durable = update.size
+            if update.state == "receiving" or update.counts_in == round_number:
+                payload = self.store.payload(*key)
+                durable = len(payload)
+                self._uploads[key] = Upload(update, durable)
+                if update.state == "accepted":
+                    self.aggregator.add(*key, payload, update.examples)
+            kept[update.shard] = kept.get(update.shard, 0) + durable
+        for shard in self.ledger.shards():
+            # It came, and was not durable when the server was killed: the phone sends it again.
+            total = self.ledger.total("uplink", shard=shard)
+            lost = total.payload - total.resent - total.wasted - kept.get(shard, 0)
+            self.ledger.entry(round_number, shard, "uplink").resent += max(0, lost)
 
-    def forget(self, connection: PhoneConnection) -> None:
+    def forget(self, phone: PhoneConnection) -> None:
         """Drop what a connection had under way; what is durable stays for the next one."""
-        self._incoming.pop(connection, None)
+        self._sending.pop(phone, None)
+        phone.count_cut()
 
     def forget_round(self, round_number: int) -> None:
         """Drop what is known of a closed round: for late copies, the store remembers who was accepted."""
-        self._durable = {key: size for key, size in self._durable.items() if key[0] > round_number}
-        self._known = {key: update for key, update in self._known.items() if key[0] > round_number}
+        self._uploads = {
+            key: upload
+            for key, upload in self._uploads.items()
+            if not upload.accepted or (upload.update.counts_in or 0) > round_number
+        }
+        self._turns = {key: turn for key, turn in self._turns.items() if turn.locked() or key in self._uploads}
 
     async def begin(self, phone: PhoneConnection, message: UpdateBegin) -> None:
         """Take the first bytes of an update, or say how many of them are durable."""
-        self._incoming.pop(phone, None)
+        self._sending.pop(phone, None)
         key = (message.round, phone.shard)
-        known = self._known.get(key)
-        if known is None and not self._wanted(*key):
+        known = self._uploads.get(key)
+        if known is None and not self.wanted(*key):
             # Perhaps its round was closed before this server was started, or long ago.
-            known = await asyncio.get_running_loop().run_in_executor(None, self._store.update, *key)
-        if known and known.state == "accepted":
-            if known.digest != message.digest:
+            stored = await asyncio.get_running_loop().run_in_executor(None, self.store.update, *key)
+            known = Upload(stored) if stored else None
+        if known is not None and known.accepted:
+            if known.update.digest != message.digest:
                 raise RefusedError(f"round {message.round} already has another update of phone {phone.name!r}")
-            phone.traffic("uplink").resent += len(message.data)
+            self._received(phone).resent += len(message.data)
             await phone.send(Accepted(message.round))
             return
-        if not self._wanted(*key):
-            phone.traffic("uplink").wasted += len(message.data)
-            self._incoming[phone] = Incoming(message, 0, wanted=False)
+        if not self.wanted(*key):
+            self._received(phone).wasted += len(message.data)
+            self._sending[phone] = Sending(message)
             await phone.send(Cancel(message.round))
             return
-        if message.size > self._aggregator.max_update_bytes:
+        if message.size > self.aggregator.max_update_bytes:
             raise RefusedError(
-                f"update of {message.size} bytes exceeds the {self._aggregator.max_update_bytes} bytes"
-                f" that the uplink {self._aggregator.uplink} can need for this model"
+                f"update of {message.size} bytes exceeds the {self.aggregator.max_update_bytes} bytes"
+                f" that the uplink {self.aggregator.uplink} can need for this model"
             )
-        if message.examples > self._aggregator.max_examples:
+        if message.examples > self.aggregator.max_examples:
             raise RefusedError(
                 f"update claims {message.examples} examples; a phone of this run can have"
-                f" {self._aggregator.max_examples} (--max-examples)"
+                f" {self.aggregator.max_examples} (--max-examples)"
             )
-        if known is None or known.digest != message.digest or known.size != message.size:
-            await self._announce(phone, message, replaces=known is not None)
-        incoming = Incoming(message, self._durable[key], wanted=True)
-        self._incoming[phone] = incoming
-        self._advanced(phone.shard, message.round, incoming.durable, message.size)
-        if message.data:
-            await self._take(phone, incoming, message.offset, message.data)
-        else:
-            await phone.send(Ack(message.round, incoming.durable))
+        async with self._turn(key):
+            upload = self._announce(phone, message)
+            self._sending[phone] = Sending(message, upload)
+        self.advanced(phone.shard, message.round, upload.durable, message.size)
+        await self._take(phone, message.offset, message.data)
 
     async def chunk(self, phone: PhoneConnection, message: UpdateChunk) -> None:
         """Take the next bytes of an update."""
-        incoming = self._incoming.get(phone)
-        if incoming is None:
+        if phone in self._sending:
+            await self._take(phone, message.offset, message.data)
+        else:
             # The end of an update that was answered, as accepted before, while its last chunks were on their way.
-            phone.traffic("uplink").resent += len(message.data)
-            return
-        round_number = incoming.begin.round
-        if not (incoming.wanted and self._wanted(round_number, phone.shard)):
-            incoming.wanted = False
-            phone.traffic("uplink").wasted += len(message.data)
-            return
-        await self._take(phone, incoming, message.offset, message.data)
+            self._received(phone).resent += len(message.data)
 
-    async def _announce(self, phone: PhoneConnection, message: UpdateBegin, *, replaces: bool) -> None:
+    def _turn(self, key: tuple[int, int]) -> asyncio.Lock:
+        return self._turns.setdefault(key, asyncio.Lock())
+
+    def _received(self, phone: PhoneConnection) -> Traffic:
+        """Return the entry in which the payload of the phone's last message was counted."""
+        return self.ledger.entry(phone.counted_in, phone.shard, "uplink")
+
+    def _announce(self, phone: PhoneConnection, message: UpdateBegin) -> Upload:
+        """Return the upload that the message begins or goes on with."""
         key = (message.round, phone.shard)
+        upload = self._uploads.get(key)
+        if upload is not None:
+            if upload.accepted or (upload.update.digest, upload.update.size) == (message.digest, message.size):
+                return upload
+            # A phone that lost its memory trained again: to other bytes, or it would have gone on with these.
+            self.commits.queue(*self.waste(*key))
         update = StoredUpdate(*key, "receiving", message.size, message.digest, message.examples)
-        if replaces:
-            phone.traffic("uplink").wasted += self._durable[key]
-            await self._commits.write(*drop_update(*key))
-        self._known[key] = update
-        self._durable[key] = 0
-        phone.traffic("uplink").theory += self._aggregator.theory_bytes
+        self._uploads[key] = upload = Upload(update)
+        self.ledger.entry(phone.counted_in, phone.shard, "uplink").theory += self.aggregator.theory_bytes
         if len(message.data) < message.size:
             # An update of one frame is announced and accepted in one transaction.
-            await self._commits.write(put_update(update))
+            self.commits.queue(put_update(update))
+        return upload
 
-    async def _take(self, phone: PhoneConnection, incoming: Incoming, offset: int, data: bytes) -> None:
-        begin = incoming.begin
+    async def _take(self, phone: PhoneConnection, offset: int, data: bytes) -> None:
+        sending = self._sending[phone]
+        key = (sending.begin.round, phone.shard)
+        async with self._turn(key):
+            answer = await self._keep(phone, sending, offset, data)
+        if answer is not None:
+            await phone.send(answer)
+
+    async def _keep(self, phone: PhoneConnection, sending: Sending, offset: int, data: bytes) -> Answer:
+        """Make new bytes durable; return what to tell the phone."""
+        upload, begin = sending.upload, sending.begin
         key = (begin.round, phone.shard)
-        known = min(max(incoming.durable - offset, 0), len(data))
-        phone.traffic("uplink").resent += known
-        if offset > incoming.durable:
+        if upload is not None and upload.accepted:
+            # The phone's other connection brought the rest.
+            self._received(phone).resent += len(data)
+            self._sending.pop(phone, None)
+            return Accepted(begin.round)
+        if upload is None or self._uploads.get(key) is not upload or not self.wanted(*key):
+            self._received(phone).wasted += len(data)
+            # Its Cancel went to whatever connection the phone had then: with the last byte it is said again.
+            return Cancel(begin.round) if offset + len(data) == begin.size else None
+        known = min(max(upload.durable - offset, 0), len(data))
+        self._received(phone).resent += known
+        if offset > upload.durable:
             # The phone believes in bytes that this server does not have: it is told where to go on.
-            await phone.send(Ack(begin.round, incoming.durable))
-            return
+            self._received(phone).wasted += len(data)
+            return Ack(begin.round, upload.durable)
         fresh = data[known:]
-        if incoming.durable + len(fresh) < begin.size:
-            if fresh:
-                await self._commits.write(put_chunk(*key, incoming.durable, fresh))
-                incoming.durable += len(fresh)
-                self._durable[key] = incoming.durable
-                self._advanced(phone.shard, begin.round, incoming.durable, begin.size)
-            await phone.send(Ack(begin.round, incoming.durable))
-            return
-        await self._complete(phone, incoming, fresh)
+        if upload.durable + len(fresh) == upload.update.size:
+            return await self._complete(phone, sending, upload, fresh)
+        if fresh:
+            durable = self.commits.queue(put_chunk(*key, upload.durable, fresh))
+            # Before the write: whoever wastes this upload meanwhile counts these bytes too.
+            upload.durable += len(fresh)
+            await durable
+            self.advanced(phone.shard, begin.round, upload.durable, begin.size)
+        return Ack(begin.round, upload.durable)
 
-    async def _complete(self, phone: PhoneConnection, incoming: Incoming, last: bytes) -> None:
+    async def _complete(self, phone: PhoneConnection, sending: Sending, upload: Upload, last: bytes) -> Answer:
         loop = asyncio.get_running_loop()
-        begin, key = incoming.begin, (incoming.begin.round, phone.shard)
-        self._incoming.pop(phone, None)
+        begin, key = sending.begin, (sending.begin.round, phone.shard)
+        self._sending.pop(phone, None)
         payload = last
-        if incoming.durable:
-            payload = await loop.run_in_executor(None, self._store.payload, *key) + last
+        if upload.durable:
+            payload = await loop.run_in_executor(None, self.store.payload, *key) + last
         try:
             if blake2b(payload, digest_size=8).digest() != begin.digest:
                 raise RefusedError(f"update of {len(payload)} bytes does not have the digest that was announced")
             async with self.folding:
-                if not self._wanted(*key):
-                    phone.traffic("uplink").wasted += len(payload)
-                    await phone.send(Cancel(begin.round))
-                    return
-                await loop.run_in_executor(None, self._aggregator.add, *key, payload, begin.examples)
-                accepted = StoredUpdate(*key, "accepted", begin.size, begin.digest, begin.examples)
-                self._known[key] = accepted
+                if self._uploads.get(key) is not upload or not self.wanted(*key):
+                    self._received(phone).wasted += len(last)
+                    return Cancel(begin.round)
+                await loop.run_in_executor(None, self.aggregator.add, *key, payload, begin.examples)
+                upload.update = replace(upload.update, state="accepted", counts_in=self.aggregator.open_round)
                 # The write joins the queue before the machine hears of the update, so a round that closes on it
                 # waits for it.
-                durable = asyncio.ensure_future(
-                    self._commits.write(put_chunk(*key, incoming.durable, last), put_update(accepted))
-                )
-                self._accepted(*key)
+                durable = self.commits.queue(put_chunk(*key, upload.durable, last), put_update(upload.update))
+                upload.durable = begin.size
+                self.accepted(*key)
         except (CodecError, RefusedError):
-            phone.traffic("uplink").wasted += len(payload)
-            del self._known[key], self._durable[key]
-            await self._commits.write(*drop_update(*key))
+            self._received(phone).wasted += len(last)
+            await self.commits.queue(*self.waste(*key))
             raise
         await durable
-        await phone.send(Accepted(begin.round))
+        return Accepted(begin.round)
 
-    def waste_unfinished(self, round_number: int, shard: int) -> None:
-        """Count what a straggler had sent as wasted: its round closes, or goes on without it."""
-        known = self._known.pop((round_number, shard), None)
-        durable = self._durable.pop((round_number, shard), 0)
-        if known is not None and known.state == "receiving":
-            self._ledger.entry(round_number, shard, "uplink").wasted += durable
+    def waste(self, round_number: int, shard: int) -> list[Statement]:
+        """Count what a phone had sent of an unfinished update as wasted; return what makes the disk forget it."""
+        upload = self._uploads.get((round_number, shard))
+        if upload is None or upload.accepted:
+            return []
+        del self._uploads[round_number, shard]
+        self.ledger.entry(self.aggregator.open_round, shard, "uplink").wasted += upload.durable
+        return drop_update(round_number, shard)
+
+    def waste_unwanted(self) -> list[Statement]:
+        """Waste what is unfinished and will not count: of stragglers, of phones that were refused, of a run's end."""
+        return [statement for key in list(self._uploads) if not self.wanted(*key) for statement in self.waste(*key)]

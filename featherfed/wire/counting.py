@@ -4,7 +4,13 @@ A connection class of the websockets library is mixed with `CountsBytes`; what i
 frame headers, masks, pings and closes, and excludes TLS records, TCP and IP.
 """
 
+import struct
+import sys
 from typing import Any
+
+if sys.platform == "linux":
+    import fcntl
+    import termios
 
 
 class CountingTransport:
@@ -33,6 +39,26 @@ class CountsBytes:
     def bytes_sent(self) -> int:
         """Bytes handed to the socket so far."""
         return self._counting.bytes_written if self._counting else 0
+
+    @property
+    def bytes_cut(self) -> int:
+        """Bytes received of a frame whose end has not come."""
+        return len(self.protocol.reader.buffer)  # type: ignore[attr-defined]
+
+    @property
+    def bytes_moved(self) -> int:
+        """Bytes received, and bytes sent that the other end's kernel has acknowledged: a live connection's rise.
+
+        Where the kernel does not tell what is unacknowledged, what it has taken counts as moved.
+        """
+        if self._counting is None:
+            return 0
+        waiting: int = self._counting.get_write_buffer_size()
+        raw = self._counting.get_extra_info("socket")
+        if sys.platform == "linux" and raw is not None and raw.fileno() >= 0:
+            # SIOCOUTQ (tcp(7)), which has the number of TIOCOUTQ.
+            waiting += struct.unpack("i", fcntl.ioctl(raw.fileno(), termios.TIOCOUTQ, bytes(4)))[0]
+        return self.bytes_received + self.bytes_sent - waiting
 
     def connection_made(self, transport: Any) -> None:
         """Put the counter in front of the transport."""
