@@ -29,7 +29,7 @@ from featherfed.wire.messages import (
 
 
 def hello(name: str, *, shard: int = NOTHING, shards: int = 0, protocol: int = PROTOCOL_VERSION) -> Hello:
-    return Hello(protocol, name, shard, shards, "", NOTHING, b"", 0, NOTHING)
+    return Hello(protocol, name, shard, shards, "", NOTHING, b"", 0, NOTHING, "", 0)
 
 
 def digest(payload: bytes) -> bytes:
