@@ -20,6 +20,7 @@ class Processes:
     def __init__(self, logs: Path) -> None:
         self._logs = logs
         self._running: dict[str, subprocess.Popen[str]] = {}
+        self._pump: threading.Thread | None = None
         logs.mkdir(parents=True, exist_ok=True)
 
     def __enter__(self) -> Self:
@@ -37,6 +38,8 @@ class Processes:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        if self._pump is not None:
+            self._pump.join(GRACE_S)
 
     def start_server(self, arguments: Sequence[str], tell: Callable[[str], None]) -> str:
         """Start `fl-server serve --port 0` with these arguments, return its address once it listens.
@@ -52,10 +55,11 @@ class Processes:
         assert stdout is not None, "it was asked for"
         first = stdout.readline()
         if not first.startswith("listening on "):
-            raise LocalError(f"fl-server did not start: {(first + stdout.read()).strip()}")
+            with stdout:
+                raise LocalError(f"fl-server did not start: {(first + stdout.read()).strip()}")
 
         def pump() -> None:
-            with open(self._logs / "server.log", "w") as log:
+            with stdout, open(self._logs / "server.log", "w") as log:
                 for line in stdout:
                     log.write(line)
                     log.flush()
@@ -74,9 +78,9 @@ class Processes:
         self._running[name] = process
         return process
 
-    def server_pid(self) -> int:
-        """Return the server's process id."""
-        return self._running["server"].pid
+    def signal_server(self, number: int) -> None:
+        """Send the server a signal."""
+        self._running["server"].send_signal(number)
 
     def wait_for_server(self, timeout_s: float | None = None) -> int:
         """Return the server's exit status; raises `LocalError` when all phones are gone before it, or time is up."""
@@ -96,5 +100,6 @@ class Processes:
                 if timeout_s is not None and waited_s > timeout_s:
                     raise LocalError(f"the run took longer than {timeout_s:g} s; see {self._logs}") from None
             else:
-                self._pump.join(GRACE_S)
+                if self._pump is not None:
+                    self._pump.join(GRACE_S)
                 return status

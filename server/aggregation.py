@@ -113,8 +113,8 @@ class Aggregator:
         tensors["phones.view"] = self.versions.view
         for version, payload in self.versions.chain.items():
             tensors[f"phones.chain.{version}"] = np.frombuffer(payload, np.uint8)
-        metadata = {"version": str(self.versions.version), "model": self._config.model}
-        return save(tensors, metadata=metadata)
+        # One entry: safetensors writes several in an order of their own, and equal models shall be equal files.
+        return save(tensors, metadata={"model": f"{self._config.model}, version {self.versions.version}"})
 
     def restore(self, path: Path, version: int) -> None:
         """Go on with a saved model."""

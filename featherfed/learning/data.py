@@ -1,6 +1,6 @@
-"""Images and labels as tensors in memory, normalised once: MNIST from torchvision's files, or bundled digits.
+"""Images and labels as tensors in memory, normalised once: MNIST in torchvision's layout, or bundled digits.
 
-torchvision is imported only here, and only for MNIST: the bundled digits need scikit-learn alone.
+torchvision is imported only here, and only where MNIST is not there yet; the bundled digits need scikit-learn alone.
 """
 
 import os
@@ -12,11 +12,13 @@ import numpy.typing as npt
 import torch
 
 from featherfed.errors import ConfigError, DataError
+from featherfed.learning.idx import U8, map_idx
 from featherfed.learning.names import DATASETS
 from featherfed.learning.partition import partition
 
 MEAN, DEVIATION = 0.1307, 0.3081
 """Of MNIST's training pixels, scaled to 0…1."""
+MNIST_FILES = {True: "train", False: "t10k"}
 DIGITS_TEST_SHARE = 5
 """One digit in so many is for testing."""
 
@@ -42,52 +44,66 @@ def load(name: str, data_dir: str | None, *, train: bool) -> Examples:
 
 
 def load_shard(name: str, data_dir: str | None, scheme: str, shards: int, index: int, seed: int) -> Examples:
-    """Return one phone's examples: shard `index` of `shards`. The rest of the data set is let go."""
+    """Return one phone's examples: shard `index` of `shards`. The rest of the data set is never copied."""
     pixels, labels = _raw(name, data_dir, train=True)
-    mine = torch.from_numpy(partition(scheme, labels.numpy(), shards, seed)[index])
+    mine = partition(scheme, labels, shards, seed)[index]
     return _prepare(pixels[mine], labels[mine])
 
 
-def labels_of(name: str, data_dir: str | None) -> npt.NDArray[np.int64]:
+def labels_of(name: str, data_dir: str | None) -> npt.NDArray[np.integer]:
     """Return the labels of the training examples, which partitions are made from."""
-    labels: npt.NDArray[np.int64] = _raw(name, data_dir, train=True)[1].numpy()
-    return labels
+    return _raw(name, data_dir, train=True)[1]
 
 
-def _prepare(pixels: torch.Tensor, labels: torch.Tensor) -> Examples:
-    images = pixels.to(torch.float32).div_(255).sub_(MEAN).div_(DEVIATION)
-    return Examples(images.unsqueeze(1).contiguous(), labels.to(torch.int64))
+def _prepare(pixels: npt.NDArray[np.generic], labels: npt.NDArray[np.integer]) -> Examples:
+    images = torch.from_numpy(pixels.astype(np.float32)).div_(255).sub_(MEAN).div_(DEVIATION)
+    return Examples(images.unsqueeze(1), torch.from_numpy(labels.astype(np.int64)))
 
 
-def _raw(name: str, data_dir: str | None, *, train: bool) -> tuple[torch.Tensor, torch.Tensor]:
+def _raw(name: str, data_dir: str | None, *, train: bool) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.integer]]:
+    """Return pixels from 0 to 255, (examples, 28, 28), and labels, (examples,)."""
     if name not in DATASETS:
         raise ConfigError(f"unknown data set {name!r}; there are {', '.join(DATASETS)}")
     return _digits(train=train) if name == "digits" else _mnist(data_folder(data_dir), train=train)
 
 
-def _mnist(folder: Path, *, train: bool) -> tuple[torch.Tensor, torch.Tensor]:
+def _mnist(folder: Path, *, train: bool) -> tuple[U8, U8]:
+    raw = folder / "MNIST" / "raw"
+    paths = [raw / f"{MNIST_FILES[train]}-{kind}-ubyte" for kind in ("images-idx3", "labels-idx1")]
+    try:
+        if not all(path.exists() for path in paths):
+            _download(folder)
+        pixels, labels = map_idx(paths[0], 3), map_idx(paths[1], 1)
+        if len(pixels) != len(labels) or pixels.shape[1:] != (28, 28):
+            raise DataError(f"{raw} has {len(labels)} labels for images of shape {pixels.shape}")
+    except DataError as error:
+        raise DataError(
+            f"{error}; name a folder that holds MNIST with --data-dir or FL_DATA_DIR,"
+            " or use --data digits, which needs none"
+        ) from error
+    return pixels, labels
+
+
+def _download(folder: Path) -> None:
     from torchvision.datasets import MNIST
 
     try:
-        dataset = MNIST(str(folder), train=train, download=not (folder / "MNIST" / "raw").is_dir())
-    # torchvision reports a failed download as RuntimeError, a truncated file as ValueError, AssertionError or KeyError.
-    except (OSError, RuntimeError, ValueError, AssertionError, KeyError) as error:
-        raise DataError(
-            f"cannot read or download MNIST in {folder}: {' '.join(str(error).split())[:120]};"
-            " name a folder that holds it with --data-dir or FL_DATA_DIR, or use --data digits, which needs none"
-        ) from error
-    return dataset.data, dataset.targets
+        MNIST(str(folder), download=True)
+    # torchvision reports a failed download as RuntimeError.
+    except (OSError, RuntimeError) as error:
+        sentence = " ".join(str(error).split())[:120]
+        raise DataError(f"cannot download MNIST to {folder}: {sentence}") from error
 
 
-def _digits(*, train: bool) -> tuple[torch.Tensor, torch.Tensor]:
+def _digits(*, train: bool) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
     small = torch.from_numpy(bunch.images).to(torch.float32).unsqueeze(1) * (255 / 16)
     # 8×8 becomes 24×24 with a frame of two, as MNIST's digits lie in 28×28.
     large = torch.nn.functional.interpolate(small, size=(24, 24), mode="bilinear", align_corners=False)
-    framed = torch.nn.functional.pad(large, (2, 2, 2, 2)).squeeze(1)
+    framed = torch.nn.functional.pad(large, (2, 2, 2, 2)).squeeze(1).numpy()
     order = np.random.Generator(np.random.PCG64(0)).permutation(len(framed))
     test = len(framed) // DIGITS_TEST_SHARE
-    chosen = torch.from_numpy(order[test:] if train else order[:test])
-    return framed[chosen], torch.from_numpy(bunch.target)[chosen]
+    chosen = order[test:] if train else order[:test]
+    return framed[chosen], bunch.target[chosen].astype(np.int64)

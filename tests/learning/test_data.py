@@ -6,6 +6,7 @@ import pytest
 
 from featherfed.errors import ConfigError, DataError
 from featherfed.learning.data import load, load_shard
+from featherfed.learning.idx import map_idx
 
 
 def test_digits_need_no_folder_and_no_download() -> None:
@@ -49,3 +50,26 @@ def test_empty_mnist_folder_names_the_ways_out(tmp_path: Path) -> None:
     (tmp_path / "MNIST" / "raw").mkdir(parents=True)
     with pytest.raises(DataError, match=r"--data-dir or FL_DATA_DIR, or use --data digits"):
         load("mnist", str(tmp_path), train=True)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "not an IDX file"),
+        (b"\0\0\x08", "header is cut off"),
+        (bytes.fromhex("00000803 00000001 00000001"), "not an IDX file"),
+        (bytes.fromhex("00000d01 00000001") + b"\0", "not an IDX file of unsigned bytes"),
+        (bytes.fromhex("00000801 00000003") + b"\0", "has 9 bytes, its header says 11"),
+    ],
+)
+def test_file_that_is_no_idx_is_refused_with_a_sentence(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "labels"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=words):
+        map_idx(path, 1)
+
+
+def test_idx_is_read_as_its_header_says(tmp_path: Path) -> None:
+    path = tmp_path / "images"
+    path.write_bytes(bytes.fromhex("00000803 00000002 00000001 00000003") + bytes(range(6)))
+    assert map_idx(path, 3).tolist() == [[[0, 1, 2]], [[3, 4, 5]]]
