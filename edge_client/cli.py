@@ -53,6 +53,7 @@ def _phone_flags(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--train", type=click.Choice(["sgd", "none"]), default="sgd", show_default=True,
                      help="none sends seeded noise: everything but the training."),
         click.option("--token", envvar="FL_TOKEN", help="Token that the server's operator gave out.  [env: FL_TOKEN]"),
+        click.option("--insecure", is_flag=True, help="Send the token over ws:// to another machine."),
         click.option("--ca", type=click.Path(exists=True, dir_okay=False), help="Certificate authority, for wss://."),
         click.option("--patience", default="10min", show_default=True, help="How long to look for a server that left."),
     )  # fmt: skip

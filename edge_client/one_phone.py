@@ -16,6 +16,7 @@ from edge_client.learner import Learner, NoiseLearner, SgdLearner, import_torch
 from edge_client.phone import Phone, PhoneSettings
 from edge_client.pocket import Pocket
 from featherfed.errors import ConfigError
+from featherfed.wire.address import is_loopback
 from featherfed.wire.messages import Welcome
 
 
@@ -32,6 +33,7 @@ class PhoneOptions:
     step_s: float = 0.0
     train: bool = True
     token: str | None = None
+    insecure: bool = False
     ca: str | None = None
     patience_s: float = 600.0
     profile: Profile | None = None
@@ -47,6 +49,12 @@ class PhoneOptions:
             raise ConfigError(f"--server {self.server!r} is not an address like ws://127.0.0.1:8765")
         if self.name is not None and not (0 < len(self.name) <= 64 and self.name.isprintable()):
             raise ConfigError(f"--name {self.name!r} is not 1 to 64 printable characters")
+        if self.token is not None and not (self.token.isascii() and self.token.isprintable()):
+            raise ConfigError("--token is not printable ASCII; it is what fl-server token add printed")
+        if self.token and url.scheme == "ws" and not (self.insecure or is_loopback(url.hostname or "")):
+            raise ConfigError(
+                f"--token would travel in the clear to {url.hostname}; use a wss:// address, or say --insecure"
+            )
         if self.ca and url.scheme != "wss":
             raise ConfigError(f"--ca is for wss:// addresses, and --server is {self.server}")
 

@@ -6,7 +6,9 @@ from typing import Any
 
 import click
 
+from server.entrance_flags import entrance_flags
 from server.options import run_flags
+from server.token_commands import token
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -18,8 +20,7 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 picks one.")
+@entrance_flags
 @click.option("--runs", default="runs", show_default=True, type=click.Path(path_type=Path), help="Folder of all runs.")
 @click.option("--name", help="Name of this run's folder.  [default: time and model]")
 @click.option("--resume", type=click.Path(path_type=Path), metavar="DIR", help="Go on with a run where it stopped.")
@@ -27,13 +28,12 @@ def main() -> None:
 @click.option("--durable/--no-durable", default=True, show_default=True, help="Acknowledge only what is on the disk.")
 @run_flags
 def serve(
-    host: str,
-    port: int,
     runs: Path,
     name: str | None,
     resume: Path | None,
     data_dir: str | None,
     durable: bool,
+    entrance: dict[str, Any],
     **settings: Any,
 ) -> None:
     """Run the rounds, and exit 0 when they are done."""
@@ -46,10 +46,12 @@ def serve(
     if "phones" in given and "cohort" not in given:
         given["cohort"] = min(10, given["phones"])
     try:
+        from server.entrance import EntranceOptions
         from server.serving import serve_run
 
+        door = EntranceOptions(**entrance)
         paused = serve_run(
-            given, host=host, port=port, runs=runs, name=name, resume=resume, data_dir=data_dir, durable=durable
+            given, entrance=door, runs=runs, name=name, resume=resume, data_dir=data_dir, durable=durable
         )
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
@@ -57,6 +59,9 @@ def serve(
         raise click.ClickException(str(error)) from error
     if paused is not None:
         raise SystemExit(0 if paused.endswith("stopped the run") else 1)
+
+
+main.add_command(token)
 
 
 @main.command()

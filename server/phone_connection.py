@@ -10,7 +10,6 @@ from websockets.protocol import State as SocketState
 
 from featherfed.errors import ProtocolError
 from featherfed.wire.closing import reason
-from featherfed.wire.counting import CountsBytes
 from featherfed.wire.liveness import Pulse
 from featherfed.wire.messages import (
     NOTHING,
@@ -24,6 +23,7 @@ from featherfed.wire.messages import (
     unpack,
 )
 from featherfed.wire.session import Role, Session, State
+from server.guarded_connection import GuardedConnection
 from server.ledger import Ledger, Traffic
 
 UNSENT_BYTES = 16 * 1024
@@ -31,15 +31,11 @@ STRANGER = -1
 """The ledger's shard for connections that never said a valid Hello."""
 
 
-class CountedConnection(CountsBytes, ServerConnection):
-    """The library's server connection that counts its socket's bytes."""
-
-
 class PhoneConnection:
     """A connection whose bytes belong to (current round, shard) from its Hello on."""
 
     def __init__(self, websocket: ServerConnection, ledger: Ledger, current_round: Callable[[], int]) -> None:
-        assert isinstance(websocket, CountedConnection), "serve() was given create_connection=CountedConnection"
+        assert isinstance(websocket, GuardedConnection), "serve() was given create_connection=GuardedConnection"
         self.websocket = websocket
         self.shard = STRANGER
         self.name = ""

@@ -15,14 +15,18 @@ from websockets.exceptions import ConnectionClosed
 
 from featherfed.errors import FeatherfedError, ProtocolError, RemoteError
 from featherfed.wire.closing import Close
-from featherfed.wire.messages import MAX_CHUNK_BYTES, MAX_FRAME_BYTES, Finish, Hello, UpdateBegin, UpdateChunk, Welcome
+from featherfed.wire.messages import MAX_CHUNK_BYTES, Finish, Hello, UpdateBegin, UpdateChunk, Welcome
 from server.aggregation import Aggregator, Closing
 from server.commits import Commits
 from server.config import RunConfig
 from server.downlink import Downlink
+from server.entrance import Entrance
+from server.faultbook import FaultBook
 from server.fleet import Fleet
+from server.guarded_connection import GuardedConnection
 from server.ledger import Ledger
-from server.phone_connection import CountedConnection, PhoneConnection
+from server.limits import FRAME_BYTES, OPEN_S
+from server.phone_connection import PhoneConnection
 from server.round_machine import (
     Accept,
     Action,
@@ -102,6 +106,7 @@ class Service:
             advanced=watcher.upload_advanced,
         )
         self._fleet = Fleet(config.phones, store.phones(), grace_s=2 * config.heartbeat, lost=self._phone_lost)
+        self._faults = FaultBook()
         # A dict for its order: the goodbyes of a run in virtual time come in the same one again.
         self._connected: dict[PhoneConnection, None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -109,10 +114,13 @@ class Service:
         self._late: set[int] = set()
         self._ended: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
 
-    async def run(self, *, host: str | None = None, port: int | None = None, **where: Any) -> str | None:
+    async def run(
+        self, entrance: Entrance | None = None, *, host: str | None = None, port: int | None = None
+    ) -> str | None:
         """Serve until the run is over; return None when its rounds are done, or why it pauses.
 
-        `where` goes to the websockets library's `serve`. Raises `LocalError` when the disk fails.
+        Phones come in by the entrance, or to host and port where there is none to guard: on an event loop without real
+        sockets. Raises `LocalError` when the disk fails.
         """
         loop = asyncio.get_running_loop()
         self._started_s = loop.time()
@@ -120,30 +128,35 @@ class Service:
         if self._state.phase is Phase.OPEN:
             # Before the first phone comes back: what it sends again must be known.
             await loop.run_in_executor(None, self._uploads.restore, self._state.round_number)
+        where = entrance.serve_arguments() if entrance else {"create_connection": GuardedConnection}
         async with serve(
             self._serve_phone,
             host,
             port,
-            create_connection=CountedConnection,
             compression=None,
-            max_size=MAX_FRAME_BYTES,
+            max_size=FRAME_BYTES,
             max_queue=4,
             write_limit=WRITE_LIMIT_BYTES,
             ping_interval=heartbeat_s,
             # A silent connection is found by its own watch: see featherfed/wire/liveness.py.
             ping_timeout=None,
+            open_timeout=OPEN_S,
             close_timeout=GOODBYE_S,
             server_header=None,
             **where,
         ) as server:
-            self._watcher.listening(_address(server), self._run)
+            self._watcher.listening(_address(server, tls=entrance is not None and entrance.tls is not None), self._run)
             self._fleet.start()
+            if entrance is not None:
+                self._spawn(entrance.watch())
             self._step(Resume())
             try:
                 pause = await self._ended
                 self._watcher.ended(pause)
                 await self._dismiss(pause)
             finally:
+                if entrance is not None:
+                    entrance.dismiss_strangers("the run is over")
                 self._stop_timers()
                 for task in self._tasks:
                     task.cancel()
@@ -169,8 +182,9 @@ class Service:
                     await self._uploads.begin(phone, message)
                 elif isinstance(message, UpdateChunk):
                     await self._uploads.chunk(phone, message)
-        except ConnectionClosed:
-            pass
+        except ConnectionClosed as error:
+            if fault := phone.websocket.fault(error):
+                await self._refuse(phone, fault)
         except RemoteError as error:
             await self._refuse(phone, error)
         except (FeatherfedError, OSError) as error:
@@ -191,8 +205,11 @@ class Service:
         except TimeoutError as error:
             raise ProtocolError(f"no Hello within {HELLO_S:g} seconds") from error
         assert isinstance(hello, Hello), "the session lets nothing else come first"
+        if phone.websocket.token is not None:
+            phone.websocket.token.check_name(hello.name)
         newcomer = hello.name not in self._fleet.names.values()
         self._fleet.admit(phone, hello, run=self._run)
+        phone.websocket.admit()
         if newcomer:
             await self._commits.write(put_phone(phone.shard, phone.name))
         config = self._config
@@ -220,9 +237,12 @@ class Service:
 
     async def _refuse(self, phone: PhoneConnection, error: RemoteError) -> None:
         name = phone.name or "stranger"
-        self._watcher.fault(name, error.code, str(error))
+        sentence = self._faults.note(phone.shard, str(error))
+        if sentence is not None:
+            self._watcher.fault(name, error.code, sentence)
         await phone.close(error.code, str(error))
-        await self._commits.write(put_fault(self._clock_s(), self._current_round(), name, error.code, str(error)))
+        if sentence is not None:
+            await self._commits.write(put_fault(self._clock_s(), self._current_round(), name, error.code, sentence))
         if self._fleet.connections.get(phone.shard) is phone:
             async with self._uploads.folding:
                 self._step(Fail(phone.shard))
@@ -410,6 +430,6 @@ class Service:
         self._fleet.stop()
 
 
-def _address(server: Server) -> str:
+def _address(server: Server, *, tls: bool) -> str:
     host, port = next(iter(server.sockets)).getsockname()[:2]
-    return f"ws://[{host}]:{port}" if ":" in host else f"ws://{host}:{port}"
+    return f"{'wss' if tls else 'ws'}://{f'[{host}]' if ':' in host else host}:{port}"

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import signal
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from featherfed.learning.partition import parse_partition
 from server.aggregation import Aggregator
 from server.config import RunConfig, config_from
 from server.display import display
+from server.entrance import Entrance, EntranceOptions
 from server.nearest import nearest
 from server.report import make_report, table, write_csv
 from server.robust import parse_aggregate
@@ -41,29 +41,10 @@ def check(config: RunConfig) -> None:
     Pipeline.parse(config.downlink, direction="downlink")
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """Return a TCP socket bound to the address, or raise `ConfigError`."""
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        sock = socket.socket(family, socket.SOCK_STREAM)
-    except OSError as error:
-        raise ConfigError(f"--host {host} is no address of this machine: {error.strerror}") from error
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        sock.bind(address)
-    except OSError as error:
-        sock.close()
-        raise ConfigError(
-            f"cannot listen on {host}:{port}: {error.strerror}; choose another --port, or 0 for a free one"
-        ) from error
-    return sock
-
-
 def serve_run(
     settings: dict[str, Any],
     *,
-    host: str,
-    port: int,
+    entrance: EntranceOptions,
     runs: Path,
     name: str | None,
     resume: Path | None,
@@ -77,7 +58,7 @@ def serve_run(
     else:
         folder, config = existing(resume)
     check(config)
-    with bind(host, port) as sock:
+    with Entrance(entrance, resume.absolute().parent if resume else runs, config.phones) as door:
         aggregator = Aggregator(config, data_dir)
         if folder is None:
             folder = create(runs, name, config)
@@ -86,7 +67,7 @@ def serve_run(
             console = Console()
             with display(console) as watcher:
                 paused = asyncio.run(
-                    _serve(config, folder, aggregator, store, watcher, sock, resumed=resume is not None)
+                    _serve(config, folder, aggregator, store, watcher, door, resumed=resume is not None)
                 )
             report = make_report(folder, config, store)
             write_csv(folder, report)
@@ -108,7 +89,7 @@ async def _serve(
     aggregator: Aggregator,
     store: Store,
     watcher: Watcher,
-    sock: socket.socket,
+    entrance: Entrance,
     *,
     resumed: bool,
 ) -> str | None:
@@ -119,4 +100,4 @@ async def _serve(
         # Not on every platform's loop: there, Ctrl-C ends the process the usual way.
         with contextlib.suppress(NotImplementedError):
             loop.add_signal_handler(number, service.stop)
-    return await service.run(sock=sock)
+    return await service.run(entrance)

@@ -7,6 +7,7 @@ In the ledger, payload = resent + wasted + what is durable here or counted, for 
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
@@ -168,7 +169,8 @@ class Uploads:
     async def _take(self, phone: PhoneConnection, offset: int, data: bytes) -> None:
         sending = self._sending[phone]
         key = (sending.begin.round, phone.shard)
-        async with self._turn(key):
+        # What does not count has no state to guard, and must leave no lock behind: its round may be any number.
+        async with self._turn(key) if sending.upload is not None else contextlib.nullcontext():
             answer = await self._keep(phone, sending, offset, data)
         if answer is not None:
             await phone.send(answer)

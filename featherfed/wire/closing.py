@@ -21,7 +21,8 @@ class Close(enum.IntEnum):
     REPLACED = 4005
     PAUSED = 4006
     NO_SHARD = 4007
-    TOO_SLOW = 4008
+    TOO_FAST = 4008
+    TOO_MANY = 4009
 
     @property
     def final(self) -> bool:

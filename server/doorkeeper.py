@@ -1,0 +1,162 @@
+"""Who may have a connection: counted from the moment TCP accepts it, so that TLS and HTTP handshakes count too.
+
+Room for admitted phones is never given to strangers: those have `handshakes` places of their own, and when these are
+full, the stranger that has waited longest of the most crowded address makes room for the newcomer. A flood from one
+address thus displaces itself, and an honest phone's handshake takes a few round trips.
+"""
+
+import contextlib
+import http
+import ipaddress
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from featherfed.wire.address import is_loopback
+from featherfed.wire.closing import Close
+from server.guarded_connection import GuardedConnection, answer
+from server.limits import HANDSHAKE_BYTES, Limits
+
+
+class Guest(socket.socket):
+    """An accepted connection's socket; tells when it is closed."""
+
+    number = -1
+    """Its file descriptor, which nothing else has while it is open."""
+    address = ""
+    connection: GuardedConnection | None = None
+    left: Callable[["Guest"], None] | None = None
+
+    def close(self) -> None:
+        """Close, and leave."""
+        super().close()
+        self.leave()
+
+    def leave(self) -> None:
+        """Take no place any more, once."""
+        left, self.left = self.left, None
+        if left is not None:
+            left(self)
+
+
+class Doorkeeper:
+    """The book of connections."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._of_address: dict[str, int] = {}
+        # By address, then by number in the order of their coming.
+        self._strangers: dict[str, dict[int, Guest]] = {}
+        self._guests: dict[int, Guest] = {}
+
+    @property
+    def guests(self) -> list[GuardedConnection]:
+        """All connections that are past TCP and TLS."""
+        return [guest.connection for guest in self._guests.values() if guest.connection is not None]
+
+    def dismiss_strangers(self, sentence: str) -> None:
+        """Displace all who have not been admitted."""
+        for guest in [guest for crowd in self._strangers.values() for guest in crowd.values()]:
+            self._displace(guest, Close.GOING_AWAY, sentence)
+
+    @property
+    def strangers(self) -> int:
+        """How many of them have not been admitted."""
+        return sum(map(len, self._strangers.values()))
+
+    def enter(self, guest: Guest, host: str) -> str | None:
+        """Note a new connection; return why it may not stay, or None."""
+        limits, address = self._limits, network(host)
+        there = self._of_address.get(address, 0)
+        if there >= (limits.per_loopback_address if is_loopback(host) else limits.per_address):
+            return f"your address {host} has {there} connections, its limit; come again later"
+        if self.strangers >= limits.handshakes:
+            self._displace(
+                next(iter(max(self._strangers.values(), key=len).values())),
+                Close.TOO_MANY,
+                f"{limits.handshakes} connections wait to be admitted, the limit; come again later",
+            )
+        if len(self._guests) >= limits.connections:
+            return f"this server has {len(self._guests)} connections, its limit; come again later"
+        there = self._of_address.get(address, 0)
+        guest.number, guest.address, guest.left = guest.fileno(), address, self._left
+        self._guests[guest.number] = guest
+        self._of_address[address] = there + 1
+        self._strangers.setdefault(address, {})[guest.number] = guest
+        return None
+
+    def met(self, connection: GuardedConnection) -> None:
+        """Note that a connection has come past TCP and TLS."""
+        if guest := self._guests.get(_number(connection)):
+            guest.connection = connection
+
+    def admit(self, connection: GuardedConnection) -> None:
+        """Note that a connection is a phone's: it takes no stranger's place any more."""
+        if guest := self._guests.get(_number(connection)):
+            self._no_stranger(guest)
+
+    def _left(self, guest: Guest) -> None:
+        del self._guests[guest.number]
+        self._no_stranger(guest)
+        self._of_address[guest.address] -= 1
+        if not self._of_address[guest.address]:
+            del self._of_address[guest.address]
+
+    def _no_stranger(self, guest: Guest) -> None:
+        strangers = self._strangers.get(guest.address, {})
+        strangers.pop(guest.number, None)
+        if not strangers:
+            self._strangers.pop(guest.address, None)
+
+    def _displace(self, guest: Guest, code: Close, sentence: str) -> None:
+        # Its place is free at once; its socket is closed as soon as the event loop comes to it.
+        guest.leave()
+        if guest.connection is not None:
+            guest.connection.turn_out(code, sentence, linger_s=0.0)
+        else:
+            # In the middle of TLS there is no way to say it.
+            with contextlib.suppress(OSError):
+                guest.shutdown(socket.SHUT_RDWR)
+
+
+class DoorSocket(socket.socket):
+    """A listening socket that asks the doorkeeper before the event loop hears of a connection."""
+
+    doorkeeper: Doorkeeper
+    speaks_tls = False
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """Return the next connection that may stay; BlockingIOError where there is none."""
+        conn, address = super().accept()
+        guest = Guest(conn.family, conn.type, conn.proto, fileno=conn.detach())
+        guest.setblocking(False)
+        refusal = self.doorkeeper.enter(guest, address[0])
+        if refusal is None:
+            return guest, address
+        with contextlib.suppress(OSError):
+            if not self.speaks_tls:
+                guest.send(answer(http.HTTPStatus.SERVICE_UNAVAILABLE, refusal))
+                # What is left unread when a socket closes resets the connection, and the answer with it.
+                guest.recv(HANDSHAKE_BYTES)
+        guest.close()
+        # One a turn of the event loop: a flood at the door does not keep those inside waiting.
+        raise BlockingIOError
+
+
+def network(host: str) -> str:
+    """Return what one peer can have at most: an IPv4 address, or the /64 of an IPv6 address.
+
+    >>> network("192.0.2.7"), network("::ffff:192.0.2.7"), network("2001:db8:0:1:2::7"), network("fe80::1%eth0")
+    ('192.0.2.7', '192.0.2.7', '2001:db8:0:1::/64', 'fe80::/64')
+    """
+    address = ipaddress.ip_address(host.partition("%")[0])
+    if isinstance(address, ipaddress.IPv4Address):
+        return host
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((int(address), 64), strict=False))
+
+
+def _number(connection: GuardedConnection) -> int:
+    number: int = connection.transport.get_extra_info("socket").fileno()
+    return number

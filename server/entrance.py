@@ -1,0 +1,163 @@
+"""Where phones come in: the listening socket, TLS, tokens, and what an open network must not get.
+
+Beyond this machine nobody comes in without a token, and no token travels without TLS unless the operator says so.
+"""
+
+import asyncio
+import contextlib
+import functools
+import http
+import resource
+import socket
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from websockets.asyncio.server import ServerConnection
+from websockets.http11 import Request, Response
+
+from featherfed.errors import ConfigError
+from featherfed.wire.address import is_loopback
+from featherfed.wire.closing import Close
+from server.doorkeeper import Doorkeeper, DoorSocket
+from server.guarded_connection import GuardedConnection
+from server.limits import OPEN_S, Limits, limits_for
+from server.tokens import FILE, Tokens
+
+REVOCATION_S = 1.0
+"""How often the tokens of open connections are looked at."""
+OTHER_FILES = 128
+"""Descriptors for everything but connections."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntranceOptions:
+    """What `fl-server serve` was told about who may come in; None is a limit's default."""
+
+    host: str
+    port: int
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    tokens: Path | None = None
+    insecure: bool = False
+    max_connections: int | None = None
+    max_per_address: int | None = None
+    max_handshakes: int | None = None
+
+
+class Entrance:
+    """An entrance that is open; use it as a context manager."""
+
+    def __init__(self, options: EntranceOptions, runs: Path, phones: int) -> None:
+        """Bind the socket; raises `ConfigError`. Without `options.tokens`, those beside the runs are used if there."""
+        path = options.tokens or runs / FILE
+        self._tokens = Tokens(path) if options.tokens or path.exists() else None
+        self.tls = _context(options.tls_cert, options.tls_key)
+        if not is_loopback(options.host):
+            if self._tokens is None:
+                raise ConfigError(
+                    f"--host {options.host} would let anybody in; give each phone a token first:"
+                    f" fl-server token add NAME --tokens {path}"
+                )
+            if self.tls is None and not options.insecure:
+                raise ConfigError(
+                    f"--host {options.host} without TLS would show tokens and models to the network;"
+                    " give --tls-cert and --tls-key, or say --insecure"
+                )
+        limits = limits_for(
+            phones,
+            connections=options.max_connections,
+            per_address=options.max_per_address,
+            handshakes=options.max_handshakes,
+        )
+        _allow_files(limits, phones)
+        self._doorkeeper = Doorkeeper(limits)
+        self.socket = bind(options.host, options.port, self._doorkeeper, speaks_tls=self.tls is not None)
+
+    def __enter__(self) -> "Entrance":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def serve_arguments(self) -> dict[str, Any]:
+        """Return what the websockets library's `serve` must be told."""
+        arguments: dict[str, Any] = {
+            "sock": self.socket,
+            "create_connection": functools.partial(GuardedConnection, door=self._doorkeeper),
+        }
+        if self.tls is not None:
+            arguments |= {"ssl": self.tls, "ssl_handshake_timeout": OPEN_S}
+        if self._tokens is not None:
+            arguments["process_request"] = self._process_request
+        return arguments
+
+    def dismiss_strangers(self, sentence: str) -> None:
+        """End the connections that were not admitted: nobody waits for their handshakes."""
+        self._doorkeeper.dismiss_strangers(sentence)
+
+    async def watch(self) -> None:
+        """Close the connections whose token is revoked, as long as the server runs."""
+        while self._tokens is not None:
+            await asyncio.sleep(REVOCATION_S)
+            for connection in self._doorkeeper.guests:
+                if connection.token is not None and not self._tokens.valid(connection.token):
+                    connection.turn_out(Close.REFUSED, f"the token of {connection.token.name!r} was revoked")
+
+    def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
+        assert isinstance(connection, GuardedConnection) and self._tokens is not None
+        headers = request.headers.get_all("Authorization")
+        connection.token = self._tokens.find(headers[0] if len(headers) == 1 else None)
+        if connection.token is not None:
+            return None
+        what = "this token opens nothing here" if headers else "no token"
+        response = connection.respond(http.HTTPStatus.UNAUTHORIZED, f"{what}; fl-edge takes one with --token\n")
+        response.headers["WWW-Authenticate"] = "Bearer"
+        return response
+
+
+def bind(host: str, port: int, doorkeeper: Doorkeeper, *, speaks_tls: bool) -> DoorSocket:
+    """Return a TCP socket bound to the address, or raise `ConfigError`."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        sock = DoorSocket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise ConfigError(f"--host {host} is no address of this machine: {error.strerror}") from error
+    sock.doorkeeper, sock.speaks_tls = doorkeeper, speaks_tls
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind(address)
+    except OSError as error:
+        sock.close()
+        raise ConfigError(
+            f"cannot listen on {host}:{port}: {error.strerror}; choose another --port, or 0 for a free one"
+        ) from error
+    return sock
+
+
+def _context(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
+    if cert is None and key is None:
+        return None
+    if cert is None or key is None:
+        raise ConfigError("TLS needs both --tls-cert and --tls-key")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(cert, key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"cannot use the certificate {cert} with the key {key}: {error}") from error
+    return context
+
+
+def _allow_files(limits: Limits, phones: int) -> None:
+    """Raise the process's limit of open files to what the connections need, as far as the system lets it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = limits.connections + OTHER_FILES
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise ConfigError(
+            f"{limits.connections} connections (--max-connections) for --phones {phones} need {needed} open files, and"
+            f" the system allows {hard}; raise ulimit -n, or give a lower --max-connections"
+        )
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))

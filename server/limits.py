@@ -1,0 +1,85 @@
+"""What a peer is granted before and after the server knows who it is (docs/RELIABILITY.md, "Limits").
+
+Every number is here, with its reason. Together they bound what a connection can make the server hold: a stranger's is
+`HANDSHAKE_BYTES`, then one Hello; a phone's is 4 frames of `FRAME_BYTES`, after which reading stops, with what the one
+read before brought (256 KiB, asyncio's), in at most `WAITING_FRAMES` frames, and `UNREAD_BYTES` out.
+"""
+
+from dataclasses import dataclass
+
+from featherfed.wire.chunking import LEAST_BYTES
+from featherfed.wire.messages import MAX_CHUNK_BYTES
+
+HANDSHAKE_BYTES = 8 * 1024
+"""Of the HTTP upgrade; a phone's takes some 300."""
+OPEN_S = 10.0
+"""For TLS, and again for the HTTP upgrade; the Hello has `service.HELLO_S` after that."""
+HELLO_BYTES = 1024
+"""Of a message before a phone is admitted."""
+FRAME_BYTES = MAX_CHUNK_BYTES + 128
+"""Of a message after that: the chunk that Welcome grants, and what UpdateBegin puts around it."""
+SLICE_BYTES = 4 * 1024
+"""What comes from the socket is parsed in such slices, so that thousands of empty frames never are objects at once."""
+WAITING_FRAMES = 64
+"""Received and not yet handled; reading stops at 4, but what one read brought is already here."""
+UNREAD_BYTES = 128 * 1024
+"""Sent and not taken by the peer: a phone that pings and never reads would collect pongs without end."""
+SMALL_BYTES = LEAST_BYTES
+"""A frame below this is small. Phones send none but the first and last of an update, pings and pongs."""
+SMALL_PER_S = 100.0
+SMALL_BURST = 200
+"""Small frames in a row, and then a second: each may cost a row in the database and a write to the disk."""
+PER_ADDRESS = 64
+"""Connections of one address (IPv6: one /64), which many phones behind one router share."""
+HANDSHAKES = 64
+"""Connections that have not been admitted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What depends on the run or the operator: connections in all, of one address, and not yet admitted."""
+
+    connections: int
+    per_address: int
+    per_loopback_address: int
+    handshakes: int
+
+
+def limits_for(
+    phones: int, *, connections: int | None = None, per_address: int | None = None, handshakes: int | None = None
+) -> Limits:
+    """Return the limits of a run.
+
+    Each phone may have a second connection, while the server does not know yet that the first one is dead. On loopback
+    all phones of an emulation share one address, which is limited only if `per_address` is given.
+    """
+    handshakes = handshakes or HANDSHAKES
+    connections = connections or 2 * phones + handshakes
+    return Limits(
+        connections=connections,
+        per_address=per_address or PER_ADDRESS,
+        per_loopback_address=per_address or connections,
+        handshakes=handshakes,
+    )
+
+
+class Allowance:
+    """A token bucket for small frames: `SMALL_BURST` at once, `SMALL_PER_S` in the long run."""
+
+    def __init__(self, now_s: float) -> None:
+        self._left = float(SMALL_BURST)
+        self._at_s = now_s
+
+    def take(self, now_s: float) -> bool:
+        """Return whether one more small frame is within the limit.
+
+        >>> allowance = Allowance(0.0)
+        >>> sum(allowance.take(0.0) for _ in range(1000)), sum(allowance.take(1.0) for _ in range(1000))
+        (200, 100)
+        """
+        self._left = min(SMALL_BURST, self._left + (now_s - self._at_s) * SMALL_PER_S)
+        self._at_s = now_s
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True

@@ -1,0 +1,136 @@
+"""TLS, and what an open network must not get."""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from bandwidth_sim.profile import profile_from_flags
+from edge_client.one_phone import PhoneOptions, play_phone
+from featherfed.errors import ConfigError, LocalError
+from server import tokens
+from server.doorkeeper import network
+from server.entrance import Entrance, EntranceOptions
+
+Serve = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A certificate authority, and a certificate of it for 127.0.0.1 with its key."""
+    folder = tmp_path_factory.mktemp("authority")
+    paths = {name: folder / f"{name}.pem" for name in ("ca", "cert", "key")}
+    ca = trustme.CA()
+    issued = ca.issue_cert("127.0.0.1")
+    ca.cert_pem.write_to_path(paths["ca"])
+    issued.private_key_pem.write_to_path(paths["key"])
+    paths["cert"].write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
+    return paths
+
+
+def tls(authority: dict[str, Path]) -> dict[str, Any]:
+    return {"tls_cert": authority["cert"], "tls_key": authority["key"]}
+
+
+@pytest.mark.parametrize("link", [None, "20mbps"])
+async def test_a_round_over_tls_with_a_token(
+    serve: Serve, authority: dict[str, Path], tmp_path: Path, link: str | None
+) -> None:
+    token = tokens.add(tmp_path / "tokens.json", "alice")
+    async with serve(phones=1, entrance=tls(authority)) as served:
+        assert served.address.startswith("wss://127.0.0.1:")
+        profile = profile_from_flags(bandwidth=link) if link else None
+        options = PhoneOptions(
+            server=served.address, name="alice", token=token, ca=str(authority["ca"]), train=False, profile=profile
+        )
+        options.check()
+        assert await play_phone(options, lambda line: None) == "all 1 rounds are done"
+        assert await served.ended is None
+        (row,) = served.report()["rounds"]
+    assert row["accepted"] == 1
+
+
+async def test_a_phone_trusts_no_certificate_that_its_authority_did_not_sign(
+    serve: Serve, authority: dict[str, Path], tmp_path: Path
+) -> None:
+    trustme.CA().cert_pem.write_to_path(tmp_path / "other.pem")
+    async with serve(phones=1, entrance=tls(authority)) as served:
+        options = PhoneOptions(
+            server=served.address, name="alice", ca=str(tmp_path / "other.pem"), train=False, patience_s=0.2
+        )
+        with pytest.raises(LocalError, match="certificate verify failed"):
+            await play_phone(options, lambda line: None)
+
+
+async def test_silence_in_the_middle_of_tls_makes_room_and_holds_nothing_up(
+    serve: Serve, authority: dict[str, Path]
+) -> None:
+    async with serve(phones=1, entrance={**tls(authority), "max_handshakes": 2}) as served:
+        host, port = served.address.removeprefix("wss://").split(":")
+        silent = [await asyncio.open_connection(host, int(port), local_addr=("127.0.0.2", 0)) for _ in range(5)]
+        for reader, _ in silent[:3]:
+            assert await asyncio.wait_for(reader.read(), 5) == b""
+        options = PhoneOptions(server=served.address, name="alice", ca=str(authority["ca"]), train=False)
+        assert await play_phone(options, lambda line: None) == "all 1 rounds are done"
+        # The run ends although strangers still say nothing.
+        assert await asyncio.wait_for(served.ended, 5) is None
+        for _, writer in silent:
+            writer.close()
+
+
+def opened(runs: Path, **options: Any) -> Entrance:
+    return Entrance(EntranceOptions(**{"host": "127.0.0.1", "port": 0, **options}), runs, 10)
+
+
+def test_beyond_this_machine_nobody_comes_in_without_a_token(tmp_path: Path, authority: dict[str, Path]) -> None:
+    with pytest.raises(ConfigError, match=r"would let anybody in; .* fl-server token add NAME --tokens .*tokens\.json"):
+        opened(tmp_path, host="0.0.0.0", insecure=True, **tls(authority))
+    tokens.add(tmp_path / "tokens.json", "alice")
+    with pytest.raises(ConfigError, match=r"without TLS would show tokens and models to the network; .* --insecure"):
+        opened(tmp_path, host="0.0.0.0")
+    with opened(tmp_path, host="0.0.0.0", insecure=True), opened(tmp_path, host="0.0.0.0", **tls(authority)):
+        pass
+
+
+def test_an_empty_file_of_tokens_lets_nobody_in(tmp_path: Path) -> None:
+    tokens.add(tmp_path / "tokens.json", "alice")
+    tokens.revoke(tmp_path / "tokens.json", "alice")
+    with opened(tmp_path) as entrance:
+        assert "process_request" in entrance.serve_arguments()
+
+
+def test_half_of_tls_or_broken_tls_is_refused(tmp_path: Path, authority: dict[str, Path]) -> None:
+    with pytest.raises(ConfigError, match="needs both --tls-cert and --tls-key"):
+        opened(tmp_path, tls_cert=authority["cert"])
+    with pytest.raises(ConfigError, match="cannot use the certificate"):
+        opened(tmp_path, tls_cert=authority["ca"], tls_key=authority["key"])
+
+
+def test_more_connections_than_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.entrance.resource.getrlimit", lambda _: (256, 1024))
+    with pytest.raises(ConfigError, match=r"1000 connections .* need 1128 open files, and the system allows 1024"):
+        opened(tmp_path, max_connections=1000)
+
+
+def test_old_tls_is_not_spoken(tmp_path: Path, authority: dict[str, Path]) -> None:
+    with opened(tmp_path, **tls(authority)) as entrance:
+        assert entrance.tls is not None
+        assert entrance.tls.minimum_version >= ssl.TLSVersion.TLSv1_2
+
+
+def test_one_peer_of_ipv6_is_a_network_of_64_bits() -> None:
+    assert network("2001:db8:0:1:aaaa::1") == network("2001:db8:0:1:bbbb::2") != network("2001:db8:0:2::1")
+    assert network("::ffff:192.0.2.7") == network("192.0.2.7")
+
+
+def test_a_taken_port_is_told_with_the_way_out(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(ConfigError, match="choose another --port"):
+            opened(tmp_path, port=taken.getsockname()[1])
