@@ -1,0 +1,67 @@
+"""Record the exchange of docs/PROTOCOL.md from a real run: `python -m tests.docs.exchange` writes it into the page.
+
+Run by hand when the protocol changes; a test never writes what it checks.
+"""
+
+import asyncio
+import tempfile
+from pathlib import Path
+
+from featherfed.wire.messages import Accepted, AnyMessage, Finish, ModelBegin, Task, UpdateBegin, Welcome, pack
+from tests.server.peer import Peer, digest, hello, peer
+from tests.serving import serving
+
+PAGE = Path(__file__).parents[2] / "docs" / "PROTOCOL.md"
+BEGIN, END = "<!-- exchange: begin -->", "<!-- exchange: end -->"
+SPEC = "exact(0) | flat | subsample(1/1024) | rotate | eden(2)"
+RUN, NAME = "5eed1e57", "phone-7"
+
+
+async def record() -> list[tuple[str, bytes]]:
+    """Return (who, frame) of one phone's whole run of one round."""
+    frames: list[tuple[str, bytes]] = []
+
+    async def say(phone: Peer, message: AnyMessage) -> None:
+        frames.append(("phone", pack(message)))
+        await phone.send(message)
+
+    async def hear(phone: Peer, kind: type[AnyMessage]) -> AnyMessage:
+        message = await phone.receive()
+        assert isinstance(message, kind), message
+        frames.append(("server", pack(message)))
+        return message
+
+    with tempfile.TemporaryDirectory() as folder:
+        settings = {"phones": 1, "rounds": 1, "uplink": SPEC, "downlink": SPEC, "heartbeat": 20.0, "lr": 0.05}
+        async with serving(Path(folder), run_id=RUN, **settings) as served, peer(served.address) as phone:
+            await say(phone, hello(NAME))
+            phone.welcome = await hear(phone, Welcome)  # type: ignore[assignment]
+            task = await hear(phone, Task)
+            await hear(phone, ModelBegin)
+            payload = phone.update(task)  # type: ignore[arg-type]
+            await say(phone, UpdateBegin(1, len(payload), digest(payload), 144, 0, payload))
+            await hear(phone, Accepted)
+            await hear(phone, Finish)
+            await served.ended
+    return frames
+
+
+def block(frames: list[tuple[str, bytes]]) -> str:
+    """Return the frames as a fenced block, 32 bytes of hex a line."""
+    lines = ["```"]
+    for who, frame in frames:
+        text = frame.hex()
+        lines += [f"{who:<6}  {text[:64]}", *(f"        {text[at : at + 64]}" for at in range(64, len(text), 64))]
+    return "\n".join([*lines, "```"])
+
+
+def main() -> None:
+    """Write the exchange between the page's markers."""
+    text = PAGE.read_text(encoding="utf-8")
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    PAGE.write_text(f"{before}{BEGIN}\n{block(asyncio.run(record()))}\n{END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

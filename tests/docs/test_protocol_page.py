@@ -1,0 +1,121 @@
+"""docs/PROTOCOL.md says what the code does, field by field and byte by byte."""
+
+import re
+import typing
+
+import numpy as np
+
+from featherfed.codec.pipeline import Pipeline
+from featherfed.learning.names import LAYOUTS
+from featherfed.randomness import RoundKey
+from featherfed.wire import messages
+from featherfed.wire.closing import MAX_REASON_BYTES, Close
+from featherfed.wire.messages import (
+    MAX_FRAME_BYTES,
+    PROTOCOL_VERSION,
+    Accepted,
+    Finish,
+    Hello,
+    ModelBegin,
+    Task,
+    UpdateBegin,
+    Welcome,
+    unpack,
+)
+from featherfed.wire.session import TABLES, Role, Session, State
+from tests.docs.exchange import BEGIN, END, NAME, PAGE, RUN, SPEC
+from tests.docs.types import fields_of, number_of
+from tests.server.peer import digest
+
+TEXT = PAGE.read_text(encoding="utf-8")
+
+
+def between(name: str) -> str:
+    return TEXT.split(f"<!-- {name}: begin -->")[1].split(f"<!-- {name}: end -->")[0].strip()
+
+
+def rows(text: str) -> list[list[str]]:
+    """Return the cells of a table without its head."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def test_every_message_and_field_is_there_with_its_type_and_limits() -> None:
+    for kind in typing.get_args(messages.AnyMessage):
+        heading = re.search(rf"^### (\d+) {kind.__name__} — (phone|server)$", TEXT, re.MULTILINE)
+        assert heading, kind.__name__
+        assert int(heading[1]) == number_of(kind)
+        sender = Role(heading[2])
+        assert any(kind in following for following in TABLES[sender].values())
+        section = TEXT[heading.end() :].split("\n#")[0]
+        table = [row[:2] for row in rows(section)]
+        assert table == [list(pair) for pair in fields_of(kind)]
+        assert all(row[2] for row in rows(section))
+
+
+def test_session_table_is_the_code_s() -> None:
+    expected = [
+        [role.value, state.value, message.__name__, following.value]
+        for role in (Role.PHONE, Role.SERVER)
+        for state, table in TABLES[role].items()
+        for message, following in table.items()
+    ]
+    assert rows(between("session")) == expected
+
+
+def test_close_codes_are_the_code_s() -> None:
+    expected = [[str(code.value), code.name, "yes" if code.final else "no"] for code in Close]
+    assert [row[:3] for row in rows(between("codes"))] == expected
+
+
+def test_models_are_the_code_s() -> None:
+    expected = [
+        [name, f"{layout.size:,}", ", ".join(f"{t.name} {'×'.join(map(str, t.shape))}" for t in layout.tensors)]
+        for name, layout in LAYOUTS.items()
+    ]
+    assert rows(between("models")) == expected
+
+
+def test_numbers_in_the_text_are_the_code_s() -> None:
+    assert f"protocol version **{PROTOCOL_VERSION}**" in TEXT
+    assert f"at most {MAX_FRAME_BYTES:,} bytes" in TEXT
+    assert f"a sentence of at most {MAX_REASON_BYTES} bytes" in TEXT
+
+
+def frames() -> list[tuple[Role, bytes]]:
+    """Return the frames that stand in the page's hex."""
+    result: list[tuple[Role, bytes]] = []
+    for line in TEXT.split(BEGIN)[1].split(END)[0].strip().strip("`").splitlines():
+        who, text = line[:8].strip(), line[8:].strip()
+        if who:
+            result.append((Role(who), bytes.fromhex(text)))
+        elif text:
+            role, frame = result.pop()
+            result.append((role, frame + bytes.fromhex(text)))
+    return result
+
+
+def test_exchange_in_hex_is_a_whole_session_that_decodes() -> None:
+    session, heard = Session(), []
+    for role, frame in frames():
+        message = unpack(frame)
+        session.follow(role, message)
+        heard.append(message)
+    assert [type(message) for message in heard] == [Hello, Welcome, Task, ModelBegin, UpdateBegin, Accepted, Finish]
+    assert session.states[Role.SERVER] is State.OVER
+    first, welcome, task, model, update, accepted, _ = heard
+    assert isinstance(first, Hello)
+    assert isinstance(welcome, Welcome)
+    assert isinstance(task, Task)
+    assert isinstance(model, ModelBegin)
+    assert isinstance(update, UpdateBegin)
+    assert isinstance(accepted, Accepted)
+    assert (first.name, welcome.run, task.uplink, model.spec) == (NAME, RUN, SPEC, SPEC)
+    assert (task.round, task.version, model.version, update.round, accepted.round) == (1, 0, 0, 1, 1)
+    layout, pipeline = LAYOUTS[welcome.model], Pipeline.parse(SPEC)
+    assert digest(model.data) == model.digest
+    weights = pipeline.decode(model.data, layout, RoundKey(welcome.seed, 0))
+    assert digest(update.data) == update.digest
+    delta = pipeline.decode(update.data, layout, RoundKey(welcome.seed, 1, welcome.shard))
+    assert np.isfinite(weights).all()
+    assert 0 < np.count_nonzero(delta) <= 29

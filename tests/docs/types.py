@@ -1,0 +1,41 @@
+"""The types of message fields as docs/PROTOCOL.md writes them, from the classes themselves."""
+
+from msgspec import inspect
+
+from featherfed.wire.messages import Message
+
+
+def _number(value: float) -> str:
+    power = value.bit_length() - 1 if isinstance(value, int) and value > 1 << 16 else 0
+    return f"2^{power}" if power and value == 1 << power else f"{value:g}"
+
+
+def spelled(kind: inspect.Type) -> str:
+    """Return a type with its limits in words."""
+    match kind:
+        case inspect.IntType(ge=ge, le=le, lt=lt):
+            high = "2^64 − 1" if le is None and lt is None else f"{_number(lt)} − 1" if lt else _number(le or 0)
+            return f"int, {_number(ge or 0).replace('-', '−')} … {high}"
+        case inspect.FloatType(ge=ge, le=le):
+            return f"float, {ge or 0:g} … {le:g}"
+        case inspect.StrType(min_length=least, max_length=most):
+            return f"str, {least or 0} … {most} characters"
+        case inspect.BytesType(min_length=least, max_length=most):
+            return f"bin, {most} bytes" if least == most else f"bin, {least or 0} … {most} bytes"
+        case inspect.ListType(item_type=item, min_length=least, max_length=most):
+            return f"array of {least} … {most}: {spelled(item)}"
+    raise AssertionError(f"no words for {kind}")
+
+
+def fields_of(message: type[Message]) -> list[tuple[str, str]]:
+    """Return (name, type in words) of each field, in the order in which they travel."""
+    info = inspect.type_info(message)
+    assert isinstance(info, inspect.StructType)
+    return [(field.name, spelled(field.type)) for field in info.fields]
+
+
+def number_of(message: type[Message]) -> int:
+    """Return the number that stands first in the message's array."""
+    tag = message.__struct_config__.tag
+    assert isinstance(tag, int)
+    return tag

@@ -1,0 +1,94 @@
+"""A run served in the test's own process, on loopback."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+
+class Recorder:
+    """A watcher that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, tuple[Any, ...]]] = []
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *given: self.events.append((name, given))
+
+    def told(self, name: str) -> list[tuple[Any, ...]]:
+        return [given for kind, given in self.events if kind == name]
+
+
+@dataclass
+class Served:
+    """A run that is being served in this process; `ended` is the task whose result is `Service.run`'s."""
+
+    address: str
+    folder: Any
+    service: Any
+    store: Any
+    aggregator: Any
+    ended: asyncio.Task[str | None]
+    watcher: Recorder = field(default_factory=Recorder)
+
+    def report(self) -> dict[str, Any]:
+        from server.report import make_report
+        from server.run_folder import existing
+
+        run, config = existing(self.folder.path)
+        content: dict[str, Any] = make_report(run, config, self.store).content
+        return content
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    runs: Path,
+    *,
+    name: str = "run",
+    run_id: str | None = None,
+    resume: bool = False,
+    port: int = 0,
+    entrance: dict[str, Any] | None = None,
+    **settings: Any,
+) -> AsyncIterator[Served]:
+    from server import standing
+    from server.aggregation import Aggregator
+    from server.config import config_from
+    from server.entrance import Entrance, EntranceOptions
+    from server.run_folder import create, existing
+    from server.service import Service
+    from server.store import Store
+
+    if resume:
+        folder, config = existing(runs / name)
+    else:
+        defaults = {"data": "digits", "phones": 2, "rounds": 1, "heartbeat": 5.0}
+        merged = {**defaults, **settings}
+        config = config_from({"cohort": merged["phones"], **merged})
+        folder = create(runs, name, config)
+    aggregator = Aggregator(config, None)
+    store = Store(folder.database)
+    where = (
+        standing.resume(config, store, folder, aggregator)
+        if resume
+        else standing.begin(config, store, aggregator.parameters)
+    )
+    if run_id is not None:
+        where = replace(where, run=run_id)
+    watcher = Recorder()
+    service = Service(config, folder, aggregator, store, where, watcher)
+    options = EntranceOptions(**{"host": "127.0.0.1", "port": port, **(entrance or {})})
+    ended = asyncio.create_task(service.run(Entrance(options, runs, config.phones)))
+    try:
+        while not watcher.told("listening"):
+            if ended.done():
+                await ended
+            await asyncio.sleep(0.001)
+        yield Served(watcher.told("listening")[0][0], folder, service, store, aggregator, ended, watcher)
+    finally:
+        if not ended.done():
+            service.stop()
+            await asyncio.wait({ended})
+        store.close()
