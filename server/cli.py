@@ -1,5 +1,6 @@
-"""`fl-server`: serve a run, report on one. Nothing heavy is imported before a command runs."""
+"""`fl-server`: serve a run, report on one, list the models. Nothing heavy is imported before a command runs."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,6 @@ def serve(
     if resume is not None and (given or name):
         flags = ", ".join("--" + key.replace("_", "-") for key in [*given, *(["name"] if name else [])])
         raise click.UsageError(f"--resume takes the run's own configuration; leave out {flags}")
-    if "phones" in given and "cohort" not in given:
-        given["cohort"] = min(10, given["phones"])
     try:
         from server.entrance import EntranceOptions
         from server.serving import serve_run
@@ -77,6 +76,8 @@ def report(run: Path, as_json: bool, as_csv: bool) -> None:
     from server.run_folder import existing
     from server.store import Store
 
+    if as_json and as_csv:
+        raise click.UsageError("--json and --csv are two formats; choose one")
     try:
         folder, config = existing(run)
         store = Store(folder.database)
@@ -91,6 +92,36 @@ def report(run: Path, as_json: bool, as_csv: bool) -> None:
         if not console.is_terminal:
             console.width = 200
         console.print(table(made))
+
+
+@main.command()
+@click.argument("names", nargs=-1, metavar="[NAME]…")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def models(names: tuple[str, ...], as_json: bool) -> None:
+    """Print the layers of the models NAME (of all without one): shapes, parameters and float32 bytes."""
+    from featherfed.learning.names import LAYOUTS, summary
+    from server.nearest import nearest
+
+    for name in names:
+        if name not in LAYOUTS:
+            raise click.UsageError(f"unknown model {name!r}{nearest(name, LAYOUTS)}")
+    chosen = names or tuple(LAYOUTS)
+    if as_json:
+        content = [
+            {
+                "model": name,
+                "parameters": LAYOUTS[name].size,
+                "bytes": 4 * LAYOUTS[name].size,
+                "tensors": [
+                    {"name": tensor.name, "shape": tensor.shape, "parameters": tensor.size}
+                    for tensor in LAYOUTS[name].tensors
+                ],
+            }
+            for name in chosen
+        ]
+        click.echo(json.dumps(content, indent=2))
+    else:
+        click.echo("\n\n".join(f"{name}\n{summary(name)}" for name in chosen))
 
 
 if __name__ == "__main__":

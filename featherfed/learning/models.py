@@ -14,7 +14,7 @@ from torch import nn
 
 from featherfed.codec.layout import Layout, Tensor
 from featherfed.errors import ConfigError
-from featherfed.learning.names import LAYOUTS, MODELS
+from featherfed.learning.names import MODELS
 
 
 class _Dense(nn.Sequential):
@@ -66,11 +66,3 @@ def build(name: str, seed: int) -> nn.Module:
 def layout(model: nn.Module) -> Layout:
     """Return how the model's parameters lie in its flat vector."""
     return Layout(tuple(Tensor(name, tuple(parameter.shape)) for name, parameter in model.named_parameters()))
-
-
-def summary(name: str) -> str:
-    """Return the model's layers, shapes, parameters and float32 bytes as a plain table."""
-    model = LAYOUTS[name]
-    lines = [f"{'tensor':<14} {'shape':<18} {'parameters':>12} {'bytes':>12}"]
-    lines += [f"{t.name:<14} {'×'.join(map(str, t.shape)):<18} {t.size:>12,} {4 * t.size:>12,}" for t in model.tensors]
-    return "\n".join([*lines, f"{'total':<33} {model.size:>12,} {4 * model.size:>12,}"])

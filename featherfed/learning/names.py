@@ -22,3 +22,11 @@ MODELS = tuple(LAYOUTS)
 TRAINING_EXAMPLES = {"mnist": 60_000, "digits": 1_438}
 """How many examples the phones of a run share."""
 DATASETS = tuple(TRAINING_EXAMPLES)
+
+
+def summary(name: str) -> str:
+    """Return the model's layers, shapes, parameters and float32 bytes as a plain table."""
+    model = LAYOUTS[name]
+    lines = [f"{'tensor':<14} {'shape':<18} {'parameters':>12} {'bytes':>12}"]
+    lines += [f"{t.name:<14} {'×'.join(map(str, t.shape)):<18} {t.size:>12,} {4 * t.size:>12,}" for t in model.tensors]
+    return "\n".join([*lines, f"{'total':<33} {model.size:>12,} {4 * model.size:>12,}"])

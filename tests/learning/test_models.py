@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from featherfed.errors import ConfigError
-from featherfed.learning.models import build, layout, summary
+from featherfed.learning.models import build, layout
 from featherfed.learning.names import LAYOUTS, MODELS
 
 PARAMETERS = {"mlp": 244_522, "2nn": 199_210, "cnn": 1_663_370, "lite": 29_322}
@@ -37,8 +37,3 @@ def test_weights_come_from_the_seed_and_torch_s_state_is_left_alone() -> None:
 def test_unknown_model_is_refused() -> None:
     with pytest.raises(ConfigError, match="unknown model 'resnet'"):
         build("resnet", 0)
-
-
-def test_summary_says_the_total() -> None:
-    assert "199,210" in summary("2nn")
-    assert "796,840" in summary("2nn")
