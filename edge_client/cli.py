@@ -31,7 +31,7 @@ class Shard(click.ParamType[tuple[int, int] | None]):
         if text == "auto":
             return None
         index, slash, count = text.partition("/")
-        if not (slash and index.isdigit() and count.isdigit() and int(index) < int(count)):
+        if not (slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)):
             self.fail(f"{text!r} is not auto or INDEX/OF with INDEX from 0 to OF - 1, like 7/100", param, ctx)
         return int(index), int(count)
 

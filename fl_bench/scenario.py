@@ -13,6 +13,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from bandwidth_sim.errors import LinkConfigError
+from bandwidth_sim.profile import profile_from_flags
+from edge_client.device import parse_device
 from featherfed.errors import ConfigError
 from server.config import RunConfig, config_from, flag
 from server.nearest import nearest
@@ -38,12 +41,7 @@ class Cell:
 
     def server_flags(self) -> list[str]:
         """Return the flags of `fl-server serve` for this cell."""
-        flags = []
-        for field in fields(RunConfig):
-            value = getattr(self.config, field.name)
-            if value != field.default:
-                flags += [flag(field.name), _spelled(field.name, value)]
-        return flags
+        return self.config.flags()
 
     def phone_flags(self, shard: int) -> list[str]:
         """Return the flags of `fl-edge run` for the phone of a shard."""
@@ -69,17 +67,11 @@ class Cell:
         return str(name)
 
 
-def _spelled(name: str, value: Any) -> str:
-    if name in ("deadline", "heartbeat"):
-        return f"{value:g}s"
-    return "all" if name == "batch_size" and value == 0 else str(value)
-
-
 def read_scenario(path: Path) -> list[Cell]:
     """Return the cells of a scenario file; raises `ConfigError` for an unknown key, naming the nearest known one."""
     try:
         content = tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read the scenario {path}: {error}") from error
     settings = {key.replace("-", "_"): value for key, value in content.items()}
     known = {field.name for field in fields(RunConfig)} | set(PHONE_KEYS)
@@ -87,6 +79,8 @@ def read_scenario(path: Path) -> list[Cell]:
         if key not in known:
             raise ConfigError(f"{path}: unknown key {key!r}{nearest(key, known)}")
     varying = [key for key, value in settings.items() if isinstance(value, list)]
+    if empty := next((key for key in varying if not settings[key]), None):
+        raise ConfigError(f"{path}: {empty} is an empty list, which makes no run at all")
     cells = []
     for chosen in itertools.product(*(settings[key] for key in varying)):
         keys = dict(zip(varying, chosen, strict=True))
@@ -94,9 +88,31 @@ def read_scenario(path: Path) -> list[Cell]:
         phones = {key: merged.pop(key) for key in PHONE_KEYS if key in merged}
         if merged.get("batch_size") == "all":
             merged["batch_size"] = 0
-        config = config_from(merged)
-        check(config)
-        if phones.get("as", "processes") not in ("processes", "swarm"):
-            raise ConfigError(f"{path}: as = {phones['as']!r} is not processes or swarm")
+        try:
+            config = config_from(merged)
+            check(config)
+            _check_phones(phones)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from error
         cells.append(Cell(keys, config, phones))
     return cells
+
+
+def _check_phones(phones: dict[str, Any]) -> None:
+    """Raise `ConfigError` for settings that every phone would refuse when the server already waits for it."""
+    if phones.get("as", "processes") not in ("processes", "swarm"):
+        raise ConfigError(f"as = {phones['as']!r} is not processes or swarm")
+    try:
+        if "link" in phones:
+            mix = phones["link"]
+            shares = mix if isinstance(mix, dict) else {mix: 1}
+            if not shares or any(type(share) not in (int, float) or not share > 0 for share in shares.values()):
+                raise ConfigError(f"link = {mix!r} is not the name of a link, or several with shares above 0")
+            for name in shares:
+                profile_from_flags(link=str(name))
+        if "bandwidth" in phones:
+            profile_from_flags(bandwidth=str(phones["bandwidth"]))
+    except LinkConfigError as error:
+        raise ConfigError(str(error)) from error
+    if "device" in phones:
+        parse_device(str(phones["device"]))

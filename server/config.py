@@ -1,6 +1,7 @@
 """The configuration of one run: frozen, checked when it is made, kept as `config.toml` beside what it produced."""
 
 import math
+import shlex
 import tomllib
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -12,6 +13,11 @@ from featherfed.errors import ConfigError
 from server.nearest import nearest
 
 SERVER_OPTIMIZERS = ("fedavg", "fedavgm", "fedadam", "fedyogi")
+COHORT = 10
+SEEDS = 1 << 64
+LARGEST = 1e9
+"""What Welcome and Task carry (featherfed.wire): a seed of 64 bits, and no number above a thousand million."""
+KINDS: dict[Any, str] = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +28,7 @@ class RunConfig:
     data: str = "mnist"
     partition: str = "iid"
     phones: int = 10
-    cohort: int = 10
+    cohort: int = COHORT
     rounds: int = 20
     target_accuracy: float = 1.0
     seed: int = 0
@@ -58,14 +64,19 @@ class RunConfig:
                 raise ConfigError(f"{flag(name)} {getattr(self, name)} is below {least}")
         for name in ("lr", "lr_decay", "server_lr", "deadline", "heartbeat", "target_accuracy"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ConfigError(f"{flag(name)} {value} is not a number above 0")
+            if not 0 < value <= LARGEST:
+                raise ConfigError(f"{flag(name)} {value} is not a number above 0 and up to {LARGEST:g}")
         for name in ("momentum", "weight_decay", "prox_mu", "clip_norm"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ConfigError(f"{flag(name)} {value} is not a number of 0 or above")
-        if self.over_select < 1:
-            raise ConfigError(f"--over-select {self.over_select} is below 1")
+            if not 0 <= value <= LARGEST:
+                raise ConfigError(f"{flag(name)} {value} is not a number from 0 to {LARGEST:g}")
+        for name in ("target_accuracy", "lr_decay"):
+            if getattr(self, name) > 1:
+                raise ConfigError(f"{flag(name)} {getattr(self, name)} exceeds 1; it is a fraction, like 0.97")
+        if self.seed >= SEEDS:
+            raise ConfigError(f"--seed {self.seed} exceeds {SEEDS - 1}")
+        if not 1 <= self.over_select <= LARGEST:
+            raise ConfigError(f"--over-select {self.over_select} is not a number from 1 to {LARGEST:g}")
         if self.cohort > self.phones:
             raise ConfigError(f"--cohort {self.cohort} exceeds --phones {self.phones}")
         if self.quorum > self.cohort_size:
@@ -95,15 +106,18 @@ class RunConfig:
         """Return the text of `config.toml`."""
         return tomlkit.dumps(asdict(self))
 
-    def command(self, program: str = "fl-server serve") -> str:
-        """Return the command line that repeats this run: only what differs from the defaults."""
-        parts = [program]
+    def flags(self) -> list[str]:
+        """Return the flags of `fl-server serve` that give this configuration: only what differs from the defaults."""
+        flags = []
         for field in fields(self):
             value = getattr(self, field.name)
             if value != field.default:
-                text = f"{value:g}s" if field.name in DURATIONS else str(value)
-                parts.append(f"{flag(field.name)} '{text}'" if " " in text else f"{flag(field.name)} {text}")
-        return " ".join(parts)
+                flags += [flag(field.name), _spelled(field.name, value)]
+        return flags
+
+    def command(self) -> str:
+        """Return the command line that repeats this run, quoted for a shell."""
+        return shlex.join(["fl-server", "serve", *self.flags()])
 
 
 DURATIONS = ("deadline", "heartbeat")
@@ -114,18 +128,35 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def _spelled(name: str, value: object) -> str:
+    if name in DURATIONS:
+        return f"{value!r}".removesuffix(".0") + "s"
+    return "all" if name == "batch_size" and value == 0 else str(value)
+
+
 def config_from(values: dict[str, Any]) -> RunConfig:
-    """Return the configuration with these values; an unknown key raises `ConfigError` with the nearest known one."""
-    known = {field.name for field in fields(RunConfig)}
-    for key in values:
-        if key not in known:
-            raise ConfigError(f"unknown setting {key!r}{nearest(key, known)}")
-    return RunConfig(**values)
+    """Return the configuration with these values; raises `ConfigError`, for an unknown key with the nearest known one.
+
+    The cohort is at most the phones where only they are given.
+    """
+    kinds = {field.name: field.type for field in fields(RunConfig)}
+    checked: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in kinds:
+            raise ConfigError(f"unknown setting {key!r}{nearest(key, kinds)}")
+        kind = kinds[key]
+        # TOML, like Python, has 1 where 1.0 would do; but True is no number.
+        checked[key] = float(value) if kind is float and type(value) is int else value
+        if type(checked[key]) is not kind:
+            raise ConfigError(f"{key} = {value!r} is not {KINDS[kind]}")
+    if "phones" in checked:
+        checked.setdefault("cohort", min(COHORT, checked["phones"]))
+    return RunConfig(**checked)
 
 
 def read_config(path: Path) -> RunConfig:
     """Read `config.toml` of a run folder."""
     try:
         return config_from(tomllib.loads(path.read_text()))
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read the run's configuration {path}: {error}") from error

@@ -17,7 +17,7 @@ class BatchSize(click.ParamType[int]):
         """Return the number; 0 stands for all."""
         if value == "all":
             return 0
-        if not str(value).isdigit() or int(str(value)) == 0:
+        if not str(value).isdecimal() or int(str(value)) == 0:
             self.fail(f"{value!r} is not a number above 0, or all", param, ctx)
         return int(str(value))
 
@@ -47,7 +47,7 @@ FLAGS: tuple[tuple[str, Any, str], ...] = (
     ("--phones", int, "Shards; the first round waits for so many phones.  [default: 10]"),
     ("--cohort", int, "Updates that are wanted in a round.  [default: 10, or --phones if less]"),
     ("--rounds", int, "Rounds to train.  [default: 20]"),
-    ("--target-accuracy", float, "End early when this is reached, 0 to 1."),
+    ("--target-accuracy", float, "End early when this is reached, 0 to 1.  [default: 1]"),
     ("--seed", int, "Of all that is random.  [default: 0]"),
     ("--epochs", int, "Passes of a phone over its shard in a round.  [default: 1]"),
     ("--batch-size", BatchSize(), "Examples a step, or all.  [default: 10]"),
