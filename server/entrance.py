@@ -5,6 +5,7 @@ Beyond this machine nobody comes in without a token, and no token travels withou
 
 import asyncio
 import contextlib
+import errno
 import functools
 import http
 import resource
@@ -118,7 +119,10 @@ class Entrance:
 
 
 def bind(host: str, port: int, doorkeeper: Doorkeeper, *, speaks_tls: bool) -> DoorSocket:
-    """Return a TCP socket bound to the address, or raise `ConfigError`."""
+    """Return a TCP socket that listens on the address, or raise `ConfigError`.
+
+    It listens at once: a port that is only bound may still be taken while data and model are loaded.
+    """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         sock = DoorSocket(family, socket.SOCK_STREAM)
@@ -128,8 +132,11 @@ def bind(host: str, port: int, doorkeeper: Doorkeeper, *, speaks_tls: bool) -> D
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind(address)
+        sock.listen()
     except OSError as error:
         sock.close()
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise ConfigError(f"--host {host} is no address of this machine") from error
         raise ConfigError(
             f"cannot listen on {host}:{port}: {error.strerror}; choose another --port, or 0 for a free one"
         ) from error
