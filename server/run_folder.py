@@ -79,15 +79,18 @@ def write_durably(path: Path, data: bytes) -> None:
 
 def create(runs: Path, name: str | None, config: RunConfig) -> RunFolder:
     """Make the folder of a new run; one that exists is never touched."""
-    folder = RunFolder(runs / (name or f"{datetime.now():%Y%m%d-%H%M%S}-{config.model}"))
+    name = f"{datetime.now():%Y%m%d-%H%M%S}-{config.model}" if name is None else name
+    if Path(name).name != name or name in ("", ".."):
+        raise ConfigError(f"--name {name!r} is not the name of a folder; a path goes to --runs")
+    folder = RunFolder(runs / name)
+    if folder.path.exists():
+        raise ConfigError(
+            f"the run folder {folder.path} exists; go on with --resume {folder.path}, or choose another --name"
+        )
     try:
         runs.mkdir(parents=True, exist_ok=True)
         folder.path.mkdir()
         write_durably(folder.config, config.to_toml().encode())
-    except FileExistsError as error:
-        raise ConfigError(
-            f"the run folder {folder.path} exists; go on with --resume {folder.path}, or choose another --name"
-        ) from error
     except OSError as error:
         raise ConfigError(
             f"cannot make the run folder {folder.path}: {error.strerror}; choose another --runs"
