@@ -136,31 +136,45 @@ class Pocket:
     def _load(self) -> None:
         if self._folder is None:
             return
-        phone = self._read("phone")
-        self.name, self.run = phone.get("name", ""), phone.get("run", "")
-        if model := self._read("model"):
-            self.held_version = model["version"]
-            self.weights = np.frombuffer(model["weights"], "<f4").astype(np.float32)
-        if update := self._read("update"):
+        if phone := self._read("phone", name=str, run=str):
+            self.name, self.run = phone["name"], phone["run"]
+        if model := self._read("model", version=int, weights=bytes):
+            self.held_version, self.weights = model["version"], self._floats("model", model["weights"])
+        if update := self._read("update", round=int, payload=bytes, examples=int, residual=(bytes, type(None))):
             residual = update["residual"]
-            kept = None if residual is None else np.frombuffer(residual, "<f4").astype(np.float32)
+            kept = None if residual is None else self._floats("update", residual)
             self.pending = PendingUpdate(update["round"], update["payload"], update["examples"], kept)
-        if residual := self._read("residual"):
-            self.residual = np.frombuffer(residual["residual"], "<f4").astype(np.float32)
+        if rest := self._read("residual", residual=bytes):
+            self.residual = self._floats("residual", rest["residual"])
         part = self._folder / "download.part"
-        if (download := self._read("download")) and part.exists():
+        if (download := self._read("download", digest=bytes)) and part.exists():
             self.download_digest, self.download = download["digest"], bytearray(part.read_bytes())
 
-    def _read(self, name: str) -> dict[str, Any]:
+    def _read(self, file: str, /, **kinds: type | tuple[type, ...]) -> dict[str, Any]:
+        """Return the fields of a file, or nothing where there is none; raises `ConfigError` for any other content."""
         assert self._folder is not None, "only a phone with a folder reads"
-        path = self._folder / name
+        path = self._folder / file
         try:
-            content: dict[str, Any] = msgpack.unpackb(path.read_bytes())
+            content = msgpack.unpackb(path.read_bytes())
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, msgpack.UnpackException) as error:
-            raise ConfigError(f"cannot read {path}: {error}; remove it to begin anew") from error
+            raise self._unreadable(file, str(error)) from error
+        if not isinstance(content, dict) or content.keys() != kinds.keys():
+            raise self._unreadable(file, f"it does not hold {', '.join(kinds)}")
+        for key, kind in kinds.items():
+            if not isinstance(content[key], kind):
+                raise self._unreadable(file, f"its {key} is of another kind")
         return content
+
+    def _floats(self, name: str, data: bytes) -> F32:
+        if len(data) % 4:
+            raise self._unreadable(name, f"{len(data)} bytes are no float32 numbers")
+        return np.frombuffer(data, "<f4").astype(np.float32)
+
+    def _unreadable(self, name: str, why: str) -> ConfigError:
+        assert self._folder is not None, "only a phone with a folder reads"
+        return ConfigError(f"cannot read {self._folder / name}: {why}; remove it to begin anew")
 
     def _save(self, name: str, content: dict[str, Any]) -> None:
         if self._folder is None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from featherfed.codec.layout import Layout
@@ -120,7 +121,7 @@ class Aggregator:
         """Go on with a saved model."""
         try:
             tensors = load_file(path)
-        except (OSError, ValueError) as error:
+        except (OSError, SafetensorError) as error:
             raise ConfigError(f"cannot read the model {path}: {error}") from error
         weights = np.concatenate([tensors[f"model.{tensor.name}"].ravel() for tensor in self.layout.tensors])
         self._state = optimizer.ServerState(weights, tensors["server.momentum"], tensors["server.variance"])
