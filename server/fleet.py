@@ -34,6 +34,8 @@ class Fleet:
         phone.partial = (hello.partial_digest, hello.partial_bytes)
         phone.pending_round = hello.pending_round if hello.run == run else NOTHING
         self.names[shard] = hello.name
+        # From now on it is not free for a third, who may say Hello before this one is connected.
+        self._away.discard(shard)
 
     def connect(self, phone: PhoneConnection) -> PhoneConnection | None:
         """Make this the phone's connection; return the older one that it replaces."""
