@@ -69,6 +69,7 @@ class LiveDisplay(PlainDisplay):
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
         )
         self._under_way = self._bar.add_task("waiting for phones", total=None)
+        self._waiting = True
         self._live = Live(self._bar, console=console, refresh_per_second=4)
 
     def __enter__(self) -> Self:
@@ -83,16 +84,17 @@ class LiveDisplay(PlainDisplay):
 
     def phone_came(self, phone: Visitor, connected: int, expected: int) -> None:
         """Move the bar of waiting phones."""
-        if not self._rows:
+        if self._waiting:
             self._bar.update(self._under_way, total=expected, completed=connected)
 
     def phone_left(self, shard: int, name: str, connected: int) -> None:
         """Move the bar of waiting phones back."""
-        if not self._rows:
+        if self._waiting:
             self._bar.update(self._under_way, completed=connected)
 
     def round_opened(self, round_number: int, attempt: int, cohort: frozenset[int]) -> None:
         """Start the round's bar."""
+        self._waiting = False
         again = f", attempt {attempt + 1}" if attempt else ""
         self._bar.reset(self._under_way, description=f"round {round_number}{again}", total=len(cohort))
 
