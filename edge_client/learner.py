@@ -56,10 +56,18 @@ class NoiseLearner:
         return Trained(encoded.payload, encoded.state, self.examples, 0, float("nan"))
 
 
-def import_torch() -> None:
-    """Import what `SgdLearner` needs: seconds, which a phone spends before it joins and not in its first round."""
+def import_torch(device: str) -> None:
+    """Import what `SgdLearner` needs: seconds, which a phone spends before it joins and not in its first round.
+
+    Raises `ConfigError` for a device that torch does not have here.
+    """
+    import torch
+
     import featherfed.learning.data
     import featherfed.learning.training  # noqa: F401
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device cuda, and torch finds no CUDA device here; leave it out to train on the CPU")
 
 
 class SgdLearner:

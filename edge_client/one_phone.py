@@ -64,7 +64,7 @@ async def play_phone(options: PhoneOptions, say: Callable[[str], None]) -> str:
     pocket = Pocket(Path(options.state_dir) if options.state_dir else None)
     name = pocket.name_phone(options.name)
     if options.train:
-        await asyncio.get_running_loop().run_in_executor(None, import_torch)
+        await asyncio.get_running_loop().run_in_executor(None, import_torch, options.compute)
 
     def make_learner(welcome: Welcome) -> Learner:
         if options.train:
