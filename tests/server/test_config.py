@@ -1,0 +1,152 @@
+import math
+import shlex
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from featherfed.errors import ConfigError
+from server.config import SERVER_OPTIMIZERS, RunConfig, config_from, read_config
+from server.options import FLAGS, run_flags
+
+ODD = RunConfig(
+    phones=20, cohort=7, batch_size=0, uplink="subsample(1/16)|rotate|quantize(2)", downlink="rotate | eden(4)",
+    deadline=0.1 + 0.2, heartbeat=1234567.5, lr=1e-7, seed=2**64 - 1, server_optimizer="fedyogi", over_select=1.5,
+)  # fmt: skip
+
+
+def parsed(command: str) -> RunConfig:
+    """Return what `fl-server serve` makes of a command line, by the real flags and the real shell rules."""
+    caught: dict[str, Any] = {}
+
+    @click.command()
+    @run_flags
+    def serve(**settings: Any) -> None:
+        caught.update({key: value for key, value in settings.items() if value is not None})
+
+    program, name, *arguments = shlex.split(command)
+    assert (program, name) == ("fl-server", "serve")
+    result = CliRunner().invoke(serve, arguments)
+    assert result.exit_code == 0, result.output
+    return config_from(caught)
+
+
+def test_command_round_trips_through_a_shell_and_the_flags() -> None:
+    assert parsed(ODD.command()) == ODD
+    assert "--batch-size all" in ODD.command()
+    assert "'subsample(1/16)|rotate|quantize(2)'" in ODD.command()
+
+
+def test_command_of_the_defaults_is_the_bare_program() -> None:
+    assert RunConfig().command() == "fl-server serve"
+    assert parsed("fl-server serve") == RunConfig()
+
+
+@given(
+    phones=st.integers(1, 500),
+    batch_size=st.integers(0, 100),
+    lr=st.floats(1e-9, 1e9),
+    deadline=st.floats(1e-3, 1e6),
+    uplink=st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=20),
+)
+def test_any_command_round_trips(phones: int, batch_size: int, lr: float, deadline: float, uplink: str) -> None:
+    config = config_from(
+        {"phones": phones, "batch_size": batch_size, "lr": lr, "deadline": deadline, "uplink": "x" + uplink}
+    )
+    assert parsed(config.command()) == config
+
+
+def test_toml_round_trips(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(ODD.to_toml())
+    assert read_config(path) == ODD
+
+
+def test_every_setting_has_its_flag() -> None:
+    assert {flag.removeprefix("--").replace("-", "_") for flag, _, _ in FLAGS} == {f.name for f in fields(RunConfig)}
+
+
+def test_help_names_the_defaults_that_hold() -> None:
+    defaults = {field.name: field.default for field in fields(RunConfig)}
+    for flag, _, text in FLAGS:
+        name = flag.removeprefix("--").replace("-", "_")
+        if name not in ("cohort", "quorum", "deadline", "heartbeat", "max_examples", "clip_norm"):
+            shown = text.rpartition("[default: ")[2].removesuffix("]")
+            default = defaults[name]
+            assert shown == (f"{default:g}" if isinstance(default, float) else str(default)), flag
+
+
+def test_cohort_is_the_phones_where_fewer_than_ten_were_asked_for() -> None:
+    assert config_from({"phones": 4}).cohort == 4
+    assert config_from({"phones": 40}).cohort == 10
+    assert config_from({"phones": 40, "cohort": 20}).cohort == 20
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"modle": "mlp"}, "unknown setting 'modle'; did you mean 'model'"),
+        ({"zzzz": 1}, "unknown setting 'zzzz'; known are "),
+        ({"phones": 0}, "--phones 0 is below 1"),
+        ({"rounds": -1}, "--rounds -1 is below 1"),
+        ({"cohort": 11}, "--cohort 11 exceeds --phones 10"),
+        ({"quorum": 11}, "--quorum 11 exceeds the 10 phones of a cohort"),
+        ({"min_updates": 4, "quorum": 3}, "--min-updates 4 exceeds the quorum of 3"),
+        ({"lr": 0.0}, "--lr 0.0 is not a number above 0"),
+        ({"lr": math.nan}, "--lr nan is not a number above 0"),
+        ({"lr": 1e10}, "--lr 10000000000.0 is not a number above 0 and up to 1e"),
+        ({"deadline": math.inf}, "--deadline inf is not a number above 0"),
+        ({"momentum": -0.1}, "--momentum -0.1 is not a number from 0"),
+        ({"prox_mu": math.nan}, "--prox-mu nan is not a number from 0"),
+        ({"over_select": 0.5}, "--over-select 0.5 is not a number from 1"),
+        ({"over_select": math.nan}, "--over-select nan is not a number from 1"),
+        ({"over_select": math.inf}, "--over-select inf is not a number from 1"),
+        ({"target_accuracy": 97.0}, "--target-accuracy 97.0 exceeds 1; it is a fraction"),
+        ({"seed": 2**64}, "--seed 18446744073709551616 exceeds 18446744073709551615"),
+        ({"server_optimizer": "fedadma"}, "unknown server optimizer 'fedadma'; did you mean 'fedadam'"),
+        ({"phones": "ten"}, "phones = 'ten' is not a whole number"),
+        ({"phones": 10.0}, "phones = 10.0 is not a whole number"),
+        ({"phones": True}, "phones = True is not a whole number"),
+        ({"lr": "0.1"}, "lr = '0.1' is not a number"),
+        ({"model": 2}, "model = 2 is not a text"),
+    ],
+)
+def test_setting_that_cannot_work_is_refused_by_name(values: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        config_from(values)
+
+
+def test_whole_number_of_toml_stands_for_a_float() -> None:
+    config = config_from({"lr": 1})
+    assert config.lr == 1.0
+    assert isinstance(config.lr, float)
+
+
+@pytest.mark.parametrize("text", ["rounds = ", "rounds 3", "\xff\xfe"])
+def test_broken_file_is_a_sentence(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "config.toml"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ConfigError, match="cannot read the run's configuration"):
+        read_config(path)
+
+
+def test_over_selection_asks_more_phones_than_it_waits_for() -> None:
+    config = RunConfig(phones=100, cohort=10, over_select=1.25)
+    assert (config.cohort_size, config.target) == (13, 10)
+    assert replace(config, phones=12).cohort_size == 12
+    assert replace(config, quorum=8).target == 8
+
+
+def test_learning_rate_decays_from_the_second_round_on() -> None:
+    config = RunConfig(lr=0.8, lr_decay=0.5)
+    assert [config.learning_rate(number) for number in (1, 2, 3)] == [0.8, 0.4, 0.2]
+
+
+@pytest.mark.parametrize("name", SERVER_OPTIMIZERS)
+def test_every_server_optimizer_is_taken(name: str) -> None:
+    assert RunConfig(server_optimizer=name).server_optimizer == name
