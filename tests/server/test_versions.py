@@ -53,7 +53,7 @@ def test_phone_that_is_one_behind_gets_one_difference() -> None:
     versions, _ = walk("rotate | eden(4)", 6)
     parcel = versions.parcel(4)
     assert (parcel.base, parcel.spec, len(parcel.lengths)) == (4, "rotate | eden(4)", 1)
-    assert len(parcel.payload) < 4 * LAYOUT.size / 6
+    assert len(parcel.payload) < 4 * LAYOUT.size / 5
 
 
 def test_parcel_is_never_larger_than_the_model_itself() -> None:
