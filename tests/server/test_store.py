@@ -11,6 +11,7 @@ from server.store import (
     Store,
     StoredUpdate,
     close_round,
+    drop_chunks,
     drop_update,
     put_chunk,
     put_fault,
@@ -32,7 +33,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def open_round(number: int, cohort: list[int], attempt: int = 0, started_s: float = 0.0) -> Statement:
-    return put_round(number, attempt, cohort, started_s=started_s)
+    return put_round(number, attempt, cohort, (), started_s)
 
 
 def test_setting_that_is_put_again_is_replaced(store: Store) -> None:
@@ -77,6 +78,15 @@ def test_update_goes_from_receiving_to_accepted(store: Store) -> None:
     store.apply([put_update(accepted), put_update(StoredUpdate(2, 1, "receiving", 9, DIGEST, 1))])
     assert store.updates(1) == [accepted]
     assert [update.round_number for update in store.updates()] == [1, 2]
+
+
+def test_bytes_go_when_the_round_that_counts_them_closes_and_no_others(store: Store) -> None:
+    late = StoredUpdate(1, 1, "accepted", 3, DIGEST, 10, counts_in=2)
+    for update in (StoredUpdate(1, 0, "accepted", 3, DIGEST, 10, counts_in=1), late):
+        store.apply([put_update(update), put_chunk(1, update.shard, 0, b"abc")])
+    store.apply([drop_chunks(1)])
+    assert (store.payload(1, 0), store.payload(1, 1)) == (b"", b"abc")
+    assert len(store.updates()) == 2, "who was accepted is remembered, for copies that come late"
 
 
 def test_dropped_update_takes_its_bytes_along_and_no_others(store: Store) -> None:
