@@ -30,7 +30,7 @@ def check(config: RunConfig) -> None:
     """Raise `ConfigError` for names and specs that nothing could be made of, before anything is loaded."""
     for kind, name, known in (("model", config.model, MODELS), ("data set", config.data, DATASETS)):
         if name not in known:
-            raise ConfigError(f"unknown {kind} {name!r}{nearest(name, known)}; there are {', '.join(known)}")
+            raise ConfigError(f"unknown {kind} {name!r}{nearest(name, known)}")
     parse_partition(config.partition)
     uplink = Pipeline.parse(config.uplink)
     if parse_aggregate(config.aggregate) and uplink.leaves_zeros:
