@@ -90,8 +90,8 @@ def report(run: Path, as_json: bool, as_csv: bool) -> None:
     else:
         console = Console()
         if not console.is_terminal:
-            console.width = 200
-        console.print(table(made))
+            console.width = 120
+        console.print(table(made, console.width))
 
 
 @main.command()

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from server.config import RunConfig
@@ -96,23 +97,28 @@ def write_csv(folder: RunFolder, report: Report) -> None:
     write_durably(folder.path / "rounds.csv", report.to_csv().encode())
 
 
-def table(report: Report) -> Table:
-    """Return the bytes-per-round table for people."""
+WIDE_COLUMNS = 112
+"""On a terminal that has fewer, theory and message bytes are left to `--json` and `rounds.csv`."""
+
+
+def table(report: Report, columns: int) -> Table:
+    """Return the bytes-per-round table for people whose terminal has so many columns."""
     content = report.content
+    fields = ("theory", "payload", "message", "socket") if columns >= WIDE_COLUMNS else ("payload", "socket")
     title = f"{content['run']}: {content['model']}, {content['parameters']:,} parameters, up {content['uplink']}"
-    result = Table(title=f"{title}, down {content['downlink']}", title_justify="left")
+    result = Table(title=f"{title}, down {content['downlink']}", title_justify="left", box=SIMPLE_HEAD, padding=0)
     for name in ("round", "updates", "accuracy", "seconds"):
-        result.add_column(name, justify="right")
+        result.add_column(name, justify="right", no_wrap=True)
     for way in ("up", "down"):
-        for field in ("theory", "payload", "message", "socket"):
-            result.add_column(f"{way}\n{field}", justify="right")
-    result.add_column("resent", justify="right")
-    result.add_column("wasted", justify="right")
+        for field in fields:
+            result.add_column(f"{way}\n{field}", justify="right", no_wrap=True)
+    for name in ("resent", "wasted"):
+        result.add_column(name, justify="right", no_wrap=True)
     for row in content["rounds"]:
-        _add_row(result, row, str(row["round"]), f"{row['accepted']}/{row['cohort']}")
+        result.add_row(*_cells(row, str(row["round"]), f"{row['accepted']}/{row['cohort']}", fields))
     totals = content["totals"]
     result.add_section()
-    _add_row(result, {**totals, "accuracy": None, "seconds": None}, "total", "")
+    result.add_row(*_cells({**totals, "accuracy": None, "seconds": None}, "total", "", fields))
     result.caption = (
         f"bytes, all phones; handshakes apart: {size(totals['uplink']['handshake'])} up,"
         f" {size(totals['downlink']['handshake'])} down"
@@ -121,18 +127,16 @@ def table(report: Report) -> Table:
     return result
 
 
-def _add_row(result: Table, row: dict[str, Any], name: str, updates: str) -> None:
+def _cells(row: dict[str, Any], name: str, updates: str, fields: tuple[str, ...]) -> list[str]:
     accuracy, seconds = row["accuracy"], row["seconds"]
-    cells = [size(row[way][field]) for way in DIRECTIONS for field in ("theory", "payload", "message", "socket")]
-    both = [size(sum(row[way][field] for way in DIRECTIONS)) for field in ("resent", "wasted")]
-    result.add_row(
+    return [
         name,
         updates,
         "" if accuracy is None else f"{accuracy:.2%}",
         "" if seconds is None else f"{seconds:.2f}",
-        *cells,
-        *both,
-    )
+        *(size(row[way][field]) for way in DIRECTIONS for field in fields),
+        *(size(sum(row[way][field] for way in DIRECTIONS)) for field in ("resent", "wasted")),
+    ]
 
 
 def size(num_bytes: int) -> str:

@@ -74,9 +74,9 @@ def serve_run(
         finally:
             store.close()
     if not console.is_terminal:
-        console.width = 200
+        console.width = 120
     if report.content["rounds"]:
-        console.print(table(report))
+        console.print(table(report, console.width))
     if paused is not None:
         console.print(f"paused: {paused}; go on with: fl-server serve --resume {folder.path}", soft_wrap=True)
     console.print(f"the run is in {folder.path}: fl-server report {folder.path}", soft_wrap=True)
