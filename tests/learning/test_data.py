@@ -3,9 +3,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from featherfed.errors import ConfigError, DataError
-from featherfed.learning.data import load, load_shard
+from featherfed.learning.data import DEVIATION, MEAN, load, load_shard
 from featherfed.learning.idx import map_idx
 
 
@@ -14,6 +15,17 @@ def test_digits_need_no_folder_and_no_download() -> None:
     assert train.images.shape == (1438, 1, 28, 28)
     assert test.images.shape == (359, 1, 28, 28)
     assert set(test.labels.tolist()) == set(range(10))
+
+
+def test_digits_are_those_of_scikit_learn() -> None:
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    labels = torch.cat([load("digits", None, train=train).labels for train in (True, False)])
+    assert torch.bincount(labels).tolist() == np.bincount(bunch.target).tolist()
+    ours = torch.cat([load("digits", None, train=train).images for train in (True, False)])
+    # Pixels of 0 … 16 on 8×8 became 0 … 1 on 24×24.
+    assert float((ours * DEVIATION + MEAN).sum()) * 16 / 9 == pytest.approx(float(bunch.images.sum()), rel=0.02)
 
 
 def test_shards_of_digits_are_the_training_set() -> None:
