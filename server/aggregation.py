@@ -24,6 +24,7 @@ from featherfed.randomness import RoundKey
 from server import optimizer
 from server.config import RunConfig
 from server.robust import KeptUpdates, parse_aggregate
+from server.staleness import UNIT, stale_weight
 from server.versions import Versions
 
 
@@ -59,6 +60,8 @@ class Aggregator:
         )
         self._trim = parse_aggregate(config.aggregate)
         self._fold: Fold | KeptUpdates | None = None
+        self._buffered = config.mode == "async"
+        self._fresh_weight = 0
         self.open_round = 0
         self.best_accuracy = -1.0
 
@@ -74,22 +77,29 @@ class Aggregator:
         if self._trim:
             self._fold = KeptUpdates(self.uplink, self.layout, trim=self._trim, clip_norm=clip_norm)
         else:
-            key = RoundKey(self._config.seed, round_number)
+            key = None if self._buffered else RoundKey(self._config.seed, round_number)
+            self._fresh_weight = 0
             self._fold = self.uplink.fold(self.layout, key, updates=self._config.phones, clip_norm=clip_norm)
 
     def add(self, round_number: int, shard: int, payload: bytes, examples: int) -> None:
         """Decode an update and add it to the sum; raises `CodecError` and leaves the sum alone if it is not valid."""
         if self._fold is None:
             raise CodecError(f"round {round_number} is not open")
-        self._fold.add(payload, RoundKey(self._config.seed, round_number, shard), examples)
+        key = RoundKey(self._config.seed, round_number, shard)
+        if not self._buffered:
+            self._fold.add(payload, key, examples)
+            return
+        self._fold.add(payload, key, stale_weight(examples, self.open_round - round_number))
+        self._fresh_weight += UNIT * examples
 
     def close(self, round_number: int) -> Closing:
         """Step the optimizer by the mean update, publish the next version, evaluate where it is due."""
         config = self._config
         assert self._fold is not None, "a round is closed once, after it was opened"
-        self._state = optimizer.step(
-            self._state, self._fold.mean(), optimizer=config.server_optimizer, lr=config.server_lr
-        )
+        mean = self._fold.mean()
+        if isinstance(self._fold, Fold) and self._buffered:
+            mean *= np.float32(self._fold.weight / self._fresh_weight)
+        self._state = optimizer.step(self._state, mean, optimizer=config.server_optimizer, lr=config.server_lr)
         self._fold = None
         self.versions.publish(self._state.weights)
         due = round_number % config.eval_every == 0 or round_number == config.rounds

@@ -12,6 +12,7 @@ import tomlkit
 from featherfed.errors import ConfigError
 from server.nearest import nearest
 
+MODES = ("sync", "async")
 SERVER_OPTIMIZERS = ("fedavg", "fedavgm", "fedadam", "fedyogi")
 COHORT = 10
 SEEDS = 1 << 64
@@ -43,6 +44,8 @@ class RunConfig:
     server_lr: float = 1.0
     uplink: str = "float32"
     downlink: str = "float32"
+    mode: str = "sync"
+    buffer: int = 0  # of mode async; 0: the cohort
     deadline: float = 600.0
     over_select: float = 1.0
     quorum: int = 0  # 0: the cohort
@@ -58,6 +61,7 @@ class RunConfig:
         at_least = {
             "phones": 1, "cohort": 1, "rounds": 1, "epochs": 1, "batch_size": 0, "min_updates": 1,
             "max_retries": 0, "eval_every": 1, "quorum": 0, "seed": 0, "max_examples": 0,
+            "buffer": 0,
         }  # fmt: skip
         for name, least in at_least.items():
             if getattr(self, name) < least:
@@ -79,10 +83,25 @@ class RunConfig:
             raise ConfigError(f"--over-select {self.over_select} is not a number from 1 to {LARGEST:g}")
         if self.cohort > self.phones:
             raise ConfigError(f"--cohort {self.cohort} exceeds --phones {self.phones}")
+        if self.mode not in MODES:
+            raise ConfigError(f"unknown mode {self.mode!r}{nearest(self.mode, MODES)}")
+        if self.mode == "sync" and self.buffer:
+            raise ConfigError(f"--buffer {self.buffer} is for --mode async; with --mode sync say --quorum")
+        if self.mode == "async" and self.quorum:
+            raise ConfigError(f"--quorum {self.quorum} is for --mode sync; with --mode async say --buffer")
+        if self.buffer > self.cohort_size:
+            raise ConfigError(
+                f"--buffer {self.buffer} exceeds the {self.cohort_size} phones that train at a time (--cohort)"
+            )
+        if self.mode == "async" and self.aggregate != "mean":
+            raise ConfigError(
+                f"--aggregate {self.aggregate} weighs all updates alike, and --mode async must weigh old ones less;"
+                " leave one of the two out"
+            )
         if self.quorum > self.cohort_size:
             raise ConfigError(f"--quorum {self.quorum} exceeds the {self.cohort_size} phones of a cohort")
         if self.min_updates > self.target:
-            raise ConfigError(f"--min-updates {self.min_updates} exceeds the quorum of {self.target}")
+            raise ConfigError(f"--min-updates {self.min_updates} exceeds the {self.target} updates that close a round")
         if self.server_optimizer not in SERVER_OPTIMIZERS:
             raise ConfigError(
                 f"unknown server optimizer {self.server_optimizer!r}{nearest(self.server_optimizer, SERVER_OPTIMIZERS)}"
@@ -91,7 +110,7 @@ class RunConfig:
     @property
     def target(self) -> int:
         """Updates that close a round."""
-        return self.quorum or self.cohort
+        return self.quorum or self.buffer or self.cohort
 
     @property
     def cohort_size(self) -> int:

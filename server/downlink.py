@@ -1,5 +1,6 @@
 """Tasks and models on their way to phones: the parcel that each one lacks, in chunks, from where it broke off."""
 
+from collections.abc import Coroutine
 from dataclasses import dataclass
 
 from featherfed.wire.chunking import ChunkSizer
@@ -39,11 +40,17 @@ class Downlink:
         self._sent: dict[int, _Sent] = {}  # by shard
         self._sizers: dict[int, ChunkSizer] = {}
 
-    async def deliver(self, phone: PhoneConnection, round_number: int) -> None:
+    def deliver(self, phone: PhoneConnection, round_number: int) -> Coroutine[None, None, None]:
         """Send the task of a round, and the model where the phone has another version; returns when all is sent.
 
-        A round trains the version that the round before it made; a phone that does not hold it gets the newest.
+        A round trains the version that the round before it made: a phone that does not hold it must be asked for the
+        newest round. The model is chosen now: when the coroutine runs, the next version may be in the making.
         """
+        held = phone.held_version == round_number - 1
+        parcel = None if held else self._versions.parcel(phone.held_version)
+        return self._deliver(phone, round_number, parcel)
+
+    async def _deliver(self, phone: PhoneConnection, round_number: int, parcel: Parcel | None) -> None:
         self.stop(phone)
         delivery = self._under_way[phone] = _Delivery(round_number)
         config = self._config
@@ -61,8 +68,8 @@ class Downlink:
                 config.prox_mu,
             )
         )
-        if phone.held_version != round_number - 1 and not delivery.stopped:
-            await self._send_model(phone, self._versions.parcel(phone.held_version), delivery)
+        if parcel is not None and not delivery.stopped:
+            await self._send_model(phone, parcel, delivery)
         if self._under_way.get(phone) is delivery:
             del self._under_way[phone]
             self._watcher.download_ended(phone.shard, round_number)

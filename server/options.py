@@ -68,6 +68,8 @@ FLAGS: tuple[tuple[str, Any, str], ...] = (
     ),
     ("--clip-norm", float, "Longest L2 norm of an update; a longer one is scaled down.  [default: 0, no bound]"),
     ("--max-examples", int, "Refuse phones that claim to weigh more.  [default: the largest shard there can be]"),
+    ("--mode", str, "sync, or async: a new version for every --buffer updates, whoever sends them.  [default: sync]"),
+    ("--buffer", int, "Updates that make a version in mode async.  [default: --cohort]"),
     ("--deadline", Duration(), "Longest time of a round's attempt.  [default: 600s]"),
     ("--quorum", int, "Updates that close a round.  [default: --cohort]"),
     ("--over-select", float, "Ask so many times the cohort.  [default: 1]"),

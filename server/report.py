@@ -48,8 +48,8 @@ def make_report(folder: RunFolder, config: RunConfig, store: Store) -> Report:
         traffic.setdefault(number, {name: Traffic() for name in DIRECTIONS})[way].add(entry)
     accepted: dict[int, int] = {}
     for update in store.updates():
-        if update.state == "accepted":
-            accepted[update.round_number] = accepted.get(update.round_number, 0) + 1
+        if update.counts_in is not None:
+            accepted[update.counts_in] = accepted.get(update.counts_in, 0) + 1
     rounds, totals = [], {way: Traffic() for way in DIRECTIONS}
     to_accuracy: dict[str, Any] = dict.fromkeys(TARGETS)
     for row in store.rounds():

@@ -58,6 +58,11 @@ class RunState:
         return self.cohort - self.accepted - self.failed
 
     @property
+    def count(self) -> int:
+        """Updates that count in this round."""
+        return len(self.accepted)
+
+    @property
     def missing(self) -> frozenset[int]:
         """Shards that were asked and whose update does not count."""
         return self.cohort - self.accepted

@@ -45,10 +45,9 @@ from server.round_machine import (
     Phase,
     Resume,
     Stop,
-    advance,
 )
 from server.run_folder import RunFolder
-from server.standing import Standing
+from server.standing import Standing, advance
 from server.store import (
     Statement,
     Store,
@@ -102,6 +101,7 @@ class Service:
             commits=self._commits,
             ledger=self._ledger,
             wanted=lambda round_number, shard: self._state.wants(round_number, shard),
+            closing=lambda: self._state.phase is Phase.CLOSING,
             accepted=self._accepted,
             advanced=watcher.upload_advanced,
         )
@@ -112,6 +112,7 @@ class Service:
         self._tasks: set[asyncio.Task[None]] = set()
         self._deadline: asyncio.TimerHandle | None = None
         self._late: set[int] = set()
+        self._given: dict[int, int] = {}  # by shard: the round of its last task
         self._ended: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
 
     async def run(
@@ -125,9 +126,10 @@ class Service:
         loop = asyncio.get_running_loop()
         self._started_s = loop.time()
         heartbeat_s = self._config.heartbeat
-        if self._state.phase is Phase.OPEN:
+        is_open = self._state.phase is Phase.OPEN
+        if self._state.round_number:
             # Before the first phone comes back: what it sends again must be known.
-            await loop.run_in_executor(None, self._uploads.restore, self._state.round_number)
+            await loop.run_in_executor(None, self._uploads.restore, self._current_round(), is_open)
         where = entrance.serve_arguments() if entrance else {"create_connection": GuardedConnection}
         async with serve(
             self._serve_phone,
@@ -160,6 +162,7 @@ class Service:
                 self._stop_timers()
                 for task in self._tasks:
                     task.cancel()
+                await self._uploads.end()
         # The last bytes of every connection are known now.
         await self._commits.write()
         return pause
@@ -285,7 +288,7 @@ class Service:
     def _accepted(self, round_number: int, shard: int) -> None:
         self._late.discard(shard)
         self._step(Accept(shard, round_number))
-        self._watcher.update_accepted(shard, round_number, len(self._state.accepted), self._config.target)
+        self._watcher.update_accepted(shard, round_number, self._state.count, self._config.target)
 
     def _do(self, action: Action) -> None:
         match action:
@@ -329,10 +332,16 @@ class Service:
         return put_round(state.round_number, state.attempt, state.cohort, state.failed, self._round_start_s)
 
     def _assign(self, shard: int) -> None:
-        phone = self._fleet.connections.get(shard)
+        phone, state = self._fleet.connections.get(shard), self._state
         # A phone that came back with a finished update that counts needs no task: it is about to send it.
-        if phone is not None and not self._state.wants(phone.pending_round, shard):
-            self._spawn(self._downlink.deliver(phone, self._state.round_number))
+        if phone is None or state.wants(phone.pending_round, shard):
+            return
+        # Who was in the middle of a round whose update counts goes on with it.
+        given = self._given.get(shard, state.round_number)
+        if not (state.wants(given, shard) and phone.held_version == given - 1):
+            given = state.round_number
+        self._given[shard] = given
+        self._spawn(self._downlink.deliver(phone, given))
 
     async def _close_round(self, action: CloseRound) -> None:
         loop = asyncio.get_running_loop()
@@ -363,6 +372,7 @@ class Service:
             self._watcher.round_closed(summary)
             reached = summary.accuracy is not None and summary.accuracy >= self._config.target_accuracy
             self._step(Closed(number, reached))
+            self._uploads.folding.notify_all()
 
     def _summary(self, action: CloseRound, closing: Closing) -> RoundSummary:
         number, state = action.round_number, self._state
@@ -372,9 +382,9 @@ class Service:
             round_number=number,
             rounds=self._config.rounds,
             cohort=len(state.cohort),
-            accepted=len(action.accepted),
+            accepted=state.count,
             late=late,
-            failed=len(state.missing) - late,
+            failed=max(0, len(state.missing) - late),
             loss=evaluation.loss if evaluation else None,
             accuracy=evaluation.accuracy if evaluation else None,
             seconds=self._clock_s() - self._round_start_s,

@@ -3,12 +3,25 @@
 import json
 import secrets
 from dataclasses import dataclass
+from typing import Any
 
+from server import async_machine, round_machine
 from server.aggregation import Aggregator
+from server.async_machine import AsyncState
 from server.config import RunConfig
-from server.round_machine import Phase, Rules, RunState
+from server.round_machine import Action, Event, Phase, Rules, RunState
 from server.run_folder import RunFolder
 from server.store import Store, put_value
+
+State = RunState | AsyncState
+"""Both modes' states: what the service asks of them has the same names."""
+
+
+def advance(state: State, event: Event) -> tuple[State, tuple[Action, ...]]:
+    """Advance the machine that the state is of."""
+    if isinstance(state, AsyncState):
+        return async_machine.advance(state, event)
+    return round_machine.advance(state, event)
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +29,7 @@ class Standing:
     """`run` is the run's id; `clock_s` the seconds that it has been running, pauses left out."""
 
     run: str
-    state: RunState
+    state: State
     clock_s: float
     round_start_s: float
 
@@ -38,7 +51,11 @@ def begin(config: RunConfig, store: Store, parameters: int) -> Standing:
     """Give a new run its id."""
     run = secrets.token_hex(4)
     store.apply([put_value("run", run), put_value("parameters", str(parameters))])
-    return Standing(run, RunState(rules(config)), 0.0, 0.0)
+    return Standing(run, _state(config), 0.0, 0.0)
+
+
+def _state(config: RunConfig, **known: Any) -> State:
+    return AsyncState(rules(config), **known) if config.mode == "async" else RunState(rules(config), **known)
 
 
 def resume(config: RunConfig, store: Store, folder: RunFolder, aggregator: Aggregator) -> Standing:
@@ -57,21 +74,28 @@ def resume(config: RunConfig, store: Store, folder: RunFolder, aggregator: Aggre
     accuracies = [row.accuracy for row in rounds if row.accuracy is not None]
     aggregator.best_accuracy = max(accuracies, default=aggregator.best_accuracy)
     clock_s = float(values.get("clock_s", 0.0))
+    known: dict[str, Any] = {"present": present}
+    accepted = [update for update in store.updates() if update.state == "accepted"]
+    if config.mode == "async":
+        known["last"] = {update.shard: update.round_number for update in accepted}
     if not rounds or rounds[-1].state == "closed":
         number = rounds[-1].round if rounds else 0
-        state = RunState(rules(config), round_number=number, present=present)
-        return Standing(values["run"], state, clock_s, clock_s)
+        return Standing(values["run"], _state(config, round_number=number, **known), clock_s, clock_s)
     row = rounds[-1]
     aggregator.open(row.round)
-    accepted = frozenset(update.shard for update in store.updates(row.round) if update.state == "accepted")
-    state = RunState(
-        rules(config),
+    counting = [update for update in accepted if update.counts_in == row.round]
+    if config.mode == "async":
+        # Nobody has a task: phones say for themselves what they still hold.
+        known["buffer"] = frozenset((update.round_number, update.shard) for update in counting)
+    else:
+        known["accepted"] = frozenset(update.shard for update in counting)
+        known["cohort"] = frozenset(json.loads(row.cohort)) | known["accepted"]
+    state = _state(
+        config,
         phase=Phase.OPEN,
         round_number=row.round,
         attempt=row.attempt,
-        cohort=frozenset(json.loads(row.cohort)) | accepted,
-        accepted=accepted,
         failed=frozenset(json.loads(row.refused)),
-        present=present,
+        **known,
     )
     return Standing(values["run"], state, clock_s, row.started_s)

@@ -48,7 +48,8 @@ class Sending:
 class Uploads:
     """Takes the update messages of all phones.
 
-    `wanted(round, shard)` says whether an update still counts; `accepted(round, shard)` is told that it does;
+    `wanted(round, shard)` says whether an update still counts, `closing()` whether its sum is being closed just now;
+    `accepted(round, shard)` is told that it counts;
     `advanced(shard, round, durable, size)` is told how far each one has come.
     """
 
@@ -57,21 +58,23 @@ class Uploads:
     commits: Commits
     ledger: Ledger
     wanted: Callable[[int, int], bool]
+    closing: Callable[[], bool]
     accepted: Callable[[int, int], None]
     advanced: Callable[[int, int, int, int], None]
-    folding: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held while the sum changes; whoever closes a round takes it, so that nothing slips in between."""
+    folding: asyncio.Condition = field(default_factory=asyncio.Condition)
+    """Held while the sum changes; whoever closes a round takes it, so that nothing slips in between, and notifies."""
+    _over: bool = False
     _uploads: dict[tuple[int, int], Upload] = field(default_factory=dict)
     _turns: dict[tuple[int, int], asyncio.Lock] = field(default_factory=dict)
     _sending: dict[PhoneConnection, Sending] = field(default_factory=dict)
 
-    def restore(self, round_number: int) -> None:
-        """Fold again what the disk has of a round that was open, and book what died with the server's memory."""
+    def restore(self, round_number: int, is_open: bool) -> None:
+        """Fold again what the disk has of a round if it is open, and book what died with the server's memory."""
         kept: dict[int, int] = {}
         for update in self.store.updates():
             key = (update.round_number, update.shard)
             durable = update.size
-            if update.state == "receiving" or update.counts_in == round_number:
+            if update.state == "receiving" or (is_open and update.counts_in == round_number):
                 payload = self.store.payload(*key)
                 durable = len(payload)
                 self._uploads[key] = Upload(update, durable)
@@ -216,6 +219,10 @@ class Uploads:
             if blake2b(payload, digest_size=8).digest() != begin.digest:
                 raise RefusedError(f"update of {len(payload)} bytes does not have the digest that was announced")
             async with self.folding:
+                # An update that the next sum takes waits until this one is closed.
+                await self.folding.wait_for(lambda: self._over or not (self.closing() and self.wanted(*key)))
+                if self._over:
+                    return None
                 if self._uploads.get(key) is not upload or not self.wanted(*key):
                     self._received(phone).wasted += len(last)
                     return Cancel(begin.round)
@@ -232,6 +239,12 @@ class Uploads:
             raise
         await durable
         return Accepted(begin.round)
+
+    async def end(self) -> None:
+        """Let go of those who wait for the next round: the server ends before it."""
+        async with self.folding:
+            self._over = True
+            self.folding.notify_all()
 
     def waste(self, round_number: int, shard: int) -> list[Statement]:
         """Count what a phone had sent of an unfinished update as wasted; return what makes the disk forget it."""

@@ -215,8 +215,11 @@ class Pipeline:
                 total += self._coder.max_positions_bytes(part.size, kept)
         return total
 
-    def fold(self, layout: Layout, key: RoundKey, *, updates: int = 1, clip_norm: float = math.inf) -> "Fold":
-        """Return an empty sum with room for so many of a round's updates, each of an L2 norm of at most `clip_norm`."""
+    def fold(self, layout: Layout, key: RoundKey | None, *, updates: int = 1, clip_norm: float = math.inf) -> "Fold":
+        """Return an empty sum with room for so many of a round's updates, each of an L2 norm of at most `clip_norm`.
+
+        Without a key the updates may be of several rounds, which share no rotation: each is rotated back by itself.
+        """
         return Fold(self, layout, key, updates=updates, clip_norm=clip_norm)
 
 
@@ -227,7 +230,9 @@ class Fold:
     mean is rotated back once.
     """
 
-    def __init__(self, pipeline: Pipeline, layout: Layout, key: RoundKey, *, updates: int, clip_norm: float) -> None:
+    def __init__(
+        self, pipeline: Pipeline, layout: Layout, key: RoundKey | None, *, updates: int, clip_norm: float
+    ) -> None:
         self._pipeline, self._layout, self._key = pipeline, layout, key
         self._clip_norm = clip_norm
         self._sum = ExactSum(layout.size, updates)
@@ -245,7 +250,7 @@ class Fold:
     def add(self, payload: bytes, key: RoundKey, weight: int) -> None:
         """Decode an update and add it; raises `CodecError` and leaves the sum as it was."""
         pipeline = self._pipeline
-        if pipeline.sums_rotated:
+        if pipeline.sums_rotated and self._key is not None:
             space = pipeline.space(self._layout, key)
             if pipeline.sums_symbols and self._clip_norm == math.inf:
                 self._sum.add_parts(pipeline._parts(payload, space), weight)
@@ -260,7 +265,7 @@ class Fold:
         """Return the weighted mean update, (parameters,) float32."""
         mean = self._sum.mean()
         rotation = self._pipeline._rotation
-        if self._pipeline.sums_rotated and rotation is not None:
+        if self._pipeline.sums_rotated and rotation is not None and self._key is not None:
             for index, part, start in _places(self._pipeline.space(self._layout, self._key)):
                 if not part.exact:
                     place = slice(start, start + part.size)
