@@ -75,7 +75,7 @@ def test_help_names_the_defaults_that_hold() -> None:
     defaults = {field.name: field.default for field in fields(RunConfig)}
     for flag, _, text in FLAGS:
         name = flag.removeprefix("--").replace("-", "_")
-        if name not in ("cohort", "quorum", "deadline", "heartbeat", "max_examples", "clip_norm"):
+        if name not in ("cohort", "quorum", "buffer", "deadline", "heartbeat", "max_examples", "clip_norm"):
             shown = text.rpartition("[default: ")[2].removesuffix("]")
             default = defaults[name]
             assert shown == (f"{default:g}" if isinstance(default, float) else str(default)), flag
@@ -90,13 +90,13 @@ def test_cohort_is_the_phones_where_fewer_than_ten_were_asked_for() -> None:
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"modle": "mlp"}, "unknown setting 'modle'; did you mean 'model'"),
+        ({"modl": "mlp"}, "unknown setting 'modl'; did you mean 'model'"),
         ({"zzzz": 1}, "unknown setting 'zzzz'; known are "),
         ({"phones": 0}, "--phones 0 is below 1"),
         ({"rounds": -1}, "--rounds -1 is below 1"),
         ({"cohort": 11}, "--cohort 11 exceeds --phones 10"),
         ({"quorum": 11}, "--quorum 11 exceeds the 10 phones of a cohort"),
-        ({"min_updates": 4, "quorum": 3}, "--min-updates 4 exceeds the quorum of 3"),
+        ({"min_updates": 4, "quorum": 3}, "--min-updates 4 exceeds the 3 updates that close a round"),
         ({"lr": 0.0}, "--lr 0.0 is not a number above 0"),
         ({"lr": math.nan}, "--lr nan is not a number above 0"),
         ({"lr": 1e10}, "--lr 10000000000.0 is not a number above 0 and up to 1e"),

@@ -68,7 +68,7 @@ class Machines(RuleBasedStateMachine):
                     assert before.phase is Phase.OPEN
                 case OpenRound(number, attempt, cohort):
                     assert (number, attempt) == (self.state.round_number, self.state.attempt)
-                    assert set(cohort) <= self.state.present
+                    assert isinstance(event, Resume) or set(cohort) <= self.state.present
                     assert attempt <= self.state.rules.max_retries
                 case Assign(shard):
                     assert shard in self.state.cohort and shard in self.state.present
