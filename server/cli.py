@@ -10,6 +10,7 @@ import click
 from server.entrance_flags import entrance_flags
 from server.options import run_flags
 from server.token_commands import token
+from server.watching import Watching, dashboard_flags, watch_flags
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -27,6 +28,7 @@ def main() -> None:
 @click.option("--resume", type=click.Path(path_type=Path), metavar="DIR", help="Go on with a run where it stopped.")
 @click.option("--data-dir", type=click.Path(), help="Folder with MNIST.  [default: FL_DATA_DIR, else a cache]")
 @click.option("--durable/--no-durable", default=True, show_default=True, help="Acknowledge only what is on the disk.")
+@watch_flags
 @run_flags
 def serve(
     runs: Path,
@@ -35,6 +37,7 @@ def serve(
     data_dir: str | None,
     durable: bool,
     entrance: dict[str, Any],
+    watching: Watching,
     **settings: Any,
 ) -> None:
     """Run the rounds, and exit 0 when they are done."""
@@ -50,8 +53,9 @@ def serve(
 
         door = EntranceOptions(**entrance)
         paused = serve_run(
-            given, entrance=door, runs=runs, name=name, resume=resume, data_dir=data_dir, durable=durable
-        )
+            given, entrance=door, runs=runs, name=name, resume=resume, data_dir=data_dir, durable=durable,
+            watching=watching,
+        )  # fmt: skip
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
     except FeatherfedError as error:
@@ -122,6 +126,23 @@ def models(names: tuple[str, ...], as_json: bool) -> None:
         click.echo(json.dumps(content, indent=2))
     else:
         click.echo("\n\n".join(f"{name}\n{summary(name)}" for name in chosen))
+
+
+@main.command()
+@click.argument("runs", type=click.Path(path_type=Path), default="runs")
+@dashboard_flags
+def dashboard(runs: Path, dashboard: str, dashboard_token: str | None) -> None:
+    """Show the page of the runs in the folder RUNS, or of the one run that it is, until Ctrl-C."""
+    from featherfed.errors import ConfigError, FeatherfedError
+
+    try:
+        from server.dashboard.serving import serve_stored
+
+        serve_stored(runs, dashboard, dashboard_token, click.echo)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
+    except FeatherfedError as error:
+        raise click.ClickException(str(error)) from error
 
 
 if __name__ == "__main__":

@@ -1,7 +1,11 @@
-"""A run on a terminal: a live table where there is one, plain lines elsewhere."""
+"""A run on a terminal: a live table where there is one, plain lines elsewhere, JSON lines for log collectors."""
 
+import json
+import math
+from dataclasses import asdict
+from datetime import UTC, datetime
 from types import TracebackType
-from typing import Self
+from typing import Any, Protocol, Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -14,11 +18,24 @@ from server.watcher import RoundSummary, Visitor, Watcher
 ROWS = 20
 
 
+class Page(Protocol):
+    """Where the live page is."""
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+
+    @property
+    def line(self) -> str:
+        """A sentence with its address."""
+
+
 class PlainDisplay(Watcher):
     """One line an event, for logs and pipes."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, page: Page | None) -> None:
         self._console = console
+        self._page = page
 
     def __enter__(self) -> Self:
         return self
@@ -36,6 +53,8 @@ class PlainDisplay(Watcher):
     def listening(self, address: str, run: str) -> None:
         """Print the address: the first line of standard output."""
         self.say(f"listening on {address}")
+        if self._page is not None:
+            self.say(self._page.line)
 
     def phone_came(self, phone: Visitor, connected: int, expected: int) -> None:
         """Print who came."""
@@ -62,8 +81,8 @@ class PlainDisplay(Watcher):
 class LiveDisplay(PlainDisplay):
     """A table that grows by a row a round, and a bar for the round under way."""
 
-    def __init__(self, console: Console) -> None:
-        super().__init__(console)
+    def __init__(self, console: Console, page: Page | None) -> None:
+        super().__init__(console, page)
         self._rows: list[tuple[str, ...]] = []
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
@@ -112,9 +131,58 @@ class LiveDisplay(PlainDisplay):
         self._live.update(Group(table, self._bar))
 
 
-def display(console: Console) -> PlainDisplay:
-    """Return what fits the console."""
-    return LiveDisplay(console) if console.is_terminal else PlainDisplay(console)
+class JsonDisplay(PlainDisplay):
+    """One JSON object a line: when (UTC), what, how grave, and the facts by name."""
+
+    def _log(self, event: str, *, level: str = "info", **facts: object) -> None:
+        at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        self.say(json.dumps({"at": at, "level": level, "event": event, **facts}))
+
+    def listening(self, address: str, run: str) -> None:
+        """Log the addresses."""
+        self._log("listening", address=address, run=run, page=self._page and self._page.url)
+
+    def phone_came(self, phone: Visitor, connected: int, expected: int) -> None:
+        """Log who came."""
+        self._log(
+            "phone_came", phone=phone.name, shard=phone.shard, link=phone.link, connected=connected, expected=expected
+        )
+
+    def phone_left(self, shard: int, name: str, connected: int) -> None:
+        """Log who left."""
+        self._log("phone_left", phone=name, shard=shard, connected=connected)
+
+    def fault(self, name: str, code: int, sentence: str) -> None:
+        """Log a phone's fault."""
+        self._log("fault", level="warning", phone=name, code=int(code), sentence=sentence)
+
+    def round_opened(self, round_number: int, attempt: int, cohort: frozenset[int]) -> None:
+        """Log a round's attempt."""
+        level = "warning" if attempt else "info"
+        self._log("round_opened", level=level, round=round_number, attempt=attempt + 1, cohort=len(cohort))
+
+    def cancelled(self, shard: int, round_number: int) -> None:
+        """Log a phone that is late."""
+        self._log("cancelled", shard=shard, round=round_number)
+
+    def round_closed(self, summary: RoundSummary) -> None:
+        """Log a round's result; what is no number is null."""
+        facts: dict[str, Any] = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in asdict(summary).items()
+        }
+        self._log("round_closed", **facts)
+
+    def ended(self, pause: str | None) -> None:
+        """Log the end."""
+        self._log("ended", pause=pause)
+
+
+def display(console: Console, page: Page | None, log_format: str) -> PlainDisplay:
+    """Return what fits the console and the wanted format, text or json."""
+    if log_format == "json":
+        return JsonDisplay(console, page)
+    return LiveDisplay(console, page) if console.is_terminal else PlainDisplay(console, page)
 
 
 def _cells(summary: RoundSummary) -> list[tuple[str, str]]:

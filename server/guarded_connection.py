@@ -52,6 +52,8 @@ class GuardedConnection(CountsBytes, ServerConnection):
 
     token: Token | None = None
     """What opened it, where tokens are in use."""
+    frame_began_s: float | None = None
+    """When the first bytes came of the message that is coming or waits to be received, by the loop's clock."""
 
     def __init__(self, protocol: ServerProtocol, *arguments: Any, door: Door | None = None, **settings: Any) -> None:
         """`door` is told of the connection; everything else is the library's."""
@@ -75,6 +77,8 @@ class GuardedConnection(CountsBytes, ServerConnection):
 
     def data_received(self, data: bytes) -> None:
         """Count and parse, slice by slice, as long as the peer keeps to the limits."""
+        if self.frame_began_s is None:
+            self.frame_began_s = self.loop.time()
         for start in range(0, len(data), SLICE_BYTES):
             if self._turned_out:
                 return
@@ -85,6 +89,9 @@ class GuardedConnection(CountsBytes, ServerConnection):
                 # It does not read: no close frame would arrive.
                 self._turned_out = fault(Close.TOO_FAST, f"left more than {UNREAD_BYTES} bytes unread")
                 self.transport.abort()
+        if not self.bytes_cut and not self.recv_messages.frames:
+            # That was no message: a pong, say.
+            self.frame_began_s = None
 
     def process_event(self, event: Frame | Request | Response) -> None:
         """Pass a frame on, unless it is one too many."""

@@ -12,6 +12,7 @@
 So socket ≥ message ≥ payload ≥ resent, wasted.
 """
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 
 DIRECTIONS = ("uplink", "downlink")
@@ -48,11 +49,13 @@ class Ledger:
     def __init__(self, kept: dict[tuple[int, int, str], Traffic] | None = None) -> None:
         self._rows = dict(kept or {})
         self._dirty: set[tuple[int, int, str]] = set()
+        self._followers = [self._dirty]
 
     def entry(self, round_number: int, shard: int, direction: str) -> Traffic:
         """Return the count of one (round, phone, direction) to add to."""
         key = (round_number, shard, direction)
-        self._dirty.add(key)
+        for touched in self._followers:
+            touched.add(key)
         return self._rows.setdefault(key, Traffic())
 
     def take_changed(self) -> dict[tuple[int, int, str], Traffic]:
@@ -60,6 +63,20 @@ class Ledger:
         changed = {key: self._rows[key] for key in self._dirty}
         self._dirty.clear()
         return changed
+
+    def follow(self) -> set[tuple[int, int, str]]:
+        """Return a set that gets the key of every count that is asked for from now on; the caller empties it."""
+        touched: set[tuple[int, int, str]] = set()
+        self._followers.append(touched)
+        return touched
+
+    def keys(self) -> Iterable[tuple[int, int, str]]:
+        """Return the (round, phone, direction) of every count."""
+        return self._rows.keys()
+
+    def read(self, key: tuple[int, int, str]) -> Traffic:
+        """Return a count to look at."""
+        return self._rows[key]
 
     def shards(self) -> set[int]:
         """Return the phones that have a count."""

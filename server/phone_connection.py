@@ -46,6 +46,8 @@ class PhoneConnection:
         """The round whose finished update the phone is about to send."""
         self.counted_in = 0
         """The round in which the last message's bytes were counted."""
+        self.frame_began_s: float | None = None
+        """When the first bytes of the last message came, by the loop's clock."""
         self._session = Session()
         self._ledger = ledger
         self._current_round = current_round
@@ -73,6 +75,7 @@ class PhoneConnection:
     async def receive(self) -> AnyMessage:
         """Return the next message; raises `RemoteError` on a fault, `ConnectionClosed` at the end."""
         frame = await self.websocket.recv()
+        self.frame_began_s, self.websocket.frame_began_s = self.websocket.frame_began_s, None
         if isinstance(frame, str):
             raise ProtocolError(f"text frame of {len(frame)} characters; frames are binary")
         message = unpack(frame)

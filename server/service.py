@@ -91,6 +91,7 @@ class Service:
         self._run = standing.run
         self._state = standing.state
         self._clock_start_s = standing.clock_s
+        self._started_s = asyncio.get_running_loop().time()
         self._round_start_s = standing.round_start_s
         self._ledger = Ledger(store.traffic())
         self._commits = Commits(store, self._ledger_changes)
@@ -171,6 +172,25 @@ class Service:
         """Pause the run: phones are told, the state is kept."""
         self._step(Stop())
 
+    @property
+    def fleet(self) -> Fleet:
+        """Who is connected."""
+        return self._fleet
+
+    @property
+    def ledger(self) -> Ledger:
+        """Where the bytes of all connections are counted."""
+        return self._ledger
+
+    def count(self) -> None:
+        """Bring the ledger up to what the sockets have carried, frames that are not whole yet included."""
+        for phone in list(self._connected):
+            phone.count()
+
+    def clock_s(self) -> float:
+        """Return the seconds that the run has been served, pauses left out."""
+        return self._clock_start_s + asyncio.get_running_loop().time() - self._started_s
+
     # Connections
 
     async def _serve_phone(self, websocket: ServerConnection) -> None:
@@ -245,7 +265,7 @@ class Service:
             self._watcher.fault(name, error.code, sentence)
         await phone.close(error.code, str(error))
         if sentence is not None:
-            await self._commits.write(put_fault(self._clock_s(), self._current_round(), name, error.code, sentence))
+            await self._commits.write(put_fault(self.clock_s(), self._current_round(), name, error.code, sentence))
         if self._fleet.connections.get(phone.shard) is phone:
             async with self._uploads.folding:
                 self._step(Fail(phone.shard))
@@ -315,7 +335,7 @@ class Service:
     def _open_round(self, round_number: int, attempt: int, cohort: tuple[int, ...]) -> None:
         if self._aggregator.open_round != round_number:
             self._aggregator.open(round_number)
-            self._round_start_s = self._clock_s()
+            self._round_start_s = self.clock_s()
             self._late.clear()
         self._queue(self._put_round())
         self._watcher.round_opened(round_number, attempt, self._state.cohort)
@@ -350,8 +370,7 @@ class Service:
             closing = await loop.run_in_executor(None, self._aggregator.close, number)
             saved = await loop.run_in_executor(None, self._aggregator.saved)
             await loop.run_in_executor(None, self._folder.write_version, closing.version, saved)
-            for phone in list(self._connected):
-                phone.count()
+            self.count()
             summary = self._summary(action, closing)
             # Every accepted update of the round was queued for the disk before this: the close never gets ahead.
             await self._commits.write(
@@ -387,15 +406,12 @@ class Service:
             failed=max(0, len(state.missing) - late),
             loss=evaluation.loss if evaluation else None,
             accuracy=evaluation.accuracy if evaluation else None,
-            seconds=self._clock_s() - self._round_start_s,
+            seconds=self.clock_s() - self._round_start_s,
             uplink_bytes=self._ledger.total("uplink", number).socket,
             downlink_bytes=self._ledger.total("downlink", number).socket,
         )
 
-    # Clock, tasks, writes
-
-    def _clock_s(self) -> float:
-        return self._clock_start_s + asyncio.get_running_loop().time() - self._started_s
+    # Tasks, writes
 
     def _current_round(self) -> int:
         return max(1, self._state.round_number)

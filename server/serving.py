@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import signal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -23,7 +23,11 @@ from server.run_folder import RunFolder, create, existing
 from server.service import Service
 from server.standing import begin, resume
 from server.store import Store
-from server.watcher import Watcher
+from server.watcher import Watchers
+from server.watching import Watching
+
+if TYPE_CHECKING:
+    from server.dashboard.serving import Where
 
 
 def check(config: RunConfig) -> None:
@@ -50,6 +54,7 @@ def serve_run(
     resume: Path | None,
     data_dir: str | None,
     durable: bool,
+    watching: Watching,
 ) -> str | None:
     """Serve a new or resumed run to its end; return None when it is done, or why it pauses."""
     if resume is None:
@@ -58,21 +63,27 @@ def serve_run(
     else:
         folder, config = existing(resume)
     check(config)
-    with Entrance(entrance, resume.absolute().parent if resume else runs, config.phones) as door:
+    with contextlib.ExitStack() as stack:
+        door = stack.enter_context(Entrance(entrance, resume.absolute().parent if resume else runs, config.phones))
+        where = watching.prepare()
+        if where is not None:
+            stack.enter_context(where.sock)
         aggregator = Aggregator(config, data_dir)
         if folder is None:
             folder = create(runs, name, config)
         store = Store(folder.database, durable=durable)
-        try:
-            console = Console()
-            with display(console) as watcher:
-                paused = asyncio.run(
-                    _serve(config, folder, aggregator, store, watcher, door, resumed=resume is not None)
-                )
-            report = make_report(folder, config, store)
-            write_csv(folder, report)
-        finally:
-            store.close()
+        stack.callback(store.close)
+        console = Console()
+        shown = display(console, where, watching.log_format)
+        watchers = Watchers([shown, *watching.records(stack, folder.path.name, folder.path, config)])
+        with shown:
+            paused = asyncio.run(
+                _serve(config, folder, aggregator, store, watchers, door, where, resumed=resume is not None)
+            )
+        report = make_report(folder, config, store)
+        write_csv(folder, report)
+    if watching.log_format == "json":
+        return paused
     if not console.is_terminal:
         console.width = 120
     if report.content["rounds"]:
@@ -88,16 +99,24 @@ async def _serve(
     folder: RunFolder,
     aggregator: Aggregator,
     store: Store,
-    watcher: Watcher,
+    watchers: Watchers,
     entrance: Entrance,
+    where: "Where | None",
     *,
     resumed: bool,
 ) -> str | None:
     standing = resume(config, store, folder, aggregator) if resumed else begin(config, store, aggregator.parameters)
-    service = Service(config, folder, aggregator, store, standing, watcher)
+    service = Service(config, folder, aggregator, store, standing, watchers)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         # Not on every platform's loop: there, Ctrl-C ends the process the usual way.
         with contextlib.suppress(NotImplementedError):
             loop.add_signal_handler(number, service.stop)
-    return await service.run(entrance)
+    if where is None:
+        return await service.run(entrance)
+    from server.dashboard.serving import make_scene, open_page
+
+    scene = make_scene(service, config, folder, store, aggregator)
+    watchers.add(scene)
+    async with open_page(where, scene, service, folder.path):
+        return await service.run(entrance)

@@ -79,7 +79,11 @@ class Watchers(Watcher):
     """Tells several watchers, in their order."""
 
     def __init__(self, watchers: Sequence[Watcher]) -> None:
-        self._watchers = tuple(watchers)
+        self._watchers = list(watchers)
+
+    def add(self, watcher: Watcher) -> None:
+        """Tell one more from now on."""
+        self._watchers.append(watcher)
 
     def listening(self, address: str, run: str) -> None:
         """Tell all."""

@@ -46,10 +46,10 @@ class CountsBytes:
         return len(self.protocol.reader.buffer)  # type: ignore[attr-defined]
 
     @property
-    def bytes_moved(self) -> int:
-        """Bytes received, and bytes sent that the other end's kernel has acknowledged: a live connection's rise.
+    def bytes_waiting(self) -> int:
+        """Bytes sent that the other end's kernel has not acknowledged.
 
-        Where the kernel does not tell what is unacknowledged, what it has taken counts as moved.
+        Where this kernel does not tell what is unacknowledged, what it has taken does not count.
         """
         if self._counting is None:
             return 0
@@ -58,7 +58,12 @@ class CountsBytes:
         if sys.platform == "linux" and raw is not None and raw.fileno() >= 0:
             # SIOCOUTQ (tcp(7)), which has the number of TIOCOUTQ.
             waiting += struct.unpack("i", fcntl.ioctl(raw.fileno(), termios.TIOCOUTQ, bytes(4)))[0]
-        return self.bytes_received + self.bytes_sent - waiting
+        return waiting
+
+    @property
+    def bytes_moved(self) -> int:
+        """Bytes received, and bytes sent that the other end's kernel has acknowledged: a live connection's rise."""
+        return self.bytes_received + self.bytes_sent - self.bytes_waiting
 
     def connection_made(self, transport: Any) -> None:
         """Put the counter in front of the transport."""
