@@ -417,7 +417,7 @@ class Service:
         return max(1, self._state.round_number)
 
     def _ledger_changes(self) -> list[Statement]:
-        clock = put_value("clock_s", f"{self._clock_s():.3f}")
+        clock = put_value("clock_s", f"{self.clock_s():.3f}")
         return [clock, *put_traffic(self._ledger.take_changed())]
 
     def _queue(self, *statements: Statement) -> None:

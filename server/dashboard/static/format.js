@@ -1,0 +1,31 @@
+// Numbers for people. Sizes are powers of 1000, as in `fl-server report`.
+
+const SIZES = ["B", "kB", "MB", "GB", "TB"];
+
+/** @param {number} bytes */
+export function size(bytes) {
+  let power = 0;
+  while (Math.abs(bytes) >= 999.5 && power < SIZES.length - 1) {
+    bytes /= 1000;
+    power += 1;
+  }
+  return `${power === 0 ? Math.round(bytes) : Number(bytes.toPrecision(3))} ${SIZES[power]}`;
+}
+
+/** @param {number} bytesPerS */
+export const rate = (bytesPerS) => `${size(bytesPerS)}/s`;
+
+/** @param {number | null} share 0 to 1 */
+export const percent = (share, digits = 2) => (share === null ? "–" : `${(100 * share).toFixed(digits)} %`);
+
+/** @param {number | null} value */
+export const number = (value, digits = 4) => (value === null ? "–" : value.toFixed(digits));
+
+/** @param {number} s seconds */
+export function duration(s) {
+  if (s < 60) return `${s.toFixed(1)} s`;
+  const whole = Math.floor(s);
+  const [hours, minutes, seconds] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
+  const two = (/** @type {number} */ n) => String(n).padStart(2, "0");
+  return hours ? `${hours}:${two(minutes)}:${two(seconds)} h` : `${minutes}:${two(seconds)} min`;
+}

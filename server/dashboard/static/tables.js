@@ -1,0 +1,97 @@
+// What is text: rounds, faults, settings. Everything goes in as text, never as markup.
+import { duration, number, percent, size } from "./format.js";
+import { setText } from "./fleet.js";
+
+const KEPT_ROWS = 500;
+const CELLS = [
+  ["updates", (row) => `${row.accepted}/${row.cohort}`, (row) => row.accepted],
+  ["late", (row) => row.late, (row) => row.late],
+  ["accuracy", (row) => percent(row.accuracy), (row) => row.accuracy],
+  ["loss", (row) => number(row.loss), (row) => row.loss],
+  ["seconds", (row) => number(row.seconds, 2), (row) => row.seconds],
+  ["up", (row) => size(row.uplink.socket), (row) => row.uplink.socket],
+  ["down", (row) => size(row.downlink.socket), (row) => row.downlink.socket],
+  ["resent", (row) => size(row.uplink.resent + row.downlink.resent), (row) => row.uplink.resent + row.downlink.resent],
+  ["wasted", (row) => size(row.uplink.wasted + row.downlink.wasted), (row) => row.uplink.wasted + row.downlink.wasted],
+];
+
+/** Rounds, newest first; a row is changed in place. */
+export class RoundsTable {
+  /** @param {HTMLElement} body */
+  constructor(body) {
+    this.body = body;
+    /** @type {Map<number, HTMLTableRowElement>} */
+    this.rows = new Map();
+  }
+
+  clear() {
+    this.body.replaceChildren();
+    this.rows.clear();
+  }
+
+  /** @param {any[]} rounds that changed, in order */
+  show(rounds) {
+    for (const round of rounds.slice(-KEPT_ROWS)) {
+      const row = this.rows.get(round.round) ?? this.#add(round.round);
+      row.dataset.state = round.state;
+      CELLS.forEach(([, text, value], index) => {
+        const cell = row.cells[index + 1];
+        setText(cell, String(text(round)));
+        cell.dataset.value = String(value(round));
+      });
+    }
+    while (this.rows.size > KEPT_ROWS) {
+      const oldest = Math.min(...this.rows.keys());
+      this.rows.get(oldest)?.remove();
+      this.rows.delete(oldest);
+    }
+  }
+
+  #add(number) {
+    const row = document.createElement("tr");
+    row.dataset.round = String(number);
+    const head = document.createElement("th");
+    head.scope = "row";
+    head.textContent = String(number);
+    row.append(head, ...CELLS.map(([name]) => {
+      const cell = document.createElement("td");
+      cell.dataset.name = name;
+      return cell;
+    }));
+    this.body.prepend(row);
+    this.rows.set(number, row);
+    return row;
+  }
+}
+
+/** @param {HTMLElement} list @param {any[]} faults in order */
+export function showFaults(list, faults) {
+  if (!faults.length) {
+    const none = document.createElement("li");
+    none.textContent = "None so far.";
+    list.replaceChildren(none);
+    return;
+  }
+  list.replaceChildren(...faults.slice(-200).reverse().map((fault) => {
+    const item = document.createElement("li");
+    const when = document.createElement("span");
+    when.textContent = `round ${fault.round}, ${duration(fault.at_s)}, ${fault.code}: `;
+    const who = document.createElement("b");
+    who.textContent = fault.phone;
+    item.append(when, who, ` ${fault.sentence}`);
+    return item;
+  }));
+}
+
+/** @param {HTMLElement} list @param {Record<string, unknown>} settings @param {string} command */
+export function showSettings(list, settings, command) {
+  list.replaceChildren(...Object.entries(settings).flatMap(([name, value]) => {
+    const flag = `--${name.replaceAll("_", "-")}`;
+    const term = document.createElement("dt");
+    term.textContent = flag;
+    const description = document.createElement("dd");
+    description.textContent = String(value);
+    description.className = command.includes(`${flag} `) ? "changed" : "";
+    return [term, description];
+  }));
+}
