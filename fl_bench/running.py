@@ -40,7 +40,9 @@ def report_of(folder: Path) -> dict[str, Any]:
 def _run(cell: Cell, out: Path, data_dir: str | None, tell: Callable[[str], None]) -> None:
     data = ["--data-dir", data_dir] if data_dir else []
     with Processes(out / f"{cell.name}.logs") as processes:
-        address = processes.start_server(["--runs", str(out), "--name", cell.name, *data, *cell.server_flags()], tell)
+        # Nobody looks at the page of a cell, and what is measured should not pay for it.
+        flags = ["--runs", str(out), "--name", cell.name, "--no-dashboard", *data, *cell.server_flags()]
+        address = processes.start_server(flags, tell)
         count = cell.config.phones
         if cell.phones.get("as") == "swarm":
             links = ",".join(cell.link_of(shard) for shard in range(count)) if "link" in cell.phones else ""

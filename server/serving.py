@@ -118,5 +118,5 @@ async def _serve(
 
     scene = make_scene(service, config, folder, store, aggregator)
     watchers.add(scene)
-    async with open_page(where, scene, service, folder.path):
+    async with open_page(where, scene, service.count, folder.path):
         return await service.run(entrance)

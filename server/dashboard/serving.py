@@ -135,9 +135,12 @@ def make_scene(
 
 
 @contextlib.asynccontextmanager
-async def open_page(where: Where, scene: Scene, service: Service, folder: Path) -> AsyncIterator[None]:
-    """Serve the page of a run inside this context. A page that breaks says so and never ends the run."""
-    live = LiveRun(scene, folder, service.count)
+async def open_page(where: Where, scene: Scene, count: Callable[[], None], folder: Path) -> AsyncIterator[None]:
+    """Serve the page of a run inside this context; `count` brings its ledger up to date.
+
+    A page that breaks says so and never ends the run.
+    """
+    live = LiveRun(scene, folder, count)
 
     def ready() -> str | None:
         return None if scene.phase in READY_PHASES else f"the run is {scene.phase}"

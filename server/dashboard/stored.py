@@ -71,7 +71,7 @@ def read_snapshot(folder: RunFolder, config: RunConfig, store: Store) -> Snapsho
         Standing(
             phase="stored",
             reason=None,
-            clock_s=max((row.started_s + (row.seconds or 0.0) for row in stored), default=0.0),
+            clock_s=float(store.values().get("clock_s", 0.0)),
             round=last.round if last is not None else 0,
             attempt=last.attempt if last is not None else 0,
             cohort=rounds[-1].cohort if rounds else 0,
