@@ -12,10 +12,10 @@ import click
 from bandwidth_sim.errors import LinkConfigError
 from bandwidth_sim.measure import measure
 from bandwidth_sim.profile import Profile, find_profile, named_profiles, profile_from_flags
+from featherfed.errors import LocalError
+from fl_bench.documents import fill
 from fl_bench.kernel_link import KernelRefusedError, kernel_goodput
 
-BEGIN, END = "<!-- fl-bench links: begin -->", "<!-- fl-bench links: end -->"
-PRESETS_BEGIN, PRESETS_END = "<!-- named links: begin -->", "<!-- named links: end -->"
 DEFAULT_LINKS = "256kbps,1mbps,20mbps,100mbps,2g,3g,4g,fios"
 
 
@@ -77,19 +77,6 @@ def _presets() -> str:
     return "\n".join(lines)
 
 
-def _fill(path: Path, text: str, begin: str, end: str, table: str) -> str:
-    before, found, rest = text.partition(begin)
-    _, closed, after = rest.partition(end)
-    if not found or not closed:
-        raise click.ClickException(f"{path} has no lines {begin!r} and {end!r} to write between")
-    return f"{before}{begin}\n{table}\n{end}{after}"
-
-
-def _write(path: Path, table: str) -> None:
-    text = _fill(path, path.read_text(encoding="utf-8"), BEGIN, END, table)
-    path.write_text(_fill(path, text, PRESETS_BEGIN, PRESETS_END, _presets()), encoding="utf-8")
-
-
 @click.command()
 @click.option("--links", "names", default=DEFAULT_LINKS, show_default=True, help="Named links and rates, with commas.")
 @click.option("--bytes", "num_bytes", default=1_000_000, show_default=True, help="How many bytes each upload has.")
@@ -110,4 +97,7 @@ def links(names: str, num_bytes: int, kernel: bool, as_json: bool, document: Pat
     rows = [_row(profile, num_bytes, kernel=kernel) for profile in profiles]
     click.echo(json.dumps(rows, indent=1) if as_json else _table(rows))
     if document is not None:
-        _write(document, _table(rows))
+        try:
+            fill(document, {"fl-bench links": _table(rows), "named links": _presets()})
+        except LocalError as error:
+            raise click.ClickException(str(error)) from error

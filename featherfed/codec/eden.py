@@ -50,6 +50,7 @@ class Eden(Stage):
     name = "eden"
     slot = Slot.QUANTIZER
     paper = "Vargaftik et al. 2022, arXiv 2108.08842"
+    parameter = "bits a symbol, 1 to 4"
     example = "1"
 
     def __post_init__(self) -> None:

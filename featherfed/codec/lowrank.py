@@ -27,6 +27,7 @@ class LowRank(Stage):
     name = "lowrank"
     slot = Slot.STRUCTURED
     paper = "Konečný et al. 2016, arXiv 1610.05492"
+    parameter = "share of the full rank, above 0 and at most 1"
     example = "1/4"
 
     def __post_init__(self) -> None:

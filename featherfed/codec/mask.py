@@ -26,6 +26,7 @@ class Mask(Stage):
     slot = Slot.STRUCTURED
     paper = "Konečný et al. 2016, arXiv 1610.05492"
     leaves_zeros = True
+    parameter = "share of the entries, above 0 and at most 1"
     example = "1/4"
 
     def __post_init__(self) -> None:

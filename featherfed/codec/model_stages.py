@@ -30,6 +30,7 @@ class Exact(Stage):
     name = "exact"
     slot = Slot.EXACT
     paper = "featherfed: biases are small and matter"
+    parameter = "values, 0 or more"
     example = "0"
 
     def __post_init__(self) -> None:

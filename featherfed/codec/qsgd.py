@@ -21,6 +21,7 @@ class Qsgd(Stage):
     name = "qsgd"
     slot = Slot.QUANTIZER
     paper = "Alistarh et al. 2017, arXiv 1610.02132"
+    parameter = "bits a symbol with its sign, 2 to 8"
     example = "4"
 
     def __post_init__(self) -> None:

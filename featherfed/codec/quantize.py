@@ -27,6 +27,7 @@ class Quantize(Stage):
     name = "quantize"
     slot = Slot.QUANTIZER
     paper = "Konečný et al. 2016, arXiv 1610.05492"
+    parameter = "bits a symbol, 1 to 8"
     example = "2"
 
     def __post_init__(self) -> None:

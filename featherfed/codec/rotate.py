@@ -1,19 +1,20 @@
 """rotate: a random rotation before the quantizer (Suresh et al. 2017; Konečný et al. 2016, section 3).
 
-    y = H D x / √B
+    y = H D x
 
-D is a diagonal of random signs from the seed, H the Hadamard matrix of order B. Whatever x was, the values of y are
-close to normal with one variance, which is what quantizers are made for. Its inverse is x = D H y / √B.
+D is a diagonal of random signs from the seed, H the orthonormal Hadamard matrix of order B. Whatever x was, the values
+of y are close to normal with one variance, which is what quantizers are made for. Its inverse is x = D H y.
 
-Nothing is padded. Power-of-two blocks tile the tensor; what is left at the end (or a tensor that is no power of two) is
-mixed by one more block of the same kind that ends with the tensor and overlaps the one before. A product of orthogonal
-maps is orthogonal.
+Nothing is padded. Blocks of B = 2^⌊log₂ n⌋ values, at most 8192, tile the tensor; what is left at the end is mixed by
+one more block that ends with the tensor and overlaps the one before. It has signs of its own: without them H H = 1
+would undo most of what the block before did. A product of orthogonal maps is orthogonal.
 
 H of order B = P·Q·R is H_P ⊗ H_Q ⊗ H_R, so that a block is rotated by three products with matrices of some 16 columns,
 in runs that stay in the cache.
 """
 
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -60,16 +61,15 @@ def transform(values: F32, order: int) -> None:
         run *= scale
 
 
-def mix(values: F32, *, backward: bool) -> None:
-    """Apply the tiling of Hadamard blocks, or its inverse, in place."""
-    size = len(values)
+def _steps(size: int) -> Iterator[tuple[slice, int]]:
+    """Yield the runs that are mixed one after the other, with the order of their blocks."""
     if size < 2:
         return
     order = min(BLOCK, 1 << (size.bit_length() - 1))
-    tiled = size // order * order
-    steps = [(0, tiled)] + ([(size - order, size)] if tiled < size else [])
-    for start, end in reversed(steps) if backward else steps:
-        transform(values[start:end], order)
+    rest = size % order
+    yield slice(0, size - rest), order
+    if rest:
+        yield slice(size - order, size), order
 
 
 @functools.cache
@@ -88,6 +88,13 @@ def signs(drawn: U8, size: int) -> F32:
     """Return `size` drawn signs as ±1."""
     # Whole rows of a table that lies in the first cache: several times as fast as one bit after the other.
     return _eight_signs().take(drawn, axis=0).reshape(-1)[:size]
+
+
+def flip(values: F32, drawn: U8) -> None:
+    """Multiply `values` by their drawn signs, in place."""
+    for start in range(0, len(values), RUN):
+        run = values[start : start + RUN]
+        run *= signs(drawn[start // 8 : (start + RUN) // 8], len(run))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,24 +117,23 @@ class Rotate(Stage):
         >>> np.allclose(Rotate().backward(rotated, key, 0), 1)
         True
         """
-        rotated = self._signed(values, key, index)
-        mix(rotated, backward=False)
+        rotated = values.copy()
+        for run, order, drawn in self._signed_steps(len(values), key, index):
+            flip(rotated[run], drawn)
+            transform(rotated[run], order)
         return rotated
 
     def backward(self, values: F32, key: RoundKey, index: int) -> F32:
-        """Return D H y."""
-        values = values.copy()
-        mix(values, backward=True)
-        return self._signed(values, key, index)
+        """Return D H y, in place of y."""
+        for run, order, drawn in reversed([*self._signed_steps(len(values), key, index)]):
+            transform(values[run], order)
+            flip(values[run], drawn)
+        return values
 
-    def _signed(self, values: F32, key: RoundKey, index: int) -> F32:
-        """Return D x."""
-        drawn = draw_signs(len(values), self._key(key).generator(f"rotate/{index}"))
-        signed = np.empty_like(values)
-        for start in range(0, len(values), RUN):
-            run = values[start : start + RUN]
-            np.multiply(run, signs(drawn[start // 8 : (start + RUN) // 8], len(run)), out=signed[start : start + RUN])
-        return signed
+    def _signed_steps(self, size: int, key: RoundKey, index: int) -> Iterator[tuple[slice, int, U8]]:
+        generator = self._key(key).generator(f"rotate/{index}")
+        for run, order in _steps(size):
+            yield run, order, draw_signs(run.stop - run.start, generator)
 
 
 @dataclass(frozen=True, slots=True)

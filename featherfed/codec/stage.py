@@ -55,6 +55,8 @@ class Stage:
     needs_state: ClassVar[bool] = False
     leaves_zeros: ClassVar[bool] = False
     """Whether a decoded update is zero where the phone sent nothing."""
+    parameter: ClassVar[str] = ""
+    """What the number in parentheses is, with its range; empty for a stage without one."""
     example: ClassVar[str] = ""
     """A parameter that makes sense, for lists and for the tests that every stage inherits."""
 
@@ -103,7 +105,7 @@ class Rotation(Protocol):
         """Rotate the values of part `index`."""
 
     def backward(self, values: F32, key: RoundKey, index: int) -> F32:
-        """Undo `forward`."""
+        """Undo `forward`, in place of `values`."""
 
 
 class Quantizer(Protocol):

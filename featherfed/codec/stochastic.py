@@ -40,6 +40,7 @@ class Stochastic(Stage):
     name = "stochastic"
     slot = Slot.QUANTIZER
     paper = "Ben Basat et al. 2023, arXiv 2205.13341"
+    parameter = "bits a symbol, 1 to 8"
     example = "2"
 
     def __post_init__(self) -> None:

@@ -37,6 +37,7 @@ class Subsample(Stage):
     slot = Slot.SPARSE
     paper = "Konečný et al. 2016, arXiv 1610.05492"
     leaves_zeros = True
+    parameter = "share of the values, above 0 and at most 1"
     example = "1/4"
     sends_positions: ClassVar[bool] = False
 

@@ -30,6 +30,7 @@ class Subspace(Stage):
     name = "subspace"
     slot = Slot.STRUCTURED
     paper = "Li et al. 2018, arXiv 1804.08838"
+    parameter = "dimensions, 1 or more"
     example = "100"
 
     def __post_init__(self) -> None:

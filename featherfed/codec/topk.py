@@ -25,6 +25,7 @@ class TopK(Stage):
     paper = "Sattler et al. 2019, arXiv 1903.02891"
     unbiased = False
     leaves_zeros = True
+    parameter = "share of the values, above 0 and at most 1"
     example = "1/20"
     sends_positions: ClassVar[bool] = True
 

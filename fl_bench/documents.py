@@ -1,0 +1,30 @@
+"""Tables in documents that a command writes between two marks, so that no figure is typed by hand."""
+
+from pathlib import Path
+
+from featherfed.errors import LocalError
+
+
+def fill(path: Path, tables: dict[str, str]) -> None:
+    """Put each table between the lines `<!-- its name: begin -->` and `<!-- its name: end -->` of a document.
+
+    Raises `LocalError` where the document lacks them, and leaves it as it was.
+    """
+    text = path.read_text(encoding="utf-8")
+    for name, table in tables.items():
+        begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+        before, found, rest = text.partition(begin)
+        _, closed, after = rest.partition(end)
+        if not found or not closed:
+            raise LocalError(f"{path} has no lines {begin!r} and {end!r} to write between")
+        text = f"{before}{begin}\n{table}\n{end}{after}"
+    path.write_text(text, encoding="utf-8")
+
+
+def markdown(columns: list[str], rows: list[list[str]]) -> str:
+    """Return a table; a column whose name ends in `:` is of text, all others are of numbers."""
+    marks = ["---" if column.endswith(":") else "--:" for column in columns]
+    lines = [[column.removesuffix(":") for column in columns], *rows]
+    # A bar in a codec spec would end its cell.
+    cells = [" | ".join(cell.replace("|", "\\|") for cell in line) for line in lines]
+    return "\n".join([f"| {cells[0]} |", f"|{'|'.join(marks)}|", *(f"| {line} |" for line in cells[1:])])
