@@ -25,13 +25,14 @@ from featherfed.codec.stochastic import Stochastic
 from featherfed.codec.subsample import Subsample
 from featherfed.codec.subspace import Subspace
 from featherfed.codec.topk import TopK
+from featherfed.codec.vertex import Vertex
 from featherfed.errors import SpecError
 
 STAGES: dict[str, type[Stage]] = {
     stage.name: stage
     for stage in (
         Feedback, Exact, Flat, Mask, LowRank, Subspace, Subsample, TopK, Rotate, RotateShared, Float32, Float16,
-        BFloat16, Quantize, Eden, Stochastic, Qsgd, Sign, Ternary, Entropy,
+        BFloat16, Quantize, Eden, Vertex, Stochastic, Qsgd, Sign, Ternary, Entropy,
     )
 }  # fmt: skip
 
@@ -42,6 +43,7 @@ PRESETS: dict[str, str] = {
     "eden-1bit": "rotate | eden(1)",
     "eden-half": "subsample(1/2) | rotate | eden(1)",
     "eden-tiny": "exact(0) | flat | subsample(1/16) | rotate | eden(1)",
+    "vertex-tiny": "exact(0) | flat | rotate | vertex(128)",
     "shared-2bit": "rotate_shared | stochastic(2)",
     "shared-4bit": "rotate_shared | stochastic(4)",
     "stc-400": "feedback | topk(1/400) | ternary | entropy",
@@ -58,6 +60,11 @@ _NEEDS: dict[str, tuple[Slot, tuple[str, ...], str]] = {
         Slot.ROTATION,
         ("rotate",),
         "its levels fit normal values, and only rotations of their own cancel its errors",
+    ),
+    "vertex": (
+        Slot.ROTATION,
+        ("rotate",),
+        "one of its values stands for many, and only rotations of their own cancel its errors",
     ),
     "stochastic": (Slot.ROTATION, ("rotate", "rotate_shared"), "its levels fit normal values"),
     "ternary": (Slot.SPARSE, ("topk",), "it sends one magnitude for values that are all large"),

@@ -169,7 +169,7 @@ class Pipeline:
         header = reader.take(self._quantizer.header_bytes(kept))
         if not self._quantizer.symbol_bits:
             return header, NO_SYMBOLS
-        return header, self._coder.decode(reader, kept, self._quantizer)
+        return header, self._coder.decode(reader, self._quantizer.symbols(kept), self._quantizer)
 
     def _parts(self, payload: bytes, space: Space) -> list[F32 | Symbols]:
         """Return the parts of a payload with their symbols as they are, for a sum of rotated coordinates."""
@@ -194,7 +194,7 @@ class Pipeline:
                 total += 4 * part.size
                 continue
             kept = self._sparse.kept(part.size) if self._sparse else part.size
-            bits: float = kept * self._quantizer.symbol_bits
+            bits: float = self._quantizer.symbols(kept) * self._quantizer.symbol_bits
             if self._sparse:
                 bits += self._sparse.positions_bits(part.size)
             total += self._quantizer.header_bytes(kept) + bits / 8
@@ -210,7 +210,7 @@ class Pipeline:
             kept = self._sparse.kept(part.size) if self._sparse else part.size
             total += self._quantizer.header_bytes(kept)
             if self._quantizer.symbol_bits:
-                total += self._coder.max_bytes(kept, self._quantizer.symbol_bits)
+                total += self._coder.max_bytes(self._quantizer.symbols(kept), self._quantizer.symbol_bits)
             if self._sparse and self._sparse.sends_positions:
                 total += self._coder.max_positions_bytes(part.size, kept)
         return total

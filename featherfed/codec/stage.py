@@ -65,6 +65,10 @@ class Stage:
         """Levels, where a value is its symbol's level times its block's number and the header is those numbers."""
         return _NO_LEVELS
 
+    def symbols(self, size: int) -> int:
+        """Return how many symbols a quantizer makes of `size` values: one each where it says nothing else."""
+        return size
+
     def __str__(self) -> str:
         given = [str(getattr(self, field.name)) for field in fields(self)]
         return f"{self.name}({given[0]})" if given else self.name
@@ -115,6 +119,9 @@ class Quantizer(Protocol):
     """Bits of a symbol; 0 says that the values are all in the header."""
     levels: int
     """Symbols are below this."""
+
+    def symbols(self, size: int) -> int:
+        """Return how many symbols stand for `size` values."""
 
     @property
     def block_levels(self) -> F32:

@@ -22,6 +22,8 @@ STAGE_SPECS = (
     "rotate | eden(2)",
     "rotate | eden(3)",
     "rotate | eden(4)",
+    "rotate | vertex(2)",
+    "rotate | vertex(64)",
     "rotate_shared | stochastic(1)",
     "rotate_shared | stochastic(4)",
     "rotate | stochastic(5)",
