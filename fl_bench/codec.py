@@ -14,9 +14,9 @@ KINDS = "normal,lognormal,update-2nn,update-cnn"
 SPECS = (
     "float32", "float16", "bfloat16",
     "quantize(1)", "rotate | quantize(1)", "rotate | quantize(2)", "rotate | quantize(2) | entropy",
-    "rotate | eden(1)", "rotate | eden(2)", "rotate | eden(3)", "rotate | eden(4)", "eden-half", "eden-tiny", "vertex-tiny",
-    "rotate | vertex(16)", "rotate_shared | stochastic(1)", "shared-2bit", "shared-4bit", "qsgd(4)", "qsgd-4bit", "sign-feedback",
-    "topk(1/400)", "topk(1/400) | ternary", "topk(1/400) | ternary | entropy", "stc-400",
+    "rotate | eden(1)", "rotate | eden(2)", "rotate | eden(3)", "rotate | eden(4)", "eden-half", "eden-tiny",
+    "rotate | vertex(16)", "vertex-tiny", "rotate_shared | stochastic(1)", "shared-2bit", "shared-4bit",
+    "qsgd(4)", "qsgd-4bit", "sign-feedback", "topk(1/400)", "topk(1/400) | ternary", "stc-400",
     "subsample(1/16)", "konecny-256x", "subsample(1/16) | rotate | quantize(2) | entropy",
     "konecny-mask", "konecny-lowrank", "intrinsic-1000",
 )  # fmt: skip
