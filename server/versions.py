@@ -6,7 +6,11 @@ bit for bit:
     s_{-1} = 0,    p_t = encode(w_t - s_{t-1}),    s_t = s_{t-1} + decode(p_t)
 
 The difference is taken against what phones hold, so whatever a lossy p_t left out is part of the next difference: the
-residual of the downlink is kept by construction. A phone that holds s_h needs the chain p_{h+1}, …, p_t; one that holds
+residual of the downlink is kept by construction. It must not grow, though. With d = decode(encode(x)) it is x − d, and
+longer than x where the vNMSE is above 1. So of each tensor a·x is encoded, with the a = ⟨x, d⟩ / ⟨d, d⟩ that leaves
+least. Phones need not know a, and after an unbiased code vNMSE / (1 + vNMSE) of ‖x‖² is left, always less than all.
+
+A phone that holds s_h needs the chain p_{h+1}, …, p_t; one that holds
 nothing needs the chain from p_0. Where float32 of s_t is smaller than the chain, that is sent instead.
 """
 
@@ -21,6 +25,8 @@ from featherfed.codec.pipeline import Pipeline
 from featherfed.randomness import RoundKey
 
 F32 = npt.NDArray[np.float32]
+NEARLY_ALL = 0.99
+"""A multiple above this is not worth a second encoding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +58,8 @@ class Versions:
         """Make `weights`, (parameters,) float32, the next version."""
         self.version += 1
         key = RoundKey(self._seed, self.version)
-        payload = self._pipeline.encode(weights - self.view, self._layout, key).payload
-        self.view = self.view + self._pipeline.decode(payload, self._layout, key)
+        payload, decoded = self._encode(weights - self.view, key)
+        self.view = self.view + decoded
         self.chain[self.version] = payload
         self._parcels.clear()
         whole, total = 4 * self._layout.size, 0
@@ -62,6 +68,25 @@ class Versions:
             # The last difference stays whatever it costs: with float32 it is as large as the model.
             if total > whole and version != self.version:
                 del self.chain[version]
+
+    def _encode(self, difference: F32, key: RoundKey) -> tuple[bytes, F32]:
+        """Return the payload of the multiple of `difference` that leaves least of it, and what it decodes to."""
+        payload = self._pipeline.encode(difference, self._layout, key).payload
+        decoded = self._pipeline.decode(payload, self._layout, key)
+        start, scaled, least = 0, difference.copy(), 1.0
+        for part in self._pipeline.space(self._layout, key).parts:
+            place = slice(start, start + part.size)
+            start += part.size
+            length = float(np.square(decoded[place], dtype=np.float64).sum())
+            if length and not part.exact:
+                product = float(np.multiply(difference[place], decoded[place], dtype=np.float64).sum())
+                factor = min(max(product / length, 0.0), 1.0)
+                scaled[place] *= np.float32(factor)
+                least = min(least, factor)
+        if least > NEARLY_ALL:
+            return payload, decoded
+        payload = self._pipeline.encode(scaled, self._layout, key).payload
+        return payload, self._pipeline.decode(payload, self._layout, key)
 
     def restore(self, version: int, view: F32, chain: dict[int, bytes]) -> None:
         """Go on where a saved run stood."""

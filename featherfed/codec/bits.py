@@ -4,6 +4,9 @@ import numpy as np
 
 from featherfed.codec.stage import U8
 
+_RUN = 1 << 16
+"""Symbols whose bits are worked on at a time: each takes a byte. Whole bytes hold so many symbols of any width."""
+
 
 def packed_bytes(size: int, width: int) -> int:
     """Return the bytes of `size` symbols of `width` bits."""
@@ -32,8 +35,11 @@ def pack(symbols: U8, width: int) -> bytes:
             result <<= width
             result |= columns[:, column]
         return result.tobytes()
-    bits = np.unpackbits(symbols[:, None], axis=1)[:, 8 - width :]
-    return np.packbits(bits).tobytes()
+    pieces = []
+    for start in range(0, len(symbols), _RUN):
+        bits = np.unpackbits(symbols[start : start + _RUN, None], axis=1)[:, 8 - width :]
+        pieces.append(np.packbits(bits).tobytes())
+    return b"".join(pieces)
 
 
 def unpack(data: bytes, size: int, width: int) -> U8:
@@ -52,6 +58,9 @@ def unpack(data: bytes, size: int, width: int) -> U8:
             np.right_shift(raw, 8 - width * (column + 1), out=columns[:, column])
         columns &= (1 << width) - 1
         return columns.reshape(-1)[:size]
-    bits = np.unpackbits(raw, count=size * width).reshape(size, width)
-    symbols: U8 = np.packbits(np.pad(bits, ((0, 0), (8 - width, 0))), axis=1)[:, 0]
+    symbols = np.empty(size, np.uint8)
+    for start in range(0, size, _RUN):
+        count = min(_RUN, size - start)
+        bits = np.unpackbits(raw[start * width // 8 :], count=count * width).reshape(count, width)
+        symbols[start : start + count] = np.packbits(np.pad(bits, ((0, 0), (8 - width, 0))), axis=1)[:, 0]
     return symbols

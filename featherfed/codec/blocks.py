@@ -42,16 +42,22 @@ def reduce(function: np.ufunc, values: F32) -> npt.NDArray[np.float32]:
     return result
 
 
+def look_up(table: F32, symbols: npt.NDArray[np.uint8]) -> F32:
+    """Return each symbol's value, (symbols,) float32."""
+    values = np.empty(len(symbols), np.float32)
+    for place, _ in runs(len(symbols)):
+        # In runs, since numpy makes indices of eight bytes of them; clip spares it a copy, there is nothing to clip.
+        table.take(symbols[place], out=values[place], mode="clip")
+    return values
+
+
 def scaled(levels: F32, symbols: npt.NDArray[np.uint8], numbers: F32) -> F32:
     """Return each symbol's level times its block's number, (symbols,) float32."""
-    values = np.empty(len(symbols), np.float32)
-    for place, blocks in runs(len(symbols)):
-        run = values[place]
-        if len(levels) == 2:
-            # Two levels lie at ±t: symbol − 1/2 is ±1/2, four times as fast as looking them up.
-            np.subtract(symbols[place], np.float32(0.5), out=run)
-            multiply(run, numbers[blocks] * (2 * levels[1]))
-        else:
-            levels.take(symbols[place], out=run, mode="clip")
-            multiply(run, numbers[blocks])
+    if len(levels) == 2:
+        # Two levels lie at ±t: symbol − 1/2 is ±1/2, four times as fast as looking them up.
+        values: F32 = np.subtract(symbols, np.float32(0.5), dtype=np.float32)
+        numbers = numbers * (2 * levels[1])
+    else:
+        values = look_up(levels, symbols)
+    multiply(values, numbers)
     return values

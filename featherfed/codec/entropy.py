@@ -19,7 +19,7 @@ import constriction
 import numpy as np
 import numpy.typing as npt
 
-from featherfed.codec import golomb
+from featherfed.codec import blocks, golomb
 from featherfed.codec.bits import pack, packed_bytes, unpack
 from featherfed.codec.stage import I64, U8, Quantizer, Reader, Slot, Stage
 from featherfed.errors import CodecError
@@ -38,7 +38,10 @@ def _model(weights: U8) -> Any:
 
 
 def _weights(symbols: npt.NDArray[np.integer], levels: int) -> U8:
-    counts = np.bincount(symbols, minlength=levels)
+    # In runs, since numpy makes numbers of eight bytes of them.
+    counts = np.zeros(levels, np.int64)
+    for place, _ in blocks.runs(len(symbols)):
+        counts += np.bincount(symbols[place], minlength=levels)
     weights = np.rint(255 * counts / counts.max())
     return np.where(counts > 0, np.maximum(weights, 1), 0).astype(np.uint8)
 
@@ -78,7 +81,10 @@ def _encode_histogram(encoder: Any, symbols: npt.NDArray[np.integer], weights: U
     if np.count_nonzero(weights) > 1:
         # Numbered by those that occur: a model knows no zero probability.
         numbers = np.cumsum(weights > 0).astype(np.int32) - 1
-        encoder.encode(numbers.take(symbols), _model(weights[weights > 0]))
+        coded = np.empty(len(symbols), np.int32)
+        for place, _ in blocks.runs(len(symbols)):
+            numbers.take(symbols[place], out=coded[place], mode="clip")
+        encoder.encode(coded, _model(weights[weights > 0]))
 
 
 def _decode_histogram(decoder: Any, size: int, weights: U8) -> U8:

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from featherfed.codec import blocks
 from featherfed.codec.space import F32
 from featherfed.codec.stage import U8, Slot, Stage, finite
 
@@ -31,7 +32,7 @@ class Float32(Stage):
 
     def encode(self, values: F32, generator: np.random.Generator) -> tuple[bytes, U8]:
         """Return the values' bytes; there are no symbols."""
-        return values.astype("<f4").tobytes(), NO_SYMBOLS
+        return values.astype("<f4", copy=False).tobytes(), NO_SYMBOLS
 
     def decode(self, header: bytes, symbols: U8, size: int) -> F32:
         """Return the values; NaN and infinity raise `CodecError`."""
@@ -87,12 +88,14 @@ class BFloat16(Stage):
 
     def encode(self, values: F32, generator: np.random.Generator) -> tuple[bytes, U8]:
         """Return the rounded values' bytes."""
-        bits = values.astype(np.float32).view(np.uint32)
-        rounded = bits + 0x7FFF + ((bits >> 16) & 1)
-        # The largest float32 would round to infinity: it stays the largest bfloat16.
-        overflow = (rounded & 0x7F800000) == 0x7F800000
-        rounded = np.where(overflow, (bits & 0x80000000) | 0x7F7F0000, rounded)
-        return (rounded >> 16).astype("<u2").tobytes(), NO_SYMBOLS
+        upper = np.empty(len(values), "<u2")
+        for place, _ in blocks.runs(len(values)):
+            bits = np.ascontiguousarray(values[place]).view(np.uint32)
+            rounded = bits + 0x7FFF + ((bits >> 16) & 1)
+            # The largest float32 would round to infinity: it stays the largest bfloat16.
+            overflow = (rounded & 0x7F800000) == 0x7F800000
+            upper[place] = np.where(overflow, (bits & 0x80000000) | 0x7F7F0000, rounded) >> 16
+        return upper.tobytes(), NO_SYMBOLS
 
     def decode(self, header: bytes, symbols: U8, size: int) -> F32:
         """Return the values; NaN and infinity raise `CodecError`."""

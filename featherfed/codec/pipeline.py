@@ -101,27 +101,28 @@ class Pipeline:
         if self.needs_state and state is not None:
             coordinates = coordinates + state
         generator = key.generator("encode")
-        payload = bytearray()
+        pieces: list[bytes] = []
         for index, part, start in _places(space):
             values = coordinates[start : start + part.size]
             if part.exact:
-                payload += values.astype("<f4").tobytes()
+                pieces.append(values.astype("<f4").tobytes())
                 continue
             if self._sparse:
                 positions = self._sparse.select(values, key.generator(f"sparse/{index}"))
                 values = values[positions]
                 if self._sparse.sends_positions:
-                    payload += self._coder.encode_positions(positions, part.size)
+                    pieces.append(self._coder.encode_positions(positions, part.size))
             if self._rotation:
                 values = self._rotation.forward(values, key, index)
             header, symbols = self._quantizer.encode(values, generator)
-            payload += header
+            pieces.append(header)
             if self._quantizer.symbol_bits:
-                payload += self._coder.encode(symbols, self._quantizer)
+                pieces.append(self._coder.encode(symbols, self._quantizer))
+        payload = b"".join(pieces)
         if not self.needs_state:
-            return Encoded(bytes(payload), None)
-        residual = coordinates - self._coordinates(bytes(payload), space, key, rotated=False)
-        return Encoded(bytes(payload), residual)
+            return Encoded(payload, None)
+        residual = self._coordinates(payload, space, key, rotated=False)
+        return Encoded(payload, np.subtract(coordinates, residual, out=residual))
 
     def decode(self, payload: bytes, layout: Layout, key: RoundKey) -> F32:
         """Return the update, (layout.size,) float32 and finite; raises `CodecError` for any other bytes."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from featherfed.codec import blocks
 from featherfed.codec.space import F32
 from featherfed.codec.stage import U8, Slot, Stage, check_bits, finite
 
@@ -55,9 +56,12 @@ class Qsgd(Stage):
         if norm == 0:
             return np.zeros(1, "<f4").tobytes(), np.zeros(len(values), np.uint8)
         steps = np.float32(self._steps)
-        magnitude = np.abs(values) / np.float32(norm) * steps + generator.random(len(values), np.float32)
-        symbols = np.minimum(magnitude, steps).astype(np.uint8)
-        symbols |= np.signbit(values).astype(np.uint8) << (self.bits - 1)
+        symbols = np.empty(len(values), np.uint8)
+        for place, _ in blocks.runs(len(values)):
+            run = values[place]
+            magnitude = np.abs(run) / np.float32(norm) * steps + generator.random(len(run), np.float32)
+            symbols[place] = np.minimum(magnitude, steps)
+            symbols[place] |= np.signbit(run).astype(np.uint8) << (self.bits - 1)
         return np.array([norm], "<f4").tobytes(), symbols
 
     def decode(self, header: bytes, symbols: U8, size: int) -> F32:
@@ -66,5 +70,4 @@ class Qsgd(Stage):
             return np.zeros(0, np.float32)
         norm = finite(np.frombuffer(header, "<f4"))[0]
         half = np.linspace(0, 1, self._steps + 1, dtype=np.float32)
-        values: F32 = (np.concatenate([half, -half]) * norm).astype(np.float32).take(symbols)
-        return values
+        return blocks.look_up((np.concatenate([half, -half]) * norm).astype(np.float32), symbols)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from featherfed.codec import blocks
 from featherfed.codec.space import F32
 from featherfed.codec.stage import U8, Slot, Stage, check_bits, finite
 
@@ -54,11 +55,11 @@ class Quantize(Stage):
         low, high = values.min(), values.max()
         # Halves first: the range of two finite numbers may not be finite.
         step = (high / 2 - low / 2) / ((self.levels - 1) / 2)
-        if step == 0:
-            symbols = np.zeros(len(values), np.uint8)
-        else:
-            scaled = values / step - low / step + generator.random(len(values), np.float32)
-            symbols = np.clip(scaled, 0, self.levels - 1).astype(np.uint8)
+        symbols = np.zeros(len(values), np.uint8)
+        for place, _ in blocks.runs(len(values) if step else 0):
+            run = values[place]
+            scaled = run / step - low / step + generator.random(len(run), np.float32)
+            symbols[place] = np.clip(scaled, 0, self.levels - 1)
         return np.array([low, high], "<f4").tobytes(), symbols
 
     def decode(self, header: bytes, symbols: U8, size: int) -> F32:
@@ -68,5 +69,4 @@ class Quantize(Stage):
         low, high = finite(np.frombuffer(header, "<f4"))
         weights = np.linspace(0, 1, self.levels, dtype=np.float32)
         table = low * (1 - weights) + high * weights
-        values: F32 = table.astype(np.float32).take(symbols)
-        return values
+        return blocks.look_up(table.astype(np.float32), symbols)

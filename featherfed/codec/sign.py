@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from featherfed.codec import blocks
 from featherfed.codec.space import F32
 from featherfed.codec.stage import U8, Slot, Stage, finite
 
@@ -36,7 +37,8 @@ class Sign(Stage):
         """Return the mean magnitude and the signs."""
         if not len(values):
             return b"", values.astype(np.uint8)
-        mean = np.abs(values).mean(dtype=np.float64)
+        mean = sum(float(np.abs(values[place]).sum(dtype=np.float64)) for place, _ in blocks.runs(len(values)))
+        mean /= len(values)
         return np.array([mean], "<f4").tobytes(), (values >= 0).view(np.uint8)
 
     def decode(self, header: bytes, symbols: U8, size: int) -> F32:
@@ -44,7 +46,7 @@ class Sign(Stage):
         if not size:
             return np.zeros(0, np.float32)
         mean = finite(np.frombuffer(header, "<f4"))[0]
-        return np.array([-mean, mean], np.float32).take(symbols)
+        return blocks.look_up(np.array([-mean, mean], np.float32), symbols)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,19 +11,17 @@ from typing import ClassVar
 
 import numpy as np
 
+from featherfed.codec import blocks
 from featherfed.codec.space import F32
 from featherfed.codec.stage import I64, Slot, Stage, check_fraction
 
 
-def strata(size: int, kept: int) -> I64:
-    """Return the kept + 1 edges of the strata."""
-    return np.arange(kept + 1, dtype=np.int64) * size // max(kept, 1)
-
-
 def draw(size: int, kept: int, generator: np.random.Generator) -> I64:
     """Return one position of each stratum, rising."""
-    edges = strata(size, kept)
-    drawn: I64 = edges[:-1] + (generator.random(kept) * np.diff(edges)).astype(np.int64)
+    drawn = np.empty(kept, np.int64)
+    for place, _ in blocks.runs(kept):
+        edges = np.arange(place.start, place.stop + 1, dtype=np.int64) * size // kept
+        drawn[place] = edges[:-1] + (generator.random(len(edges) - 1) * np.diff(edges)).astype(np.int64)
     return drawn
 
 
@@ -58,4 +56,6 @@ class Subsample(Stage):
 
     def factors(self, size: int) -> F32:
         """Return the strata's sizes: the receiver scales, so that nothing overflows before."""
-        return np.diff(strata(size, self.kept(size))).astype(np.float32)
+        kept = self.kept(size)
+        edges = np.arange(kept + 1, dtype=np.int64) * size // max(kept, 1)
+        return np.diff(edges).astype(np.float32)

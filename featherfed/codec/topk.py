@@ -46,9 +46,12 @@ class TopK(Stage):
         kept = self.kept(len(values))
         if not kept:
             return np.zeros(0, np.int64)
-        chosen = np.argpartition(np.abs(values), len(values) - kept)[len(values) - kept :].astype(np.int64)
-        chosen.sort()
-        return chosen
+        magnitudes = np.abs(values)
+        least = np.partition(magnitudes, len(values) - kept)[len(values) - kept]
+        # NaN counts as largest, as it does in a partition: the receiver refuses it. Of equal ones the first are sent.
+        above = np.flatnonzero(~(magnitudes <= least))[:kept]
+        equal = np.flatnonzero(magnitudes == least)[: kept - len(above)]
+        return np.sort(np.concatenate([above, equal]))
 
     def factors(self, size: int) -> F32:
         """Return ones: values count as they are."""

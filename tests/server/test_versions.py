@@ -79,14 +79,24 @@ def test_phone_of_the_future_is_taken_for_one_that_holds_nothing() -> None:
     assert versions.parcel(17) == versions.parcel(-1)
 
 
-def test_what_a_lossy_downlink_left_out_comes_with_the_next_version() -> None:
-    versions = Versions(LAYOUT, Pipeline.parse("rotate | eden(1)", direction="downlink"), SEED)
+# Some lose more than the difference itself (vNMSE above 1), some are biased.
+LOSSY = (
+    "rotate | eden(1)", "rotate | eden(4)", "konecny-256x", "eden-tiny", "vertex-tiny", "quantize(1)", "shared-2bit",
+    "topk(1/20)", "topk(1/20) | ternary", "topk(1/20) | ternary | entropy", "sign", "qsgd(2) | entropy",
+    "subsample(1/16)", "bfloat16",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("spec", LOSSY)
+def test_repeated_lossy_downlinks_converge(spec: str) -> None:
+    versions = Versions(LAYOUT, Pipeline.parse(spec, direction="downlink"), SEED)
     weights = np.random.default_rng(0).standard_normal(LAYOUT.size).astype(np.float32)
     errors = []
-    for _ in range(12):
+    for _ in range(400):
         versions.publish(weights)
-        errors.append(float(np.linalg.norm(versions.view - weights)))
-    assert errors[-1] < 0.05 * errors[0]
+        errors.append(float(np.linalg.norm(versions.view - weights) / np.linalg.norm(weights)))
+    assert max(errors) <= 1
+    assert errors[-1] < 0.02
 
 
 def test_restored_versions_give_the_same_parcels() -> None:
