@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from bandwidth_sim.errors import LinkConfigError
+from bandwidth_sim.lane import handshake
 from bandwidth_sim.profile import Profile
 from bandwidth_sim.relay import Log, PhoneLink, dial, shrink
 
@@ -59,12 +60,17 @@ class Proxy:
 
     async def _connect(self, near: socket.socket) -> None:
         try:
+            # The program's own handshake with this listener was free: it waits here for the link's.
+            await handshake(self.link.up, self.link.down)
             far = await dial(*self._target, self.link.profile.up)
         except OSError as error:
             near.close()
             if self._log is not None:
                 self._log({"event": "refused", "to": f"{self._target[0]}:{self._target[1]}", "reason": str(error)})
             return
+        except asyncio.CancelledError:
+            near.close()
+            raise
         self.link.relay(near, far)
 
     async def close(self) -> None:
@@ -75,7 +81,7 @@ class Proxy:
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._listener is not None:
             self._listener.close()
-        await self.link.close()
+        self.link.close()
 
     async def __aenter__(self) -> Self:
         return self

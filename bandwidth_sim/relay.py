@@ -2,23 +2,23 @@
 
 ::
 
-    phone's code ── socketpair ── reader ─► Lane up   ─► writer ── TCP ── server
-                                  writer ◄─ Lane down ◄─ reader
+    phone's code ── socketpair ── take ─► Lane up   ─► arrive ── TCP ── server
+                                arrive ◄─ Lane down ◄─ take
 
 Buffers of the kernel are small on every hop, or loopback would swallow megabytes at once and the sender would feel
-nothing. Pieces are handed on at absolute deadlines that the pure `Link` computes.
+nothing. Pieces are handed on at absolute deadlines that the pure `Link` computes. There is no task for a connection:
+callbacks of the event loop cost a third, and with hundreds of phones on one core that decides.
 """
 
 import asyncio
 import socket
 import struct
-from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
 from bandwidth_sim.drop import Ending
-from bandwidth_sim.lane import Lane
+from bandwidth_sim.lane import DropWatch, Lane, handshake
 from bandwidth_sim.link import LinkSpec
 from bandwidth_sim.profile import Profile
 
@@ -63,151 +63,178 @@ async def dial(host: str, port: int, spec: LinkSpec) -> socket.socket:
     raise refused or OSError(f"no address for {host}")
 
 
-class _Transit:
-    """What is under way in one direction of one connection: due times and pieces, in order; b"" is the end."""
+class _Way:
+    """One direction of a relayed connection: from one socket through a lane to the other; b"" is the end.
 
-    def __init__(self, window_bytes: int) -> None:
-        self._limit = window_bytes
-        self._pieces: deque[tuple[float, bytes]] = deque()
-        self._bytes = 0
-        self._moved = asyncio.Event()
+    It reads only when it has its turn, so that the source's kernel buffer fills up and its program feels the link.
+    """
 
-    async def put(self, due_at_s: float, piece: bytes) -> None:
-        self._pieces.append((due_at_s, piece))
-        self._bytes += len(piece)
-        self._moved.set()
-        while self._bytes > self._limit:
-            self._moved.clear()
-            await self._moved.wait()
+    def __init__(self, connection: "Connection", lane: Lane, source: socket.socket, target: socket.socket) -> None:
+        self._connection = connection
+        self._lane = lane
+        self._source, self._target = source, target
+        self._loop = asyncio.get_running_loop()
+        self._held = bytearray()  # arrived, and the target's buffer was full
+        self._under_way = 0
+        self._taken = self._delivered = 0
+        self._watching = self._in_line = self._more = False
+        self._ended = False
+        self.passed_on = False
+        """Whether the end has reached the target."""
 
-    async def get(self) -> tuple[float, bytes]:
-        while not self._pieces:
-            self._moved.clear()
-            await self._moved.wait()
-        return self._pieces[0]
+    def go_on(self) -> None:
+        """Wait for data at the source, if there is reason to read."""
+        if self._may_read() and not (self._watching or self._in_line):
+            self._watching = True
+            self._loop.add_reader(self._source, self._readable)
 
-    def done(self) -> None:
-        _, piece = self._pieces.popleft()
-        self._bytes -= len(piece)
-        self._moved.set()
+    def _may_read(self) -> bool:
+        if self._ended or self._connection.over or self._under_way >= self._lane.link.window_bytes:
+            return False
+        # When all that this connection may carry is under way, it ends as soon as that has arrived.
+        return self._connection.stalled or self._lane.link.allowance(self._taken) > 0
+
+    def _readable(self) -> None:
+        self._stop_watching()
+        self._in_line = True
+        self._lane.ask(self)
+
+    def _stop_watching(self) -> None:
+        if self._watching:
+            self._watching = False
+            self._loop.remove_reader(self._source)
+
+    def take(self, room: int) -> bytes | None:
+        """Read a piece for the lane."""
+        self._in_line = False
+        if not self._may_read():
+            return None
+        if not self._connection.stalled:
+            room = int(min(room, self._lane.link.allowance(self._taken)))
+        try:
+            piece = self._source.recv(room)
+        except (BlockingIOError, InterruptedError):
+            self.go_on()
+            return None
+        except OSError:
+            self._connection.finish("reset")
+            return None
+        self._more = len(piece) == room
+        self._ended = not piece
+        self._taken += len(piece)
+        self._under_way += len(piece)
+        return piece
+
+    def stays(self) -> bool:
+        """Return whether the source probably has more; if not, wait until it has."""
+        self._in_line = self._more and self._may_read()
+        if not self._in_line:
+            self.go_on()
+        return self._in_line
+
+    def arrive(self, piece: bytes) -> bool:
+        """Write what has arrived, unless it is lost in silence."""
+        connection = self._connection
+        if connection.over:
+            return False
+        if connection.stalled:
+            self._under_way -= len(piece)
+            self.go_on()
+            return False
+        self._delivered += len(piece)
+        self._held += piece
+        if len(self._held) == len(piece):
+            self._flush()
+        if piece:
+            connection.watch.carried(self._lane, self._delivered)
+        return True
+
+    def _flush(self) -> None:
+        try:
+            while self._held:
+                sent = self._target.send(self._held)
+                del self._held[:sent]
+                self._under_way -= sent
+            if self._ended and not self._under_way:
+                self._target.shutdown(socket.SHUT_WR)
+                self.passed_on = True
+        except (BlockingIOError, InterruptedError):
+            self._loop.add_writer(self._target, self._writable)
+        except OSError:
+            self._connection.finish("reset")
+        else:
+            if self.passed_on:
+                self._connection.passed_on()
+            else:
+                self.go_on()
+
+    def _writable(self) -> None:
+        self._loop.remove_writer(self._target)
+        self._flush()
+
+    def cut(self) -> None:
+        """Read no more; the end follows what is under way."""
+        self._stop_watching()
+        if not self._ended:
+            self._ended = True
+            if not self._under_way:
+                self._flush()
+
+    def stop(self) -> None:
+        """Leave the event loop."""
+        self._stop_watching()
+        self._loop.remove_writer(self._target)
 
 
 class Connection:
-    """One relayed connection: two sockets, a lane each way."""
+    """One relayed connection: two sockets, a way each direction; `done` is told how it ended.
+
+    Outcomes: `closed`, `reset`, `drop-reset`, `drop-close`.
+    """
 
     def __init__(
-        self, near: socket.socket, far: socket.socket, up: Lane, down: Lane, clock: Callable[[], float]
+        self, near: socket.socket, far: socket.socket, up: Lane, down: Lane, done: Callable[[str], None]
     ) -> None:
-        self._near, self._far = near, far
-        self._up, self._down = up, down
-        self._clock = clock
-        self._opened_at_s = clock()
-        self._ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
-        self._verdict = asyncio.Event()
-        self._stalled = False
+        self._sockets = near, far
+        self._done = done
+        self._ways = _Way(self, up, near, far), _Way(self, down, far, near)
+        self._cut = False
+        self.over = self.stalled = False
+        self.watch = DropWatch((up, down), asyncio.get_running_loop(), self.end)
+
+    def start(self) -> None:
+        """Begin to relay."""
+        for way in self._ways:
+            way.go_on()
 
     def end(self, how: Ending) -> None:
         """End the connection: reset, close once what is under way has arrived, or go silent."""
-        self._verdict.set()
         if how == "stall":
-            self._stalled = True
-        elif not self._ended.done():
-            self._ended.set_result(how)
+            self.stalled = True
+            self.start()
+        elif how == "reset":
+            self.finish("drop-reset")
+        elif not self._cut:
+            self._cut = True
+            for way in self._ways:
+                way.cut()
 
-    def release(self) -> None:
-        """Close both sockets; harmless when they are closed already."""
-        self._near.close()
-        self._far.close()
+    def passed_on(self) -> None:
+        """Note that the end of a direction was passed on; after both the connection is over."""
+        if all(way.passed_on for way in self._ways):
+            self.finish("drop-close" if self._cut else "closed")
 
-    async def run(self) -> str:
-        """Relay until both directions have ended; return how: `closed`, `reset`, `drop-reset`, `drop-close`."""
-        up, down = _Transit(self._up.link.window_bytes), _Transit(self._down.link.window_bytes)
-        readers = [
-            asyncio.create_task(self._read(self._near, self._up, up)),
-            asyncio.create_task(self._read(self._far, self._down, down)),
-        ]
-        writers = [
-            asyncio.create_task(self._write(self._far, self._up, up)),
-            asyncio.create_task(self._write(self._near, self._down, down)),
-        ]
-        lifetimes = [lane.link.spec.drop.after_s for lane in (self._up, self._down) if lane.link.spec.drop]
-        clocks = [asyncio.create_task(self._expire(after_s)) for after_s in lifetimes if after_s is not None]
-        tasks = readers + writers + clocks
-        passed_on = asyncio.gather(*readers, *writers)
-        broken = True
-        try:
-            await asyncio.wait((passed_on, self._ended), return_when=asyncio.FIRST_COMPLETED)
-            if not passed_on.done() and self._ended.result() == "close":
-                await self._finish(readers, [up, down], writers)
-            outcome = f"drop-{self._ended.result()}" if self._ended.done() else "closed"
-            if passed_on.done() and not passed_on.cancelled() and isinstance(passed_on.exception(), OSError):
-                outcome = "reset"
-            broken = outcome in ("reset", "drop-reset")
-            return outcome
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, passed_on, return_exceptions=True)
-            for sock in (self._near, self._far):
-                _close(sock, reset=broken)
-
-    async def _finish(
-        self, readers: list[asyncio.Task[None]], transits: list[_Transit], writers: list[asyncio.Task[None]]
-    ) -> None:
-        for reader in readers:
-            reader.cancel()
-        await asyncio.gather(*readers, return_exceptions=True)
-        for transit in transits:
-            await transit.put(0.0, b"")
-        await asyncio.wait(writers)
-
-    async def _expire(self, after_s: float) -> None:
-        await asyncio.sleep(after_s)
-        self._check(self._up, 0)
-        self._check(self._down, 0)
-
-    def _check(self, lane: Lane, carried_bytes: int) -> None:
-        how = lane.link.ends(self._clock(), opened_at_s=self._opened_at_s, carried_bytes=carried_bytes)
-        if how is not None:
-            self.end(how)
-
-    async def _read(self, source: socket.socket, lane: Lane, transit: _Transit) -> None:
-        loop = asyncio.get_running_loop()
-        carried = 0
-        while True:
-            room = lane.link.piece_bytes
-            if not self._stalled:
-                room = int(min(room, lane.link.allowance(carried)))
-            if room == 0:
-                # All that this connection may carry is under way: it ends when that has arrived.
-                await self._verdict.wait()
-                if not self._stalled:
-                    return
-                continue
-            piece = await loop.sock_recv(source, room)
-            due_at_s = await lane.put(len(piece))
-            if not self._stalled or not piece:
-                await transit.put(due_at_s, piece)
-                carried += len(piece)
-            if not piece:
-                return
-
-    async def _write(self, target: socket.socket, lane: Lane, transit: _Transit) -> None:
-        loop = asyncio.get_running_loop()
-        carried = 0
-        while True:
-            due_at_s, piece = await transit.get()
-            await lane.until(due_at_s)
-            if not piece:
-                if not self._stalled:
-                    target.shutdown(socket.SHUT_WR)
-                return
-            if not self._stalled:
-                lane.delivered(len(piece), due_at_s)
-                await loop.sock_sendall(target, piece)
-                carried += len(piece)
-                self._check(lane, carried)
-            transit.done()
+    def finish(self, outcome: str) -> None:
+        """Close both sockets, with a reset where that was the outcome."""
+        if self.over:
+            return
+        self.over = True
+        self.watch.stop()
+        for way in self._ways:
+            way.stop()
+        for sock in self._sockets:
+            _close(sock, reset=outcome in ("reset", "drop-reset"))
+        self._done(outcome)
 
 
 def _close(sock: socket.socket, *, reset: bool) -> None:
@@ -221,13 +248,11 @@ class PhoneLink:
 
     def __init__(self, profile: Profile, seed: int, log: Log | None = None) -> None:
         loop = asyncio.get_running_loop()
-        origin_s = loop.time()
         self.profile = profile
-        self._clock: Callable[[], float] = lambda: loop.time() - origin_s
-        self.up = Lane(profile.up, seed, self._clock)
-        self.down = Lane(profile.down, seed, self._clock)
+        self.up = Lane(profile.up, seed, loop)
+        self.down = Lane(profile.down, seed, loop)
         self._log = log
-        self._connections: dict[asyncio.Task[None], Connection] = {}
+        self._connections: dict[int, Connection] = {}
         self._count = 0
 
     @property
@@ -244,35 +269,29 @@ class PhoneLink:
     def relay(self, near: socket.socket, far: socket.socket) -> None:
         """Relay between two connected non-blocking sockets, which belong to the link from here on."""
         self._count += 1
-        connection = Connection(near, far, self.up, self.down, self._clock)
-        task = asyncio.create_task(self._run(connection, self._count))
-        self._connections[task] = connection
-        task.add_done_callback(self._gone)
-
-    def _gone(self, task: asyncio.Task[None]) -> None:
-        # Also a task that was cancelled before its first step must not keep its two descriptors.
-        self._connections.pop(task).release()
-
-    async def _run(self, connection: Connection, number: int) -> None:
+        number = self._count
+        connection = Connection(near, far, self.up, self.down, lambda outcome: self._gone(number, outcome))
+        self._connections[number] = connection
         self._note(connection=number, event="open")
-        outcome = await connection.run()
+        connection.start()
+
+    def _gone(self, number: int, outcome: str) -> None:
+        del self._connections[number]
         self._note(connection=number, event=outcome, up=self.up.counters.delivered_bytes)
 
     def _note(self, **facts: object) -> None:
         if self._log is not None:
-            self._log({"t_s": round(self._clock(), 6), "link": self.profile.name, **facts})
+            self._log({"t_s": round(self.up.now_s, 6), "link": self.profile.name, **facts})
 
     def end(self, how: Ending) -> None:
         """End all connections that are open now."""
-        for connection in self._connections.values():
+        for connection in list(self._connections.values()):
             connection.end(how)
 
-    async def close(self) -> None:
-        """End everything and wait until no task and no descriptor is left."""
-        tasks = list(self._connections)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    def close(self) -> None:
+        """End everything at once; no task and no descriptor is left."""
+        for connection in list(self._connections.values()):
+            connection.finish("closed")
 
 
 class LinkedDialer:
@@ -300,8 +319,9 @@ class LinkedDialer:
         return self._link
 
     async def connect(self, host: str, port: int) -> socket.socket:
-        """Return the phone's end of a relayed connection, non-blocking; raises OSError if the target refuses."""
+        """Return the phone's end of a relayed connection after a round trip; raises OSError if the target refuses."""
         profile = self._link.profile
+        await handshake(self._link.up, self._link.down)
         far = await dial(host, port, profile.up)
         mine, near = socket.socketpair()
         for sock in (mine, near):
@@ -321,4 +341,4 @@ class LinkedDialer:
 
     async def close(self) -> None:
         """End all connections; leaves no task and no descriptor of the relay."""
-        await self._link.close()
+        self._link.close()

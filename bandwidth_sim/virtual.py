@@ -42,7 +42,7 @@ JobSeconds = Callable[[Callable[..., Any], Any], float]
 
 ARRIVAL, TIMER = 0, 1
 """What is due at the same time comes in this order: bytes that are there before timers, as a selector does it."""
-SHOWN_TASKS, SHOWN_STEPS = 20, 5
+SHOWN_TASKS, SHOWN_STEPS = 20, 8
 SWEEP = 1000
 """Cancelled timers are swept off the heap when they are more than so many and more than half of it."""
 
@@ -125,10 +125,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self._push(when, TIMER, timer)
         return timer
 
-    def arrive_at(self, when_s: float, context: Context, callback: Callable[[*Ts], object], *args: *Ts) -> None:
-        """Call back when bytes arrive: before the timers of the same time. Infinity is never."""
-        if when_s < math.inf:
-            self._push(when_s, ARRIVAL, asyncio.Handle(callback, args, self, context))
+    def arrive_at(self, when_s: float, callback: Callable[[*Ts], object], *args: *Ts) -> asyncio.Handle:
+        """Call back when bytes arrive: before the timers of the same time."""
+        handle = asyncio.Handle(callback, args, self)
+        self._push(when_s, ARRIVAL, handle)
+        return handle
 
     def _push(self, when_s: float, kind: int, handle: asyncio.Handle) -> None:
         self._count += 1

@@ -2,29 +2,26 @@
 
 ::
 
-    write() ─► unsent ─► VirtualLane: room_at, send ─► under way ─► arrive ─► data_received
-                 │            one per phone and direction,              │        │
-    pause_writing above       in turns over its connections             unread while paused
-    the write limit                                                     (a full window stops the sender)
+    write() ─► unsent ─► Lane: one per phone and direction ─► feed ─► data_received
+                 │                                              │
+    pause_writing above the write limit                         unread while paused: a full window stops the sender
 
-One transport object is one end of one connection. Nothing is polled: a lane wakes when it has room again, a piece
-when it arrives.
+One transport object is one end of one connection.
 """
 
 import asyncio
 import errno
-import math
 import os
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextvars import Context, ContextVar, copy_context
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from bandwidth_sim.drop import Ending
-from bandwidth_sim.lane import Counters
-from bandwidth_sim.link import Link, LinkSpec
+from bandwidth_sim.lane import DropWatch, Lane, handshake
+from bandwidth_sim.link import LinkSpec
 from bandwidth_sim.profile import Profile
 
 if TYPE_CHECKING:
@@ -42,104 +39,13 @@ _LOCAL = {"localhost": "127.0.0.1", "::1": "127.0.0.1", "": ANY_HOST, "::": ANY_
 _current: ContextVar["VirtualLink | None"] = ContextVar("link", default=None)
 
 
-class _Sender(Protocol):
-    """What waits for its turn on a lane."""
-
-    def take(self, room: int) -> bytes:
-        """Return the next piece, at most `room` bytes."""
-
-    def stays(self) -> bool:
-        """Whether there is more to send now, so that it stays in line."""
-
-    def arrive(self, piece: bytes) -> None:
-        """The piece is there."""
-
-    @property
-    def context(self) -> Context:
-        """The context of the end where pieces arrive."""
-
-
-class VirtualLane:
-    """One direction of one phone's link in virtual time: its connections send a piece each in turn."""
-
-    def __init__(self, spec: LinkSpec, seed: int, loop: "VirtualLoop") -> None:
-        self.link = Link(spec, seed)
-        self.counters = Counters()
-        self._loop = loop
-        self._origin_s = loop.time()
-        self._waiting: deque[_Sender] = deque()
-        self._timer: asyncio.TimerHandle | None = None
-
-    @property
-    def now_s(self) -> float:
-        """The time on the link's own clock."""
-        return self._loop.time() - self._origin_s
-
-    def change(self, spec: LinkSpec) -> None:
-        """Use other settings from now on; who waits for room asks again."""
-        self.link.change(spec, self.now_s)
-        if self._timer is not None:
-            self._timer.cancel()
-        self._serve(self.now_s)
-
-    def ask(self, sender: _Sender) -> None:
-        """Let a sender have its turn; it must not wait already."""
-        self._waiting.append(sender)
-        if self._timer is None:
-            self._serve(self.now_s)
-
-    def _serve(self, now_s: float) -> None:
-        # A timer hands its own deadline back: read again from the loop's clock, it may be a rounding earlier.
-        self._timer = None
-        while self._waiting:
-            room_at_s = self.link.room_at(now_s)
-            if room_at_s > now_s:
-                # At rate zero the time is infinite and the timer never comes: only `change` goes on.
-                self._timer = self._loop.call_at(self._origin_s + room_at_s, self._serve, room_at_s)
-                return
-            sender = self._waiting.popleft()
-            if not sender.stays():
-                continue
-            piece = sender.take(self.link.piece_bytes)
-            passage = self.link.send(now_s, len(piece))
-            self.counters.accepted_bytes += len(piece)
-            self.counters.pieces += 1
-            self._loop.arrive_at(self._origin_s + passage.arrives_at_s, sender.context, sender.arrive, piece)
-            if sender.stays():
-                self._waiting.append(sender)
-
-    async def pass_empty(self) -> None:
-        """Return when a packet without payload, like those of a handshake, has arrived at the other side."""
-        packet = _EmptyPacket(self._loop)
-        self.ask(packet)
-        await packet.arrived
-
-
-class _EmptyPacket:
-    def __init__(self, loop: "VirtualLoop") -> None:
-        self.arrived: asyncio.Future[None] = loop.create_future()
-        self.context = copy_context()
-        self._sent = False
-
-    def take(self, room: int) -> bytes:
-        self._sent = True
-        return b""
-
-    def stays(self) -> bool:
-        return not self._sent
-
-    def arrive(self, piece: bytes) -> None:
-        if not self.arrived.done():
-            self.arrived.set_result(None)
-
-
 class VirtualLink:
     """Both lanes of one phone in virtual time; the counterpart of `relay.PhoneLink`."""
 
     def __init__(self, profile: Profile, seed: int, loop: "VirtualLoop") -> None:
         self.profile = profile
-        self.up = VirtualLane(profile.up, seed, loop)
-        self.down = VirtualLane(profile.down, seed, loop)
+        self.up = Lane(profile.up, seed, loop, loop.arrive_at)
+        self.down = Lane(profile.down, seed, loop, loop.arrive_at)
         self._connections: dict[int, _Connection] = {}
 
     @property
@@ -257,8 +163,7 @@ class VirtualNetwork:
             link = self._unlimited = self._unlimited or VirtualLink(
                 Profile("unlimited", LinkSpec(), LinkSpec(), "none"), 0, self.loop
             )
-        await link.up.pass_empty()
-        await link.down.pass_empty()
+        await handshake(link.up, link.down)
         name = _LOCAL.get(host, host)
         server = self._listener(name, port)
         if server is None:
@@ -380,23 +285,9 @@ class _Connection:
         self.stalled = False
         self._dropped = False
         self._ends = 2
-        self._opened_at_s = network.loop.time()
-        self._timers: list[asyncio.TimerHandle] = []
+        self.watch = DropWatch((link.up, link.down), network.loop, self.end)
         link.opened(number, self)
         network.opened(self)
-        for lane in (link.up, link.down):
-            drop = lane.link.spec.drop
-            if drop is not None and drop.after_s is not None:
-                self._timers.append(network.loop.call_later(drop.after_s, self.check, lane, 0))
-
-    def check(self, lane: VirtualLane, carried_bytes: int) -> None:
-        """End the connection if the link's drop rule says so by now."""
-        spec = lane.link.spec
-        if spec.drop is not None:
-            now_s = self.network.loop.time()
-            how = lane.link.ends(now_s, opened_at_s=self._opened_at_s, carried_bytes=carried_bytes)
-            if how is not None:
-                self.end(how)
 
     def end(self, how: Ending) -> None:
         """End the connection: reset both ends, close once what is under way has arrived, or go silent."""
@@ -422,8 +313,7 @@ class _Connection:
         """Note that one end is gone; the last one takes the connection off its link."""
         self._ends -= 1
         if self._ends == 0:
-            for timer in self._timers:
-                timer.cancel()
+            self.watch.stop()
             self._link.gone(self.number)
             self.network.gone(self)
             self.network.note(self.number, "closed")
@@ -433,7 +323,7 @@ class _Stream:
     """One direction of one connection: what waits to be sent, what is under way or not read yet; b"" is the end."""
 
     def __init__(
-        self, connection: _Connection, lane: VirtualLane, sender: "VirtualTransport", receiver: "VirtualTransport"
+        self, connection: _Connection, lane: Lane, sender: "VirtualTransport", receiver: "VirtualTransport"
     ) -> None:
         self._connection = connection
         self._lane = lane
@@ -444,11 +334,6 @@ class _Stream:
         self._sent = self._delivered = 0
         self._end_asked = self._end_sent = self._reset = False
         self._in_line = False
-
-    @property
-    def context(self) -> Context:
-        """The receiver's."""
-        return self._receiver.context
 
     def stays(self) -> bool:
         """Return whether a piece, or the end, can go on the link now; if not, it is out of the line."""
@@ -486,8 +371,10 @@ class _Stream:
         self.unsent.clear()
         self.write_eof()
 
-    def take(self, room: int) -> bytes:
+    def take(self, room: int) -> bytes | None:
         """Return the next piece for the lane."""
+        if not self.stays():
+            return None
         if not self._connection.stalled:
             room = int(min(room, self._lane.link.allowance(self._sent)))
         piece = bytes(self.unsent[:room])
@@ -499,19 +386,19 @@ class _Stream:
         self._sender.sent()
         return piece
 
-    def arrive(self, piece: bytes) -> None:
+    def arrive(self, piece: bytes) -> bool:
         """Hand a piece to the receiver, unless it is lost in silence."""
         connection = self._connection
         if connection.stalled:
             self._under_way -= len(piece)
             self.ask()
-            return
+            return False
         self._delivered += len(piece)
-        self._lane.counters.delivered_bytes += len(piece)
         connection.network.note(connection.number, "up" if self is connection.up else "down", len(piece))
-        self._receiver.feed(piece)
+        self._receiver.context.run(self._receiver.feed, piece)
         if piece:
-            connection.check(self._lane, self._delivered)
+            connection.watch.carried(self._lane, self._delivered)
+        return True
 
     def read(self, num_bytes: int) -> None:
         """The receiver has read so much: the window opens."""
@@ -524,11 +411,7 @@ class _Stream:
             return
         self.unsent.clear()
         self._end_asked = self._end_sent = self._reset = True
-        lane, loop = self._lane, self._connection.network.loop
-        now_s = lane.now_s
-        if lane.link.room_at(now_s) < math.inf:
-            arrives_in_s = lane.link.send(now_s, 0).arrives_at_s - now_s
-            loop.arrive_at(loop.time() + arrives_in_s, self.context, self._arrive_reset)
+        self._lane.follow(self._arrive_reset)
 
     def _arrive_reset(self) -> None:
         if not self._connection.stalled:

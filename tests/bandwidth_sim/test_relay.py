@@ -141,14 +141,18 @@ async def test_a_refused_target_is_an_os_error_and_leaks_nothing() -> None:
 
 
 async def test_rate_zero_holds_everything_until_it_is_changed() -> None:
-    profile = symmetric(LinkSpec(rate_bytes_per_s=0))
-    async with echo_server() as port, LinkedDialer(profile, 1) as dialer:
+    free, nothing = symmetric(LinkSpec(rate_bytes_per_s=1e6)), symmetric(LinkSpec(rate_bytes_per_s=0))
+    async with echo_server() as port, LinkedDialer(free, 1) as dialer:
         reader, writer = await asyncio.open_connection(sock=await dialer.connect("127.0.0.1", port))
+        dialer.link.change(nothing)
         writer.write(b"hello")
+        another = asyncio.create_task(dialer.connect("127.0.0.1", port))
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(reader.read(5), 0.05)
-        dialer.link.change(symmetric(LinkSpec(rate_bytes_per_s=1e6)))
+        assert not another.done()
+        dialer.link.change(free)
         assert await reader.readexactly(5) == b"hello"
+        (await another).close()
         await hang_up(writer)
 
 
