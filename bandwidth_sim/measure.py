@@ -1,6 +1,7 @@
 """What a link achieves on real sockets: goodput, round trip, cost and lateness, beside what theory says."""
 
 import asyncio
+import math
 import socket
 import statistics
 import time
@@ -22,8 +23,18 @@ class Achieved:
     nominal_rtt_s: float
     rtt_s: float
     early_s: float
+    p99_late_s: float
     worst_late_s: float
     cpu_s_per_mb: float
+
+
+def percentile(values: list[float], share: float) -> float:
+    """Return the value that this share of the values does not exceed.
+
+    >>> percentile([3.0, 1.0, 2.0, 4.0], 0.5)
+    2.0
+    """
+    return sorted(values)[max(0, math.ceil(len(values) * share) - 1)]
 
 
 async def measure(profile: Profile, num_bytes: int, *, pings: int = 5, seed: int = 0) -> Achieved:
@@ -45,6 +56,7 @@ async def measure(profile: Profile, num_bytes: int, *, pings: int = 5, seed: int
 
     server = await asyncio.start_server(sink, "127.0.0.1", 0)
     async with server, LinkedDialer(profile, seed) as dialer:
+        late = dialer.link.up.lateness = []
         sock = await dialer.connect(*server.sockets[0].getsockname())
         with sock:
             cpu_s, start_s = time.process_time(), loop.time()
@@ -72,6 +84,7 @@ async def measure(profile: Profile, num_bytes: int, *, pings: int = 5, seed: int
         nominal_rtt_s=profile.rtt_s + byte_s,
         rtt_s=statistics.median(rtts),
         early_s=start_s + took_s - written_s,
+        p99_late_s=percentile(late, 0.99),
         worst_late_s=dialer.link.up.counters.worst_late_s,
         cpu_s_per_mb=cpu_s / num_bytes * 1e6,
     )

@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import dataclass
 
+from bandwidth_sim.measure import percentile
 from bandwidth_sim.profile import Profile
 from bandwidth_sim.proxy import Proxy
 
@@ -88,7 +89,6 @@ async def relay_load(profile: Profile, phones: int, num_bytes: int) -> RelayLoad
         for proxy in proxies:
             await proxy.close()
         await peers.wait()
-    late.sort()
     return RelayLoad(
         phones=phones,
         bytes=num_bytes,
@@ -97,5 +97,5 @@ async def relay_load(profile: Profile, phones: int, num_bytes: int) -> RelayLoad
         cores=cpu_s / seconds,
         cpu_s_per_mb=cpu_s / (phones * num_bytes) * 1e6,
         memory_bytes=memory / phones,
-        p99_late_s=late[int(len(late) * 0.99)],
+        p99_late_s=percentile(late, 0.99),
     )

@@ -46,8 +46,8 @@ def _row(profile: Profile, num_bytes: int, *, kernel: bool) -> dict[str, Any]:
 def _table(rows: list[dict[str, Any]]) -> str:
     lines = [
         "| link | bytes | theory kbit/s | achieved kbit/s | error | kernel kbit/s | RTT nominal ms | RTT ms "
-        "| write returns early s | worst lateness ms | CPU s/MB |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "| write returns early s | lateness p99 ms | worst ms | CPU s/MB |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for row in rows:
         kernel = row["kernel_bytes_per_s"]
@@ -61,6 +61,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
             f"{row['nominal_rtt_s'] * 1000:.1f}",
             f"{row['rtt_s'] * 1000:.1f}",
             f"{row['early_s']:.2f}",
+            f"{row['p99_late_s'] * 1000:.1f}",
             f"{row['worst_late_s'] * 1000:.1f}",
             f"{row['cpu_s_per_mb']:.3f}",
         ]
