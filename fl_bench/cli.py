@@ -10,7 +10,11 @@ import click
 class LazyGroup(click.Group):
     """Commands that live in modules of their own are imported when they are asked for."""
 
-    MODULES: ClassVar[dict[str, str]] = {"links": "fl_bench.links", "codec": "fl_bench.codec"}
+    MODULES: ClassVar[dict[str, str]] = {
+        "links": "fl_bench.links",
+        "codec": "fl_bench.codec",
+        "training": "fl_bench.training",
+    }
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return all names, of this file and of the modules."""

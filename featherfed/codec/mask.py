@@ -54,4 +54,4 @@ class Mask(Stage):
             taken: F32 = gradient[entries]
             return taken
 
-        return Space(tuple(parts), False, expand, pull_back)
+        return Space(tuple(parts), False, expand, pull_back, entries)

@@ -22,13 +22,15 @@ class Space:
     """A linear map from coordinates c to weights: w = w₀ + expand(c).
 
     `expand`: (size,) → (parameters,) float32; `pull_back` is its transpose, which turns a gradient by weights into one
-    by coordinates. `identity` says that both do nothing.
+    by coordinates. `identity` says that both do nothing. Where coordinates are weights themselves, `entries`, (size,)
+    int64, says which: training then touches no others.
     """
 
     parts: tuple[Part, ...]
     identity: bool
     expand: Callable[[F32], F32]
     pull_back: Callable[[F32], F32]
+    entries: npt.NDArray[np.int64] | None = None
 
     @property
     def size(self) -> int:

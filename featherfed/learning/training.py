@@ -11,19 +11,22 @@ by the gradient pulled back into it: the restriction is part of the training, an
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import one_hot
 
 from featherfed.codec.space import Space
+from featherfed.learning.backprop import Backprop
 from featherfed.learning.data import Examples
 from featherfed.learning.flat import FlatModel
 from featherfed.learning.models import build
 from featherfed.randomness import RoundKey
 
 F32 = npt.NDArray[np.float32]
+CLASSES = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +56,11 @@ class Trainer:
 
     def __init__(self, model_name: str, examples: Examples, device: str = "cpu") -> None:
         self._model = FlatModel(build(model_name, 0), device)
-        self._images, self._labels = examples.images.to(device), examples.labels.to(device)
+        self._backprop = Backprop(self._model)
+        self._images = (
+            examples.images.to(device).permute(0, 2, 3, 1).contiguous()
+        )  # (examples, height, width, channels)
+        self._labels = one_hot(examples.labels, CLASSES).to(device, torch.float32)
         self._device = device
 
     @property
@@ -61,6 +68,7 @@ class Trainer:
         """How many examples this phone trains on: its weight in the mean."""
         return len(self._labels)
 
+    @torch.inference_mode()
     def train(
         self,
         weights: F32,
@@ -77,62 +85,134 @@ class Trainer:
         """
         start = torch.from_numpy(weights).to(self._device)
         self._model.weights.copy_(start)
-        stepper: _Flat | _Subspace = _Flat(self._model, start, settings)
-        if not space.identity:
-            stepper = _Subspace(self._model, start, settings, space)
+        stepper = _stepper(self._model, self._backprop, start, settings, space)
         generator = key.generator("shuffle")
         count = self.examples
         batch = settings.batch_size or count
-        steps, loss = 0, torch.zeros(())
+        steps = 0
+        losses: list[torch.Tensor] = []
         for _ in range(settings.epochs):
             order = torch.from_numpy(generator.permutation(count)).to(self._device)
-            losses = []
+            losses.clear()
             for chosen in torch.split(order, batch):
                 if stopped():
                     return None
-                loss = cross_entropy(self._model.module(self._images[chosen]), self._labels[chosen])
-                self._model.gradient.zero_()
-                torch.autograd.backward(loss)
-                with torch.no_grad():
-                    stepper.step()
-                losses.append(loss.detach())
+                images, labels = self._images.index_select(0, chosen), self._labels.index_select(0, chosen)
+                losses.append(stepper.step(images.permute(0, 3, 1, 2), labels))
                 steps += 1
-            loss = torch.stack(losses).mean()
-        return LocalUpdate(stepper.update(), steps, count, float(loss))
+        return LocalUpdate(stepper.update(), steps, count, float(torch.stack(losses).mean()))
 
 
-class _Flat:
-    """Steps on all weights."""
+class _Stepper(Protocol):
+    def step(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Train on one batch; return its loss."""
 
-    def __init__(self, model: FlatModel, start: torch.Tensor, settings: TrainingSettings) -> None:
-        self._model, self._start, self._settings = model, start, settings
-        self._momentum = torch.zeros_like(start) if settings.momentum else None
+    def update(self) -> F32:
+        """Return the coordinates of what was trained."""
 
-    def step(self) -> None:
-        weights, gradient, settings = self._model.weights, self._model.gradient, self._settings
-        if settings.weight_decay:
-            gradient.add_(weights, alpha=settings.weight_decay)
-        if settings.prox_mu:
-            gradient.add_(weights - self._start, alpha=settings.prox_mu)
-        if self._momentum is not None:
-            gradient = self._momentum.mul_(settings.momentum).add_(gradient)
-        weights.sub_(gradient, alpha=settings.lr)
+
+def _stepper(
+    model: FlatModel, backprop: Backprop, start: torch.Tensor, settings: TrainingSettings, space: Space
+) -> _Stepper:
+    if not space.identity:
+        if space.entries is not None:
+            return _Entries(model, backprop, start, settings, space.entries)
+        return _Subspace(model, backprop, start, settings, space)
+    if settings.momentum or settings.weight_decay or settings.prox_mu:
+        return _Flat(model, backprop, start, settings)
+    return _Plain(model, backprop, start, settings)
+
+
+class _Plain:
+    """Steps on all weights by the gradient alone, which is never in memory as a whole."""
+
+    def __init__(self, model: FlatModel, backprop: Backprop, start: torch.Tensor, settings: TrainingSettings) -> None:
+        self._model, self._backprop, self._start, self._settings = model, backprop, start, settings
+
+    def step(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return self._backprop.descend(images, labels, self._settings.lr)
 
     def update(self) -> F32:
         difference: F32 = (self._model.weights - self._start).cpu().numpy()
         return difference
 
 
+class _Flat(_Plain):
+    """Steps on all weights with momentum, weight decay or a proximal term."""
+
+    def __init__(self, model: FlatModel, backprop: Backprop, start: torch.Tensor, settings: TrainingSettings) -> None:
+        super().__init__(model, backprop, start, settings)
+        self._momentum = torch.zeros_like(start) if settings.momentum else None
+
+    def step(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        weights, gradient, settings = self._model.weights, self._model.gradient, self._settings
+        loss = self._backprop.gradient(images, labels)
+        pull = settings.weight_decay + settings.prox_mu
+        if pull:
+            gradient.add_(weights, alpha=pull)
+        if settings.prox_mu:
+            gradient.sub_(self._start, alpha=settings.prox_mu)
+        if self._momentum is not None:
+            gradient = self._momentum.mul_(settings.momentum).add_(gradient)
+        weights.sub_(gradient, alpha=settings.lr)
+        return loss
+
+
+class _Entries:
+    """Steps on some entries of the weights; the others are never touched."""
+
+    def __init__(
+        self,
+        model: FlatModel,
+        backprop: Backprop,
+        start: torch.Tensor,
+        settings: TrainingSettings,
+        entries: npt.NDArray[np.int64],
+    ) -> None:
+        self._model, self._backprop, self._settings = model, backprop, settings
+        self._entries = torch.from_numpy(entries).to(start.device)
+        self._start = start.index_select(0, self._entries)
+        self._coordinates = torch.zeros_like(self._start)
+        self._momentum = torch.zeros_like(self._start) if settings.momentum else None
+
+    def step(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        settings, coordinates = self._settings, self._coordinates
+        loss = self._backprop.gradient(images, labels)
+        gradient = self._model.gradient.index_select(0, self._entries)
+        if settings.weight_decay:
+            gradient.add_(self._start + coordinates, alpha=settings.weight_decay)
+        if settings.prox_mu:
+            gradient.add_(coordinates, alpha=settings.prox_mu)
+        if self._momentum is not None:
+            gradient = self._momentum.mul_(settings.momentum).add_(gradient)
+        coordinates.sub_(gradient, alpha=settings.lr)
+        self._model.weights.index_copy_(0, self._entries, self._start + coordinates)
+        return loss
+
+    def update(self) -> F32:
+        coordinates: F32 = self._coordinates.cpu().numpy()
+        return coordinates
+
+
 class _Subspace:
     """Steps on the coordinates of a space."""
 
-    def __init__(self, model: FlatModel, start: torch.Tensor, settings: TrainingSettings, space: Space) -> None:
-        self._model, self._start, self._settings, self._space = model, start, settings, space
+    def __init__(
+        self,
+        model: FlatModel,
+        backprop: Backprop,
+        start: torch.Tensor,
+        settings: TrainingSettings,
+        space: Space,
+    ) -> None:
+        self._model, self._backprop, self._start = model, backprop, start
+        self._settings, self._space = settings, space
         self._coordinates = np.zeros(space.size, np.float32)
         self._momentum = np.zeros(space.size, np.float32)
 
-    def step(self) -> None:
+    def step(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         weights, gradient, settings = self._model.weights, self._model.gradient, self._settings
+        loss = self._backprop.gradient(images, labels)
         if settings.weight_decay:
             gradient.add_(weights, alpha=settings.weight_decay)
         if settings.prox_mu:
@@ -143,6 +223,7 @@ class _Subspace:
         self._coordinates -= np.float32(settings.lr) * self._momentum
         moved = torch.from_numpy(self._space.expand(self._coordinates)).to(weights.device)
         torch.add(self._start, moved, out=weights)
+        return loss
 
     def update(self) -> F32:
         return self._coordinates

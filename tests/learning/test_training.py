@@ -6,6 +6,7 @@ from featherfed.codec.pipeline import Pipeline
 from featherfed.learning.data import Examples, load, load_shard
 from featherfed.learning.evaluation import Evaluator
 from featherfed.learning.models import build, layout
+from featherfed.learning.names import MODELS
 from featherfed.learning.noise import noise_update
 from featherfed.learning.training import LocalUpdate, Trainer, TrainingSettings
 from featherfed.randomness import RoundKey
@@ -53,17 +54,42 @@ def test_same_key_gives_the_same_bits_and_another_does_not(shard: Examples, star
     assert first.coordinates.tobytes() != other.coordinates.tobytes()
 
 
-def test_steps_are_those_of_torch_s_own_sgd(shard: Examples, start: np.ndarray) -> None:
-    model = build("lite", 0)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=0.01)
-    order = torch.from_numpy(KEY.generator("shuffle").permutation(len(shard.labels)))
+@pytest.mark.parametrize("model_name", MODELS)
+@pytest.mark.parametrize("settings", [{}, {"momentum": 0.9, "weight_decay": 0.01}], ids=["plain", "momentum"])
+def test_steps_are_those_of_torch_s_own_sgd(model_name: str, settings: dict[str, float], shard: Examples) -> None:
+    """Autograd and `torch.optim.SGD` in double precision: what rounding moves across a ReLU's corner is not theirs."""
+    some = Examples(shard.images[:194], shard.labels[:194])
+    model = build(model_name, 0)
+    begin = np.concatenate([p.detach().numpy().ravel() for p in model.parameters()])
+    double = model.to(torch.float64)
+    optimizer = torch.optim.SGD(double.parameters(), lr=0.05, **settings)  # type: ignore[arg-type]
+    order = torch.from_numpy(KEY.generator("shuffle").permutation(len(some.labels)))
+    losses = []
     for chosen in torch.split(order, 10):
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(model(shard.images[chosen]), shard.labels[chosen]).backward()
+        loss = torch.nn.functional.cross_entropy(double(some.images[chosen].double()), some.labels[chosen])
+        loss.backward()
+        losses.append(float(loss.detach()))
         optimizer.step()
-    expected = np.concatenate([p.detach().numpy().ravel() for p in model.parameters()]) - start
-    update = trained(shard, start, lr=0.05, momentum=0.9, weight_decay=0.01)
+    expected = np.concatenate([p.detach().numpy().ravel() for p in double.parameters()]) - begin
+    space = Pipeline.parse("float32").space(layout(model), KEY)
+    update = Trainer(model_name, some).train(begin, TrainingSettings(lr=0.05, **settings), KEY, space)  # type: ignore[arg-type]
+    assert update is not None
     assert np.allclose(update.coordinates, expected, atol=1e-5)
+    assert update.loss == pytest.approx(np.mean(losses), rel=1e-4)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU on this machine")
+@pytest.mark.parametrize("model_name", MODELS)
+def test_gpu_trains_as_the_cpu_does(model_name: str, shard: Examples) -> None:
+    some = Examples(shard.images[:100], shard.labels[:100])
+    model = build(model_name, 0)
+    begin = np.concatenate([p.detach().numpy().ravel() for p in model.parameters()])
+    space = Pipeline.parse("float32").space(layout(model), KEY)
+    settings = TrainingSettings(lr=0.05, momentum=0.5)
+    updates = [Trainer(model_name, some, device).train(begin, settings, KEY, space) for device in ("cpu", "cuda")]
+    assert updates[0] and updates[1]
+    assert np.allclose(updates[0].coordinates, updates[1].coordinates, atol=1e-3)
 
 
 def test_proximal_term_keeps_the_model_near_its_start(shard: Examples, start: np.ndarray) -> None:
