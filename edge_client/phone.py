@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.protocol import State as SocketState
 
 from edge_client.backoff import Backoff
 from edge_client.dialing import Dialer
@@ -237,7 +238,9 @@ class Visit:
             await self._stop_sending()
             if self._pocket.pending is not None and self._pocket.pending.round_number == self._offered:
                 self._phone._progress.sizer.broke()
-            await self._connection.close()
+            # asyncio's transport cannot be aborted once more where it ended with bytes unsent; the library would try.
+            if self._connection.state is not SocketState.CLOSED:
+                await self._connection.close()
 
     async def _watch(self) -> None:
         """Break the connection off when no byte of it moves for longer than the link can explain."""
@@ -245,7 +248,8 @@ class Visit:
         pulse = Pulse(sum(self._phone._dialer.keepalive()), now_s())
         while pulse.beats(self._connection.bytes_moved, now_s()):
             await asyncio.sleep(pulse.check_s)
-        self._connection.transport.abort()
+        if self._connection.state is not SocketState.CLOSED:
+            self._connection.transport.abort()
 
     async def _read(self) -> str:
         pocket, shard = self._pocket, self._phone._settings.shard

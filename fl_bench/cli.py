@@ -14,6 +14,7 @@ class LazyGroup(click.Group):
         "links": "fl_bench.links",
         "codec": "fl_bench.codec",
         "training": "fl_bench.training",
+        "chaos": "fl_bench.chaos.command",
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -58,6 +58,11 @@ class Ledger:
             touched.add(key)
         return self._rows.setdefault(key, Traffic())
 
+    @property
+    def changed(self) -> bool:
+        """Whether there is something to write."""
+        return bool(self._dirty)
+
     def take_changed(self) -> dict[tuple[int, int, str], Traffic]:
         """Return the counts that changed since the last call."""
         changed = {key: self._rows[key] for key in self._dirty}

@@ -70,7 +70,8 @@ class PhoneConnection:
         pulse = Pulse(silence_s, now_s())
         while pulse.beats(self.websocket.bytes_moved, now_s()):
             await asyncio.sleep(pulse.check_s)
-        self.websocket.transport.abort()
+        if self.websocket.state is not SocketState.CLOSED:
+            self.websocket.transport.abort()
 
     async def receive(self) -> AnyMessage:
         """Return the next message; raises `RemoteError` on a fault, `ConnectionClosed` at the end."""
@@ -132,7 +133,9 @@ class PhoneConnection:
 
     async def close(self, code: int, sentence: str) -> None:
         """End the connection with a code and a sentence."""
-        await self.websocket.close(code, reason(sentence))
+        # asyncio's transport cannot be aborted once more where it ended with bytes unsent; the library would try.
+        if self.websocket.state is not SocketState.CLOSED:
+            await self.websocket.close(code, reason(sentence))
 
 
 def keep_little_unsent(websocket: ServerConnection) -> None:

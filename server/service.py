@@ -64,6 +64,8 @@ from server.watcher import RoundSummary, Visitor, Watcher
 
 HELLO_S = 10.0
 """A connection that has said no Hello after so long is closed."""
+LEDGER_S = 1.0
+"""How old the bytes in the ledger's file may be: what a killed server forgets of them."""
 GOODBYE_S = 5.0
 """How long the end of a run waits for phones to take their leave."""
 SILENT_HEARTBEATS = 1.75
@@ -153,6 +155,7 @@ class Service:
             if entrance is not None:
                 self._spawn(entrance.watch())
             self._step(Resume())
+            self._spawn(self._keep_ledger())
             try:
                 pause = await self._ended
                 self._watcher.ended(pause)
@@ -190,6 +193,13 @@ class Service:
     def clock_s(self) -> float:
         """Return the seconds that the run has been served, pauses left out."""
         return self._clock_start_s + asyncio.get_running_loop().time() - self._started_s
+
+    async def _keep_ledger(self) -> None:
+        while True:
+            await asyncio.sleep(LEDGER_S)
+            self.count()
+            if self._ledger.changed:
+                await self._commits.write()
 
     # Connections
 

@@ -1,0 +1,121 @@
+"""What passes between a phone and the server, read off the wire: a witness that is neither of them.
+
+It knows the WebSocket frames and the messages in them, and remembers for each (phone, round, digest) how far the server
+has acknowledged, whatever dies in between.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from featherfed.errors import ProtocolError
+from featherfed.wire.messages import Accepted, Ack, AnyMessage, Hello, UpdateBegin, UpdateChunk, unpack
+
+_BINARY, _FINAL, _MASKED = 0x2, 0x80, 0x80
+
+
+class FrameReader:
+    """Takes one direction's bytes, gives the payloads of its binary frames; the HTTP upgrade is passed over."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._upgraded = False
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Yield the messages that are complete now."""
+        self._buffer += data
+        if not self._upgraded:
+            end = self._buffer.find(b"\r\n\r\n")
+            if end < 0:
+                return
+            del self._buffer[: end + 4]
+            self._upgraded = True
+        while (frame := self._frame()) is not None:
+            opcode, payload = frame
+            if opcode == _BINARY:
+                yield payload
+
+    def _frame(self) -> tuple[int, bytes] | None:
+        buffer = self._buffer
+        if len(buffer) < 2:
+            return None
+        length, start = buffer[1] & 0x7F, 2
+        if length >= 126:
+            width = 2 if length == 126 else 8
+            length, start = int.from_bytes(buffer[2 : 2 + width], "big"), 2 + width
+        masked = bool(buffer[1] & _MASKED)
+        start += 4 * masked
+        if len(buffer) < start + length:
+            return None
+        payload = bytes(buffer[start : start + length])
+        if masked:
+            mask = np.frombuffer(bytes(buffer[start - 4 : start]) * (length // 4 + 1), np.uint8)[:length]
+            payload = (np.frombuffer(payload, np.uint8) ^ mask).tobytes()
+        opcode = buffer[0] & 0x0F
+        del buffer[: start + length]
+        return opcode, payload
+
+
+@dataclass(slots=True)
+class Witness:
+    """What all connections of a run have shown."""
+
+    acked: dict[tuple[str, int, bytes], int] = field(default_factory=dict)
+    """By (phone, round, digest): the most bytes that an Ack said were durable, before it was passed on."""
+    accepted: set[tuple[str, int]] = field(default_factory=set)
+    lost_bytes: int = 0
+    """Acknowledged, and later not known to the server any more."""
+    again_bytes: int = 0
+    """Uploaded although the phone had been told that they were durable."""
+    payload_bytes: int = 0
+
+    def connection(self) -> "Conversation":
+        """Return the ears for one connection."""
+        return Conversation(self)
+
+
+class Conversation:
+    """One connection's messages, in the order in which they passed."""
+
+    def __init__(self, witness: Witness) -> None:
+        self._witness = witness
+        self._up, self._down = FrameReader(), FrameReader()
+        self._update: tuple[str, int, bytes] | None = None
+        self.phone = ""
+
+    def upward(self, data: bytes) -> None:
+        """Hear what the phone sends."""
+        for frame in self._up.feed(data):
+            self._heard(unpack(frame))
+
+    def downward(self, data: bytes) -> None:
+        """Hear what the server sends."""
+        for frame in self._down.feed(data):
+            self._heard(unpack(frame))
+
+    def _heard(self, message: AnyMessage) -> None:
+        witness = self._witness
+        match message:
+            case Hello():
+                self.phone = message.name
+            case UpdateBegin(number, _, digest, _, offset, data):
+                self._update = (self.phone, number, digest)
+                self._sent(offset, data)
+            case UpdateChunk(offset, data):
+                self._sent(offset, data)
+            case Ack(number, offset):
+                update = self._update
+                if update is None or update[1] != number:
+                    raise ProtocolError(f"Ack of round {number} for an update that {self.phone} did not begin")
+                witness.lost_bytes += max(0, witness.acked.get(update, 0) - offset)
+                witness.acked[update] = max(witness.acked.get(update, 0), offset)
+            case Accepted(number):
+                witness.accepted.add((self.phone, number))
+
+    def _sent(self, offset: int, data: bytes) -> None:
+        witness = self._witness
+        witness.payload_bytes += len(data)
+        if self._update is not None:
+            acked = witness.acked.get(self._update, 0)
+            witness.again_bytes += max(0, min(acked, offset + len(data)) - offset)
