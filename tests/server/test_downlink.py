@@ -1,0 +1,112 @@
+"""What a phone gets on its way down, as the phone sees it: the real server over a real socket."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from featherfed.wire.messages import Accepted, Ack, Cancel, Hello, ModelBegin, ModelChunk, Task, Welcome
+
+from .peer import Peer, digest, hello, peer
+
+Serve = Callable[..., Any]
+
+
+async def welcome(phone: Peer, message: Hello) -> Welcome:
+    await phone.send(message)
+    answer = await phone.receive()
+    assert isinstance(answer, Welcome)
+    phone.welcome = answer
+    return answer
+
+
+async def begun(phone: Peer) -> tuple[Task, ModelBegin]:
+    """Return the next task and the beginning of its model."""
+    task, begin = await phone.receive_until(Task), await phone.receive()
+    assert isinstance(task, Task) and isinstance(begin, ModelBegin)
+    return task, begin
+
+
+async def rest(phone: Peer, begin: ModelBegin) -> bytes:
+    """Return a model's bytes from where it begins to its end."""
+    data = begin.data
+    while begin.offset + len(data) < sum(begin.lengths):
+        chunk = await phone.receive()
+        assert isinstance(chunk, ModelChunk)
+        assert chunk.offset == begin.offset + len(data)
+        data += chunk.data
+    return data
+
+
+async def test_model_arrives_in_order_and_has_its_digest(serve: Serve) -> None:
+    async with serve(phones=1) as served, peer(served.address) as phone:
+        await welcome(phone, hello("a"))
+        task, begin = await begun(phone)
+        data = await rest(phone, begin)
+        assert (task.round, begin.base, begin.offset) == (1, -1, 0)
+        assert len(data) == sum(begin.lengths) == 4 * 29_322
+        assert digest(data) == begin.digest
+
+
+async def test_task_carries_the_settings_of_the_run(serve: Serve) -> None:
+    settings = {"epochs": 3, "batch_size": 0, "lr": 0.5, "lr_decay": 0.5, "momentum": 0.25, "prox_mu": 0.125}
+    run = serve(phones=1, rounds=2, uplink="rotate | eden(1)", **settings)
+    async with run as served, peer(served.address) as phone:
+        await welcome(phone, hello("a"))
+        first = await phone.task()
+        await phone.upload(1, phone.update(first))
+        second = await phone.task()
+    for task, number, lr in ((first, 1, 0.5), (second, 2, 0.25)):
+        assert (task.round, task.version, task.lr) == (number, number - 1, lr)
+        assert (task.epochs, task.batch_size, task.momentum, task.prox_mu) == (3, 0, 0.25, 0.125)
+        assert task.uplink == "rotate | eden(1)"
+
+
+async def test_phone_that_holds_the_model_gets_the_task_alone(serve: Serve) -> None:
+    async with serve(phones=1) as served:
+        async with peer(served.address) as phone:
+            run = (await welcome(phone, hello("a"))).run
+            await phone.task()
+        async with peer(served.address) as phone:
+            await welcome(phone, replace(hello("a"), run=run, held_version=0))
+            task = await phone.receive_until(Task)
+            assert isinstance(task, Task)
+            await phone.upload(1, phone.update(task))
+            while not isinstance(message := await phone.receive(), Accepted):
+                assert isinstance(message, Ack), "no model came between"
+
+
+@pytest.mark.parametrize("kept_bytes", [1, 40_000])
+async def test_broken_download_goes_on_from_the_byte_that_the_phone_has(serve: Serve, kept_bytes: int) -> None:
+    async with serve(phones=1) as served:
+        async with peer(served.address) as phone:
+            await welcome(phone, hello("a"))
+            whole = (await begun(phone))[1]
+            data = await rest(phone, whole)
+        async with peer(served.address) as phone:
+            await welcome(phone, replace(hello("a"), partial_digest=whole.digest, partial_bytes=kept_bytes))
+            begin = (await begun(phone))[1]
+            assert (begin.digest, begin.offset) == (whole.digest, kept_bytes)
+            assert data[:kept_bytes] + await rest(phone, begin) == data
+
+
+async def test_bytes_of_another_model_are_not_built_upon(serve: Serve) -> None:
+    async with serve(phones=1) as served, peer(served.address) as phone:
+        await welcome(phone, replace(hello("a"), partial_digest=b"87654321", partial_bytes=5000))
+        begin = (await begun(phone))[1]
+        assert begin.offset == 0
+
+
+async def test_straggler_s_next_task_is_not_the_cancelled_one(serve: Serve) -> None:
+    run = serve(phones=2, rounds=2, cohort=2, quorum=1)
+    async with run as served, peer(served.address) as fast, peer(served.address) as slow:
+        await welcome(fast, hello("fast"))
+        await welcome(slow, hello("slow"))
+        task = await fast.task()
+        await fast.upload(1, fast.update(task))
+        assert await asyncio.wait_for(slow.receive_until(Cancel), 30) == Cancel(1)
+        following = await asyncio.wait_for(slow.receive_until(Task), 30)
+        assert isinstance(following, Task)
+        assert following.round == 2

@@ -1,0 +1,95 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from server.aggregation import Aggregator
+from server.config import RunConfig
+from server.round_machine import Phase
+from server.run_folder import RunFolder
+from server.standing import begin, resume, rules
+from server.store import Store, StoredUpdate, close_round, put_phone, put_round, put_update, put_value
+
+CONFIG = RunConfig(model="lite", data="digits", phones=4, cohort=3, over_select=1.3, quorum=2, rounds=5)
+DIGEST = b"12345678"
+
+
+@pytest.fixture(scope="module")
+def fresh() -> Callable[[], Aggregator]:
+    return lambda: Aggregator(CONFIG, None)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return RunFolder(tmp_path)
+
+
+def test_rules_are_the_configuration_s() -> None:
+    made = rules(CONFIG)
+    assert (made.phones, made.cohort_size, made.target, made.rounds) == (4, 4, 2, 5)
+
+
+def test_every_new_run_has_an_id_of_its_own(folder: RunFolder) -> None:
+    store = Store(folder.database)
+    first, second = (begin(CONFIG, store, 29_322) for _ in range(2))
+    assert first.run != second.run
+    assert store.values() == {"run": second.run, "parameters": "29322"}
+    assert (second.state.phase, second.state.round_number) == (Phase.GATHERING, 0)
+    store.close()
+
+
+def test_run_that_was_stopped_before_its_first_line_begins_anew(
+    folder: RunFolder, fresh: Callable[[], Aggregator]
+) -> None:
+    store = Store(folder.database)
+    standing = resume(CONFIG, store, folder, fresh())
+    assert store.values()["run"] == standing.run
+    assert standing.state.round_number == 0
+    store.close()
+
+
+def test_open_round_stands_as_it_was_with_its_updates(folder: RunFolder, fresh: Callable[[], Aggregator]) -> None:
+    store = Store(folder.database)
+    run = begin(CONFIG, store, 29_322).run
+    store.apply(
+        [put_phone(shard, f"phone-{shard}") for shard in range(4)]
+        + [
+            put_round(1, 1, [0, 1, 2], [2], 7.5),
+            put_update(StoredUpdate(1, 0, "accepted", 6, DIGEST, 10)),
+            put_update(StoredUpdate(1, 1, "receiving", 6, DIGEST, 10)),
+        ]
+    )
+    aggregator = fresh()
+    standing = resume(CONFIG, store, folder, aggregator)
+    state = standing.state
+    assert (standing.run, standing.round_start_s) == (run, 7.5)
+    assert (state.phase, state.round_number, state.attempt) == (Phase.OPEN, 1, 1)
+    assert (state.cohort, state.accepted, state.failed) == ({0, 1, 2}, {0}, {2})
+    assert state.present == frozenset(range(4))
+    assert aggregator.open_round == 1
+    store.close()
+
+
+def test_closed_round_goes_on_with_the_model_that_the_database_names(
+    folder: RunFolder, fresh: Callable[[], Aggregator]
+) -> None:
+    store, before = Store(folder.database), fresh()
+    begin(CONFIG, store, 29_322)
+    before.open(1)
+    before.close(1)
+    folder.write_version(1, before.saved())
+    # A later version was written, and the server died before the database knew of it.
+    folder.write_version(2, b"half a mod")
+    store.apply(
+        [
+            put_round(1, 0, [0, 1], (), 0.0),
+            close_round(1, seconds=3.0, late=0, failed=0, loss=0.4, accuracy=0.9),
+            put_value("version", "1"),
+        ]
+    )
+    after = fresh()
+    standing = resume(CONFIG, store, folder, after)
+    assert (standing.state.phase, standing.state.round_number) == (Phase.GATHERING, 1)
+    assert after.best_accuracy == 0.9
+    assert after.saved() == before.saved()
+    store.close()
