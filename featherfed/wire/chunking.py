@@ -27,7 +27,7 @@ class ChunkSizer:
     >>> sizer.carried(12_000)
     >>> sizer.broke()
     >>> sizer.chunk_bytes(most=65536)
-    1886
+    1892
     """
 
     def __init__(self) -> None:

@@ -100,7 +100,7 @@ async def test_bytes_of_another_model_are_not_built_upon(serve: Serve) -> None:
 
 
 async def test_straggler_s_next_task_is_not_the_cancelled_one(serve: Serve) -> None:
-    run = serve(phones=2, rounds=2, cohort=2, quorum=1)
+    run = serve(phones=2, rounds=2, cohort=2, quorum=1, downlink="rotate | eden(4)")
     async with run as served, peer(served.address) as fast, peer(served.address) as slow:
         await welcome(fast, hello("fast"))
         await welcome(slow, hello("slow"))
