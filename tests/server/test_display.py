@@ -32,13 +32,13 @@ def last_frame(shown: LiveDisplay) -> str:
 
 
 def test_terminal_gets_the_table_and_a_pipe_gets_lines() -> None:
-    assert isinstance(display(terminal()), LiveDisplay)
-    assert type(display(Console(file=io.StringIO()))) is PlainDisplay
+    assert isinstance(display(terminal(), None, "text"), LiveDisplay)
+    assert type(display(Console(file=io.StringIO()), None, "text")) is PlainDisplay
 
 
 def test_pipe_gets_one_line_an_event_and_the_address_first() -> None:
     console = Console(file=io.StringIO(), width=20)
-    with PlainDisplay(console) as shown:
+    with PlainDisplay(console, None) as shown:
         shown.listening("ws://127.0.0.1:8765", "ab12")
         shown.phone_came(PHONE, 1, 10)
         shown.fault("phone-4", 4003, "update of 7 bytes does not have the digest that was announced")
@@ -60,7 +60,7 @@ def test_pipe_gets_one_line_an_event_and_the_address_first() -> None:
 
 
 def test_terminal_counts_the_phones_that_are_waited_for() -> None:
-    with LiveDisplay(terminal()) as shown:
+    with LiveDisplay(terminal(), None) as shown:
         shown.phone_came(PHONE, 1, 10)
         shown.phone_came(PHONE, 2, 10)
         assert "waiting for phones" in last_frame(shown)
@@ -70,7 +70,7 @@ def test_terminal_counts_the_phones_that_are_waited_for() -> None:
 
 
 def test_bar_of_a_round_counts_its_updates_whoever_comes_and_goes() -> None:
-    with LiveDisplay(terminal()) as shown:
+    with LiveDisplay(terminal(), None) as shown:
         shown.phone_came(PHONE, 10, 10)
         shown.round_opened(1, 0, frozenset(range(5)))
         shown.update_accepted(3, 1, 2, 5)
@@ -83,7 +83,7 @@ def test_bar_of_a_round_counts_its_updates_whoever_comes_and_goes() -> None:
 
 
 def test_table_grows_by_a_row_a_round_and_shows_the_latest() -> None:
-    with LiveDisplay(terminal()) as shown:
+    with LiveDisplay(terminal(), None) as shown:
         for number in range(1, 31):
             shown.round_closed(summary(number))
         frame = last_frame(shown)
@@ -96,7 +96,7 @@ def test_table_grows_by_a_row_a_round_and_shows_the_latest() -> None:
 
 def test_terminal_shows_faults_above_the_table_and_the_table_at_the_end() -> None:
     console = terminal()
-    with display(console) as shown:
+    with display(console, None, "text") as shown:
         shown.listening("ws://127.0.0.1:8765", "ab12")
         shown.round_closed(summary(1))
         shown.fault("phone-4", 4003, "a sentence")
@@ -108,5 +108,5 @@ def test_terminal_shows_faults_above_the_table_and_the_table_at_the_end() -> Non
 
 @pytest.mark.parametrize("console", [terminal(), Console(file=io.StringIO())], ids=["terminal", "pipe"])
 def test_error_inside_passes_through(console: Console) -> None:
-    with pytest.raises(ZeroDivisionError), display(console):
+    with pytest.raises(ZeroDivisionError), display(console, None, "text"):
         raise ZeroDivisionError

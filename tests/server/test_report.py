@@ -109,19 +109,28 @@ def test_csv_holds_the_same_rows(report: Any, tmp_path: Path) -> None:
 
 def shown(report: Any) -> str:
     console = Console(width=200, file=io.StringIO())
-    console.print(table(report))
+    console.print(table(report, console.width))
     return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
 
 
 def test_table_has_a_line_a_round_the_total_and_the_handshakes(report: Any) -> None:
     text = shown(report)
     assert "mine: lite, 29,322 parameters, up rotate | eden(1), down float32" in text
-    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if "│" in line]
-    assert cells[0][:6] == ["1", "2/3", "93.00%", "2.00", "30 B", "60 B"]
+    cells = list(zip(*([*column.cells] for column in table(report, 200).columns), strict=True))
+    assert list(cells[0][:6]) == ["1", "2/3", "93.00%", "2.00", "30 B", "60 B"]
     assert cells[1][2] == ""
-    assert cells[3][:4] == ["4", "0/2", "", ""]
+    assert list(cells[3][:4]) == ["4", "0/2", "", ""]
     assert cells[4][0] == "total"
     assert "handshakes apart: 450 B up, 450 B down" in text
+
+
+def test_narrow_terminal_gets_the_columns_that_fit_it(report: Any) -> None:
+    console = Console(width=80, file=io.StringIO())
+    console.print(table(report, console.width))
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert max(map(len, lines)) <= 80
+    headers = [str(column.header).replace("\n", " ") for column in table(report, 80).columns]
+    assert headers[4:] == ["up payload", "up socket", "down payload", "down socket", "resent", "wasted"]
 
 
 def test_run_without_a_round_has_a_report(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_open_round_stands_as_it_was_with_its_updates(folder: RunFolder, fresh: 
         [put_phone(shard, f"phone-{shard}") for shard in range(4)]
         + [
             put_round(1, 1, [0, 1, 2], [2], 7.5),
-            put_update(StoredUpdate(1, 0, "accepted", 6, DIGEST, 10)),
+            put_update(StoredUpdate(1, 0, "accepted", 6, DIGEST, 10, counts_in=1)),
             put_update(StoredUpdate(1, 1, "receiving", 6, DIGEST, 10)),
         ]
     )
