@@ -102,7 +102,7 @@ def test_mnist_that_can_not_be_had_names_the_three_ways_out(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     ("line", "words"),
-    [("modle = 'mlp'", "unknown setting 'modle'; did you mean 'model'?"),
+    [("rounsd = 3", "unknown setting 'rounsd'; did you mean 'rounds'?"),
      ("rounds = 'three'", "rounds = 'three' is not a whole number"),
      ("rounds =", "cannot read the run's configuration")],
 )  # fmt: skip
