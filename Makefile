@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export FL_DATA_DIR ?= $(if $(wildcard ../shared/data),../shared/data,)
 
-.PHONY: demo test check lint types imports docs clean
+.PHONY: demo test check lint types imports links docs clean
 
 # torch and torchvision are named together so that pip resolves them as one pair.
 $(VENV)/installed: pyproject.toml
@@ -17,6 +17,12 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Writes the tables of docs/LINKS.md: ten minutes on a machine that does nothing else.
+links: $(VENV)/installed
+	$(BIN)/fl-bench links --write docs/LINKS.md
+	$(BIN)/fl-bench links --load --write docs/LINKS.md
+	$(BIN)/fl-bench links --agreement --write docs/LINKS.md
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -23,6 +23,7 @@ class Achieved:
     nominal_rtt_s: float
     rtt_s: float
     early_s: float
+    most_early_s: float
     p99_late_s: float
     worst_late_s: float
     cpu_s_per_mb: float
@@ -40,7 +41,8 @@ def percentile(values: list[float], share: float) -> float:
 async def measure(profile: Profile, num_bytes: int, *, pings: int = 5, seed: int = 0) -> Achieved:
     """Upload so many bytes to a sink on loopback through the profile's link, then ping it with single bytes.
 
-    `early_s` is how long before the last byte's delivery the sender's write had returned.
+    `early_s` is how long before the last byte's delivery the sender's write had returned; `most_early_s` what a sender
+    with 32 kB of buffers and the link's queue may be early.
     """
     loop = asyncio.get_running_loop()
     received: asyncio.Future[float] = loop.create_future()
@@ -84,6 +86,7 @@ async def measure(profile: Profile, num_bytes: int, *, pings: int = 5, seed: int
         nominal_rtt_s=profile.rtt_s + byte_s,
         rtt_s=statistics.median(rtts),
         early_s=start_s + took_s - written_s,
+        most_early_s=32_000 / nominal + profile.up.queue_s + profile.up.delay_s,
         p99_late_s=percentile(late, 0.99),
         worst_late_s=dialer.link.up.counters.worst_late_s,
         cpu_s_per_mb=cpu_s / num_bytes * 1e6,

@@ -49,7 +49,7 @@ def _phone_flags(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--data-dir", type=click.Path(), help="Folder with MNIST.  [default: FL_DATA_DIR, else a cache]"),
         click.option("--state-dir", type=click.Path(), help="Folder where updates and downloads survive a restart."),
         click.option("--device", default="cpu", show_default=True,
-                     help="cpu or cuda, or a phone's speed: slow, mid, fast or 20ms a step."),
+                     help="cpu or cuda, or a phone's speed: slow, mid, fast, or seconds a training step (0.02, 20ms)."),
         click.option("--train", type=click.Choice(["sgd", "none"]), default="sgd", show_default=True,
                      help="none sends seeded noise: everything but the training."),
         click.option("--token", envvar="FL_TOKEN", help="Token that the server's operator gave out.  [env: FL_TOKEN]"),

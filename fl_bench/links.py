@@ -13,7 +13,7 @@ from bandwidth_sim.errors import LinkConfigError
 from bandwidth_sim.measure import measure
 from bandwidth_sim.profile import Profile, find_profile, named_profiles, profile_from_flags
 from featherfed.errors import LocalError
-from fl_bench.documents import fill
+from fl_bench.documents import fill, markdown
 from fl_bench.kernel_link import KernelRefusedError, kernel_goodput
 
 DEFAULT_LINKS = "256kbps,1mbps,20mbps,100mbps,2g,3g,4g,fios"
@@ -43,51 +43,104 @@ def _row(profile: Profile, num_bytes: int, *, kernel: bool) -> dict[str, Any]:
     return row
 
 
-def _table(rows: list[dict[str, Any]]) -> str:
-    lines = [
-        "| link | bytes | theory kbit/s | achieved kbit/s | error | kernel kbit/s | RTT nominal ms | RTT ms "
-        "| write returns early s | lateness p99 ms | worst ms | CPU s/MB |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
-    ]
+def _fidelity(rows: list[dict[str, Any]]) -> str:
+    columns = [
+        "link:", "bytes", "theory kbit/s", "achieved kbit/s", "error", "kernel kbit/s", "RTT nominal ms", "RTT ms",
+        "write returns early s", "at most", "lateness p99 ms", "worst ms", "CPU s/MB",
+    ]  # fmt: skip
+    table = []
     for row in rows:
         kernel = row["kernel_bytes_per_s"]
-        cells = [
-            row["link"],
-            str(row["bytes"]),
-            f"{row['nominal_bytes_per_s'] / 125:.2f}",
-            f"{row['goodput_bytes_per_s'] / 125:.2f}",
-            f"{row['goodput_error']:+.2%}",
-            "–" if kernel is None else f"{kernel / 125:.2f}",
-            f"{row['nominal_rtt_s'] * 1000:.1f}",
-            f"{row['rtt_s'] * 1000:.1f}",
-            f"{row['early_s']:.2f}",
-            f"{row['p99_late_s'] * 1000:.1f}",
-            f"{row['worst_late_s'] * 1000:.1f}",
-            f"{row['cpu_s_per_mb']:.3f}",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        table.append(
+            [
+                row["link"],
+                str(row["bytes"]),
+                f"{row['nominal_bytes_per_s'] / 125:.2f}",
+                f"{row['goodput_bytes_per_s'] / 125:.2f}",
+                f"{row['goodput_error']:+.2%}",
+                "–" if kernel is None else f"{kernel / 125:.2f}",
+                f"{row['nominal_rtt_s'] * 1000:.1f}",
+                f"{row['rtt_s'] * 1000:.1f}",
+                f"{row['early_s']:.2f}",
+                f"{row['most_early_s']:.2f}",
+                f"{row['p99_late_s'] * 1000:.1f}",
+                f"{row['worst_late_s'] * 1000:.1f}",
+                f"{row['cpu_s_per_mb']:.3f}",
+            ]
+        )
+    return markdown(columns, table)
 
 
 def _presets() -> str:
-    lines = ["| name | up kbit/s | down kbit/s | RTT ms | jitter ms | loss | source |", "|---|--:|--:|--:|--:|--:|---|"]
+    table = []
     for profile in named_profiles().values():
         rates = [f"{spec.mean_wire_bytes_per_s / 125:g}" for spec in (profile.up, profile.down)]
         times = [f"{seconds * 1000:g}" for seconds in (profile.rtt_s, profile.up.jitter_s)]
-        lines.append(f"| {' | '.join([profile.name, *rates, *times, f'{profile.up.loss:.1%}', profile.source])} |")
-    return "\n".join(lines)
+        table.append([profile.name, *rates, *times, f"{profile.up.loss:.1%}", profile.source])
+    return markdown(["name:", "up kbit/s", "down kbit/s", "RTT ms", "jitter ms", "loss", "source:"], table)
+
+
+def _agreement(link: Profile) -> tuple[list[dict[str, Any]], str]:
+    from fl_bench.link_agreement import agreement
+    from server.config import RunConfig
+
+    pairs = agreement(link, RunConfig(data="digits", phones=10, cohort=10, rounds=2, downlink="rotate | eden(4)"))
+    rows, table = [], []
+    for real, virtual in pairs:
+        difference = real.took_s / virtual.took_s - 1
+        rows.append({"real": asdict(real), "virtual": asdict(virtual), "difference": difference})
+        table.append(
+            [
+                real.phone,
+                str(real.round_number),
+                str(real.payload_bytes),
+                str(virtual.payload_bytes),
+                f"{real.took_s:.3f}",
+                f"{virtual.took_s:.3f}",
+                f"{difference:+.2%}",
+            ]
+        )
+    columns = ["phone:", "round", "payload bytes, real", "virtual", "upload s, real", "virtual", "difference"]
+    return rows, markdown(columns, table)
+
+
+def _load() -> tuple[list[dict[str, Any]], str]:
+    from fl_bench.link_load import relay_load
+    from fl_bench.virtual_load import echo_fleet, idle_hour
+
+    relayed = asyncio.run(relay_load(_profile("256kbps"), 200, 600_000))
+    first, again = echo_fleet(1000, 10, seed=1), echo_fleet(1000, 10, seed=1)
+    large, idle = echo_fleet(10_000, 10, seed=1), idle_hour(100)
+    rows = [asdict(each) for each in (relayed, first, again, large, idle)]
+    same = "the same events, byte for byte" if first.digest == again.digest else "other events"
+    table = [
+        ["relay: 200 phones upload 600 kB each at 256kbps", "at most one core", f"{relayed.cores:.2f} cores"],
+        ["relay: CPU for each MB of that", "", f"{relayed.cpu_s_per_mb:.3f} s"],
+        ["relay: memory a connection", "under 60 kB", f"{relayed.memory_bytes / 1000:.0f} kB"],
+        ["relay: lateness p99 of that", "", f"{relayed.p99_late_s * 1000:.1f} ms"],
+        ["virtual: 1,000 echo clients twice", "identical", f"{first.events} events, {same}"],
+        ["virtual: 10,000 echo clients, ten messages each", "at most 60 s", f"{large.seconds:.1f} s"],
+        ["virtual: an hour of 100 idle phones, pings included", "under 2 s", f"{idle.seconds:.2f} s"],
+    ]
+    return rows, markdown(["what:", "aim:", "measured:"], table)
 
 
 @click.command()
 @click.option("--links", "names", default=DEFAULT_LINKS, show_default=True, help="Named links and rates, with commas.")
 @click.option("--bytes", "num_bytes", default=1_000_000, show_default=True, help="How many bytes each upload has.")
 @click.option("--kernel/--no-kernel", default=True, show_default=True, help="Also measure tc tbf (needs root).")
+@click.option("--agreement", is_flag=True, help="In place of links: ten phones' upload times, real against virtual.")
+@click.option("--load", is_flag=True, help="In place of links: fleets on the relay and in virtual time (2 min).")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--write", "document", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Fill a table.")
-def links(names: str, num_bytes: int, kernel: bool, as_json: bool, document: Path | None) -> None:
+def links(
+    names: str, num_bytes: int, kernel: bool, agreement: bool, load: bool, as_json: bool, document: Path | None
+) -> None:
     """Measure links on real sockets: goodput, round trip, lateness and cost beside their nominal figures."""
     if num_bytes < 1:
         raise click.UsageError(f"--bytes must be at least 1, not {num_bytes}")
+    if agreement and load:
+        raise click.UsageError("--agreement and --load are two measurements: give one")
     try:
         profiles = [_profile(name.strip()) for name in names.split(",")]
     except LinkConfigError as error:
@@ -95,10 +148,19 @@ def links(names: str, num_bytes: int, kernel: bool, as_json: bool, document: Pat
     endless = next((each.name for each in profiles if not math.isfinite(each.up.goodput_bytes_per_s)), None)
     if endless is not None:
         raise click.UsageError(f"link {endless!r} has no rate to measure")
-    rows = [_row(profile, num_bytes, kernel=kernel) for profile in profiles]
-    click.echo(json.dumps(rows, indent=1) if as_json else _table(rows))
+    if agreement:
+        rows, table = _agreement(_profile("256kbps"))
+        tables = {"fl-bench links --agreement": table}
+    elif load:
+        rows, table = _load()
+        tables = {"fl-bench links --load": table}
+    else:
+        rows = [_row(profile, num_bytes, kernel=kernel) for profile in profiles]
+        table = _fidelity(rows)
+        tables = {"fl-bench links": table, "named links": _presets()}
+    click.echo(json.dumps(rows, indent=1) if as_json else table)
     if document is not None:
         try:
-            fill(document, {"fl-bench links": _table(rows), "named links": _presets()})
+            fill(document, tables)
         except LocalError as error:
             raise click.ClickException(str(error)) from error

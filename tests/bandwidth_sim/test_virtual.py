@@ -1,5 +1,4 @@
 import asyncio
-import hashlib
 import random
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -8,8 +7,6 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
-from websockets.asyncio.client import connect
-from websockets.asyncio.server import ServerConnection, serve
 
 from bandwidth_sim.drop import DropRule, Ending
 from bandwidth_sim.link import LinkSpec
@@ -381,51 +378,6 @@ def test_a_protocol_that_fails_ends_its_connection() -> None:
         return told
 
     assert run(main()) == ["broken"]
-
-
-# A fleet
-
-
-def fleet(clients: int, messages: int, seed: int) -> tuple[str, int]:
-    """Return the digest and the length of all events of an echo fleet: the network's and the application's."""
-    digest, count = hashlib.sha256(), 0
-    names = ("2g", "3g", "lossy-3g", "subway")
-
-    def log(*event: object) -> None:
-        nonlocal count
-        count += 1
-        digest.update(f"{event}\n".encode())
-
-    async def client(number: int) -> None:
-        await asyncio.sleep(random.uniform(0, 5))
-        dialer = VirtualDialer(find_profile(names[number % len(names)]), number)
-        await dialer.connect("server", 80)
-        async with connect("ws://server:80", compression=None, proxy=None, open_timeout=120) as websocket:
-            for message in range(messages):
-                await websocket.send(random.randbytes(random.randrange(1, 3000)))
-                log(now(), number, message, await websocket.recv())
-
-    async def answer(websocket: ServerConnection) -> None:
-        async for message in websocket:
-            await websocket.send(message)
-
-    async def main() -> None:
-        async with (
-            serve(answer, "server", 80, compression=None, ping_timeout=120),
-            asyncio.TaskGroup() as group,
-        ):
-            for number in range(clients):
-                group.create_task(client(number))
-
-    run(main(), seed=seed, log=log)
-    return digest.hexdigest(), count
-
-
-def test_a_websocket_fleet_has_the_same_events_again_byte_for_byte() -> None:
-    first = fleet(100, 3, seed=1)
-    assert first == fleet(100, 3, seed=1)
-    assert first != fleet(100, 3, seed=2)
-    assert first[1] > 100 * 3 * 3
 
 
 def test_the_cost_of_an_event_does_not_grow_with_idle_connections() -> None:

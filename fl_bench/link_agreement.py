@@ -1,0 +1,103 @@
+"""Real against virtual: the same server, phones and links, once on sockets in real time and once in virtual time."""
+
+import asyncio
+import re
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bandwidth_sim.profile import Profile
+from bandwidth_sim.relay import LinkedDialer
+from bandwidth_sim.virtual import run
+from bandwidth_sim.virtual_network import VirtualDialer
+from edge_client.learner import F32, NoiseLearner, Trained
+from edge_client.phone import Phone, PhoneSettings
+from edge_client.pocket import Pocket
+from featherfed.wire.messages import Task
+from server.aggregation import Aggregator
+from server.config import RunConfig
+from server.run_folder import create
+from server.service import Service
+from server.standing import begin
+from server.store import Store
+from server.watcher import Watcher
+
+STEPS, STEP_S = 20, 0.05
+"""Each phone trains for a second a round, on the loop's clock."""
+_TRAINED = re.compile(r"^round (\d+): trained .* update of (\d+) bytes$")
+_ACCEPTED = re.compile(r"^round (\d+): accepted$")
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """One update of one phone: when it was finished and when the server had accepted it, on the loop's clock."""
+
+    phone: str
+    round_number: int
+    payload_bytes: int
+    took_s: float
+
+
+class _SteadyLearner(NoiseLearner):
+    """Noise that counts as a fixed number of training steps."""
+
+    def train(self, weights: F32, task: Task, residual: F32 | None, stopped: Callable[[], bool]) -> Trained | None:
+        trained = super().train(weights, task, residual, stopped)
+        return None if trained is None else replace(trained, steps=STEPS)
+
+
+class _Address(Watcher):
+    def __init__(self) -> None:
+        self.known: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    def listening(self, address: str, run: str) -> None:
+        self.known.set_result(address)
+
+
+async def uploads(
+    profile: Profile, config: RunConfig, make_dialer: Callable[[Profile, int], LinkedDialer | VirtualDialer]
+) -> list[Upload]:
+    """Play a run with phones that send noise, on the running event loop; return their uploads in order of phone."""
+    loop = asyncio.get_running_loop()
+    found: list[Upload] = []
+
+    async def phone(number: int, server: str) -> None:
+        name = f"phone-{number:03}"
+        finished: dict[str, tuple[float, int]] = {}
+
+        def say(line: str) -> None:
+            if trained := _TRAINED.match(line):
+                finished[trained[1]] = loop.time(), int(trained[2])
+            elif accepted := _ACCEPTED.match(line):
+                at_s, num_bytes = finished[accepted[1]]
+                found.append(Upload(name, int(accepted[1]), num_bytes, loop.time() - at_s))
+
+        async with make_dialer(profile, number) as dialer:
+            settings = PhoneSettings(server=server, shard=(number, config.phones), step_s=STEP_S)
+            await Phone(
+                settings, name=name, pocket=Pocket(None), dialer=dialer, make_learner=_SteadyLearner, say=say
+            ).run()
+
+    with tempfile.TemporaryDirectory(prefix="featherfed-agreement-") as folder:
+        aggregator = Aggregator(config, None)
+        files = create(Path(folder), "run", config)
+        store = Store(files.database, durable=False)
+        try:
+            watcher = _Address()
+            standing = begin(config, store, aggregator.parameters)
+            service = Service(config, files, aggregator, store, standing, watcher)
+            serving = asyncio.create_task(service.run(host="127.0.0.1", port=0))
+            address = await watcher.known
+            await asyncio.gather(*(phone(number, address) for number in range(config.phones)))
+            await serving
+        finally:
+            store.close()
+    return sorted(found, key=lambda upload: (upload.phone, upload.round_number))
+
+
+def agreement(profile: Profile, config: RunConfig) -> list[tuple[Upload, Upload]]:
+    """Return each upload in real time beside the same one in virtual time."""
+    real = asyncio.run(uploads(profile, config, lambda link, seed: LinkedDialer(link, seed)))
+    virtual = run(uploads(profile, config, VirtualDialer))
+    return list(zip(real, virtual, strict=True))
