@@ -1,0 +1,75 @@
+from hashlib import blake2b
+
+import numpy as np
+import pytest
+
+from edge_client.download import Download
+from edge_client.pocket import Pocket
+from featherfed.codec.layout import Layout, Tensor
+from featherfed.codec.pipeline import Pipeline
+from featherfed.errors import CodecError, ProtocolError
+from featherfed.randomness import RoundKey
+from featherfed.wire.messages import NOTHING, ModelBegin
+
+LAYOUT = Layout((Tensor("a", (40, 10)),))
+SPEC = "rotate | eden(4)"
+SEED = 5
+
+
+def digest(payload: bytes) -> bytes:
+    return blake2b(payload, digest_size=8).digest()
+
+
+def steps() -> tuple[list[bytes], np.ndarray]:
+    """Return two encoded differences and what they make of nothing."""
+    pipeline, total, parts = Pipeline.parse(SPEC, direction="downlink"), np.zeros(LAYOUT.size, np.float32), []
+    for version in (0, 1):
+        delta = np.random.default_rng(version).standard_normal(LAYOUT.size).astype(np.float32)
+        parts.append(pipeline.encode(delta, LAYOUT, RoundKey(SEED, version)).payload)
+        total = total + pipeline.decode(parts[-1], LAYOUT, RoundKey(SEED, version))
+    return parts, total
+
+
+def test_model_comes_together_from_chunks_and_differences() -> None:
+    parts, expected = steps()
+    payload = b"".join(parts)
+    download = Download(
+        ModelBegin(1, NOTHING, SPEC, list(map(len, parts)), digest(payload), 0, payload[:50]), Pocket(None)
+    )
+    assert not download.complete
+    download.extend(50, payload[50:])
+    assert download.complete
+    assert download.weights(LAYOUT, SEED).tobytes() == expected.tobytes()
+
+
+def test_difference_is_added_to_what_the_phone_holds() -> None:
+    parts, expected = steps()
+    pocket = Pocket(None)
+    pocket.hold(0, Pipeline.parse(SPEC, direction="downlink").decode(parts[0], LAYOUT, RoundKey(SEED, 0)))
+    begin = ModelBegin(1, 0, SPEC, [len(parts[1])], digest(parts[1]), 0, parts[1])
+    assert Download(begin, pocket).weights(LAYOUT, SEED).tobytes() == expected.tobytes()
+
+
+def test_difference_to_a_version_that_the_phone_does_not_hold_is_refused() -> None:
+    with pytest.raises(ProtocolError, match="difference to version 4, this phone holds -1"):
+        Download(ModelBegin(5, 4, SPEC, [3], b"12345678", 0, b"abc"), Pocket(None))
+
+
+def test_gap_before_the_first_byte_is_refused() -> None:
+    with pytest.raises(ProtocolError, match="model from byte 7 on, this phone has 0"):
+        Download(ModelBegin(0, NOTHING, SPEC, [10], b"12345678", 7, b"abc"), Pocket(None))
+
+
+def test_wrong_digest_is_refused_and_the_bytes_are_not_kept() -> None:
+    pocket = Pocket(None)
+    download = Download(ModelBegin(0, NOTHING, "float32", [1600], b"12345678", 0, bytes(1600)), pocket)
+    with pytest.raises(CodecError, match="model of 1600 bytes does not have the digest"):
+        download.weights(LAYOUT, SEED)
+    assert (pocket.download_digest, pocket.download) == (b"", b"")
+
+
+def test_bytes_that_do_not_decode_are_the_server_s_fault() -> None:
+    payload = bytes(1599)
+    download = Download(ModelBegin(0, NOTHING, "float32", [1599], digest(payload), 0, payload), Pocket(None))
+    with pytest.raises(CodecError):
+        download.weights(LAYOUT, SEED)

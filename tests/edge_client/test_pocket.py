@@ -1,0 +1,119 @@
+from pathlib import Path
+
+import msgpack
+import numpy as np
+import pytest
+
+from edge_client.pocket import PendingUpdate, Pocket
+from featherfed.errors import ConfigError
+from featherfed.wire.messages import NOTHING
+
+WEIGHTS = np.arange(5, dtype=np.float32)
+RESIDUAL = np.full(5, 0.25, np.float32)
+DIGEST = b"12345678"
+
+
+def full(folder: Path | None) -> Pocket:
+    """Return a pocket with everything in it."""
+    pocket = Pocket(folder)
+    pocket.name_phone("phone-7")
+    pocket.enter("ab12")
+    pocket.hold(3, WEIGHTS)
+    pocket.put_update(PendingUpdate(3, b"earlier", 10, RESIDUAL))
+    pocket.accepted(3)
+    pocket.put_update(PendingUpdate(4, b"payload", 10, 2 * RESIDUAL))
+    pocket.begin_download(DIGEST)
+    pocket.extend_download(0, b"abc")
+    return pocket
+
+
+def same(first: Pocket, second: Pocket) -> bool:
+    plain = ("name", "run", "held_version", "download_digest", "download")
+    arrays = all(np.array_equal(getattr(first, name), getattr(second, name)) for name in ("weights", "residual"))
+    assert first.pending is not None and second.pending is not None
+    return (
+        arrays
+        and all(getattr(first, name) == getattr(second, name) for name in plain)
+        and first.pending.payload == second.pending.payload
+        and np.array_equal(first.pending.residual, second.pending.residual)
+    )
+
+
+def test_everything_survives_the_process(tmp_path: Path) -> None:
+    assert same(full(tmp_path), Pocket(tmp_path))
+
+
+def test_without_a_folder_all_is_in_memory(tmp_path: Path) -> None:
+    assert full(None).held_version == 3
+    assert Pocket(None).held_version == NOTHING
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_phone_keeps_its_random_name(tmp_path: Path) -> None:
+    name = Pocket(tmp_path).name_phone(None)
+    assert name.startswith("phone-")
+    assert Pocket(tmp_path).name_phone(None) == name
+    assert Pocket(tmp_path / "other").name_phone(None) != name
+
+
+def test_another_run_forgets_all_but_the_name(tmp_path: Path) -> None:
+    full(tmp_path).enter("cd34")
+    for pocket in (Pocket(tmp_path),):
+        assert (pocket.name, pocket.run) == ("phone-7", "cd34")
+        assert (pocket.held_version, pocket.weights, pocket.pending, pocket.residual) == (NOTHING, None, None, None)
+        assert (pocket.download_digest, pocket.download) == (b"", b"")
+
+
+def test_residual_is_committed_by_the_acceptance_of_its_own_round_only(tmp_path: Path) -> None:
+    pocket = full(tmp_path)
+    pocket.accepted(3)
+    assert pocket.pending is not None
+    assert np.array_equal(pocket.residual, RESIDUAL)
+    pocket.accepted(4)
+    assert pocket.pending is None
+    assert np.array_equal(Pocket(tmp_path).residual, 2 * RESIDUAL)
+
+
+def test_dropped_update_leaves_the_residual_as_it_was(tmp_path: Path) -> None:
+    full(tmp_path).drop_update()
+    pocket = Pocket(tmp_path)
+    assert pocket.pending is None
+    assert np.array_equal(pocket.residual, RESIDUAL)
+
+
+def test_download_goes_on_where_it_is_and_a_new_one_starts_over(tmp_path: Path) -> None:
+    pocket = full(tmp_path)
+    pocket.extend_download(3, b"defg")
+    pocket.extend_download(5, b"X")
+    pocket.begin_download(DIGEST)
+    assert pocket.download == Pocket(tmp_path).download == b"abcdeX"
+    pocket.begin_download(b"87654321")
+    assert pocket.download == Pocket(tmp_path).download == b""
+
+
+def test_model_that_arrived_ends_the_download(tmp_path: Path) -> None:
+    full(tmp_path).hold(4, WEIGHTS + 1)
+    pocket = Pocket(tmp_path)
+    assert (pocket.held_version, pocket.download_digest, pocket.download) == (4, b"", b"")
+
+
+@pytest.mark.parametrize("name", ["phone", "model", "update", "residual", "download"])
+@pytest.mark.parametrize("content", [b"", b"\xc1", b"\x01", msgpack.packb({"other": 1}), b"\x81"])
+def test_broken_file_is_named_with_the_way_out(tmp_path: Path, name: str, content: bytes) -> None:
+    full(tmp_path)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ConfigError, match=rf"cannot read .*{name}: .*; remove it to begin anew"):
+        Pocket(tmp_path)
+
+
+def test_weights_that_are_no_float32_are_told(tmp_path: Path) -> None:
+    full(tmp_path)
+    (tmp_path / "model").write_bytes(msgpack.packb({"version": 3, "weights": b"12345"}))
+    with pytest.raises(ConfigError, match="5 bytes are no float32 numbers; remove it"):
+        Pocket(tmp_path)
+
+
+def test_state_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="cannot use the state directory"):
+        Pocket(tmp_path / "file")

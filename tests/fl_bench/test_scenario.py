@@ -1,0 +1,81 @@
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from featherfed.errors import ConfigError
+from fl_bench.scenario import read_scenario
+
+SCENARIOS = Path(__file__).parents[2] / "scenarios"
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "scenario.toml"
+    path.write_text(text)
+    return path
+
+
+def test_lists_make_a_grid_with_a_folder_for_each_cell(tmp_path: Path) -> None:
+    cells = read_scenario(
+        write(tmp_path, 'uplink = ["float32", "rotate | eden(1)"]\nseed = [0, 1, 2]\nmodel = "2nn"\n')
+    )
+    assert len(cells) == len({cell.name for cell in cells}) == 6
+    assert {(cell.config.uplink, cell.config.seed) for cell in cells} == {
+        (uplink, seed) for uplink in ("float32", "rotate | eden(1)") for seed in (0, 1, 2)
+    }
+    assert {cell.config.model for cell in cells} == {"2nn"}
+    assert all(set(cell.name) <= set("abcdefghijklmnopqrstuvwxyz0123456789=-._") for cell in cells)
+
+
+def test_flags_are_those_of_the_command_line(tmp_path: Path) -> None:
+    (cell,) = read_scenario(write(tmp_path, 'phones = 4\nbatch-size = "all"\ndeadline = 30\nbandwidth = "256kbps"\n'))
+    flags = cell.server_flags()
+    assert dict(zip(flags[::2], flags[1::2], strict=True)) == {
+        "--phones": "4", "--cohort": "4", "--batch-size": "all", "--deadline": "30s",
+    }  # fmt: skip
+    assert cell.phone_flags(0) == ["--bandwidth", "256kbps"]
+
+
+def test_mix_of_links_is_dealt_by_its_shares(tmp_path: Path) -> None:
+    (cell,) = read_scenario(write(tmp_path, "phones = 100\nlink = { 2g = 0.2, 3g = 0.5, 4g = 0.3 }\n"))
+    counts = Counter(cell.link_of(shard) for shard in range(100))
+    for name, share in (("2g", 20), ("3g", 50), ("4g", 30)):
+        assert abs(counts[name] - share) <= 2
+    assert len({cell.link_of(shard) for shard in range(5)}) > 1
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("phnoes = 3", "unknown key 'phnoes'; did you mean 'phones'"),
+        ("seed = []", "seed is an empty list"),
+        ("phones = 'ten'", "phones = 'ten' is not a whole number"),
+        ("deadline = '30s'", "deadline = '30s' is not a number"),
+        ("model = 'resnet'", "unknown model 'resnet'"),
+        ("uplink = ['float32', 'rotat']", "unknown codec stage 'rotat'"),
+        ("partition = 'random'", "unknown partition 'random'"),
+        ("as = 'threads'", "as = 'threads' is not processes or swarm"),
+        ("link = '9g'", "unknown link '9g'"),
+        ("link = {}", "link = {} is not the name of a link, or several with shares above 0"),
+        ("link = { 2g = 0 }", "is not the name of a link, or several with shares above 0"),
+        ("link = { 2g = 'half' }", "is not the name of a link, or several with shares above 0"),
+        ("bandwidth = 256", "rate '256' has no unit"),
+        ("device = 'warp'", "device 'warp' is not one of"),
+        ("phones =", "cannot read the scenario"),
+    ],
+)
+def test_scenario_that_can_not_run_is_refused_with_its_file(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        read_scenario(write(tmp_path, text))
+    assert words in str(refused.value)
+    assert "scenario.toml" in str(refused.value)
+
+
+def test_missing_scenario_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot read the scenario"):
+        read_scenario(tmp_path / "nowhere.toml")
+
+
+@pytest.mark.parametrize("path", sorted(SCENARIOS.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_scenario_of_ours_can_be_read(path: Path) -> None:
+    assert read_scenario(path)
