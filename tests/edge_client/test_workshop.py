@@ -1,0 +1,143 @@
+"""Training off the event loop: once for each round, stopped at rest, kept in the pocket."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from msgspec.structs import replace
+
+from edge_client.learner import F32, Trained
+from edge_client.pocket import Pocket
+from edge_client.workshop import Workshop
+from featherfed.errors import DataError
+from featherfed.wire.messages import NOTHING, Task, Welcome
+
+WELCOME = Welcome("ab12", "lite", "digits", "iid", 2, 10, 0, 20.0, 16384)
+TASK = Task(3, 2, "float32", 1, 10, 0.05, 0.0, 0.0, 0.0)
+
+
+class SlowLearner:
+    """Trains until it is let go or stopped, and notes how often and whether two ever overlap."""
+
+    examples = 7
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.began: list[int] = []
+        self.running = threading.Lock()
+
+    def train(self, weights: F32, task: Task, residual: F32 | None, stopped: Callable[[], bool]) -> Trained | None:
+        assert self.running.acquire(blocking=False), "two trainings at a time"
+        try:
+            self.began.append(task.round)
+            while not self.go.wait(0.002):
+                if stopped():
+                    return None
+            return Trained(f"round {task.round}".encode(), None, 7, 5, 0.5)
+        finally:
+            self.running.release()
+
+
+def workshop(learner: SlowLearner, pocket: Pocket, step_s: float = 0.0) -> Workshop:
+    made = Workshop(pocket, lambda welcome: learner, step_s=step_s, say=lambda line: None)
+    made.prepare(WELCOME)
+    return made
+
+
+@pytest.fixture
+def pocket() -> Pocket:
+    pocket = Pocket(None)
+    pocket.hold(2, np.zeros(3, np.float32))
+    return pocket
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+async def test_update_goes_to_the_pocket(pocket: Pocket) -> None:
+    learner = SlowLearner()
+    learner.go.set()
+    update = await workshop(learner, pocket).train(TASK)
+    assert update is not None
+    assert (update.round_number, update.payload, update.examples) == (3, b"round 3", 7)
+    assert pocket.pending is update
+
+
+async def test_two_connections_that_ask_for_a_round_share_its_training(pocket: Pocket) -> None:
+    learner = SlowLearner()
+    made = workshop(learner, pocket)
+    first, second = (asyncio.create_task(made.train(TASK)) for _ in range(2))
+    await until(lambda: bool(learner.began))
+    # The first connection is lost: its training goes on for the second.
+    first.cancel()
+    learner.go.set()
+    update = await asyncio.wait_for(second, 20)
+    assert update is not None
+    assert learner.began == [3]
+
+
+async def test_task_of_another_round_stops_the_training_before_it_begins_its_own(pocket: Pocket) -> None:
+    learner = SlowLearner()
+    made = workshop(learner, pocket)
+    old = asyncio.create_task(made.train(TASK))
+    await until(lambda: bool(learner.began))
+    new = asyncio.create_task(made.train(replace(TASK, round=4)))
+    await until(lambda: learner.began == [3, 4])
+    assert made.round_number == 4
+    learner.go.set()
+    update = await asyncio.wait_for(new, 20)
+    assert update is not None and update.round_number == 4
+    outcome = (await asyncio.gather(old, return_exceptions=True))[0]
+    assert outcome is None or isinstance(outcome, asyncio.CancelledError)
+
+
+async def test_stop_returns_when_the_thread_is_at_rest(pocket: Pocket) -> None:
+    learner = SlowLearner()
+    made = workshop(learner, pocket)
+    training = asyncio.create_task(made.train(TASK))
+    await until(lambda: bool(learner.began))
+    await made.stop()
+    assert not learner.running.locked()
+    assert (made.round_number, pocket.pending) == (NOTHING, None)
+    await asyncio.gather(training, return_exceptions=True)
+    await made.stop()
+
+
+async def test_emulated_device_takes_its_time(pocket: Pocket) -> None:
+    learner = SlowLearner()
+    learner.go.set()
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
+    await workshop(learner, pocket, step_s=0.02).train(TASK)
+    assert loop.time() - began_s >= 5 * 0.02
+
+
+async def test_data_that_can_not_be_read_is_raised_by_the_first_task(pocket: Pocket) -> None:
+    def broken(welcome: Welcome) -> SlowLearner:
+        raise DataError("no such shard")
+
+    made = Workshop(pocket, broken, step_s=0.0, say=lambda line: None)
+    made.prepare(WELCOME)
+    with pytest.raises(DataError, match="no such shard"):
+        await made.train(TASK)
+
+
+async def test_learner_is_made_once_for_a_run_and_shard(pocket: Pocket) -> None:
+    made: list[int] = []
+
+    def make(welcome: Welcome) -> SlowLearner:
+        made.append(welcome.shard)
+        learner = SlowLearner()
+        learner.go.set()
+        return learner
+
+    shop = Workshop(pocket, make, step_s=0.0, say=lambda line: None)
+    for welcome in (WELCOME, replace(WELCOME), replace(WELCOME, shard=5)):
+        shop.prepare(welcome)
+        await shop.train(TASK)
+    assert made == [2, 5]

@@ -1,0 +1,42 @@
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from fl_bench.cli import main
+
+SMALL = 'phones = 1\nrounds = 1\ndata = "digits"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "out_exists", "words"),
+    [
+        ("phnoes = 3", False, "unknown key 'phnoes'; did you mean 'phones'?"),
+        ("phones = 0", False, "--phones 0 is below 1"),
+        (SMALL, True, "exists; go on with --resume, or choose another --out"),
+    ],
+)
+def test_scenario_that_can_not_run_is_one_sentence(text: str, out_exists: bool, words: str, tmp_path: Path) -> None:
+    path, out = tmp_path / "mine.toml", tmp_path / "out"
+    path.write_text(text)
+    if out_exists:
+        (out / "mine").mkdir(parents=True)
+    result = CliRunner().invoke(main, ["run", str(path), "--out", str(out)])
+    assert result.exit_code == 2
+    assert isinstance(result.exception, SystemExit)
+    assert words in result.output.splitlines()[-1]
+
+
+def test_missing_scenario_is_one_sentence(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["run", str(tmp_path / "nowhere.toml")])
+    assert result.exit_code == 2
+    assert "cannot read the scenario" in result.output
+
+
+def test_every_command_has_its_help() -> None:
+    commands = main.list_commands(None)  # type: ignore[arg-type]
+    assert {"demo", "run", "links"} <= set(commands)
+    for command in commands:
+        result = CliRunner().invoke(main, [command, "--help"])
+        assert result.exit_code == 0, result.output
+        assert "Usage: " in result.output
