@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export FL_DATA_DIR ?= $(if $(wildcard ../shared/data),../shared/data,)
 
-.PHONY: demo test check lint types imports links docs clean
+.PHONY: demo web test check lint types imports links docs clean
 
 # torch and torchvision are named together so that pip resolves them as one pair.
 $(VENV)/installed: pyproject.toml
@@ -14,6 +14,10 @@ $(VENV)/installed: pyproject.toml
 
 demo: $(VENV)/installed
 	$(BIN)/fl-bench demo
+
+# What the live page takes from the npm registry; the result is committed, so that only who changes it needs node.
+web:
+	cd web && npm ci --no-fund --no-audit && npm run --silent build
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -2,19 +2,21 @@
 
 const SILENCE_MS = 7000;
 const AGAIN_MS = 1500;
+const AFTER_THE_END_MS = 15000;
 
 /**
  * @param {string} name
  * @param {(message: any) => void} take gets a snapshot first, and again after every break
  * @param {(connected: boolean) => void} tell
+ * @param {() => boolean} over whether nothing more is expected of the run
  */
-export function follow(name, take, tell) {
+export function follow(name, take, tell, over) {
   /** @type {EventSource | undefined} */
   let stream;
   /** @type {number | undefined} */
   let timer;
 
-  function wait(ms, then = open) {
+  function wait(ms, then) {
     clearTimeout(timer);
     timer = setTimeout(then, ms);
   }
@@ -27,7 +29,7 @@ export function follow(name, take, tell) {
       if (!listed.some((run) => run.name === name)) location.reload();
       open();
     } catch {
-      wait(AGAIN_MS, comeBack);
+      wait(over() ? AFTER_THE_END_MS : AGAIN_MS, comeBack);
     }
   }
 
@@ -35,7 +37,7 @@ export function follow(name, take, tell) {
     stream?.close();
     stream = new EventSource(`api/runs/${encodeURIComponent(name)}/events`);
     stream.onmessage = (event) => {
-      wait(SILENCE_MS);
+      wait(SILENCE_MS, comeBack);
       const message = JSON.parse(event.data);
       tell(true);
       if (message.kind !== "alive") take(message);
@@ -43,9 +45,9 @@ export function follow(name, take, tell) {
     stream.onerror = () => {
       stream?.close();
       tell(false);
-      wait(AGAIN_MS, comeBack);
+      wait(over() ? AFTER_THE_END_MS : AGAIN_MS, comeBack);
     };
-    wait(SILENCE_MS);
+    wait(SILENCE_MS, comeBack);
   }
 
   open();

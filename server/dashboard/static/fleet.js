@@ -121,7 +121,9 @@ export class FleetView {
     const by = steps[event.key];
     if (by === undefined || !this.order.length) return;
     event.preventDefault();
-    this.#choose(this.chosen < 0 ? 0 : Math.min(this.order.length - 1, Math.max(0, this.chosen + by)));
+    // The first arrow chooses the first phone, whatever its direction.
+    const to = this.chosen < 0 && event.key.startsWith("Arrow") ? 0 : this.chosen + by;
+    this.#choose(Math.min(this.order.length - 1, Math.max(0, to)));
     const top = Math.floor(this.chosen / this.columns) * (HEIGHT + GAP);
     if (top < this.scroller.scrollTop) this.scroller.scrollTop = top;
     const below = top + HEIGHT - this.board.height;

@@ -165,7 +165,7 @@ async function start() {
   follow(chosen.name, take, (answers) => {
     connected = answers;
     if (run) showPhase();
-  });
+  }, () => run?.standing.phase === "done");
 }
 
 start();

@@ -4,7 +4,8 @@ import msgspec
 
 from server.dashboard.timeline import KeptTimeline, keep, read
 from server.dashboard.view import PhoneState, Snapshot
-from tests.server.dashboard.conftest import Play
+
+from .stage import Play
 
 S = PhoneState
 

@@ -1,0 +1,66 @@
+import io
+import json
+
+from rich.console import Console
+
+from server.display import JsonDisplay, PlainDisplay, display
+from server.watcher import RoundSummary, Visitor, Watcher, Watchers
+
+
+class Page:
+    url = "http://127.0.0.1:8080/"
+    line = "the page is on http://127.0.0.1:8080/"
+
+
+def console() -> Console:
+    return Console(file=io.StringIO(), width=40)
+
+
+def said(display: PlainDisplay) -> list[str]:
+    file = display._console.file
+    assert isinstance(file, io.StringIO)
+    return file.getvalue().splitlines()
+
+
+def test_first_line_is_the_address_and_the_second_the_page() -> None:
+    shown = display(console(), Page(), "text")
+    shown.listening("ws://127.0.0.1:8765", "ab12")
+    assert said(shown) == ["listening on ws://127.0.0.1:8765", Page.line]
+    without = display(console(), None, "text")
+    without.listening("ws://127.0.0.1:8765", "ab12")
+    assert said(without) == ["listening on ws://127.0.0.1:8765"]
+
+
+def test_json_log_is_one_object_a_line_whatever_a_phone_is_called() -> None:
+    log = display(console(), Page(), "json")
+    assert isinstance(log, JsonDisplay)
+    name = 'phone\u2028"}\x1b[31m' + "x" * 50
+    log.listening("ws://127.0.0.1:8765", "ab12")
+    log.phone_came(Visitor(3, name, "2g", 30605), 1, 10)
+    log.fault(name, 4003, "bad payload")
+    log.round_closed(RoundSummary(1, 8, 10, 9, 1, 0, float("nan"), 0.5, 2.0, 100, 200))
+    log.ended("the operator stopped the run")
+    lines = [json.loads(line, parse_constant=lambda constant: 1 / 0) for line in said(log)]
+    assert [line["event"] for line in lines] == ["listening", "phone_came", "fault", "round_closed", "ended"]
+    assert lines[0]["page"] == Page.url and lines[1]["phone"] == name and lines[1]["link"] == "2g"
+    assert (lines[2]["level"], lines[2]["code"]) == ("warning", 4003)
+    assert lines[3]["loss"] is None and lines[3]["accuracy"] == 0.5
+    assert all(line["at"].endswith("+00:00") for line in lines)
+
+
+def test_watchers_pass_everything_on_in_order() -> None:
+    told: list[tuple[int, str]] = []
+
+    class Noting(Watcher):
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def download_began(self, shard: int, round_number: int) -> None:
+            told.append((self.number, f"{shard} {round_number}"))
+
+    both = Watchers([Noting(1)])
+    both.add(Noting(2))
+    both.download_began(4, 7)
+    assert told == [(1, "4 7"), (2, "4 7")]
+    events = [name for name in vars(Watcher) if not name.startswith("_")]
+    assert events and all(name in vars(Watchers) for name in events), "a new event must be passed on"

@@ -1,0 +1,66 @@
+"""Where people keep their runs: TensorBoard's event files, MLflow's tracking server."""
+
+import warnings
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from server.cli import main
+from server.config import RunConfig
+from server.watcher import RoundSummary
+from server.watching import Watching
+
+
+def record(watching: Watching, folder: Path, rounds: int = 2) -> None:
+    with ExitStack() as stack:
+        (watcher,) = watching.records(stack, "run-1", folder, RunConfig(rounds=rounds))
+        for number in range(1, rounds + 1):
+            watcher.round_closed(RoundSummary(number, rounds, 10, 9, 1, 0, None, number / 10, 2.0, 1000 * number, 200))
+        watcher.ended(None)
+
+
+def test_tensorboard_event_files_have_the_rounds(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pytest.importorskip("tensorboard", reason="needs tensorboard: pip install 'featherfed[tensorboard]'")
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        record(Watching(tensorboard=tmp_path), tmp_path)
+        events = EventAccumulator(str(tmp_path / "run-1")).Reload()
+    assert [(each.step, round(each.value, 6)) for each in events.Scalars("test/accuracy")] == [(1, 0.1), (2, 0.2)]
+    assert [each.value for each in events.Scalars("bytes/uplink")] == [1000, 2000]
+    assert "test/loss" not in events.Tags()["scalars"], "what was not measured is not recorded"
+
+
+def test_mlflow_run_has_settings_and_rounds_and_goes_on_when_resumed(tmp_path: Path) -> None:
+    pytest.importorskip("alembic", reason="needs mlflow: pip install 'featherfed[mlflow]'")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pytest.importorskip("mlflow", reason="needs mlflow: pip install 'featherfed[mlflow]'")
+        from mlflow.tracking import MlflowClient
+
+        uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+        record(Watching(mlflow=uri), tmp_path)
+        record(Watching(mlflow=uri), tmp_path, rounds=3)
+        client = MlflowClient(tracking_uri=uri)
+        experiment = client.get_experiment_by_name("featherfed")
+        (run,) = client.search_runs([experiment.experiment_id])
+        history = client.get_metric_history(run.info.run_id, "test/accuracy")
+    assert (run.info.run_name, run.info.status) == ("run-1", "FINISHED")
+    assert run.data.params["uplink"] == "float32" and run.data.metrics["bytes/uplink"] == 3000
+    assert sorted({each.step for each in history}) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("flag", ["tensorboard", "mlflow"])
+def test_missing_library_is_one_sentence_before_a_folder_is_made(
+    flag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.watching.find_spec", lambda name: None)
+    value = str(tmp_path / "here")
+    arguments = ["serve", "--port", "0", "--runs", str(tmp_path / "runs"), "--data", "digits", f"--{flag}", value]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert f"--{flag} needs a library: pip install 'featherfed[{flag}]'" in result.output
+    assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
