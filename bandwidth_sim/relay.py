@@ -78,7 +78,8 @@ class _Way:
         self._under_way = 0
         self._taken = self._delivered = 0
         self._watching = self._in_line = self._more = False
-        self._ended = False
+        self._ended = False  # nothing more is read
+        self._end_due = False  # the end has arrived, or follows what is under way
         self.passed_on = False
         """Whether the end has reached the target."""
 
@@ -141,6 +142,7 @@ class _Way:
             self._under_way -= len(piece)
             self.go_on()
             return False
+        self._end_due = self._end_due or not piece
         self._delivered += len(piece)
         self._held += piece
         if len(self._held) == len(piece):
@@ -155,7 +157,7 @@ class _Way:
                 sent = self._target.send(self._held)
                 del self._held[:sent]
                 self._under_way -= sent
-            if self._ended and not self._under_way:
+            if self._end_due and not self._under_way and not self.passed_on:
                 self._target.shutdown(socket.SHUT_WR)
                 self.passed_on = True
         except (BlockingIOError, InterruptedError):
@@ -175,10 +177,9 @@ class _Way:
     def cut(self) -> None:
         """Read no more; the end follows what is under way."""
         self._stop_watching()
-        if not self._ended:
-            self._ended = True
-            if not self._under_way:
-                self._flush()
+        self._ended = self._end_due = True
+        if not self._under_way:
+            self._flush()
 
     def stop(self) -> None:
         """Leave the event loop."""

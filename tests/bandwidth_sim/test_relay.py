@@ -1,4 +1,5 @@
 import asyncio
+import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -6,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from bandwidth_sim.drop import DropRule
+from bandwidth_sim.drop import DropRule, Ending
 from bandwidth_sim.link import LinkSpec
 from bandwidth_sim.profile import Profile
 from bandwidth_sim.relay import LinkedDialer
@@ -154,6 +155,58 @@ async def test_rate_zero_holds_everything_until_it_is_changed() -> None:
         assert await reader.readexactly(5) == b"hello"
         (await another).close()
         await hang_up(writer)
+
+
+async def test_a_full_path_that_nobody_reads_does_not_spin(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def idle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        reader._transport.pause_reading()  # type: ignore[attr-defined]
+        await stop.wait()
+        await hang_up(writer)
+
+    stop = asyncio.Event()
+    server = await asyncio.start_server(idle, "127.0.0.1", 0)
+    async with server, LinkedDialer(symmetric(LinkSpec()), 1) as dialer:
+        sock = await dialer.connect(*server.sockets[0].getsockname())
+        loop = asyncio.get_running_loop()
+        with sock:
+            sending = asyncio.create_task(loop.sock_sendall(sock, bytes(8_000_000)))
+            before = -1
+            while dialer.link.up.counters.accepted_bytes > before:
+                before = dialer.link.up.counters.accepted_bytes
+                await asyncio.sleep(0.05)
+            turns, run_once = 0, loop._run_once  # type: ignore[attr-defined]
+
+            def count() -> None:
+                nonlocal turns
+                turns += 1
+                run_once()
+
+            monkeypatch.setattr(loop, "_run_once", count)
+            await asyncio.sleep(0.2)
+            assert turns < 20
+            sending.cancel()
+            stop.set()
+
+
+async def test_no_descriptor_is_left_by_any_kind_of_end() -> None:
+    def descriptors() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    ends: tuple[Ending, ...] = ("reset", "close", "stall")
+    async with echo_server() as port:
+        before = descriptors()
+        async with LinkedDialer(symmetric(LinkSpec(rate_bytes_per_s=1e6, delay_s=0.01)), 1) as dialer:
+            for how in ends:
+                socks = [await dialer.connect("127.0.0.1", port) for _ in range(3)]
+                for sock in socks:
+                    await asyncio.get_running_loop().sock_sendall(sock, bytes(5000))
+                dialer.link.end(how)
+                await asyncio.sleep(0.05)
+                for sock in socks:
+                    sock.close()
+        while descriptors() > before:
+            await asyncio.sleep(0.01)
+        assert dialer.link.open_connections == 0
 
 
 async def test_keepalive_and_chunks_follow_the_link() -> None:

@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bandwidth_sim.drop import DropRule, Ending
 from bandwidth_sim.link import LinkSpec
@@ -191,6 +193,40 @@ def test_an_upload_takes_its_time_on_the_wire() -> None:
     took_s, got = run(main())
     assert got == bytes(range(256)) * 4000
     assert took_s == pytest.approx(1_024_000 / spec.goodput_bytes_per_s + spec.delay_s, abs=1e-6)
+
+
+specs = st.builds(
+    LinkSpec,
+    rate_bytes_per_s=st.floats(1000, 1e7),
+    delay_s=st.floats(0, 0.5),
+    jitter_s=st.floats(0, 0.2),
+    loss=st.floats(0, 0.2),
+    queue_s=st.floats(0, 1),
+)
+
+
+@given(spec=specs, sizes=st.lists(st.integers(1, 60_000), min_size=1, max_size=8), pauses=st.booleans())
+def test_a_stream_loses_no_byte_and_keeps_its_order_on_any_link(spec: LinkSpec, sizes: list[int], pauses: bool) -> None:
+    sent = random.Random(sum(sizes)).randbytes(sum(sizes))
+
+    async def main() -> tuple[bytes, float]:
+        async with through(symmetric(spec)) as (_, reader, writer):
+            began_s, at, got = now(), 0, bytearray()
+            for size in sizes:
+                writer.write(sent[at : at + size])
+                at += size
+                if pauses:
+                    await asyncio.sleep(0.1)
+            writer.write_eof()
+            while data := await reader.read(5000):
+                got += data
+                if pauses:
+                    await asyncio.sleep(0.01)
+            return bytes(got), now() - began_s
+
+    got, took_s = run(main())
+    assert got == sent
+    assert took_s >= len(sent) / spec.rate_bytes_per_s + max(0.0, 2 * (spec.delay_s - spec.jitter_s))
 
 
 def test_the_sender_waits_for_the_link_and_the_reader() -> None:
