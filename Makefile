@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export FL_DATA_DIR ?= $(if $(wildcard ../shared/data),../shared/data,)
 
-.PHONY: demo web test check lint types imports links docs clean
+.PHONY: demo web test check lint types imports links docs codec-accuracy clean
 
 # torch and torchvision are named together so that pip resolves them as one pair.
 $(VENV)/installed: pyproject.toml
@@ -39,6 +39,11 @@ imports: $(VENV)/installed
 	$(BIN)/lint-imports
 
 check: lint types imports test
+
+# A quarter of an hour on two cores; finished runs are not run again.
+codec-accuracy: $(VENV)/installed
+	$(BIN)/fl-bench run scenarios/codec_accuracy.toml --out results --resume
+	$(BIN)/fl-bench codec --accuracy results/codec_accuracy --write docs/CODECS.md
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -4,9 +4,6 @@ import numpy as np
 
 from featherfed.codec.stage import U8
 
-_RUN = 1 << 16
-"""Symbols whose bits are worked on at a time: each takes a byte. Whole bytes hold so many symbols of any width."""
-
 
 def packed_bytes(size: int, width: int) -> int:
     """Return the bytes of `size` symbols of `width` bits."""
@@ -35,11 +32,18 @@ def pack(symbols: U8, width: int) -> bytes:
             result <<= width
             result |= columns[:, column]
         return result.tobytes()
-    pieces = []
-    for start in range(0, len(symbols), _RUN):
-        bits = np.unpackbits(symbols[start : start + _RUN, None], axis=1)[:, 8 - width :]
-        pieces.append(np.packbits(bits).tobytes())
-    return b"".join(pieces)
+    # Eight symbols fill `width` bytes.
+    padded = np.zeros(-(-len(symbols) // 8) * 8, np.uint8)
+    padded[: len(symbols)] = symbols
+    columns = padded.reshape(-1, 8)
+    words = np.zeros(len(columns), np.uint64)
+    for column in range(8):
+        words <<= np.uint64(width)
+        words |= columns[:, column]
+    packed = np.empty((len(words), width), np.uint8)
+    for place in range(width):
+        packed[:, place] = words >> np.uint64(8 * (width - 1 - place))
+    return packed.tobytes()[: packed_bytes(len(symbols), width)]
 
 
 def unpack(data: bytes, size: int, width: int) -> U8:
@@ -58,9 +62,13 @@ def unpack(data: bytes, size: int, width: int) -> U8:
             np.right_shift(raw, 8 - width * (column + 1), out=columns[:, column])
         columns &= (1 << width) - 1
         return columns.reshape(-1)[:size]
-    symbols = np.empty(size, np.uint8)
-    for start in range(0, size, _RUN):
-        count = min(_RUN, size - start)
-        bits = np.unpackbits(raw[start * width // 8 :], count=count * width).reshape(count, width)
-        symbols[start : start + count] = np.packbits(np.pad(bits, ((0, 0), (8 - width, 0))), axis=1)[:, 0]
-    return symbols
+    padded = np.zeros((-(-size // 8), width), np.uint8)
+    padded.reshape(-1)[: len(raw)] = raw
+    words = np.zeros(len(padded), np.uint64)
+    for place in range(width):
+        words <<= np.uint64(8)
+        words |= padded[:, place]
+    columns = np.empty((len(words), 8), np.uint8)
+    for column in range(8):
+        columns[:, column] = words >> np.uint64(width * (7 - column)) & np.uint64((1 << width) - 1)
+    return columns.reshape(-1)[:size]
