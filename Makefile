@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export FL_DATA_DIR ?= $(if $(wildcard ../shared/data),../shared/data,)
 
-.PHONY: demo web test check lint types imports links docs codec-accuracy clean
+.PHONY: demo web test check lint types imports links docs codec-accuracy clean fuzz hostile
 
 # torch and torchvision are named together so that pip resolves them as one pair.
 $(VENV)/installed: pyproject.toml
@@ -37,6 +37,13 @@ types: $(VENV)/installed
 
 imports: $(VENV)/installed
 	$(BIN)/lint-imports
+
+# Long runs; each writes its last result where docs/RELIABILITY.md promises it.
+fuzz: $(VENV)/installed
+	FEATHERFED_FUZZ=120000 FEATHERFED_FUZZ_REPORT=docs/RELIABILITY.md $(BIN)/python -m pytest -q tests/fuzz
+
+hostile: $(VENV)/installed
+	$(BIN)/fl-bench hostile --write docs/RELIABILITY.md
 
 check: lint types imports test
 

@@ -15,6 +15,7 @@ class LazyGroup(click.Group):
         "codec": "fl_bench.codec",
         "training": "fl_bench.training",
         "chaos": "fl_bench.chaos.command",
+        "hostile": "fl_bench.hostile",
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -1,5 +1,6 @@
 """Real server and phone processes: started, watched, and always ended by their own pid."""
 
+import contextlib
 import subprocess
 import sys
 import threading
@@ -81,6 +82,14 @@ class Processes:
     def signal_server(self, number: int) -> None:
         """Send the server a signal."""
         self._running["server"].send_signal(number)
+
+    def server_memory_bytes(self) -> int:
+        """Return the server's own resident memory, without the files that it maps; 0 once it has ended (Linux)."""
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{self._running['server'].pid}/status").read_text().splitlines():
+                if line.startswith("RssAnon:"):
+                    return int(line.split()[1]) * 1024
+        return 0
 
     def wait_for_server(self, timeout_s: float | None = None) -> int:
         """Return the server's exit status; raises `LocalError` when all phones are gone before it, or time is up."""
