@@ -4,9 +4,11 @@ import asyncio
 import hashlib
 import random
 import time
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import ServerConnection, serve
 
 from bandwidth_sim.profile import find_profile
@@ -44,27 +46,23 @@ async def _echo(websocket: ServerConnection) -> None:
         await websocket.send(message)
 
 
-def echo_fleet(clients: int, messages: int, *, seed: int) -> VirtualLoad:
-    """Let so many WebSocket clients on mixed links come within 5 s and exchange so many messages of up to 3 kB each."""
+Visit = Callable[[ClientConnection, int, _Log], Coroutine[Any, Any, None]]
+"""What one client does with its connection: (connection, number of the client, log)."""
+
+
+def _fleet(clients: int, visit: Visit, *, seed: int, within_s: float) -> VirtualLoad:
+    """Let so many clients on mixed links connect to one echo server within a time, and do what they do there."""
     log = _Log()
 
     async def client(number: int) -> None:
-        loop = asyncio.get_running_loop()
-        await asyncio.sleep(random.uniform(0, 5))
+        await asyncio.sleep(random.uniform(0, within_s))
         dialer = VirtualDialer(find_profile(LINKS[number % len(LINKS)]), number)
         await dialer.connect(*SERVER)
         interval_s, timeout_s = dialer.keepalive()
         async with connect(
-            ADDRESS,
-            compression=None,
-            proxy=None,
-            open_timeout=120,
-            ping_interval=interval_s,
-            ping_timeout=timeout_s,
+            ADDRESS, compression=None, proxy=None, open_timeout=120, ping_interval=interval_s, ping_timeout=timeout_s
         ) as websocket:
-            for message in range(messages):
-                await websocket.send(random.randbytes(random.randrange(1, 3000)))
-                log(loop.time(), number, message, await websocket.recv())
+            await visit(websocket, number, log)
 
     async def main() -> float:
         async with (
@@ -81,29 +79,22 @@ def echo_fleet(clients: int, messages: int, *, seed: int) -> VirtualLoad:
     return VirtualLoad(clients, log.count, log.hash.hexdigest(), emulated_s, seconds)
 
 
+def echo_fleet(clients: int, messages: int, *, seed: int) -> VirtualLoad:
+    """Let so many WebSocket clients exchange so many messages of up to 3 kB each with one server."""
+
+    async def exchange(websocket: ClientConnection, number: int, log: _Log) -> None:
+        loop = asyncio.get_running_loop()
+        for message in range(messages):
+            await websocket.send(random.randbytes(random.randrange(1, 3000)))
+            log(loop.time(), number, message, await websocket.recv())
+
+    return _fleet(clients, exchange, seed=seed, within_s=5)
+
+
 def idle_hour(phones: int, *, seed: int = 0) -> VirtualLoad:
     """Keep so many phones connected for an hour in which both sides only send their keepalive pings."""
-    log = _Log()
 
-    async def phone(number: int) -> None:
-        dialer = VirtualDialer(find_profile(LINKS[number % len(LINKS)]), number)
-        await dialer.connect(*SERVER)
-        interval_s, timeout_s = dialer.keepalive()
-        async with connect(
-            ADDRESS, compression=None, proxy=None, open_timeout=120, ping_interval=interval_s, ping_timeout=timeout_s
-        ):
-            await asyncio.sleep(3600)
+    async def idle(websocket: ClientConnection, number: int, log: _Log) -> None:
+        await asyncio.sleep(3600)
 
-    async def main() -> float:
-        async with (
-            serve(_echo, *SERVER, compression=None, ping_interval=20, ping_timeout=120),
-            asyncio.TaskGroup() as group,
-        ):
-            for number in range(phones):
-                group.create_task(phone(number))
-        return asyncio.get_running_loop().time()
-
-    began_s = time.perf_counter()
-    emulated_s = run(main(), seed=seed, log=log)
-    seconds = time.perf_counter() - began_s
-    return VirtualLoad(phones, log.count, log.hash.hexdigest(), emulated_s, seconds)
+    return _fleet(phones, idle, seed=seed, within_s=5)
