@@ -16,7 +16,7 @@ from bandwidth_sim.errors import LinkConfigError
 from bandwidth_sim.flags import link_flags
 from bandwidth_sim.link import LinkSpec
 from bandwidth_sim.measure import measure
-from bandwidth_sim.profile import Profile, find_profile, named_profiles
+from bandwidth_sim.profile import Profile, find_profile, known_profiles
 from bandwidth_sim.proxy import Proxy, parse_address
 
 
@@ -42,11 +42,23 @@ def _row(profile: Profile) -> str:
     return f"{profile.name:<18} {up:>14} {down:>14} {rtt:>8} {profile.up.loss:>6.1%}  {profile.source}"
 
 
+_PROFILES = click.option(
+    "--profiles",
+    "profiles_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A TOML file with more named links.",
+)
+
+
 @main.command("list")
+@_PROFILES
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def list_links(as_json: bool) -> None:
+def list_links(profiles_file: Path | None, as_json: bool) -> None:
     """Print the named links with their source."""
-    profiles = named_profiles()
+    try:
+        profiles = known_profiles(profiles_file)
+    except LinkConfigError as error:
+        raise click.UsageError(str(error)) from error
     if as_json:
         click.echo(json.dumps([asdict(profile) for profile in profiles.values()]))
         return
@@ -110,13 +122,14 @@ async def _proxy(
 @click.argument("name")
 @click.option("--seconds", default=300.0, show_default=True, help="How many seconds to draw.")
 @click.option("--seed", default=0, show_default=True, help="Decides random outages.")
+@_PROFILES
 @click.option("--png", type=click.Path(dir_okay=False, path_type=Path), help="Also write a plot here.")
-def show(name: str, seconds: float, seed: int, png: Path | None) -> None:
+def show(name: str, seconds: float, seed: int, profiles_file: Path | None, png: Path | None) -> None:
     """Plot a named link's rate and outages over time."""
     from bandwidth_sim.plot import as_text, rates_over_time, save_png
 
     try:
-        profile = find_profile(name)
+        profile = find_profile(name, profiles_file)
     except LinkConfigError as error:
         raise click.UsageError(str(error)) from error
     if not 0 < seconds < math.inf:

@@ -187,6 +187,17 @@ def named_profiles() -> dict[str, Profile]:
     return parse_profiles(text, "profiles.toml")
 
 
+def known_profiles(profiles_file: Path | None = None) -> dict[str, Profile]:
+    """Return the built-in profiles and those of a file, which may replace them."""
+    known = named_profiles()
+    if profiles_file is not None:
+        try:
+            known |= parse_profiles(profiles_file.read_text(encoding="utf-8"), str(profiles_file))
+        except (OSError, UnicodeDecodeError) as error:
+            raise LinkConfigError(f"cannot read {profiles_file}: {error}") from error
+    return known
+
+
 def _nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, known, 1, 0.3)
     return f": did you mean {close[0]!r}?" if close else ""
@@ -194,12 +205,7 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 
 def find_profile(name: str, profiles_file: Path | None = None) -> Profile:
     """Return a profile by name, own ones first; raises `LinkConfigError` that offers the nearest name."""
-    known = named_profiles()
-    if profiles_file is not None:
-        try:
-            known |= parse_profiles(profiles_file.read_text(encoding="utf-8"), str(profiles_file))
-        except OSError as error:
-            raise LinkConfigError(f"cannot read {profiles_file}: {error.strerror}") from error
+    known = known_profiles(profiles_file)
     if name not in known:
         raise LinkConfigError(f"unknown link {name!r}{_nearest(name, known)} ('fl-link list' prints all)")
     return known[name]

@@ -22,6 +22,16 @@ def test_show_draws_outages_and_writes_a_picture(tmp_path: Path) -> None:
     assert png.read_bytes()[:4] == b"\x89PNG"
 
 
+def test_links_of_a_file_are_listed_and_shown_with_the_built_in_ones(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text('[barn]\nup = "64kbps"\ndown = "256kbps"\nschedule = "up 10s, down 10s"\n')
+    listed = CliRunner().invoke(main, ["list", "--profiles", str(file)])
+    assert "barn" in listed.output and "WebPageTest, 2G" in listed.output
+    shown = CliRunner().invoke(main, ["show", "barn", "--profiles", str(file), "--seconds", "60"])
+    assert shown.exit_code == 0
+    assert "█" in shown.output and " " in shown.output.split("│")[1]
+
+
 def test_the_self_test_prints_achieved_beside_nominal() -> None:
     result = CliRunner().invoke(main, ["test", "--bandwidth", "1mbps", "--seconds", "0.1", "--json"])
     assert result.exit_code == 0
