@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featherfed.codec.exact_sum import ExactSum
+from featherfed.codec.blocks import count, scaled
+from featherfed.codec.exact_sum import ExactSum, Symbols
 from featherfed.errors import CodecError
 
 vectors = st.lists(
@@ -63,3 +64,38 @@ def test_one_update_cannot_take_the_room_of_the_others() -> None:
     for _ in range(100):
         result.add(np.array([2.0**32 / 100 - 8], np.float32), 1)
     assert result.count == 100
+
+
+def test_symbols_add_what_their_values_would() -> None:
+    generator, sizes = np.random.default_rng(0), (3, 20_000)
+    levels = np.array([-1, -0.2, 0.2, 1], np.float32)
+    parts = [
+        Symbols(
+            generator.integers(0, 4, size).astype(np.uint8), levels, generator.random(count(size)).astype(np.float32)
+        )
+        for size in sizes
+    ]
+    summed, plain = ExactSum(sum(sizes) + 2), ExactSum(sum(sizes) + 2)
+    exact = np.array([1.5, -2.5], np.float32)
+    summed.add_parts([*parts, exact], 7)
+    plain.add(np.concatenate([*(scaled(part.levels, part.symbols, part.numbers) for part in parts), exact]), 7)
+    assert np.allclose(summed.mean(), plain.mean(), rtol=0, atol=2e-7)
+    assert (summed.weight, summed.count) == (7, 1)
+
+
+@pytest.mark.parametrize("value", [0.5, 2.0**19, 2.0**21, 2.0**30])
+def test_large_and_small_values_round_alike(value: float) -> None:
+    """Two ways round: one for values below 2²⁰, and one for all others."""
+    result = ExactSum(2)
+    result.add(np.array([value, 1.1 * 2.0**-31], np.float32), 1)
+    expected = np.rint(np.array([value, np.float32(1.1 * 2.0**-31)]) * 2.0**30) / 2.0**30
+    assert np.array_equal(result.mean(), expected.astype(np.float32))
+
+
+def test_symbols_that_could_overflow_are_refused_and_leave_the_sum_alone() -> None:
+    result = ExactSum(8)
+    before = result.to_bytes()
+    huge = Symbols(np.zeros(8, np.uint8), np.array([-1, 1], np.float32), np.array([1e30], np.float32))
+    with pytest.raises(CodecError, match="exceeds what a sum can hold"):
+        result.add_parts([huge], 1)
+    assert result.to_bytes() == before

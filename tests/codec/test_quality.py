@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from featherfed.codec.entropy import Entropy
 from featherfed.codec.layout import Layout, Tensor
 from featherfed.codec.pipeline import Pipeline
+from featherfed.codec.quantize import Quantize
 from featherfed.learning.names import LAYOUTS
 from featherfed.randomness import RoundKey
 
@@ -51,11 +53,22 @@ def test_stc_is_within_its_bits() -> None:
     assert 8 * len(payload) / VECTOR.size <= 0.029
 
 
-def test_positions_are_within_two_percent_of_their_entropy() -> None:
-    for fraction in ("1/10", "1/33", "1/100", "1/400", "1/1000"):
-        pipeline = Pipeline.parse(f"topk({fraction}) | ternary")
-        size = len(pipeline.encode(normal(VECTOR.size), VECTOR, RoundKey(0, 1, 2)).payload)
-        assert size <= 1.02 * pipeline.theory_bytes(VECTOR)
+@pytest.mark.parametrize("coder", ["", " | entropy"])
+@pytest.mark.parametrize("fraction", ["1/10", "1/33", "1/100", "1/400", "1/1000"])
+def test_positions_are_within_two_percent_of_their_entropy(fraction: str, coder: str) -> None:
+    pipeline = Pipeline.parse(f"topk({fraction}) | ternary{coder}")
+    size = len(pipeline.encode(normal(VECTOR.size), VECTOR, RoundKey(0, 1, 2)).payload)
+    assert size <= 1.02 * pipeline.theory_bytes(VECTOR)
+
+
+def test_entropy_codes_symbols_at_their_entropy() -> None:
+    """Within 1 % and the histogram of a lower bound for any lossless code of independent symbols."""
+    quantizer = Quantize(3)
+    header, symbols = quantizer.encode(normal(VECTOR.size), np.random.default_rng(0))
+    shares = np.bincount(symbols, minlength=8) / len(symbols)
+    entropy_bits = -float((shares[shares > 0] * np.log2(shares[shares > 0])).sum())
+    assert len(Entropy().encode(symbols, quantizer)) <= 1.01 * VECTOR.size * entropy_bits / 8 + 16
+    assert len(header) == 8
 
 
 def test_entropy_takes_what_min_max_wastes() -> None:
