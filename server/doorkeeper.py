@@ -1,21 +1,23 @@
 """Who may have a connection: counted from the moment TCP accepts it, so that TLS and HTTP handshakes count too.
 
 Room for admitted phones is never given to strangers: those have `handshakes` places of their own, and when these are
-full, the stranger that has waited longest of the most crowded address makes room for the newcomer. A flood from one
-address thus displaces itself, and an honest phone's handshake takes a few round trips.
+full, the stranger that has waited longest of the most crowded address makes room for the newcomer. A newcomer of that
+address itself is sent away as long as that one has not had its time: a flood from one address costs little more than
+its own knocking, and keeps nobody else out.
 """
 
 import contextlib
 import http
 import ipaddress
 import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
 from featherfed.wire.address import is_loopback
 from featherfed.wire.closing import Close
 from server.guarded_connection import GuardedConnection, answer
-from server.limits import HANDSHAKE_BYTES, Limits
+from server.limits import HANDSHAKE_BYTES, PATIENCE_S, Limits
 
 
 class Guest(socket.socket):
@@ -24,6 +26,7 @@ class Guest(socket.socket):
     number = -1
     """Its file descriptor, which nothing else has while it is open."""
     address = ""
+    since_s = 0.0
     connection: GuardedConnection | None = None
     left: Callable[["Guest"], None] | None = None
 
@@ -70,16 +73,17 @@ class Doorkeeper:
         there = self._of_address.get(address, 0)
         if there >= (limits.per_loopback_address if is_loopback(host) else limits.per_address):
             return f"your address {host} has {there} connections, its limit; come again later"
+        now_s = time.monotonic()
         if self.strangers >= limits.handshakes:
-            self._displace(
-                next(iter(max(self._strangers.values(), key=len).values())),
-                Close.TOO_MANY,
-                f"{limits.handshakes} connections wait to be admitted, the limit; come again later",
-            )
+            oldest = next(iter(max(self._strangers.values(), key=len).values()))
+            sentence = f"{limits.handshakes} connections wait to be admitted, the limit; come again later"
+            if oldest.address == address and now_s - oldest.since_s < PATIENCE_S:
+                return sentence
+            self._displace(oldest, Close.TOO_MANY, sentence)
         if len(self._guests) >= limits.connections:
             return f"this server has {len(self._guests)} connections, its limit; come again later"
         there = self._of_address.get(address, 0)
-        guest.number, guest.address, guest.left = guest.fileno(), address, self._left
+        guest.number, guest.address, guest.since_s, guest.left = guest.fileno(), address, now_s, self._left
         self._guests[guest.number] = guest
         self._of_address[address] = there + 1
         self._strangers.setdefault(address, {})[guest.number] = guest

@@ -33,6 +33,8 @@ PER_ADDRESS = 64
 """Connections of one address (IPv6: one /64), which many phones behind one router share."""
 HANDSHAKES = 64
 """Connections that have not been admitted."""
+PATIENCE_S = 2.0
+"""How long one of them may take before another of its address displaces it; a phone of another address does at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

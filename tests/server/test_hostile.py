@@ -106,12 +106,27 @@ async def test_handshakes_under_way_make_room_for_an_honest_one(serve: Serve) ->
         assert answer.startswith(b"HTTP/1.1 503 ")
         assert answer.endswith(b"\r\n\r\n3 connections wait to be admitted, the limit; come again later\n")
         # The honest phone is no stranger any more: one more stranger is welcome, the next displaces the second.
-        async with tcp(served.address), tcp(served.address):
+        async with tcp(served.address), tcp(served.address, "127.0.0.3"):
             assert await second.closed() == (
                 4009,
                 "3 connections wait to be admitted, the limit; come again later",
             )
             assert not third.at_eof()
+        await play_honest(honest, served)
+
+
+async def test_a_flood_of_one_address_displaces_itself_only_slowly(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serve(phones=1, entrance={"max_handshakes": 2}) as served, peer(served.address) as honest:
+        await honest.join("honest")
+        async with tcp(served.address) as (oldest, _), tcp(served.address):
+            status, sentence = await refused(served.address)
+            assert (status, sentence) == (503, "2 connections wait to be admitted, the limit; come again later\n")
+            assert not oldest.at_eof()
+            monkeypatch.setattr("server.doorkeeper.PATIENCE_S", 0.0)
+            async with stranger(served.address):
+                assert (await asyncio.wait_for(oldest.read(), WAIT_S)).startswith(b"HTTP/1.1 503 ")
         await play_honest(honest, served)
 
 
