@@ -1,0 +1,49 @@
+"""docs/RELIABILITY.md names tests and limits that exist, with the numbers that the code has."""
+
+import re
+from pathlib import Path
+
+from server import faultbook, limits, service
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docs" / "RELIABILITY.md").read_text(encoding="utf-8")
+LIMITS = TEXT.split("\n## Limits\n")[1].split("\n### ")[0]
+FUNCTIONS = {
+    path.relative_to(ROOT).as_posix(): set(re.findall(r"def (test_\w+)", path.read_text(encoding="utf-8")))
+    for path in (ROOT / "tests").rglob("test_*.py")
+}
+
+
+def test_every_test_that_is_named_is_there() -> None:
+    files = set(re.findall(r"tests/[\w/]+\.py", TEXT))
+    assert files and files <= set(FUNCTIONS)
+    there = set().union(*FUNCTIONS.values())
+    named = set(re.findall(r"\b(test_\w+)\b(?!\.py)", TEXT))
+    assert len(named) > 30
+    assert named <= there, named - there
+
+
+def test_limits_have_the_numbers_of_the_code() -> None:
+    text = " ".join(LIMITS.split())
+    for sentence in (
+        f"`HANDSHAKE_BYTES`: {limits.HANDSHAKE_BYTES // 1024} KiB",
+        f"`HELLO_BYTES`: {limits.HELLO_BYTES // 1024} KiB",
+        f"`FRAME_BYTES`: {limits.FRAME_BYTES // 1024} KiB and {limits.FRAME_BYTES % 1024} bytes",
+        f"`SMALL_BURST`, then `SMALL_PER_S`: {limits.SMALL_BURST}, then {limits.SMALL_PER_S:g} a second",
+        f"`WAITING_FRAMES`: {limits.WAITING_FRAMES}",
+        f"`UNREAD_BYTES`: {limits.UNREAD_BYTES // 1024} KiB",
+        f"`PATIENCE_S`: {limits.PATIENCE_S:g} s",
+        f"`--max-handshakes`: {limits.HANDSHAKES}",
+        f"`--max-per-address`: {limits.PER_ADDRESS}",
+        f"`KEPT`: {faultbook.KEPT} of a phone, `KEPT_OF_STRANGERS`: {faultbook.KEPT_OF_STRANGERS} of all strangers",
+        f"small frames: less than {limits.SMALL_BYTES // 1024} KiB",
+        f"{limits.SLICE_BYTES // 1024} KiB at a time",
+    ):
+        assert sentence in text, sentence
+    assert limits.OPEN_S == service.HELLO_S
+    assert f"`HELLO_S`: {limits.OPEN_S:g} each" in text
+
+
+def test_what_a_connection_holds_adds_up() -> None:
+    whole, read = 4 * limits.FRAME_BYTES, 256 * 1024
+    assert whole + limits.FRAME_BYTES + read + limits.UNREAD_BYTES < 0.8e6
