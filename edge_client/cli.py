@@ -52,6 +52,10 @@ def _phone_flags(command: Callable[..., Any]) -> Callable[..., Any]:
                      help="cpu or cuda, or a phone's speed: slow, mid, fast, or seconds a training step (0.02, 20ms)."),
         click.option("--train", type=click.Choice(["sgd", "none"]), default="sgd", show_default=True,
                      help="none sends seeded noise: everything but the training."),
+        click.option("--dropout", default=0.0, show_default=True, metavar="SHARE",
+                     help="Leave in place of training with this probability, in each round."),
+        click.option("--away", default="60s", show_default=True, metavar="TIME",
+                     help="Mean time until a phone that left is back."),
         click.option("--token", envvar="FL_TOKEN", help="Token that the server's operator gave out.  [env: FL_TOKEN]"),
         click.option("--insecure", is_flag=True, help="Send the token over ws:// to another machine."),
         click.option("--ca", type=click.Path(exists=True, dir_okay=False), help="Certificate authority, for wss://."),
@@ -62,7 +66,7 @@ def _phone_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def _options(profile: Profile | None, device: str, train: str, patience: str, **rest: Any) -> "PhoneOptions":
+def _options(profile: Profile | None, device: str, train: str, patience: str, away: str, **rest: Any) -> "PhoneOptions":
     """Return the checked options; raises a usage error in one sentence."""
     from bandwidth_sim.errors import LinkConfigError
     from edge_client.one_phone import PhoneOptions
@@ -70,10 +74,11 @@ def _options(profile: Profile | None, device: str, train: str, patience: str, **
 
     try:
         compute, step_s = parse_device(device)
-        patience_s = parse_duration(patience)
+        patience_s, away_s = parse_duration(patience), parse_duration(away)
         options = PhoneOptions(
-            compute=compute, step_s=step_s, train=train == "sgd", patience_s=patience_s, profile=profile, **rest
-        )
+            compute=compute, step_s=step_s, train=train == "sgd", patience_s=patience_s, away_s=away_s,
+            profile=profile, **rest,
+        )  # fmt: skip
         options.check()
     except (ConfigError, LinkConfigError) as error:
         raise click.UsageError(str(error)) from error

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,9 @@ from featherfed.errors import ConfigError
 from featherfed.learning.names import LAYOUTS
 from featherfed.randomness import RoundKey
 from featherfed.wire.messages import Task, Welcome
+
+if TYPE_CHECKING:
+    from featherfed.learning.training import Trainer
 
 F32 = npt.NDArray[np.float32]
 
@@ -73,15 +76,20 @@ def import_torch(device: str) -> None:
 class SgdLearner:
     """Trains the server's model on this phone's shard."""
 
-    def __init__(self, welcome: Welcome, data_dir: str | None, device: str) -> None:
+    def __init__(self, welcome: Welcome, trainer: "Trainer") -> None:
+        self._welcome = welcome
+        self._trainer = trainer
+        self.examples = trainer.examples
+
+    @classmethod
+    def load(cls, welcome: Welcome, data_dir: str | None, device: str) -> "SgdLearner":
+        """Return the learner of the shard that the server gave."""
         # torch takes seconds to import: only a phone that trains pays for it.
         from featherfed.learning.data import load_shard
         from featherfed.learning.training import Trainer
 
         examples = load_shard(welcome.data, data_dir, welcome.partition, welcome.shards, welcome.shard, welcome.seed)
-        self._welcome = welcome
-        self._trainer = Trainer(welcome.model, examples, device)
-        self.examples = self._trainer.examples
+        return cls(welcome, Trainer(welcome.model, examples, device))
 
     def train(self, weights: F32, task: Task, residual: F32 | None, stopped: Callable[[], bool]) -> Trained | None:
         """Return the compressed update of local SGD."""

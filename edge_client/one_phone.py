@@ -5,14 +5,16 @@ import hashlib
 import math
 import ssl
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from bandwidth_sim.profile import Profile
 from bandwidth_sim.relay import LinkedDialer
-from edge_client.dialing import DirectDialer
+from edge_client.dialing import Dialer, DirectDialer
 from edge_client.learner import Learner, NoiseLearner, SgdLearner, import_torch
+from edge_client.leaving import LeavingLearner
 from edge_client.phone import Phone, PhoneSettings
 from edge_client.pocket import Pocket
 from featherfed.errors import ConfigError
@@ -37,6 +39,8 @@ class PhoneOptions:
     ca: str | None = None
     patience_s: float = 600.0
     profile: Profile | None = None
+    dropout: float = 0.0
+    away_s: float = 60.0
 
     def check(self) -> None:
         """Raise `ConfigError` for an address that cannot be one, or a name that does not fit the protocol."""
@@ -55,21 +59,45 @@ class PhoneOptions:
             raise ConfigError(
                 f"--token would travel in the clear to {url.hostname}; use a wss:// address, or say --insecure"
             )
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"--dropout {self.dropout:g} is not a share from 0 to below 1")
         if self.ca and url.scheme != "wss":
             raise ConfigError(f"--ca is for wss:// addresses, and --server is {self.server}")
 
 
-async def play_phone(options: PhoneOptions, say: Callable[[str], None]) -> str:
-    """Play one phone on the running event loop; return the server's reason for the end."""
-    pocket = Pocket(Path(options.state_dir) if options.state_dir else None)
+LinkMaker = Callable[[Profile, int], AbstractAsyncContextManager[Dialer]]
+"""Makes a phone's way out from its link's profile and seed."""
+
+
+def make_learner(options: PhoneOptions, welcome: Welcome) -> Learner:
+    """Return what trains on the shard that the server gave, in this process."""
+    if options.train:
+        return SgdLearner.load(welcome, options.data_dir, options.compute)
+    return NoiseLearner(welcome)
+
+
+async def play_phone(
+    options: PhoneOptions,
+    say: Callable[[str], None],
+    *,
+    pocket: Pocket | None = None,
+    linked: LinkMaker = LinkedDialer,
+    learn: Callable[[PhoneOptions, Welcome], Learner] = make_learner,
+) -> str:
+    """Play one phone on the running event loop; return the server's reason for the end.
+
+    `pocket`, `linked` and `learn` stand in where many phones share one process or there are no real sockets.
+    """
+    pocket = pocket or Pocket(Path(options.state_dir) if options.state_dir else None)
     name = pocket.name_phone(options.name)
     if options.train:
         await asyncio.get_running_loop().run_in_executor(None, import_torch, options.compute)
 
-    def make_learner(welcome: Welcome) -> Learner:
-        if options.train:
-            return SgdLearner(welcome, options.data_dir, options.compute)
-        return NoiseLearner(welcome)
+    def learner(welcome: Welcome) -> Learner:
+        made = learn(options, welcome)
+        if options.dropout:
+            return LeavingLearner(made, welcome, dropout=options.dropout, away_s=options.away_s)
+        return made
 
     settings = PhoneSettings(
         server=options.server,
@@ -82,12 +110,12 @@ async def play_phone(options: PhoneOptions, say: Callable[[str], None]) -> str:
         link_bytes_per_s=link_rate(options.profile),
     )
     if options.profile is None:
-        phone = Phone(settings, name=name, pocket=pocket, dialer=DirectDialer(), make_learner=make_learner, say=say)
+        phone = Phone(settings, name=name, pocket=pocket, dialer=DirectDialer(), make_learner=learner, say=say)
         return await phone.run()
     # The link's randomness is the phone's own, and the same again for the same name.
     seed = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest(), "little")
-    async with LinkedDialer(options.profile, seed=seed) as dialer:
-        phone = Phone(settings, name=name, pocket=pocket, dialer=dialer, make_learner=make_learner, say=say)
+    async with linked(options.profile, seed) as dialer:
+        phone = Phone(settings, name=name, pocket=pocket, dialer=dialer, make_learner=learner, say=say)
         return await phone.run()
 
 

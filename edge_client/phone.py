@@ -16,6 +16,7 @@ from edge_client.backoff import Backoff
 from edge_client.dialing import Dialer
 from edge_client.download import Download
 from edge_client.learner import Learner
+from edge_client.leaving import PhoneLeftError
 from edge_client.pocket import PendingUpdate, Pocket
 from edge_client.workshop import Workshop
 from featherfed.errors import LocalError, ProtocolError, RemoteError
@@ -128,6 +129,11 @@ class Phone:
                         seen = True
                         backoff.reset()
                     lost_at_s = loop.time()
+                except PhoneLeftError as leave:
+                    self._say(str(leave))
+                    await asyncio.sleep(leave.away_s)
+                    seen, lost_at_s = True, loop.time()
+                    continue
                 except RemoteError as error:
                     raise LocalError(f"the server broke the protocol: {error}") from error
             patience_s = self._settings.patience_s if seen else min(FIRST_CONTACT_S, self._settings.patience_s)

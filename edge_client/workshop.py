@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 
 from edge_client.learner import Learner, Trained
+from edge_client.leaving import PhoneLeftError
 from edge_client.pocket import PendingUpdate, Pocket
 from featherfed.wire.messages import NOTHING, Task, Welcome
 
@@ -46,7 +47,12 @@ class Workshop:
             await self.stop()
             self.round_number = task.round
             self._training = asyncio.create_task(self._train(task))
-        return await asyncio.shield(self._training)
+        try:
+            return await asyncio.shield(self._training)
+        except PhoneLeftError:
+            # When it is back, it begins anew.
+            self._training = None
+            raise
 
     async def stop(self) -> None:
         """Stop the training; returns when its thread is at rest, so that another may begin."""

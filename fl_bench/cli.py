@@ -1,16 +1,21 @@
 """`fl-bench`: experiments. Nothing heavy is imported before a command runs."""
 
 import json
+import os
 from pathlib import Path
 from typing import ClassVar
 
 import click
+
+# A cell is one of several on this machine, and its phones take turns: more threads would only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 class LazyGroup(click.Group):
     """Commands that live in modules of their own are imported when they are asked for."""
 
     MODULES: ClassVar[dict[str, str]] = {
+        "agree": "fl_bench.agreement",
         "links": "fl_bench.links",
         "codec": "fl_bench.codec",
         "training": "fl_bench.training",
@@ -58,33 +63,60 @@ def demo(out: Path | None, bandwidth: str) -> None:
 @click.option(
     "--out", default="results", show_default=True, type=click.Path(path_type=Path), help="Folder of the runs."
 )
+@click.option("--virtual", is_flag=True, help="The same server and phones in one process, in virtual time.")
+@click.option("--jobs", default=1, show_default=True, type=click.IntRange(1), help="Cells at a time, each a process.")
+@click.option("--ray", metavar="auto|ADDRESS", help="Spread the cells over a Ray cluster.  (featherfed[ray])")
 @click.option("--data-dir", type=click.Path(), help="Folder with MNIST.  [default: FL_DATA_DIR, else a cache]")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted grid: finished cells are not run again.")
 @click.option("--json", "as_json", is_flag=True, help="Print the cells' reports as JSON.")
-def run(file: Path, out: Path, data_dir: str | None, resume: bool, as_json: bool) -> None:
-    """Run the scenario FILE with real processes; a key with a list makes it a grid."""
+def run(
+    file: Path,
+    out: Path,
+    virtual: bool,
+    jobs: int,
+    ray: str | None,
+    data_dir: str | None,
+    resume: bool,
+    as_json: bool,
+) -> None:
+    """Run the scenario FILE with real processes or in virtual time; a key with a list makes it a grid."""
+    from rich.console import Console
+
     from featherfed.errors import ConfigError, FeatherfedError
-    from fl_bench.running import run_cell
+    from fl_bench.grid import run_grid
+    from fl_bench.progress import Progress
+    from fl_bench.running import cell_report
     from fl_bench.scenario import read_scenario
-    from server.report import size
 
     folder = out / file.stem
     try:
-        cells = read_scenario(file)
+        cells = read_scenario(file, way="virtual" if virtual else None)
+        if ray is not None and jobs > 1:
+            raise ConfigError("--jobs is for this machine, and --ray for a cluster: leave out one of them")
         if folder.exists() and not resume:
             raise ConfigError(f"{folder} exists; go on with --resume, or choose another --out")
-        reports = []
-        for number, cell in enumerate(cells, 1):
-            click.echo(f"cell {number}/{len(cells)}: {cell.name}", err=True)
-            reports.append(run_cell(cell, folder, data_dir, lambda line: click.echo(line, err=True)))
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "scenario.toml").write_bytes(file.read_bytes())
+        with Progress(cells, folder, Console(stderr=True)):
+            if ray is not None:
+                from fl_bench.cluster import run_on_cluster
+
+                run_on_cluster(cells, folder, data_dir, address=ray)
+            else:
+                run_grid(cells, folder, data_dir, jobs=jobs)
+        reports = [cell_report(cell, folder) for cell in cells]
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
     except FeatherfedError as error:
         raise click.ClickException(str(error)) from error
+    except KeyboardInterrupt:
+        click.echo("interrupted; go on with --resume", err=True)
+        raise SystemExit(130) from None
     if as_json:
         click.echo(json.dumps(reports, indent=2))
         return
-    for cell, report in zip(cells, reports, strict=True):
-        best = max((row["accuracy"] for row in report["rounds"] if row["accuracy"] is not None), default=0.0)
-        totals = {way: size(report["totals"][way]["socket"]) for way in ("uplink", "downlink")}
-        click.echo(f"{cell.name}: best accuracy {best:.2%}, {totals['uplink']} up, {totals['downlink']} down")
+    from fl_bench.results import read_runs
+    from fl_bench.terminal import table
+
+    Console(width=None if Console().is_terminal else 200).print(table(read_runs([folder])))
+    click.echo(f"all figures: fl-bench report {folder}", err=True)

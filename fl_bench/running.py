@@ -1,30 +1,60 @@
-"""Run a scenario's cells with real processes, one after the other; finished cells are never run twice."""
+"""Run one cell of a scenario, with real processes or in virtual time; a finished cell is never run twice."""
 
+import json
+import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import featherfed
 from featherfed.errors import LocalError
 from fl_bench.processes import Processes
 from fl_bench.scenario import Cell
 from server.report import make_report
-from server.run_folder import existing
+from server.run_folder import existing, write_durably
 from server.store import Store
 
 DONE = "done"
+FACTS = "cell.json"
 
 
-def run_cell(cell: Cell, out: Path, data_dir: str | None, tell: Callable[[str], None]) -> dict[str, Any]:
-    """Run one cell in `out/<its name>`, return `fl-server report --json` with its `cell` keys in front."""
+def finished(cell: Cell, out: Path) -> bool:
+    """Return whether a cell's result is there."""
+    return (out / cell.name / DONE).exists()
+
+
+def run_cell(cell: Cell, out: Path, data_dir: str | None, tell: Callable[[str], None] = lambda line: None) -> None:
+    """Run one cell in `out/<its name>` unless it is finished; what real processes print goes to `tell`."""
     folder = out / cell.name
-    if not (folder / DONE).exists():
-        if folder.exists():
-            # What an interrupted grid left of a cell is not its result.
-            shutil.rmtree(folder)
-        _run(cell, out, data_dir, tell)
-        (folder / DONE).touch()
-    return {"cell": cell.keys, **report_of(folder)}
+    if finished(cell, out):
+        return
+    if folder.exists():
+        # What an interrupted grid left of a cell is not its result.
+        shutil.rmtree(folder)
+    began_s = time.monotonic()
+    if cell.way == "virtual":
+        from fl_bench.virtual_run import run_virtual
+
+        run_virtual(cell, out, data_dir)
+    else:
+        _run_processes(cell, out, data_dir, tell)
+    facts = {
+        "cell": cell.keys,
+        "phones": cell.phones,
+        "way": cell.way,
+        "featherfed": featherfed.__version__,
+        "wall_s": round(time.monotonic() - began_s, 3),
+        "cores": os.cpu_count(),
+    }
+    write_durably(folder / FACTS, json.dumps(facts, indent=1).encode())
+    (folder / DONE).touch()
+
+
+def cell_report(cell: Cell, out: Path) -> dict[str, Any]:
+    """Return a finished cell's `fl-server report --json`, with its `cell` keys in front."""
+    return {"cell": cell.keys, **report_of(out / cell.name)}
 
 
 def report_of(folder: Path) -> dict[str, Any]:
@@ -37,18 +67,18 @@ def report_of(folder: Path) -> dict[str, Any]:
         store.close()
 
 
-def _run(cell: Cell, out: Path, data_dir: str | None, tell: Callable[[str], None]) -> None:
+def _run_processes(cell: Cell, out: Path, data_dir: str | None, tell: Callable[[str], None]) -> None:
     data = ["--data-dir", data_dir] if data_dir else []
     with Processes(out / f"{cell.name}.logs") as processes:
         # Nobody looks at the page of a cell, and what is measured should not pay for it.
         flags = ["--runs", str(out), "--name", cell.name, "--no-dashboard", *data, *cell.server_flags()]
         address = processes.start_server(flags, tell)
         count = cell.config.phones
-        if cell.phones.get("as") == "swarm":
+        if cell.way == "swarm":
             links = ",".join(cell.link_of(shard) for shard in range(count)) if "link" in cell.phones else ""
             flags = ["--links", links] if links else []
-            for key in ("bandwidth", "device"):
-                flags += [f"--{key}", str(cell.phones[key])] if key in cell.phones else []
+            flags += ["--device", cell.device_of(0)] if "device" in cell.phones else []
+            flags += cell.common_flags()
             processes.start_phone("swarm", ["--server", address, "--count", str(count), *data, *flags], "swarm")
         else:
             for shard in range(count):

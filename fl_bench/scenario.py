@@ -5,6 +5,8 @@ phones = 100
 uplink = ["float32", "eden-1bit"]          # two cells
 seed = [0, 1, 2]                           # six
 link = { "2g" = 0.2, "3g" = 0.5, "4g" = 0.3 }
+device = { "slow" = 0.5, "mid" = 0.5 }
+dropout = 0.1                              # a tenth of those who are asked leave instead, and come back
 """
 
 import itertools
@@ -14,15 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from bandwidth_sim.errors import LinkConfigError
-from bandwidth_sim.profile import profile_from_flags
+from bandwidth_sim.profile import find_profile, profile_from_flags
+from bandwidth_sim.units import parse_duration
 from edge_client.device import parse_device
 from featherfed.errors import ConfigError
 from server.config import RunConfig, config_from, flag
 from server.nearest import nearest
 from server.serving import check
 
-PHONE_KEYS = ("link", "bandwidth", "device", "as")
-"""`link`: a name or shares of names; `bandwidth`, `device`: as for fl-edge; `as`: processes or swarm."""
+PHONE_KEYS = ("link", "device", "bandwidth", "train", "dropout", "away", "as")
+"""`link`, `device`: a name or shares of names; `as`: processes, swarm or virtual; the others as for fl-edge."""
+WAYS = ("processes", "swarm", "virtual")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,35 +49,81 @@ class Cell:
 
     def phone_flags(self, shard: int) -> list[str]:
         """Return the flags of `fl-edge run` for the phone of a shard."""
-        flags = []
-        for key in ("bandwidth", "device"):
-            if key in self.phones:
-                flags += [flag(key), str(self.phones[key])]
-        if "link" in self.phones:
-            flags += ["--link", self.link_of(shard)]
+        flags = self.common_flags()
+        for key, value in (("link", self.link_of(shard)), ("device", self.device_of(shard))):
+            flags += [flag(key), value] if key in self.phones else []
         return flags
 
+    def common_flags(self) -> list[str]:
+        """Return what all phones of this cell are told."""
+        return [
+            part
+            for key in ("bandwidth", "train", "dropout", "away")
+            if key in self.phones
+            for part in (flag(key), str(self.phones[key]))
+        ]
+
+    @property
+    def way(self) -> str:
+        """How the cell is run: `processes`, `swarm` or `virtual`."""
+        return str(self.phones.get("as", "processes"))
+
+    @property
+    def bandwidth(self) -> str | None:
+        """The rate of all links, where one is given."""
+        return str(self.phones["bandwidth"]) if "bandwidth" in self.phones else None
+
+    @property
+    def trains(self) -> bool:
+        """Whether phones train, or send noise."""
+        return bool(self.phones.get("train", "sgd") == "sgd")
+
+    @property
+    def dropout(self) -> float:
+        """Probability that a phone leaves in a round in which it is asked."""
+        return float(self.phones.get("dropout", 0.0))
+
+    @property
+    def away_s(self) -> float:
+        """Mean time until a phone that left is back."""
+        return parse_duration(str(self.phones.get("away", "60s")))
+
     def link_of(self, shard: int) -> str:
-        """Return the link of a shard's phone: a mix is dealt so that every run of phones has about its shares."""
-        mix = self.phones["link"]
-        if isinstance(mix, str):
-            return mix
-        # The golden ratio spreads 0, 1, 2, … evenly over the unit interval.
-        place, total = shard * 0.6180339887498949 % 1.0, sum(mix.values())
-        for name, share in mix.items():
-            place -= share / total
-            if place < 0:
-                return str(name)
-        return str(name)
+        """Return the link of a shard's phone, empty where there is none."""
+        return _dealt(self.phones.get("link", ""), shard)
+
+    def device_of(self, shard: int) -> str:
+        """Return the device of a shard's phone."""
+        # Another irrational number than the links', or every slow link would have the same device.
+        return _dealt(self.phones.get("device", "cpu"), shard, step=0.4142135623730951)
 
 
-def read_scenario(path: Path) -> list[Cell]:
-    """Return the cells of a scenario file; raises `ConfigError` for an unknown key, naming the nearest known one."""
+def _dealt(mix: str | dict[str, float], shard: int, step: float = 0.6180339887498949) -> str:
+    """Return the name for a shard: a mix is dealt so that every run of phones has about its shares."""
+    if isinstance(mix, str):
+        return mix
+    # Multiples of the golden ratio (or of √2) spread 0, 1, 2, … evenly over the unit interval.
+    place, total, dealt = shard * step % 1.0, sum(mix.values()), ""
+    for name, share in mix.items():
+        dealt = name
+        place -= share / total
+        if place < 0:
+            break
+    return dealt
+
+
+def read_scenario(path: Path, *, way: str | None = None) -> list[Cell]:
+    """Return the cells of a scenario file; `way` stands for its key `as`.
+
+    Raises `ConfigError` for an unknown key, naming the nearest known one, and for a value that nothing could run with.
+    """
     try:
         content = tomllib.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read the scenario {path}: {error}") from error
     settings = {key.replace("-", "_"): value for key, value in content.items()}
+    if way is not None:
+        settings["as"] = way
     known = {field.name for field in fields(RunConfig)} | set(PHONE_KEYS)
     for key in settings:
         if key not in known:
@@ -82,37 +132,44 @@ def read_scenario(path: Path) -> list[Cell]:
     if empty := next((key for key in varying if not settings[key]), None):
         raise ConfigError(f"{path}: {empty} is an empty list, which makes no run at all")
     cells = []
-    for chosen in itertools.product(*(settings[key] for key in varying)):
-        keys = dict(zip(varying, chosen, strict=True))
-        merged = {**settings, **keys}
-        phones = {key: merged.pop(key) for key in PHONE_KEYS if key in merged}
-        if merged.get("batch_size") == "all":
-            merged["batch_size"] = 0
-        try:
+    try:
+        for chosen in itertools.product(*(settings[key] for key in varying)):
+            keys = dict(zip(varying, chosen, strict=True))
+            merged = {**settings, **keys}
+            phones = {key: merged.pop(key) for key in PHONE_KEYS if key in merged}
+            if merged.get("batch_size") == "all":
+                merged["batch_size"] = 0
             config = config_from(merged)
             check(config)
-            _check_phones(phones)
-        except ConfigError as error:
-            raise ConfigError(f"{path}: {error}") from error
-        cells.append(Cell(keys, config, phones))
+            cell = Cell(keys, config, phones)
+            _check_phones(cell)
+            cells.append(cell)
+    except (ConfigError, LinkConfigError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    names = [cell.name for cell in cells]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"{path}: two cells are the same: a list has a value twice")
     return cells
 
 
-def _check_phones(phones: dict[str, Any]) -> None:
-    """Raise `ConfigError` for settings that every phone would refuse when the server already waits for it."""
-    if phones.get("as", "processes") not in ("processes", "swarm"):
-        raise ConfigError(f"as = {phones['as']!r} is not processes or swarm")
-    try:
-        if "link" in phones:
-            mix = phones["link"]
-            shares = mix if isinstance(mix, dict) else {mix: 1}
-            if not shares or any(type(share) not in (int, float) or not share > 0 for share in shares.values()):
-                raise ConfigError(f"link = {mix!r} is not the name of a link, or several with shares above 0")
-            for name in shares:
-                profile_from_flags(link=str(name))
-        if "bandwidth" in phones:
-            profile_from_flags(bandwidth=str(phones["bandwidth"]))
-    except LinkConfigError as error:
-        raise ConfigError(str(error)) from error
-    if "device" in phones:
-        parse_device(str(phones["device"]))
+def _check_phones(cell: Cell) -> None:
+    """Raise `ConfigError` or `LinkConfigError` for what `fl-edge` would refuse."""
+    if cell.way not in WAYS:
+        raise ConfigError(f"as = {cell.way!r} is not one of {', '.join(WAYS)}")
+    if cell.phones.get("train", "sgd") not in ("sgd", "none"):
+        raise ConfigError(f"train = {cell.phones['train']!r} is not sgd or none")
+    if not 0 <= cell.dropout < 1:
+        raise ConfigError(f"dropout = {cell.dropout:g} is not a share from 0 to below 1")
+    if cell.away_s <= 0:
+        raise ConfigError(f"away = {cell.phones['away']!r} is not a time above 0")
+    for key, parse in (("link", find_profile), ("device", parse_device)):
+        mix = cell.phones.get(key)
+        if mix is None:
+            continue
+        shares = mix if isinstance(mix, dict) else {mix: 1}
+        if not shares or any(type(share) not in (int, float) or not share > 0 for share in shares.values()):
+            raise ConfigError(f"{key} = {mix!r} is not the name of a {key}, or several with shares above 0")
+        for name in shares:
+            parse(str(name))
+    if cell.bandwidth is not None:
+        profile_from_flags(bandwidth=cell.bandwidth)

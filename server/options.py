@@ -41,7 +41,7 @@ class Duration(click.ParamType[float]):
 
 
 FLAGS: tuple[tuple[str, Any, str], ...] = (
-    ("--model", str, "mlp, 2nn, cnn or lite.  [default: lite]"),
+    ("--model", str, "mlp, 2nn, cnn, lite or tiny.  [default: lite]"),
     ("--data", str, "mnist or digits.  [default: mnist]"),
     ("--partition", str, "iid, shards:N, dirichlet:A or quantity:A.  [default: iid]"),
     ("--phones", int, "Shards; the first round waits for so many phones.  [default: 10]"),

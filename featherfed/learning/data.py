@@ -44,11 +44,22 @@ def load(name: str, data_dir: str | None, *, train: bool) -> Examples:
     return _prepare(pixels, labels)
 
 
+class Shards:
+    """A data set in the shards of a run's phones. Only the examples of a shard that is asked for are copied."""
+
+    def __init__(self, name: str, data_dir: str | None, scheme: str, shards: int, seed: int) -> None:
+        self._pixels, self._labels = _raw(name, data_dir, train=True)
+        self._indices = partition(scheme, self._labels, shards, seed)
+
+    def examples(self, index: int) -> Examples:
+        """Return the examples of one shard."""
+        mine = self._indices[index]
+        return _prepare(self._pixels[mine], self._labels[mine])
+
+
 def load_shard(name: str, data_dir: str | None, scheme: str, shards: int, index: int, seed: int) -> Examples:
-    """Return one phone's examples: shard `index` of `shards`. The rest of the data set is never copied."""
-    pixels, labels = _raw(name, data_dir, train=True)
-    mine = partition(scheme, labels, shards, seed)[index]
-    return _prepare(pixels[mine], labels[mine])
+    """Return one phone's examples: shard `index` of `shards`."""
+    return Shards(name, data_dir, scheme, shards, seed).examples(index)
 
 
 def labels_of(name: str, data_dir: str | None) -> npt.NDArray[np.integer]:

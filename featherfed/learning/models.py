@@ -4,6 +4,7 @@ mlp    784-256-128-64-32-10, the seed project's                     244,522 para
 2nn    784-200-200-10 (McMahan et al. 2017)                         199,210
 cnn    two 5×5 convolutions, 512 units (McMahan et al. 2017)      1,663,370
 lite   5×5/2 and two 3×3 convolutions, for phones                    29,322
+tiny   5×5 and 3×3 convolutions, for the least traffic                7,946
 """
 
 import itertools
@@ -50,6 +51,16 @@ def _lite() -> nn.Module:
     )  # fmt: skip
 
 
+def _tiny() -> nn.Module:
+    return nn.Sequential(
+        OrderedDict(
+            conv1=nn.Conv2d(1, 16, 5), pool1=nn.MaxPool2d(3), relu1=nn.ReLU(),
+            conv2=nn.Conv2d(16, 32, 3), pool2=nn.MaxPool2d(2), relu2=nn.ReLU(),
+            flatten=nn.Flatten(), a=nn.Linear(288, 10),
+        )
+    )  # fmt: skip
+
+
 def build(name: str, seed: int) -> nn.Module:
     """Return the model with weights drawn from `seed`; torch's own random state is left as it was."""
     if name not in MODELS:
@@ -60,7 +71,7 @@ def build(name: str, seed: int) -> nn.Module:
             return _Dense(784, 256, 128, 64, 32, 10)
         if name == "2nn":
             return _Dense(784, 200, 200, 10)
-        return _cnn() if name == "cnn" else _lite()
+        return {"cnn": _cnn, "lite": _lite, "tiny": _tiny}[name]()
 
 
 def layout(model: nn.Module) -> Layout:

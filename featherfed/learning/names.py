@@ -14,6 +14,7 @@ LAYOUTS: dict[str, Layout] = {
     "mlp": _layout(a=(256, 784), b=(128, 256), c=(64, 128), d=(32, 64), e=(10, 32)),
     "2nn": _layout(a=(200, 784), b=(200, 200), c=(10, 200)),
     "cnn": _layout(conv1=(32, 1, 5, 5), conv2=(64, 32, 5, 5), a=(512, 3136), b=(10, 512)),
+    "tiny": _layout(conv1=(16, 1, 5, 5), conv2=(32, 16, 3, 3), a=(10, 288)),
     "lite": _layout(conv1=(16, 1, 5, 5), conv2=(32, 16, 3, 3), conv3=(64, 32, 3, 3), a=(10, 576)),
 }
 """The tensors of each model: what a phone that does not train needs to know of it."""

@@ -54,8 +54,11 @@ class LocalUpdate:
 class Trainer:
     """One phone's model and examples, ready to train."""
 
-    def __init__(self, model_name: str, examples: Examples, device: str = "cpu") -> None:
-        self._model = FlatModel(build(model_name, 0), device)
+    def __init__(
+        self, model_name: str, examples: Examples, device: str = "cpu", *, model: FlatModel | None = None
+    ) -> None:
+        """`model` may be shared by trainers that take turns: every training begins by loading its weights."""
+        self._model = model or FlatModel(build(model_name, 0), device)
         self._backprop = Backprop(self._model)
         self._images = (
             examples.images.to(device).permute(0, 2, 3, 1).contiguous()

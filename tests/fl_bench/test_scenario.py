@@ -44,6 +44,14 @@ def test_mix_of_links_is_dealt_by_its_shares(tmp_path: Path) -> None:
     assert len({cell.link_of(shard) for shard in range(5)}) > 1
 
 
+def test_devices_do_not_follow_links(tmp_path: Path) -> None:
+    mixes = "link = { 2g = 0.2, 3g = 0.5, 4g = 0.3 }\ndevice = { slow = 0.5, mid = 0.5 }\n"
+    (cell,) = read_scenario(write(tmp_path, f"phones = 100\n{mixes}"))
+    slow = sum(cell.link_of(shard) == "2g" and cell.device_of(shard) == "slow" for shard in range(100))
+    assert 6 <= slow <= 14
+    assert cell.phone_flags(0) == ["--link", cell.link_of(0), "--device", cell.device_of(0)]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -54,12 +62,17 @@ def test_mix_of_links_is_dealt_by_its_shares(tmp_path: Path) -> None:
         ("model = 'resnet'", "unknown model 'resnet'"),
         ("uplink = ['float32', 'rotat']", "unknown codec stage 'rotat'"),
         ("partition = 'random'", "unknown partition 'random'"),
-        ("as = 'threads'", "as = 'threads' is not processes or swarm"),
+        ("as = 'threads'", "as = 'threads' is not one of processes, swarm, virtual"),
         ("link = '9g'", "unknown link '9g'"),
         ("link = {}", "link = {} is not the name of a link, or several with shares above 0"),
         ("link = { 2g = 0 }", "is not the name of a link, or several with shares above 0"),
         ("link = { 2g = 'half' }", "is not the name of a link, or several with shares above 0"),
         ("bandwidth = 256", "rate '256' has no unit"),
+        ("device = { slow = 0 }", "is not the name of a device, or several with shares above 0"),
+        ("dropout = 1.5", "dropout = 1.5 is not a share"),
+        ("away = 'soon'", "soon"),
+        ("train = 'adam'", "train = 'adam' is not sgd or none"),
+        ("seed = [1, 1]", "two cells are the same"),
         ("device = 'warp'", "device 'warp' is not one of"),
         ("phones =", "cannot read the scenario"),
     ],

@@ -6,7 +6,7 @@ from featherfed.errors import ConfigError
 from featherfed.learning.models import build, layout
 from featherfed.learning.names import LAYOUTS, MODELS
 
-PARAMETERS = {"mlp": 244_522, "2nn": 199_210, "cnn": 1_663_370, "lite": 29_322}
+PARAMETERS = {"mlp": 244_522, "2nn": 199_210, "cnn": 1_663_370, "lite": 29_322, "tiny": 7_946}
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -1,0 +1,78 @@
+"""A grid on a Ray cluster: one task a cell, its folder comes back as the task's result.
+
+Nothing is shared but the code: a task runs in a temporary folder of whatever node it lands on. Ray runs a task again
+whose worker or node died; a cell that fails by itself is not run again.
+"""
+
+import io
+import logging
+import os
+import tarfile
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from featherfed.errors import ConfigError, FeatherfedError, LocalError
+from fl_bench.running import finished, run_cell
+from fl_bench.scenario import Cell
+
+RETRIES = 5
+
+
+def packed_cell(cell: Cell, data_dir: str | None) -> bytes:
+    """Run a cell in a temporary folder and return that folder as a tar file."""
+    with tempfile.TemporaryDirectory(prefix="featherfed-cell-") as folder:
+        run_cell(cell, Path(folder), data_dir)
+        content = io.BytesIO()
+        with tarfile.open(fileobj=content, mode="w") as archive:
+            archive.add(Path(folder) / cell.name, cell.name)
+        return content.getvalue()
+
+
+def run_on_cluster(cells: Sequence[Cell], out: Path, data_dir: str | None, *, address: str) -> None:
+    """Run all cells that are not finished on the Ray cluster at `address` (`auto`: the one that runs here).
+
+    Raises `ConfigError` where there is no Ray or no cluster, `LocalError` where a cell fails.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise ConfigError("--ray needs Ray: pip install 'featherfed[ray]'") from error
+    left = [cell for cell in cells if not finished(cell, out)]
+    environment = {name: os.environ[name] for name in ("PYTHONPATH", "FL_DATA_DIR") if name in os.environ}
+    try:
+        ray.init(
+            address=address, log_to_driver=False, logging_level=logging.ERROR,
+            runtime_env={"env_vars": {"OMP_NUM_THREADS": "1", **environment}},
+        )  # fmt: skip
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"no Ray cluster at {address!r}: {' '.join(str(error).split())[:200]}") from error
+    try:
+        task: Any = ray.remote(packed_cell).options(num_cpus=1, max_retries=RETRIES)
+        cell_of = {task.remote(cell, data_dir): cell for cell in left}
+        under_way = list(cell_of)
+        while under_way:
+            done, under_way = ray.wait(under_way, num_returns=1)
+            _unpack(_result(ray, done[0], cell_of[done[0]]), out)
+    finally:
+        ray.shutdown()
+
+
+def _result(ray: Any, task: Any, cell: Cell) -> bytes:
+    try:
+        result: bytes = ray.get(task)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, FeatherfedError):
+            raise error.cause from error
+        raise LocalError(f"the cell {cell.name} failed on the cluster: {error.cause!r}") from error
+    except ray.exceptions.RayError as error:
+        raise LocalError(
+            f"the cell {cell.name} was lost {RETRIES + 1} times on the cluster: {type(error).__name__}"
+        ) from error
+    return result
+
+
+def _unpack(content: bytes, out: Path) -> None:
+    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+        archive.extractall(out, filter="data")

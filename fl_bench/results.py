@@ -1,0 +1,214 @@
+"""Results of grids and runs as plain data: cells grouped into strategies over seeds, bytes and time to an accuracy.
+
+A strategy is what cells have in common when their seed is left out. Figures of a strategy are medians over its seeds,
+with the least and the most beside them; a target that some seeds missed has no median.
+"""
+
+import json
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from featherfed.errors import ConfigError
+from fl_bench.running import DONE, FACTS, report_of
+from server.config import RunConfig
+from server.report import TARGETS
+from server.run_folder import existing
+
+BASELINE = "float32"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One finished run: its folder, its configuration, its report, and what its scenario varied."""
+
+    path: Path
+    config: RunConfig
+    report: dict[str, Any]
+    facts: dict[str, Any]
+
+    @property
+    def virtual(self) -> bool:
+        """Whether it ran in virtual time."""
+        return bool(self.facts.get("way") == "virtual")
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A figure over seeds: median, least, most, and of how many seeds; all None where a seed has none."""
+
+    median: float | None
+    least: float | None
+    most: float | None
+    seeds: int
+
+    @classmethod
+    def of(cls, values: Sequence[float | None]) -> "Spread":
+        """Return the spread of one value a seed."""
+        known = [value for value in values if value is not None]
+        if len(known) < len(values) or not known:
+            return cls(None, None, None, len(values))
+        return cls(statistics.median(known), min(known), max(known), len(values))
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    """Runs that differ in their seed alone."""
+
+    name: str
+    runs: tuple[Run, ...]
+
+    @property
+    def config(self) -> RunConfig:
+        """The configuration, with the first seed's."""
+        return self.runs[0].config
+
+    def best_accuracy(self) -> Spread:
+        """Return the best accuracy of each seed."""
+        return Spread.of([_best(run.report) for run in self.runs])
+
+    def to_accuracy(self, target: str, figure: str) -> Spread:
+        """Return a figure at the end of the first round that reached a target.
+
+        `figure`: round, seconds, uplink_payload, uplink_socket, downlink_socket or handshake.
+        """
+        return Spread.of([_at(run.report, target).get(figure) for run in self.runs])
+
+
+def _best(report: dict[str, Any]) -> float | None:
+    return max((row["accuracy"] for row in report["rounds"] if row["accuracy"] is not None), default=None)
+
+
+def _at(report: dict[str, Any], target: str) -> dict[str, float]:
+    """Return what a run had used when it reached the target, nothing if it did not."""
+    there = report["to_accuracy"].get(target)
+    if there is None:
+        return {}
+    rows = [row for row in report["rounds"] if row["round"] <= there["round"]]
+    return {
+        **there,
+        "uplink_payload": sum(row["uplink"]["payload"] for row in rows),
+        "handshake": sum(row[way]["handshake"] for row in rows for way in ("uplink", "downlink")),
+    }
+
+
+def read_runs(paths: Iterable[Path]) -> list[Strategy]:
+    """Return the strategies found in folders of grids and runs, in the order of their folders.
+
+    Raises `ConfigError` for a folder without a finished run.
+    """
+    runs: list[Run] = []
+    for path in paths:
+        found = [_read(folder) for folder in _folders(path)]
+        if not found:
+            raise ConfigError(f"{path} holds no finished run: give a folder of fl-bench run, or one of fl-server serve")
+        runs += found
+    return _group(runs)
+
+
+def _folders(path: Path) -> list[Path]:
+    if (path / "run.sqlite").exists():
+        return [path]
+    # The order of the grid is the order in which its cells were written in the scenario.
+    folders = [marker.parent for marker in path.rglob(DONE) if (marker.parent / "run.sqlite").exists()]
+    return sorted(folders, key=lambda folder: (str(folder.parent), (folder / "config.toml").stat().st_mtime_ns))
+
+
+def _read(folder: Path) -> Run:
+    facts = json.loads((folder / FACTS).read_text()) if (folder / FACTS).exists() else {}
+    _, config = existing(folder)
+    return Run(folder, config, report_of(folder), facts)
+
+
+def _group(runs: Sequence[Run]) -> list[Strategy]:
+    groups: dict[tuple[Any, ...], list[Run]] = {}
+    for run in runs:
+        settings = tuple(getattr(run.config, field.name) for field in fields(RunConfig) if field.name != "seed")
+        phones = json.dumps(run.facts.get("phones", {}), sort_keys=True)
+        groups.setdefault((str(run.path.parent), phones, settings), []).append(run)
+    members = [sorted(group, key=lambda run: run.config.seed) for group in groups.values()]
+    return [Strategy(name, tuple(group)) for name, group in zip(_names(members), members, strict=True)]
+
+
+def _names(groups: Sequence[Sequence[Run]]) -> list[str]:
+    """Name each group by what tells it from the others: its uplink, and whatever else differs."""
+    configs = [group[0].config for group in groups]
+    differing = [
+        field.name
+        for field in fields(RunConfig)
+        if field.name not in ("seed", "uplink") and len({getattr(config, field.name) for config in configs}) > 1
+    ]
+    phones = [group[0].facts.get("phones", {}) for group in groups]
+    keys = [key for key in ("link", "device", "dropout", "as") if len({str(each.get(key)) for each in phones}) > 1]
+    names = []
+    for config, told in zip(configs, phones, strict=True):
+        parts = [f"{name}={getattr(config, name)}" for name in differing]
+        names.append(", ".join([config.uplink, *parts, *(f"{key}={told.get(key, '–')}" for key in keys)]))
+    return names
+
+
+def baseline_of(strategy: Strategy, strategies: Sequence[Strategy]) -> Strategy | None:
+    """Return the strategy that differs from this one in its uplink alone and sends float32; None without one."""
+    same = [field.name for field in fields(RunConfig) if field.name not in ("seed", "uplink", "rounds")]
+    for other in strategies:
+        if other.config.uplink == BASELINE and all(
+            getattr(other.config, name) == getattr(strategy.config, name) for name in same
+        ):
+            return other
+    return None
+
+
+def ratio(strategy: Strategy, strategies: Sequence[Strategy], target: str) -> float | None:
+    """Return how many times less float32 sent up to a target, by medians of socket bytes."""
+    base = baseline_of(strategy, strategies)
+    mine = strategy.to_accuracy(target, "uplink_socket").median
+    theirs = base.to_accuracy(target, "uplink_socket").median if base else None
+    return theirs / mine if mine and theirs else None
+
+
+FIGURES = ("round", "seconds", "uplink_payload", "uplink_socket", "downlink_socket", "handshake")
+
+
+def as_json(strategies: Sequence[Strategy]) -> list[dict[str, Any]]:
+    """Return all figures of all strategies, ready for JSON."""
+    result = []
+    for strategy in strategies:
+        targets = {
+            target: {
+                **{figure: _spread(strategy.to_accuracy(target, figure)) for figure in FIGURES},
+                "times_less_than_float32": ratio(strategy, strategies, target),
+            }
+            for target in TARGETS
+        }
+        result.append(
+            {
+                "strategy": strategy.name,
+                "uplink": strategy.config.uplink,
+                "downlink": strategy.config.downlink,
+                "model": strategy.config.model,
+                "seeds": [run.config.seed for run in strategy.runs],
+                "best_accuracy": _spread(strategy.best_accuracy()),
+                "to_accuracy": targets,
+                "command": strategy.config.command(),
+            }
+        )
+    return result
+
+
+def _spread(spread: Spread) -> dict[str, float | int | None]:
+    return {"median": spread.median, "least": spread.least, "most": spread.most, "seeds": spread.seeds}
+
+
+def round_rows(strategies: Sequence[Strategy]) -> list[dict[str, Any]]:
+    """Return one flat row for each round of each run, for data frames."""
+    rows = []
+    for strategy in strategies:
+        for run in strategy.runs:
+            for row in run.report["rounds"]:
+                flat = {name: value for name, value in row.items() if name not in ("uplink", "downlink")}
+                for way in ("uplink", "downlink"):
+                    flat |= {f"{way}_{name}": value for name, value in row[way].items()}
+                rows.append({"strategy": strategy.name, "seed": run.config.seed, "run": str(run.path), **flat})
+    return rows

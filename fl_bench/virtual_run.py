@@ -1,0 +1,182 @@
+"""One cell in virtual time: the server and all of its phones in this process, on a clock that jumps.
+
+The code is that of `fl-server serve` and `fl-edge run`, from the first byte of an upgrade to the last of a model. What
+is left out has no effect on bytes: fsync, and the kernel's sockets. What is shared could not differ: weights of a
+version, which all phones that hold it have bit for bit, the data set, and the module that phones train one by one.
+
+Training and evaluation take no virtual time by themselves; a phone's steps take those of its `device`.
+"""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bandwidth_sim.errors import LinkConfigError
+from bandwidth_sim.profile import Profile, profile_from_flags
+from bandwidth_sim.virtual import VirtualTimeError, run
+from bandwidth_sim.virtual_network import VirtualDialer
+from edge_client.device import parse_device
+from edge_client.learner import Learner, NoiseLearner, SgdLearner
+from edge_client.one_phone import PhoneOptions, play_phone
+from edge_client.pocket import F32, Pocket
+from featherfed.errors import ConfigError, FeatherfedError, LocalError
+from featherfed.wire.messages import Welcome
+from fl_bench.scenario import Cell
+from server.aggregation import Aggregator
+from server.report import make_report, write_csv
+from server.run_folder import create
+from server.service import Service
+from server.standing import begin
+from server.store import Store
+from server.watcher import Watcher
+
+HOST, PORT = "server", 80
+ABANDONED_S = 60.0
+"""How long a server without phones may go on, in virtual seconds: after the last round it writes its report."""
+
+
+def run_virtual(cell: Cell, out: Path, data_dir: str | None) -> None:
+    """Run a cell in `out/<its name>`; raises `LocalError` where it does not come to its end."""
+    config = cell.config
+    aggregator = Aggregator(config, data_dir)
+    folder = create(out, cell.name, config)
+    store = Store(folder.database, durable=False)
+    try:
+
+        async def main() -> str | None:
+            service = Service(config, folder, aggregator, store, begin(config, store, aggregator.parameters), Watcher())
+            serving = asyncio.create_task(service.run(host=HOST, port=PORT), name="server")
+            shared = SharedMemory(data_dir)
+            phones = [asyncio.create_task(shared.play(options), name=options.name) for options in phone_options(cell)]
+            return await _together(serving, phones)
+
+        try:
+            paused = run(main(), seed=config.seed)
+        except VirtualTimeError as error:
+            raise LocalError(f"the run {cell.name} stands still: {error}") from error
+        if paused is not None:
+            raise LocalError(f"the run {cell.name} pauses: {paused}")
+        write_csv(folder, make_report(folder, config, store))
+    finally:
+        store.close()
+
+
+async def _together(serving: "asyncio.Task[str | None]", phones: list["asyncio.Task[str]"]) -> str | None:
+    """Return the server's outcome; raises `LocalError` when all phones have given up before it."""
+    gathered = asyncio.gather(*phones, return_exceptions=True)
+    waiting: set[asyncio.Future[Any]] = {serving, gathered}
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    if not serving.done():
+        await asyncio.wait({serving}, timeout=ABANDONED_S)
+    if not serving.done():
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+        reasons = [str(each) for each in await gathered if isinstance(each, BaseException)]
+        raise LocalError(f"all phones ended before the server did: {reasons[0] if reasons else 'they were dismissed'}")
+    for task in phones:
+        task.cancel()
+    for outcome in await gathered:
+        if isinstance(outcome, Exception) and not isinstance(outcome, FeatherfedError):
+            raise outcome
+    return await serving
+
+
+def phone_options(cell: Cell) -> list[PhoneOptions]:
+    """Return each phone's options, as `Cell.phone_flags` spells them for `fl-edge run`."""
+    options, profiles = [], dict[str, Profile | None]()
+    count = cell.config.phones
+    for shard in range(count):
+        link = cell.link_of(shard)
+        if link not in profiles:
+            try:
+                profiles[link] = profile_from_flags(link=link or None, bandwidth=cell.bandwidth)
+            except LinkConfigError as error:
+                raise ConfigError(str(error)) from error
+        compute, step_s = parse_device(cell.device_of(shard))
+        options.append(
+            PhoneOptions(
+                server=f"ws://{HOST}:{PORT}",
+                name=f"phone-{shard}",
+                shard=(shard, count),
+                compute=compute,
+                step_s=step_s,
+                train=cell.trains,
+                profile=profiles[link],
+                dropout=cell.dropout,
+                away_s=cell.away_s,
+            )
+        )
+    return options
+
+
+class SharedMemory:
+    """What the phones of one process need once."""
+
+    def __init__(self, data_dir: str | None) -> None:
+        self._data_dir = data_dir
+        self._pockets = _Pockets()
+        self._classroom: _Classroom | None = None
+
+    async def play(self, options: PhoneOptions) -> str:
+        """Play one phone to its end."""
+        linked: Callable[[Profile, int], VirtualDialer] = VirtualDialer
+        return await play_phone(
+            options, _say_nothing, pocket=self._pockets.one(), linked=linked, learn=self._make_learner
+        )
+
+    def _make_learner(self, options: PhoneOptions, welcome: Welcome) -> Learner:
+        if not options.train:
+            return NoiseLearner(welcome)
+        self._classroom = self._classroom or _Classroom(welcome, self._data_dir, options.compute)
+        return self._classroom.learner(welcome)
+
+
+class _Classroom:
+    """One data set, one partition and one module for all phones of a run."""
+
+    def __init__(self, welcome: Welcome, data_dir: str | None, device: str) -> None:
+        # torch takes seconds to import: only phones that train pay for it.
+        from featherfed.learning.data import Shards
+        from featherfed.learning.flat import FlatModel
+        from featherfed.learning.models import build
+
+        self._device = device
+        self._shards = Shards(welcome.data, data_dir, welcome.partition, welcome.shards, welcome.seed)
+        self._model = FlatModel(build(welcome.model, 0), device)
+
+    def learner(self, welcome: Welcome) -> SgdLearner:
+        from featherfed.learning.training import Trainer
+
+        trainer = Trainer(welcome.model, self._shards.examples(welcome.shard), self._device, model=self._model)
+        return SgdLearner(welcome, trainer)
+
+
+class _Pockets:
+    """Pockets without a folder whose models lie in memory once."""
+
+    def __init__(self) -> None:
+        self._newest = -1
+        self._weights: F32 | None = None
+
+    def one(self) -> Pocket:
+        return _SharedPocket(self)
+
+    def share(self, version: int, weights: F32) -> F32:
+        """Return the one array of a version: every phone that holds it has the same bits."""
+        if version > self._newest:
+            self._newest, self._weights = version, weights
+        return self._weights if version == self._newest and self._weights is not None else weights
+
+
+class _SharedPocket(Pocket):
+    def __init__(self, pockets: _Pockets) -> None:
+        super().__init__(None)
+        self._pockets = pockets
+
+    def hold(self, version: int, weights: F32) -> None:
+        super().hold(version, self._pockets.share(version, weights))
+
+
+def _say_nothing(line: str) -> None:
+    pass

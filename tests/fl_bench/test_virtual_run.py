@@ -1,0 +1,88 @@
+"""The server and phones in virtual time, beside real processes."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from featherfed.errors import LocalError
+from fl_bench.agreement import run_both_ways
+from fl_bench.grid import run_grid
+from fl_bench.running import cell_report
+from fl_bench.scenario import read_scenario
+
+SMALL = 'data = "digits"\nphones = 4\ncohort = 3\nlr = 0.05\nbatch_size = 40\n'
+
+
+def virtual(tmp_path: Path, text: str, out: str = "out", *, jobs: int = 1, rounds: int = 2) -> list[dict[str, Any]]:
+    path = tmp_path / f"{out}.toml"
+    path.write_text(f"{SMALL}rounds = {rounds}\n{text}")
+    cells = read_scenario(path, way="virtual")
+    run_grid(cells, tmp_path / out, None, jobs=jobs)
+    return [cell_report(cell, tmp_path / out) for cell in cells]
+
+
+@pytest.mark.processes
+def test_real_and_virtual_runs_agree(tmp_path: Path) -> None:
+    file = tmp_path / "both.toml"
+    text = (
+        'data = "digits"\nphones = 2\ncohort = 2\nrounds = 2\nlr = 0.05\nbatch_size = 40\nuplink = "rotate | eden(1)"\n'
+    )
+    file.write_text(text + 'link = { "2g" = 0.5, "3g" = 0.5 }\ndevice = "200ms"\n')
+    [both] = run_both_ways(file, tmp_path, None)
+    assert both.transfers == 8
+    assert both.differing == 0
+    assert both.same_model
+    # Never faster than link and device allow; how much slower depends on who else uses this machine. The table of
+    # docs/VIRTUAL_TIME.md has the deviation where nobody does.
+    assert both.virtual_s > 10
+    assert both.deviation > -0.05
+    assert both.real_s - both.virtual_s < 60
+
+
+def test_the_same_seed_gives_the_same_run_again_and_another_seed_another(tmp_path: Path) -> None:
+    text = 'link = { "2g" = 0.5, "lossy-3g" = 0.5 }\ndropout = 0.3\naway = "5s"\n'
+    first, again = virtual(tmp_path, text, "first"), virtual(tmp_path, text, "again")
+    assert [report["rounds"] for report in first] == [report["rounds"] for report in again]
+    assert first[0]["rounds"] != virtual(tmp_path, text + "seed = 1\n", "other")[0]["rounds"]
+
+
+def test_phones_that_leave_are_missed_and_come_back(tmp_path: Path) -> None:
+    text = 'train = "none"\naway = "200s"\nbandwidth = "256kbps"\nheartbeat = 5.0\ndeadline = 30.0\n'
+    [leave] = virtual(tmp_path, text + "dropout = 0.4\n", "leave", rounds=8)
+    [stay] = virtual(tmp_path, text, "stay", rounds=8)
+    assert all((row["accepted"], row["failed"]) == (3, 0) for row in stay["rounds"])
+    missed = [row for row in leave["rounds"] if row["failed"]]
+    assert missed
+    assert min(row["seconds"] for row in missed) >= 30 > max(row["seconds"] for row in stay["rounds"])
+    # Each return is a new connection.
+    assert leave["totals"]["uplink"]["handshake"] > stay["totals"]["uplink"]["handshake"]
+
+
+def test_time_is_emulated_and_devices_count(tmp_path: Path) -> None:
+    slow, fast = virtual(tmp_path, 'device = ["1min", "10ms"]\n', rounds=1)
+    assert slow["rounds"][0]["seconds"] >= 540 > 60 > fast["rounds"][0]["seconds"]
+    assert slow["rounds"][0]["loss"] == fast["rounds"][0]["loss"]
+
+
+def test_worker_processes_give_the_same_results(tmp_path: Path) -> None:
+    text = 'train = "none"\nuplink = ["float32", "rotate | eden(1)"]\nlink = "3g"\n'
+    assert virtual(tmp_path, text, "one") == virtual(tmp_path, text, "two", jobs=2)
+
+
+def test_a_finished_cell_is_never_run_twice_and_an_interrupted_one_again(tmp_path: Path) -> None:
+    text = 'train = "none"\nseed = [0, 1]\n'
+    virtual(tmp_path, text)
+    first, second = (tmp_path / "out" / f"seed={seed}" for seed in (0, 1))
+    before = [(folder / "run.sqlite").stat().st_mtime_ns for folder in (first, second)]
+    (second / "done").unlink()
+    virtual(tmp_path, text)
+    after = [(folder / "run.sqlite").stat().st_mtime_ns for folder in (first, second)]
+    assert before[0] == after[0]
+    assert before[1] != after[1]
+
+
+def test_a_run_that_cannot_end_says_why(tmp_path: Path) -> None:
+    text = 'train = "none"\ndeadline = 1.0\nmax_retries = 1\nbandwidth = "1kbps"\n'
+    with pytest.raises(LocalError, match=r"the run run pauses: .*round 1"):
+        virtual(tmp_path, text)
