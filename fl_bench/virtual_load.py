@@ -18,6 +18,8 @@ from bandwidth_sim.virtual_network import VirtualDialer
 LINKS = ("2g", "3g", "lossy-3g", "subway")
 SERVER = "server", 80
 ADDRESS = "ws://server:80"
+PATIENCE_S = 600.0
+"""Longer than any tunnel: no handshake and no ping gives up, so that every run has all of its messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +62,18 @@ def _fleet(clients: int, visit: Visit, *, seed: int, within_s: float) -> Virtual
         await dialer.connect(*SERVER)
         interval_s, timeout_s = dialer.keepalive()
         async with connect(
-            ADDRESS, compression=None, proxy=None, open_timeout=120, ping_interval=interval_s, ping_timeout=timeout_s
+            ADDRESS,
+            compression=None,
+            proxy=None,
+            open_timeout=PATIENCE_S,
+            ping_interval=interval_s,
+            ping_timeout=timeout_s,
         ) as websocket:
             await visit(websocket, number, log)
 
     async def main() -> float:
         async with (
-            serve(_echo, *SERVER, compression=None, ping_timeout=120),
+            serve(_echo, *SERVER, compression=None, open_timeout=PATIENCE_S, ping_timeout=PATIENCE_S),
             asyncio.TaskGroup() as group,
         ):
             for number in range(clients):
