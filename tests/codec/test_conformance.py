@@ -122,6 +122,24 @@ def test_any_shape(spec: str, sizes: tuple[int, ...]) -> None:
 
 
 @every_spec
+@settings(max_examples=15, deadline=None)
+@given(
+    shapes=st.lists(st.lists(st.integers(0, 23), min_size=1, max_size=3), max_size=4),
+    scale=st.sampled_from([1e-45, 1e-38, 1e-20, 1.0, 1e20, 1e30]),
+    seed=st.integers(0, 99),
+)
+def test_any_shape_and_scale_round_trips(spec: str, shapes: list[list[int]], scale: float, seed: int) -> None:
+    pipeline = Pipeline.parse(spec)
+    layout = Layout(tuple(Tensor(str(number), tuple(shape)) for number, shape in enumerate(shapes)))
+    values = coordinates(pipeline, layout, seed=seed) * np.float32(scale)
+    payload = pipeline.encode(values, layout, KEY).payload
+    assert len(payload) <= pipeline.max_bytes(layout)
+    decoded = pipeline.decode(payload, layout, KEY)
+    assert decoded.shape == (layout.size,)
+    assert np.isfinite(decoded).all()
+
+
+@every_spec
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_bytes_decode_to_the_shape_or_are_refused(spec: str, layout: Layout, data: st.DataObject) -> None:
