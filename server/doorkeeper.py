@@ -19,6 +19,9 @@ from featherfed.wire.closing import Close
 from server.guarded_connection import GuardedConnection, answer
 from server.limits import HANDSHAKE_BYTES, PATIENCE_S, Limits
 
+REFUSALS = 50
+"""In one turn of the event loop: a flood neither keeps those inside waiting nor fills the kernel's queue."""
+
 
 class Guest(socket.socket):
     """An accepted connection's socket; tells when it is closed."""
@@ -131,19 +134,19 @@ class DoorSocket(socket.socket):
 
     def accept(self) -> tuple[socket.socket, Any]:
         """Return the next connection that may stay; BlockingIOError where there is none."""
-        conn, address = super().accept()
-        guest = Guest(conn.family, conn.type, conn.proto, fileno=conn.detach())
-        guest.setblocking(False)
-        refusal = self.doorkeeper.enter(guest, address[0])
-        if refusal is None:
-            return guest, address
-        with contextlib.suppress(OSError):
-            if not self.speaks_tls:
-                guest.send(answer(http.HTTPStatus.SERVICE_UNAVAILABLE, refusal))
-                # What is left unread when a socket closes resets the connection, and the answer with it.
-                guest.recv(HANDSHAKE_BYTES)
-        guest.close()
-        # One a turn of the event loop: a flood at the door does not keep those inside waiting.
+        for _ in range(REFUSALS):
+            conn, address = super().accept()
+            guest = Guest(conn.family, conn.type, conn.proto, fileno=conn.detach())
+            guest.setblocking(False)
+            refusal = self.doorkeeper.enter(guest, address[0])
+            if refusal is None:
+                return guest, address
+            with contextlib.suppress(OSError):
+                if not self.speaks_tls:
+                    guest.send(answer(http.HTTPStatus.SERVICE_UNAVAILABLE, refusal))
+                    # What is left unread when a socket closes resets the connection, and the answer with it.
+                    guest.recv(HANDSHAKE_BYTES)
+            guest.close()
         raise BlockingIOError
 
 

@@ -33,6 +33,8 @@ from server.tokens import Token
 
 LIBRARY_FAULTS = (CloseCode.PROTOCOL_ERROR, CloseCode.INVALID_DATA, CloseCode.MESSAGE_TOO_BIG)
 """What the library finds by itself: a bad WebSocket frame, text that is none, a message beyond its limit."""
+NO_FAULTS = (Close.TOO_MANY, Close.GOING_AWAY)
+"""Why a peer is turned out that has done nothing wrong."""
 GOODBYE_S = 1.0
 """How long a peer that is turned out may take to read why; what it still sends resets a connection that is closed."""
 
@@ -114,7 +116,7 @@ class GuardedConnection(CountsBytes, ServerConnection):
     def fault(self, closed: ConnectionClosed) -> RemoteError | None:
         """Return for what fault of the peer this side ended the connection, if it did."""
         if self._turned_out is not None:
-            return self._turned_out
+            return None if self._turned_out.code in NO_FAULTS else self._turned_out
         if closed.sent is None or closed.rcvd_then_sent or closed.sent.code not in LIBRARY_FAULTS:
             return None
         return fault(closed.sent.code, closed.sent.reason)
@@ -125,8 +127,7 @@ class GuardedConnection(CountsBytes, ServerConnection):
             return
         self._turned_out = fault(code, sentence)
         if self.protocol.state is CONNECTING:
-            busy = code in (Close.TOO_MANY, Close.GOING_AWAY)
-            status = http.HTTPStatus.SERVICE_UNAVAILABLE if busy else http.HTTPStatus.BAD_REQUEST
+            status = http.HTTPStatus.SERVICE_UNAVAILABLE if code in NO_FAULTS else http.HTTPStatus.BAD_REQUEST
             self.transport.write(answer(status, sentence))
             self.transport.close()
             return

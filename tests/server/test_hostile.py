@@ -113,6 +113,8 @@ async def test_handshakes_under_way_make_room_for_an_honest_one(serve: Serve) ->
             )
             assert not third.at_eof()
         await play_honest(honest, served)
+        # They have done nothing wrong.
+        assert served.store.faults() == []
 
 
 async def test_a_flood_of_one_address_displaces_itself_only_slowly(
