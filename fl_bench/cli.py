@@ -18,6 +18,7 @@ class LazyGroup(click.Group):
         "agree": "fl_bench.agreement",
         "links": "fl_bench.links",
         "codec": "fl_bench.codec",
+        "dashboard": "fl_bench.dashboard_cost",
         "training": "fl_bench.training",
         "chaos": "fl_bench.chaos.command",
         "hostile": "fl_bench.hostile",

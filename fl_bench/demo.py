@@ -38,4 +38,5 @@ def run_demo(out: Path | None, bandwidth: str, tell: Callable[[str], None]) -> P
     folder, config = existing(runs / "demo")
     page = folder.path / "report.html"
     page.write_text(run_page(report_of(folder.path), config.command()))
+    tell(f"its page opens again with: fl-server dashboard {folder.path}")
     return page
