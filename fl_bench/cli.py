@@ -22,6 +22,7 @@ class LazyGroup(click.Group):
         "training": "fl_bench.training",
         "chaos": "fl_bench.chaos.command",
         "hostile": "fl_bench.hostile",
+        "ingest": "fl_bench.ingest",
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:
