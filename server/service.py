@@ -105,6 +105,7 @@ class Service:
             ledger=self._ledger,
             wanted=lambda round_number, shard: self._state.wants(round_number, shard),
             closing=lambda: self._state.phase is Phase.CLOSING,
+            room=lambda: config.target - self._state.count,
             accepted=self._accepted,
             advanced=watcher.upload_advanced,
         )

@@ -175,6 +175,15 @@ def put_fault(at_s: float, round_number: int, phone: str, code: int, sentence: s
     }  # fmt: skip
 
 
+def together(statements: Sequence[Statement]) -> Statement:
+    """Return one statement that does what several of one kind, each for one row, do."""
+    rows: list[dict[str, Any]] = []
+    for _, values in statements:
+        assert isinstance(values, dict), "statements for one row each"
+        rows.append(values)
+    return statements[0][0], rows
+
+
 _upserts: dict[str, sa.Executable] = {}
 
 

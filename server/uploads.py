@@ -18,7 +18,7 @@ from server.aggregation import Aggregator
 from server.commits import Commits
 from server.ledger import Ledger, Traffic
 from server.phone_connection import PhoneConnection
-from server.store import Statement, Store, StoredUpdate, drop_update, put_chunk, put_update
+from server.store import Statement, Store, StoredUpdate, drop_update, put_chunk, put_update, together
 
 Answer = Accepted | Ack | Cancel | None
 
@@ -45,6 +45,28 @@ class Sending:
 
 
 @dataclass(slots=True)
+class _Whole:
+    """An update whose bytes are all here. `counted` gets the write that makes it durable, or None."""
+
+    key: tuple[int, int]
+    upload: Upload
+    payload: bytes
+    last: bytes
+    examples: int
+    counted: "asyncio.Future[asyncio.Future[None] | None]"
+
+    def answer(self, durable: "asyncio.Future[None] | None") -> None:
+        """Let whoever waits go on, if somebody still does."""
+        if not self.counted.done():
+            self.counted.set_result(durable)
+
+    def fail(self, error: CodecError) -> None:
+        """Raise an error where the update came from."""
+        if not self.counted.done():
+            self.counted.set_exception(error)
+
+
+@dataclass(slots=True)
 class Uploads:
     """Takes the update messages of all phones.
 
@@ -59,6 +81,7 @@ class Uploads:
     ledger: Ledger
     wanted: Callable[[int, int], bool]
     closing: Callable[[], bool]
+    room: Callable[[], int]
     accepted: Callable[[int, int], None]
     advanced: Callable[[int, int, int, int], None]
     folding: asyncio.Condition = field(default_factory=asyncio.Condition)
@@ -67,6 +90,8 @@ class Uploads:
     _uploads: dict[tuple[int, int], Upload] = field(default_factory=dict)
     _turns: dict[tuple[int, int], asyncio.Lock] = field(default_factory=dict)
     _sending: dict[PhoneConnection, Sending] = field(default_factory=dict)
+    _waiting: list[_Whole] = field(default_factory=list)
+    _folder: "asyncio.Task[None] | None" = None
 
     def restore(self, round_number: int, is_open: bool) -> None:
         """Fold again what the disk has of a round if it is open, and book what died with the server's memory."""
@@ -218,27 +243,85 @@ class Uploads:
         try:
             if blake2b(payload, digest_size=8).digest() != begin.digest:
                 raise RefusedError(f"update of {len(payload)} bytes does not have the digest that was announced")
-            async with self.folding:
-                # An update that the next sum takes waits until this one is closed.
-                await self.folding.wait_for(lambda: self._over or not (self.closing() and self.wanted(*key)))
-                if self._over:
-                    return None
-                if self._uploads.get(key) is not upload or not self.wanted(*key):
-                    self._received(phone).wasted += len(last)
-                    return Cancel(begin.round)
-                await loop.run_in_executor(None, self.aggregator.add, *key, payload, begin.examples)
-                upload.update = replace(upload.update, state="accepted", counts_in=self.aggregator.open_round)
-                # The write joins the queue before the machine hears of the update, so a round that closes on it
-                # waits for it.
-                durable = self.commits.queue(put_chunk(*key, upload.durable, last), put_update(upload.update))
-                upload.durable = begin.size
-                self.accepted(*key)
+            durable = await self._counted(_Whole(key, upload, payload, last, begin.examples, loop.create_future()))
         except (CodecError, RefusedError):
             self._received(phone).wasted += len(last)
             await self.commits.queue(*self.waste(*key))
             raise
+        if durable is None:
+            if self._over:
+                return None
+            self._received(phone).wasted += len(last)
+            return Cancel(begin.round)
         await durable
         return Accepted(begin.round)
+
+    async def _counted(self, whole: "_Whole") -> "asyncio.Future[None] | None":
+        """Fold an update with all that wait; return the write that makes it durable, or None if it does not count."""
+        self._waiting.append(whole)
+        if self._folder is None or self._folder.done():
+            self._folder = asyncio.create_task(self._fold_waiting(), name="group fold")
+        return await whole.counted
+
+    async def _fold_waiting(self) -> None:
+        """Fold what waits in batches, as long as something does: a batch costs one way to a thread and back."""
+        while self._waiting:
+            async with self.folding:
+                # An update that the next sum takes waits until this one is closed.
+                await self.folding.wait_for(
+                    lambda: self._over or not self.closing() or any(not self._counts(whole) for whole in self._waiting)
+                )
+                if self._over:
+                    batch, self._waiting = self._waiting, []
+                    for whole in batch:
+                        whole.answer(None)
+                    return
+                for whole in [whole for whole in self._waiting if not self._counts(whole)]:
+                    self._waiting.remove(whole)
+                    whole.answer(None)
+                if not self.closing():
+                    # No more than the sum has room for: the machine closes it on the last of them.
+                    batch, self._waiting = self._waiting[: self.room()], self._waiting[self.room() :]
+                    await self._fold(batch)
+
+    def _counts(self, whole: "_Whole") -> bool:
+        return self._uploads.get(whole.key) is whole.upload and self.wanted(*whole.key)
+
+    async def _fold(self, batch: list["_Whole"]) -> None:
+        errors = await asyncio.get_running_loop().run_in_executor(None, self._add, batch)
+        folded = []
+        for whole, error in zip(batch, errors, strict=True):
+            if error is None:
+                folded.append(whole)
+            else:
+                whole.fail(error)
+        if not folded:
+            return
+        chunks, updates = [], []
+        for whole in folded:
+            upload = whole.upload
+            upload.update = replace(upload.update, state="accepted", counts_in=self.aggregator.open_round)
+            chunks.append(put_chunk(*whole.key, upload.durable, whole.last))
+            updates.append(put_update(upload.update))
+            upload.durable = upload.update.size
+        # The write joins the queue before the machine hears of the updates, so a round that closes on them waits
+        # for it.
+        durable = self.commits.queue(together(chunks), together(updates))
+        for whole in folded:
+            self.accepted(*whole.key)
+            whole.answer(durable)
+
+    def _add(self, batch: list["_Whole"]) -> list[CodecError | None]:
+        """Add each update to the sum; return for each what is wrong with it."""
+        errors: list[CodecError | None] = []
+        for whole in batch:
+            try:
+                self.aggregator.add(*whole.key, whole.payload, whole.examples)
+            except CodecError as error:
+                errors.append(error)
+            else:
+                errors.append(None)
+        return errors
 
     async def end(self) -> None:
         """Let go of those who wait for the next round: the server ends before it."""
