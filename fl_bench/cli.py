@@ -122,3 +122,7 @@ def run(
 
     Console(width=None if Console().is_terminal else 200).print(table(read_runs([folder])))
     click.echo(f"all figures: fl-bench report {folder}", err=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,7 +1,7 @@
-"""Phones that only send: many connections in one process, each a parser of a few lines, so that the server is the limit.
+"""Phones that only send: many connections in one process, each a parser of a few lines: the server is the limit.
 
-Started as a process of its own; it is told what to do, and tells what was done, by one line of JSON each. They speak the
-protocol as `fl-edge` does (docs/PROTOCOL.md) and answer each task with the same prepared payload: valid, and noise.
+Started as a process of its own; it is told what to do, and tells what was done, by one line of JSON each. They speak
+the protocol as `fl-edge` does (docs/PROTOCOL.md) and answer each task with the same prepared payload: valid, and noise.
 """
 
 import asyncio

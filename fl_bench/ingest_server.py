@@ -108,9 +108,17 @@ async def _serve(settings: dict[str, Any], durable: bool, data_dir: str | None, 
             store.close()
 
 
+def _line(descriptor: int) -> bytes:
+    """Return one line and read no byte beyond it: the event loop reads the rest."""
+    line = b""
+    while not line.endswith(b"\n") and (byte := os.read(descriptor, 1)):
+        line += byte
+    return line
+
+
 def main() -> None:
     """Serve what the first line says, until the input ends."""
-    order = json.loads(sys.stdin.buffer.raw.readline())  # type: ignore[attr-defined]
+    order = json.loads(_line(sys.stdin.fileno()))
     if order.get("echo"):
         asyncio.run(_echo())
         return

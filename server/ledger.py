@@ -48,7 +48,12 @@ class Ledger:
     """The counts of a run, and which of them changed since they were last written."""
 
     def __init__(self, kept: dict[tuple[int, int, str], Traffic] | None = None) -> None:
-        self._rows = dict(kept or {})
+        self._rows: dict[tuple[int, int, str], Traffic] = {}
+        # The same counts by what sums are asked for: a round, or a phone, out of a long run's many.
+        self._of_round: dict[int, list[tuple[str, Traffic]]] = {}
+        self._of_shard: dict[int, list[tuple[str, Traffic]]] = {}
+        for key, traffic in (kept or {}).items():
+            self._add(key, traffic)
         self._dirty: set[tuple[int, int, str]] = set()
         self._followers = [self._dirty]
 
@@ -57,7 +62,15 @@ class Ledger:
         key = (round_number, shard, direction)
         for touched in self._followers:
             touched.add(key)
-        return self._rows.setdefault(key, Traffic())
+        traffic = self._rows.get(key)
+        return self._add(key, Traffic()) if traffic is None else traffic
+
+    def _add(self, key: tuple[int, int, str], traffic: Traffic) -> Traffic:
+        round_number, shard, direction = key
+        self._rows[key] = traffic
+        self._of_round.setdefault(round_number, []).append((direction, traffic))
+        self._of_shard.setdefault(shard, []).append((direction, traffic))
+        return traffic
 
     @property
     def changed(self) -> bool:
@@ -86,12 +99,19 @@ class Ledger:
 
     def shards(self) -> set[int]:
         """Return the phones that have a count."""
-        return {shard for _, shard, _ in self._rows}
+        return set(self._of_shard)
 
     def total(self, direction: str, round_number: int | None = None, *, shard: int | None = None) -> Traffic:
-        """Return the sum over phones and rounds, or of one of them."""
+        """Return the sum over phones and rounds, of one round, or of one phone."""
+        assert round_number is None or shard is None, "a phone's count in a round is an entry"
+        if round_number is not None:
+            counts = self._of_round.get(round_number, [])
+        elif shard is not None:
+            counts = self._of_shard.get(shard, [])
+        else:
+            counts = [count for of_round in self._of_round.values() for count in of_round]
         total = Traffic()
-        for (number, phone, way), traffic in self._rows.items():
-            if way == direction and round_number in (None, number) and shard in (None, phone):
+        for way, traffic in counts:
+            if way == direction:
                 total.add(traffic)
         return total

@@ -7,6 +7,7 @@ nothing can be folded.
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import Coroutine
 from typing import Any
 
@@ -71,6 +72,8 @@ GOODBYE_S = 5.0
 SILENT_HEARTBEATS = 1.75
 """A connection that moves no byte for so many heartbeats is dead: found within two, looked for eight times."""
 WRITE_LIMIT_BYTES = 16 * 1024
+SWITCH_S = 0.0005
+"""How long a thread that decodes keeps the event loop waiting."""
 
 
 class Service:
@@ -129,6 +132,8 @@ class Service:
         """
         loop = asyncio.get_running_loop()
         self._started_s = loop.time()
+        # The loop waits for Python's lock whenever another thread decodes: up to 5 ms each time by default.
+        sys.setswitchinterval(SWITCH_S)
         heartbeat_s = self._config.heartbeat
         is_open = self._state.phase is Phase.OPEN
         if self._state.round_number:

@@ -44,7 +44,7 @@ class Sending:
     upload: Upload | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Whole:
     """An update whose bytes are all here. `counted` gets the write that makes it durable, or None."""
 
@@ -60,7 +60,7 @@ class _Whole:
         if not self.counted.done():
             self.counted.set_result(durable)
 
-    def fail(self, error: CodecError) -> None:
+    def fail(self, error: Exception) -> None:
         """Raise an error where the update came from."""
         if not self.counted.done():
             self.counted.set_exception(error)
@@ -251,6 +251,9 @@ class Uploads:
         if durable is None:
             if self._over:
                 return None
+            if upload.accepted:
+                self._received(phone).resent += len(last)
+                return Accepted(begin.round)
             self._received(phone).wasted += len(last)
             return Cancel(begin.round)
         await durable
@@ -280,15 +283,23 @@ class Uploads:
                     self._waiting.remove(whole)
                     whole.answer(None)
                 if not self.closing():
-                    # No more than the sum has room for: the machine closes it on the last of them.
-                    batch, self._waiting = self._waiting[: self.room()], self._waiting[self.room() :]
+                    # No more than the sum has room for: the machine closes it on the last of them. And one of a
+                    # phone: whether another counts is known after it.
+                    batch = list({whole.key[1]: whole for whole in reversed(self._waiting)}.values())[: self.room()]
+                    self._waiting = [whole for whole in self._waiting if whole not in batch]
                     await self._fold(batch)
 
     def _counts(self, whole: "_Whole") -> bool:
         return self._uploads.get(whole.key) is whole.upload and self.wanted(*whole.key)
 
     async def _fold(self, batch: list["_Whole"]) -> None:
-        errors = await asyncio.get_running_loop().run_in_executor(None, self._add, batch)
+        try:
+            errors = await asyncio.get_running_loop().run_in_executor(None, self._add, batch)
+        except Exception as error:
+            # Ours: whoever waits must hear of it.
+            for whole in batch:
+                whole.fail(error)
+            return
         folded = []
         for whole, error in zip(batch, errors, strict=True):
             if error is None:

@@ -178,7 +178,7 @@ def unpack(frame: bytes) -> AnyMessage:
     if len(frame) > MAX_FRAME_BYTES:
         raise ProtocolError(f"frame with {len(frame)} bytes exceeds limit of {MAX_FRAME_BYTES} bytes")
     try:
-        message = _decoder.decode(frame)
+        message: AnyMessage = _decoder.decode(frame)
     except msgspec.MsgspecError as error:
         raise _fault(frame, error) from error
     if type(message) is Hello and message.protocol != PROTOCOL_VERSION:

@@ -1,0 +1,53 @@
+"""The benches of speed in a small size: they fail on wrong results, never on slow ones."""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.processes
+
+
+def bench(*arguments: str) -> Any:
+    command = [sys.executable, "-m", "fl_bench.cli", *arguments, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_ingest_takes_every_update_durable_and_not() -> None:
+    result = bench("ingest", "--phones", "40", "--updates", "80", "--idle", "100", "--processes", "2")
+    durable, memory = result["ingest"]
+    assert (durable["durable"], memory["durable"]) == (True, False)
+    for row in (durable, memory):
+        assert row["updates"] == 80
+        # 29,322 bits, and some bytes a tensor.
+        assert 3666 < row["payload_bytes"] < 4000
+        assert row["updates_per_s"] > 0 and row["cpu_ms_per_update"] > 0
+        assert row["rss_at_rest"] <= row["rss_connected"] + (1 << 24)
+    assert result["echo"]["messages_per_s"] > 0
+    # Memory is no matter of speed.
+    assert result["idle"]["bytes_per_phone"] < 80 * 1024
+
+
+def test_training_measures_each_way() -> None:
+    (row,) = bench("training", "--models", "2nn", "--data", "digits")["training"]
+    assert row["parameters"] == 199_210
+    assert all(row[name] > 0 for name in ("ours_us", "autograd_us", "vmap_us", "ours_mask(1/16)_us"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["ingest", "--model", "mlpp"], "unknown model 'mlpp'"),
+        (["ingest", "--spec", "eden"], "eden"),
+        (["training", "--models", "lita"], "unknown model 'lita'"),
+    ],
+)
+def test_a_wrong_flag_is_one_sentence(arguments: list[str], sentence: str) -> None:
+    command = [sys.executable, "-m", "fl_bench.cli", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert sentence in done.stderr and "Traceback" not in done.stderr
