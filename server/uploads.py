@@ -285,7 +285,10 @@ class Uploads:
                 if not self.closing():
                     # No more than the sum has room for: the machine closes it on the last of them. And one of a
                     # phone: whether another counts is known after it.
-                    batch = list({whole.key[1]: whole for whole in reversed(self._waiting)}.values())[: self.room()]
+                    first: dict[int, _Whole] = {}
+                    for whole in self._waiting:
+                        first.setdefault(whole.key[1], whole)
+                    batch = list(first.values())[: self.room()]
                     self._waiting = [whole for whole in self._waiting if whole not in batch]
                     await self._fold(batch)
 
@@ -301,11 +304,11 @@ class Uploads:
                 whole.fail(error)
             return
         folded = []
-        for whole, error in zip(batch, errors, strict=True):
-            if error is None:
+        for whole, fault in zip(batch, errors, strict=True):
+            if fault is None:
                 folded.append(whole)
             else:
-                whole.fail(error)
+                whole.fail(fault)
         if not folded:
             return
         chunks, updates = [], []
