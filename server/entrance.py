@@ -53,6 +53,10 @@ class Entrance:
     def __init__(self, options: EntranceOptions, runs: Path, phones: int) -> None:
         """Bind the socket; raises `ConfigError`. Without `options.tokens`, those beside the runs are used if there."""
         path = options.tokens or runs / FILE
+        if options.tokens and not path.exists():
+            raise ConfigError(
+                f"there are no tokens in {path}; fl-server token add NAME --tokens {path} makes the first"
+            )
         self._tokens = Tokens(path) if options.tokens or path.exists() else None
         self.tls = _context(options.tls_cert, options.tls_key)
         if not is_loopback(options.host):

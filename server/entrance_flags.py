@@ -13,7 +13,7 @@ OPTIONS = (
     click.option("--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 picks one."),
     click.option("--tls-cert", type=FILE, help="Certificate chain, PEM; phones then come by wss://."),
     click.option("--tls-key", type=FILE, help="Its private key, PEM."),
-    click.option("--tokens", type=FILE,
+    click.option("--tokens", type=click.Path(dir_okay=False, path_type=Path),
                  help="Tokens of the phones that may come in.  [default: RUNS/tokens.json, if it is there]"),
     click.option("--insecure", is_flag=True, help="Serve without TLS beyond this machine."),
     click.option("--max-connections", type=click.IntRange(1),

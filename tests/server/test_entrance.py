@@ -98,6 +98,11 @@ def test_beyond_this_machine_nobody_comes_in_without_a_token(tmp_path: Path, aut
         pass
 
 
+def test_a_file_of_tokens_that_is_not_there_is_told_with_the_way_out(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"there are no tokens in .*x\.json; fl-server token add NAME"):
+        opened(tmp_path, tokens=tmp_path / "x.json")
+
+
 def test_an_empty_file_of_tokens_lets_nobody_in(tmp_path: Path) -> None:
     tokens.add(tmp_path / "tokens.json", "alice")
     tokens.revoke(tmp_path / "tokens.json", "alice")
