@@ -16,6 +16,9 @@ class LazyGroup(click.Group):
 
     MODULES: ClassVar[dict[str, str]] = {
         "agree": "fl_bench.agreement",
+        "compare": "fl_bench.comparing",
+        "report": "fl_bench.reporting",
+        "results": "fl_bench.findings",
         "links": "fl_bench.links",
         "codec": "fl_bench.codec",
         "dashboard": "fl_bench.dashboard_cost",
@@ -68,6 +71,7 @@ def demo(out: Path | None, bandwidth: str) -> None:
 @click.option("--virtual", is_flag=True, help="The same server and phones in one process, in virtual time.")
 @click.option("--jobs", default=1, show_default=True, type=click.IntRange(1), help="Cells at a time, each a process.")
 @click.option("--ray", metavar="auto|ADDRESS", help="Spread the cells over a Ray cluster.  (featherfed[ray])")
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="A line of TOML in place of FILE's own.")
 @click.option("--data-dir", type=click.Path(), help="Folder with MNIST.  [default: FL_DATA_DIR, else a cache]")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted grid: finished cells are not run again.")
 @click.option("--json", "as_json", is_flag=True, help="Print the cells' reports as JSON.")
@@ -77,6 +81,7 @@ def run(
     virtual: bool,
     jobs: int,
     ray: str | None,
+    changes: tuple[str, ...],
     data_dir: str | None,
     resume: bool,
     as_json: bool,
@@ -88,17 +93,17 @@ def run(
     from fl_bench.grid import run_grid
     from fl_bench.progress import Progress
     from fl_bench.running import cell_report
-    from fl_bench.scenario import read_scenario
+    from fl_bench.scenario import SCENARIO, read_scenario
 
     folder = out / file.stem
     try:
-        cells = read_scenario(file, way="virtual" if virtual else None)
+        cells = read_scenario(file, way="virtual" if virtual else None, changes=changes)
         if ray is not None and jobs > 1:
             raise ConfigError("--jobs is for this machine, and --ray for a cluster: leave out one of them")
         if folder.exists() and not resume:
             raise ConfigError(f"{folder} exists; go on with --resume, or choose another --out")
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "scenario.toml").write_bytes(file.read_bytes())
+        (folder / SCENARIO).write_bytes(file.read_bytes())
         with Progress(cells, folder, Console(stderr=True)):
             if ray is not None:
                 from fl_bench.cluster import run_on_cluster

@@ -1,26 +1,15 @@
 """A run's report as one HTML page that needs nothing else: a table and two plots."""
 
-import io
 from typing import Any
 
 import jinja2
-import matplotlib
-
-matplotlib.use("agg")
 from matplotlib import pyplot
 
+from fl_bench.plots import SHARES, as_svg, share
 from server.report import size
 
 _TEMPLATE = jinja2.Environment(loader=jinja2.PackageLoader("fl_bench"), autoescape=True)
 _TEMPLATE.filters["size"] = size
-
-
-def _svg(figure: Any) -> str:
-    text = io.StringIO()
-    figure.savefig(text, format="svg", bbox_inches="tight", metadata={"Date": None})
-    pyplot.close(figure)
-    content = text.getvalue()
-    return content[content.index("<svg") :]
 
 
 def accuracy_plot(reports: list[dict[str, Any]]) -> str:
@@ -39,7 +28,7 @@ def accuracy_plot(reports: list[dict[str, Any]]) -> str:
     axes.set_ylabel("test accuracy, %")
     axes.grid(visible=True, alpha=0.3)
     axes.legend(frameon=False, fontsize=8)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def bytes_plot(report: dict[str, Any]) -> str:
@@ -48,23 +37,15 @@ def bytes_plot(report: dict[str, Any]) -> str:
     for axes, way in zip(panels, ("uplink", "downlink"), strict=True):
         rounds = [row["round"] for row in report["rounds"]]
         base = [0.0] * len(rounds)
-        for name in ("payload", "framing", "resent", "wasted"):
-            heights = [_part(row[way], name) / 1e3 for row in report["rounds"]]
+        for name in SHARES:
+            heights = [share(row[way], name) / 1e3 for row in report["rounds"]]
             axes.bar(rounds, heights, bottom=base, label=name)
             base = [low + height for low, height in zip(base, heights, strict=True)]
         axes.set_title(way, fontsize=10)
         axes.set_xlabel("round")
         axes.set_ylabel("kB, all phones")
     panels[0].legend(frameon=False, fontsize=8)
-    return _svg(figure)
-
-
-def _part(traffic: dict[str, int], name: str) -> int:
-    if name == "payload":
-        return traffic["payload"] - traffic["resent"] - traffic["wasted"]
-    if name == "framing":
-        return traffic["socket"] - traffic["payload"]
-    return traffic[name]
+    return as_svg(figure)
 
 
 def run_page(report: dict[str, Any], command: str) -> str:

@@ -3,6 +3,8 @@
 What a cell has reached is read from its run folder, so it shows whoever runs it: this process, a worker or a server.
 """
 
+import contextlib
+import sqlite3
 import threading
 import time
 from collections.abc import Sequence
@@ -15,11 +17,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from featherfed.errors import FeatherfedError
 from fl_bench.running import finished
 from fl_bench.scenario import Cell
 from server.report import size
-from server.store import Store
 
 POLL_S = 1.0
 
@@ -36,27 +36,21 @@ class Reached:
 
 def reached(folder: Path) -> Reached | None:
     """Return where the run in a folder stands, None where nothing is written yet."""
-    if not (folder / "run.sqlite").exists():
+    path = folder / "run.sqlite"
+    if not path.exists():
         return None
     try:
-        store = Store(folder / "run.sqlite", busy_s=0.2)
-    except FeatherfedError:
+        # Read-only: whoever runs the cell makes its tables, and must not find them made.
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            rows = connection.execute(
+                "SELECT accuracy, started_s + seconds FROM rounds WHERE state = 'closed' ORDER BY round"
+            ).fetchall()
+            ((up,),) = connection.execute("SELECT total(socket) FROM traffic WHERE direction = 'uplink'")
+    except sqlite3.Error:
         # It is being made, or swept away, at this moment.
         return None
-    try:
-        closed = [row for row in store.rounds() if row.state == "closed"]
-        accuracies = [row.accuracy for row in closed if row.accuracy is not None]
-        up = sum(traffic.socket for (_, _, way), traffic in store.traffic().items() if way == "uplink")
-        return Reached(
-            len(closed),
-            accuracies[-1] if accuracies else None,
-            up,
-            closed[-1].started_s + closed[-1].seconds if closed else 0.0,
-        )
-    except FeatherfedError:
-        return None
-    finally:
-        store.close()
+    accuracies = [accuracy for accuracy, _ in rows if accuracy is not None]
+    return Reached(len(rows), accuracies[-1] if accuracies else None, int(up), rows[-1][1] if rows else 0.0)
 
 
 class Progress:

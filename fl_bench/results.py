@@ -13,6 +13,7 @@ from typing import Any
 
 from featherfed.errors import ConfigError
 from fl_bench.running import DONE, FACTS, report_of
+from fl_bench.scenario import SCENARIO, read_scenario
 from server.config import RunConfig
 from server.report import TARGETS
 from server.run_folder import existing
@@ -111,9 +112,17 @@ def read_runs(paths: Iterable[Path]) -> list[Strategy]:
 def _folders(path: Path) -> list[Path]:
     if (path / "run.sqlite").exists():
         return [path]
-    # The order of the grid is the order in which its cells were written in the scenario.
-    folders = [marker.parent for marker in path.rglob(DONE) if (marker.parent / "run.sqlite").exists()]
-    return sorted(folders, key=lambda folder: (str(folder.parent), (folder / "config.toml").stat().st_mtime_ns))
+    folders = sorted(marker.parent for marker in path.rglob(DONE) if (marker.parent / "run.sqlite").exists())
+    order = _written_order(path)
+    return sorted(folders, key=lambda folder: order.get(folder.name, len(order)))
+
+
+def _written_order(path: Path) -> dict[str, int]:
+    """Return the place of each cell in the grid's scenario, empty where there is none."""
+    scenario = path / SCENARIO
+    if not scenario.exists():
+        return {}
+    return {cell.name: place for place, cell in enumerate(read_scenario(scenario))}
 
 
 def _read(folder: Path) -> Run:

@@ -11,6 +11,7 @@ dropout = 0.1                              # a tenth of those who are asked leav
 
 import itertools
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from server.serving import check
 PHONE_KEYS = ("link", "device", "bandwidth", "train", "dropout", "away", "as")
 """`link`, `device`: a name or shares of names; `as`: processes, swarm or virtual; the others as for fl-edge."""
 WAYS = ("processes", "swarm", "virtual")
+SCENARIO = "scenario.toml"
+"""The copy of the scenario beside its results."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +115,15 @@ def _dealt(mix: str | dict[str, float], shard: int, step: float = 0.618033988749
     return dealt
 
 
-def read_scenario(path: Path, *, way: str | None = None) -> list[Cell]:
-    """Return the cells of a scenario file; `way` stands for its key `as`.
+def read_scenario(path: Path, *, way: str | None = None, changes: Sequence[str] = ()) -> list[Cell]:
+    """Return the cells of a scenario file; `way` stands for its key `as`, and `changes` are lines in place of its own.
 
     Raises `ConfigError` for an unknown key, naming the nearest known one, and for a value that nothing could run with.
     """
     try:
         content = tomllib.loads(path.read_text())
+        for line in changes:
+            content |= tomllib.loads(line)
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read the scenario {path}: {error}") from error
     settings = {key.replace("-", "_"): value for key, value in content.items()}

@@ -1,0 +1,102 @@
+"""`fl-bench compare A B`: what changed between two sets of runs, and whether that is more than seeds differ by."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from featherfed.errors import ConfigError, FeatherfedError
+from fl_bench.results import Spread, Strategy, read_runs
+from server.report import TARGETS
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One figure of one strategy before and after. `beyond_seeds`: whether no seed of one side lies among the other's.
+
+    None where a side has one seed: nobody knows then how much seeds differ by.
+    """
+
+    strategy: str
+    figure: str
+    before: float | None
+    after: float | None
+    beyond_seeds: bool | None
+
+    @property
+    def ratio(self) -> float | None:
+        """After by before."""
+        return self.after / self.before if self.before and self.after is not None else None
+
+
+def changes(before: Sequence[Strategy], after: Sequence[Strategy]) -> list[Change]:
+    """Return the figures that differ, of strategies of one name; of one strategy each, whatever their names."""
+    if len(before) == len(after) == 1:
+        pairs = [(before[0], after[0])]
+    else:
+        named = {strategy.name: strategy for strategy in after}
+        pairs = [(strategy, named[strategy.name]) for strategy in before if strategy.name in named]
+    if not pairs:
+        raise ConfigError("no strategy is in both: compare runs of the same scenario, or two of one strategy each")
+    return [change for first, second in pairs for change in _of_pair(first, second)]
+
+
+def _of_pair(first: Strategy, second: Strategy) -> Iterator[Change]:
+    name = first.name if first.name == second.name else f"{first.name} → {second.name}"
+    figures = [("best accuracy", first.best_accuracy(), second.best_accuracy())]
+    for target in TARGETS:
+        for figure in ("round", "uplink_payload", "uplink_socket", "downlink_socket", "seconds"):
+            label = f"{figure.replace('_', ' ')} to {float(target):.0%}"
+            figures.append((label, first.to_accuracy(target, figure), second.to_accuracy(target, figure)))
+    for label, old, new in figures:
+        if (old.median, new.median) != (None, None) and old != new:
+            yield Change(name, label, old.median, new.median, _apart(old, new))
+
+
+def _apart(old: Spread, new: Spread) -> bool | None:
+    if old.least is None or old.most is None or new.least is None or new.most is None:
+        # One side has seeds that never got there.
+        return True
+    if min(old.seeds, new.seeds) < 2:
+        return None
+    return old.most < new.least or new.most < old.least
+
+
+def _show(figure: str, value: float | None) -> str:
+    if value is None:
+        return "not reached"
+    return f"{value:.2%}" if figure == "best accuracy" else f"{value:,.4g}" if value < 1000 else f"{value:,.0f}"
+
+
+@click.command()
+@click.argument("before", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("after", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def compare(before: Path, after: Path, as_json: bool) -> None:
+    """Say what changed from the runs in BEFORE to those in AFTER, and whether it exceeds the spread over seeds."""
+    try:
+        found = changes(read_runs([before]), read_runs([after]))
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
+    except FeatherfedError as error:
+        raise click.ClickException(str(error)) from error
+    if as_json:
+        click.echo(json.dumps([asdict(change) | {"ratio": change.ratio} for change in found], indent=1))
+        return
+    if not found:
+        click.echo("nothing changed: all figures are the same")
+        return
+    result = Table("strategy", "figure", title=f"{before} → {after}", title_justify="left")
+    for name in ("before", "after", "ratio", "more than seeds differ"):
+        result.add_column(name, justify="right")
+    said = {True: "yes", False: "no", None: "one seed: unknown"}
+    for change in found:
+        times = "" if change.ratio is None else f"{change.ratio:.3f}"
+        shown = [_show(change.figure, value) for value in (change.before, change.after)]
+        result.add_row(change.strategy, change.figure, *shown, times, said[change.beyond_seeds])
+    console = Console()
+    console.print(result) if console.is_terminal else Console(width=200).print(result)

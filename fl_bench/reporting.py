@@ -1,0 +1,114 @@
+"""`fl-bench report`: what grids and runs have shown, as a page, plots, tables and data."""
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import jinja2
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from featherfed.errors import ConfigError, FeatherfedError
+from fl_bench.plots import accuracy_by_bytes, accuracy_by_time, as_svg, bytes_bars
+from fl_bench.results import Spread, Strategy, as_json, ratio, read_runs, round_rows
+from fl_bench.terminal import accuracy, table
+from server.report import TARGETS, size
+
+PLOTS = {"accuracy-bytes": accuracy_by_bytes, "accuracy-time": accuracy_by_time, "bytes": bytes_bars}
+ROUNDS, PAGE = "rounds", "report.html"
+
+
+def page(strategies: Sequence[Strategy], command: str) -> str:
+    """Return one HTML page that needs nothing else: plots, the table, and how to run it again."""
+    environment = jinja2.Environment(loader=jinja2.PackageLoader("fl_bench"), autoescape=True)
+    environment.filters.update(size=_size, duration=duration, accuracy=accuracy, spread=_spread)
+    targets = [
+        target for target in TARGETS if any(each.to_accuracy(target, "round").median is not None for each in strategies)
+    ]
+    return environment.get_template("report.html").render(
+        strategies=strategies,
+        targets=targets,
+        ratio=lambda strategy, target: ratio(strategy, strategies, target),
+        plots={name: as_svg(make(strategies)) for name, make in PLOTS.items()},
+        command=command,
+        config=[(each.name, each.config.command(), each.runs[0].facts.get("phones", {})) for each in strategies],
+    )
+
+
+def _size(value: float | None) -> str:
+    return "–" if value is None else size(round(value))
+
+
+def duration(seconds: float | None) -> str:
+    """Return a duration as people read it.
+
+    >>> duration(75.2), duration(7200), duration(None)
+    ('75 s', '2.0 h', '–')
+    """
+    if seconds is None:
+        return "–"
+    if seconds < 180:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _spread(spread: Spread, kind: str) -> str:
+    """Return the least and the most over seeds, nothing where they are one."""
+    if spread.least is None or spread.most is None or spread.least == spread.most:
+        return ""
+    show = duration if kind == "seconds" else _size
+    return f"{show(spread.least)} … {show(spread.most)}"
+
+
+def write_report(strategies: Sequence[Strategy], out: Path, command: str) -> list[Path]:
+    """Write the page, the plots as PNG, and the rounds as CSV (and Parquet with pyarrow); return the files."""
+    out.mkdir(parents=True, exist_ok=True)
+    written = [out / PAGE]
+    (out / PAGE).write_text(page(strategies, command), encoding="utf-8")
+    for name, make in PLOTS.items():
+        figure: Figure = make(strategies)
+        figure.savefig(out / f"{name}.png", dpi=144, bbox_inches="tight")
+        written.append(out / f"{name}.png")
+    rows = round_rows(strategies)
+    with open(out / f"{ROUNDS}.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    written.append(out / f"{ROUNDS}.csv")
+    return [*written, *_write_parquet(rows, out)]
+
+
+def _write_parquet(rows: list[dict[str, Any]], out: Path) -> list[Path]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        # Whoever wants it installs featherfed[parquet]; the CSV has the same columns.
+        return []
+    parquet.write_table(pyarrow.Table.from_pylist(rows), out / f"{ROUNDS}.parquet")
+    return [out / f"{ROUNDS}.parquet"]
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the page.  [default: report in the first RUNS]")
+@click.option("--json", "json_only", is_flag=True, help="Print all figures as JSON and write nothing.")
+def report(runs: tuple[Path, ...], out: Path | None, json_only: bool) -> None:
+    """Make a page, plots and data of RUNS: folders of fl-bench run, or of fl-server serve."""
+    try:
+        strategies = read_runs(runs)
+        if json_only:
+            click.echo(json.dumps(as_json(strategies), indent=1))
+            return
+        command = f"fl-bench report {' '.join(map(str, runs))}"
+        written = write_report(strategies, out or runs[0] / "report", command)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
+    except FeatherfedError as error:
+        raise click.ClickException(str(error)) from error
+    console = Console()
+    console.print(table(strategies)) if console.is_terminal else Console(width=200).print(table(strategies))
+    click.echo(f"the page is {written[0]}; beside it {', '.join(path.name for path in written[1:])}")
