@@ -11,6 +11,7 @@ import http
 import resource
 import socket
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,8 +87,8 @@ class Entrance:
     def __exit__(self, *_: object) -> None:
         self.socket.close()
 
-    def serve_arguments(self) -> dict[str, Any]:
-        """Return what the websockets library's `serve` must be told."""
+    def serve_arguments(self, turned_away: Callable[[int, str], None]) -> dict[str, Any]:
+        """Return what the websockets library's `serve` must be told; `turned_away` is told who got no WebSocket."""
         arguments: dict[str, Any] = {
             "sock": self.socket,
             "create_connection": functools.partial(GuardedConnection, door=self._doorkeeper),
@@ -95,7 +96,7 @@ class Entrance:
         if self.tls is not None:
             arguments |= {"ssl": self.tls, "ssl_handshake_timeout": OPEN_S}
         if self._tokens is not None:
-            arguments["process_request"] = self._process_request
+            arguments["process_request"] = functools.partial(self._process_request, turned_away)
         return arguments
 
     def dismiss_strangers(self, sentence: str) -> None:
@@ -110,13 +111,16 @@ class Entrance:
                 if connection.token is not None and not self._tokens.valid(connection.token):
                     connection.turn_out(Close.REFUSED, f"the token of {connection.token.name!r} was revoked")
 
-    def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
+    def _process_request(
+        self, turned_away: Callable[[int, str], None], connection: ServerConnection, request: Request
+    ) -> Response | None:
         assert isinstance(connection, GuardedConnection) and self._tokens is not None
         headers = request.headers.get_all("Authorization")
         connection.token = self._tokens.find(headers[0] if len(headers) == 1 else None)
         if connection.token is not None:
             return None
         what = "this token opens nothing here" if headers else "no token"
+        turned_away(http.HTTPStatus.UNAUTHORIZED, what)
         response = connection.respond(http.HTTPStatus.UNAUTHORIZED, f"{what}; fl-edge takes one with --token\n")
         response.headers["WWW-Authenticate"] = "Bearer"
         return response

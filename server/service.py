@@ -27,7 +27,7 @@ from server.fleet import Fleet
 from server.guarded_connection import GuardedConnection
 from server.ledger import Ledger
 from server.limits import FRAME_BYTES, OPEN_S
-from server.phone_connection import PhoneConnection
+from server.phone_connection import STRANGER, PhoneConnection
 from server.round_machine import (
     Accept,
     Action,
@@ -139,7 +139,7 @@ class Service:
         if self._state.round_number:
             # Before the first phone comes back: what it sends again must be known.
             await loop.run_in_executor(None, self._uploads.restore, self._current_round(), is_open)
-        where = entrance.serve_arguments() if entrance else {"create_connection": GuardedConnection}
+        where = entrance.serve_arguments(self._turned_away) if entrance else {"create_connection": GuardedConnection}
         async with serve(
             self._serve_phone,
             host,
@@ -276,17 +276,27 @@ class Service:
 
     async def _refuse(self, phone: PhoneConnection, error: RemoteError) -> None:
         name = phone.name or "stranger"
-        sentence = self._faults.note(phone.shard, str(error))
-        if sentence is not None:
-            self._watcher.fault(name, error.code, sentence)
+        booked = self._book(phone.shard, name, error.code, str(error))
         await phone.close(error.code, str(error))
-        if sentence is not None:
-            await self._commits.write(put_fault(self.clock_s(), self._current_round(), name, error.code, sentence))
+        if booked:
+            await self._commits.write(*booked)
         if self._fleet.connections.get(phone.shard) is phone:
             async with self._uploads.folding:
                 self._step(Fail(phone.shard))
                 if phone.shard in self._state.failed:
                     self._queue(self._put_round(), *self._uploads.waste_unwanted())
+
+    def _book(self, shard: int, name: str, code: int, sentence: str) -> list[Statement]:
+        """Tell who watches of a fault; return what keeps it, where there have not been too many."""
+        kept = self._faults.note(shard, sentence)
+        if kept is None:
+            return []
+        self._watcher.fault(name, code, kept)
+        return [put_fault(self.clock_s(), self._current_round(), name, code, kept)]
+
+    def _turned_away(self, code: int, sentence: str) -> None:
+        if booked := self._book(STRANGER, "stranger", code, sentence):
+            self._queue(*booked)
 
     def _phone_lost(self, shard: int) -> None:
         self._spawn(self._step_alone(Lost(shard)))

@@ -107,7 +107,7 @@ def test_an_empty_file_of_tokens_lets_nobody_in(tmp_path: Path) -> None:
     tokens.add(tmp_path / "tokens.json", "alice")
     tokens.revoke(tmp_path / "tokens.json", "alice")
     with opened(tmp_path) as entrance:
-        assert "process_request" in entrance.serve_arguments()
+        assert "process_request" in entrance.serve_arguments(lambda code, sentence: None)
 
 
 def test_half_of_tls_or_broken_tls_is_refused(tmp_path: Path, authority: dict[str, Path]) -> None:

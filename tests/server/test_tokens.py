@@ -140,13 +140,17 @@ def with_token(address: str, token: str | None) -> connect:
     return connect(address, compression=None, proxy=None, create_connection=CountedClient, additional_headers=headers)
 
 
-@pytest.mark.parametrize("token", [None, "key.secret"])
-async def test_without_a_token_there_is_no_websocket(serve: Serve, path: Path, token: str | None) -> None:
+@pytest.mark.parametrize(("token", "sentence"), [(None, "no token"), ("key.secret", "this token opens nothing here")])
+async def test_without_a_token_there_is_no_websocket(
+    serve: Serve, path: Path, token: str | None, sentence: str
+) -> None:
     tokens.add(path, "alice")
     async with serve() as served:
         with pytest.raises(InvalidStatus) as caught:
             await with_token(served.address, token)
         response = caught.value.response
+        # The operator of a phone with a wrong token asks the operator of the server.
+        assert served.watcher.told("fault") == [("stranger", 401, sentence)]
     assert response.status_code == 401
     assert response.headers["WWW-Authenticate"] == "Bearer"
     assert b"fl-edge takes one with --token" in (response.body or b"")
