@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -114,21 +115,40 @@ def run(quiet: bool, **flags: Any) -> None:
 @click.option("--name", default="swarm", show_default=True, help="The phones are NAME-0, NAME-1, ….")
 @click.option("--workers", type=click.IntRange(1), help="Processes to spread them over.  [default: cores]")
 @click.option("--links", metavar="NAME,…", help="Named links, dealt to the phones in turn.")
+@click.option(
+    "--shard",
+    type=Shard(),
+    default="auto",
+    show_default=True,
+    help="Shard of the first phone; the others play the next ones.",
+)
+@click.option(
+    "--tokens",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File with a line NAME TOKEN for each phone.",
+)
+@click.option("--quiet", is_flag=True, help="Print errors only.")
 @link_flags
-def swarm(count: int, workers: int | None, links: str | None, **flags: Any) -> None:
-    """Run many phones with one import of torch a worker; each has its own link, shard and state."""
+def swarm(count: int, workers: int | None, links: str | None, tokens: Path | None, quiet: bool, **flags: Any) -> None:
+    """Run many phones with one import of torch; each has its own link, token, shard and state."""
+    if tokens is not None and flags["token"]:
+        raise click.UsageError("--tokens gives each phone its own token; leave out --token")
     options = _options(**flags)
     from bandwidth_sim.errors import LinkConfigError
     from bandwidth_sim.profile import profile_from_flags
-    from edge_client.swarm import phone_options, run_swarm
+    from edge_client.swarm import Deal, phone_options, run_swarm
+    from featherfed.errors import ConfigError
 
     try:
         profiles = [profile_from_flags(link=link.strip()) for link in links.split(",")] if links else []
-    except LinkConfigError as error:
+        deal = Deal(profiles=[profile for profile in profiles if profile is not None], tokens=tokens)
+        phones = phone_options(options, count, deal)
+        for phone in phones:
+            phone.check()
+    except (ConfigError, LinkConfigError) as error:
         raise click.UsageError(str(error)) from error
-    phones = phone_options(options, count, [profile for profile in profiles if profile is not None])
     try:
-        ended_well = run_swarm(phones, min(workers or os.cpu_count() or 1, count))
+        ended_well = run_swarm(phones, min(workers or os.cpu_count() or 1, count), quiet=quiet)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     if not ended_well:

@@ -1,42 +1,126 @@
-"""Many phones on one machine: a few worker processes, each with many phones on one event loop and one import of torch.
+"""Many phones on one machine: a few worker processes, each with many phones on one event loop.
 
-On the wire a phone of a swarm is what `fl-edge run` is: its own connection, link, name, shard and state directory.
+torch is imported once, in a process that does nothing else and that the workers are forked from; data sets are mapped
+(MNIST) or loaded once a worker, and all phones of a worker train on one model, in turns.
+
+On the wire a phone of a swarm is what `fl-edge run` is: its own connection, token, link, name, shard and state
+directory.
 """
 
 import asyncio
 import multiprocessing
+import os
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bandwidth_sim.profile import Profile
+from edge_client.classroom import Classroom
+from edge_client.learner import Learner, NoiseLearner
 from edge_client.one_phone import PhoneOptions, play_phone
-from featherfed.errors import FeatherfedError
+from featherfed.errors import ConfigError, FeatherfedError
+from featherfed.wire.messages import Welcome
+
+WITHOUT_TORCH = ("edge_client.swarm",)
+WITH_TORCH = (*WITHOUT_TORCH, "featherfed.learning.data", "featherfed.learning.training")
 
 
-def phone_options(options: PhoneOptions, count: int, profiles: Sequence[Profile]) -> list[PhoneOptions]:
-    """Return each phone's options: numbered names and state directories, links dealt in turn."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deal:
+    """What each phone of a swarm is given of its own; `profiles` are dealt in turn, `shard` is the first phone's."""
+
+    profiles: Sequence[Profile] = ()
+    tokens: Path | None = None
+
+
+def phone_options(options: PhoneOptions, count: int, deal: Deal = Deal()) -> list[PhoneOptions]:
+    """Return each phone's options: numbered names and state directories, shards counted on from the first.
+
+    Raises `ConfigError` where there is no token or no shard for one of them.
+    """
+    tokens = None if deal.tokens is None else read_tokens(deal.tokens)
     phones = []
     for number in range(count):
+        name = f"{options.name or 'swarm'}-{number}"
+        token, shard = options.token, options.shard
+        if tokens is not None:
+            if name not in tokens:
+                raise ConfigError(f"{deal.tokens} has no token for {name}; it needs a line NAME TOKEN for each phone")
+            token = tokens[name]
+        if shard is not None:
+            shard = (shard[0] + number, shard[1])
+            if shard[0] >= shard[1]:
+                raise ConfigError(
+                    f"--shard {options.shard[0] if options.shard else 0}/{shard[1]} leaves no shard for {name};"
+                    f" choose --count {number} at the most, or a lower first shard"
+                )
         phones.append(
             replace(
                 options,
-                name=f"{options.name or 'swarm'}-{number}",
+                name=name,
+                token=token,
+                shard=shard,
                 state_dir=str(Path(options.state_dir) / f"{number}") if options.state_dir else None,
-                profile=profiles[number % len(profiles)] if profiles else options.profile,
+                profile=deal.profiles[number % len(deal.profiles)] if deal.profiles else options.profile,
             )
         )
     return phones
 
 
-def _work(phones: list[PhoneOptions]) -> None:
-    async def play_all() -> list[str | BaseException]:
-        # One training at a time: two in one process would only share its lock.
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
-        return await asyncio.gather(*(play_phone(phone, lambda line: None) for phone in phones), return_exceptions=True)
+def read_tokens(path: Path) -> dict[str, str]:
+    """Return tokens by phone from a file of lines `NAME TOKEN`; raises `ConfigError` if it is not one."""
+    tokens = {}
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the tokens {path}: {error}") from error
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            name, _, token = line.strip().rpartition(" ")
+            if not name.strip():
+                raise ConfigError(f"{path}, line {number}: {line!r} is not NAME TOKEN")
+            tokens[name.strip()] = token
+    return tokens
 
-    failures = [outcome for outcome in asyncio.run(play_all()) if isinstance(outcome, BaseException)]
+
+class _Worker:
+    """The phones of one process."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._classes: dict[tuple[object, ...], Classroom] = {}
+
+    async def play_all(self, phones: list[PhoneOptions]) -> list[str | BaseException]:
+        # One training at a time: two in one process would only share its lock, and the model is shared too.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        return await asyncio.gather(*(self._play(phone) for phone in phones), return_exceptions=True)
+
+    async def _play(self, options: PhoneOptions) -> str:
+        def say(line: str) -> None:
+            if not self._quiet:
+                # One write a line: workers share the pipe.
+                sys.stdout.write(f"{options.name}: {line}\n")
+                sys.stdout.flush()
+
+        end = await play_phone(options, say, learn=self._make_learner)
+        say(end)
+        return end
+
+    def _make_learner(self, options: PhoneOptions, welcome: Welcome) -> Learner:
+        if not options.train:
+            return NoiseLearner(welcome)
+        run = (welcome.model, welcome.data, welcome.partition, welcome.shards, welcome.seed)
+        if run not in self._classes:
+            # A server that came back with another run: nobody needs the one before.
+            self._classes = {run: Classroom(welcome, options.data_dir, options.compute)}
+        return self._classes[run].learner(welcome)
+
+
+def _work(phones: list[PhoneOptions], quiet: bool) -> None:
+    outcomes = asyncio.run(_Worker(quiet=quiet).play_all(phones))
+    failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
     for failure in failures:
         if not isinstance(failure, FeatherfedError):
             raise failure
@@ -44,10 +128,19 @@ def _work(phones: list[PhoneOptions]) -> None:
         raise SystemExit(f"{len(failures)} of {len(phones)} phones failed: {failures[0]}")
 
 
-def run_swarm(phones: list[PhoneOptions], workers: int) -> bool:
+def run_swarm(phones: list[PhoneOptions], workers: int, *, quiet: bool = True) -> bool:
     """Play all phones until the server ends them; return whether all ended well."""
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=_work, args=(phones[worker::workers],)) for worker in range(workers)]
+    trains = any(phone.train for phone in phones)
+    # A forked child of a process that has used a GPU cannot use it.
+    forks = "forkserver" in multiprocessing.get_all_start_methods() and all(phone.compute == "cpu" for phone in phones)
+    context: multiprocessing.context.BaseContext = multiprocessing.get_context("forkserver" if forks else "spawn")
+    if isinstance(context, multiprocessing.context.ForkServerContext):
+        context.set_forkserver_preload([*(WITH_TORCH if trains else WITHOUT_TORCH)])
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    processes = [
+        context.Process(target=_work, args=(phones[worker::workers], quiet))  # type: ignore[attr-defined]
+        for worker in range(workers)
+    ]
     for process in processes:
         process.start()
     try:

@@ -26,6 +26,7 @@ class LazyGroup(click.Group):
         "chaos": "fl_bench.chaos.command",
         "hostile": "fl_bench.hostile",
         "ingest": "fl_bench.ingest",
+        "swarm": "fl_bench.swarm",
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -16,8 +16,9 @@ from bandwidth_sim.errors import LinkConfigError
 from bandwidth_sim.profile import Profile, profile_from_flags
 from bandwidth_sim.virtual import VirtualTimeError, run
 from bandwidth_sim.virtual_network import VirtualDialer
+from edge_client.classroom import Classroom
 from edge_client.device import parse_device
-from edge_client.learner import Learner, NoiseLearner, SgdLearner
+from edge_client.learner import Learner, NoiseLearner
 from edge_client.one_phone import PhoneOptions, play_phone
 from edge_client.pocket import F32, Pocket
 from featherfed.errors import ConfigError, FeatherfedError, LocalError
@@ -116,7 +117,7 @@ class SharedMemory:
     def __init__(self, data_dir: str | None) -> None:
         self._data_dir = data_dir
         self._pockets = _Pockets()
-        self._classroom: _Classroom | None = None
+        self._classroom: Classroom | None = None
 
     async def play(self, options: PhoneOptions) -> str:
         """Play one phone to its end."""
@@ -128,28 +129,8 @@ class SharedMemory:
     def _make_learner(self, options: PhoneOptions, welcome: Welcome) -> Learner:
         if not options.train:
             return NoiseLearner(welcome)
-        self._classroom = self._classroom or _Classroom(welcome, self._data_dir, options.compute)
+        self._classroom = self._classroom or Classroom(welcome, self._data_dir, options.compute)
         return self._classroom.learner(welcome)
-
-
-class _Classroom:
-    """One data set, one partition and one module for all phones of a run."""
-
-    def __init__(self, welcome: Welcome, data_dir: str | None, device: str) -> None:
-        # torch takes seconds to import: only phones that train pay for it.
-        from featherfed.learning.data import Shards
-        from featherfed.learning.flat import FlatModel
-        from featherfed.learning.models import build
-
-        self._device = device
-        self._shards = Shards(welcome.data, data_dir, welcome.partition, welcome.shards, welcome.seed)
-        self._model = FlatModel(build(welcome.model, 0), device)
-
-    def learner(self, welcome: Welcome) -> SgdLearner:
-        from featherfed.learning.training import Trainer
-
-        trainer = Trainer(welcome.model, self._shards.examples(welcome.shard), self._device, model=self._model)
-        return SgdLearner(welcome, trainer)
 
 
 class _Pockets:

@@ -1,12 +1,25 @@
+import asyncio
+import sys
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+import pytest
+from websockets.asyncio.server import ServerConnection
+from websockets.asyncio.server import serve as serve_websocket
+
 from bandwidth_sim.profile import find_profile
 from edge_client.one_phone import PhoneOptions
-from edge_client.swarm import phone_options
+from edge_client.swarm import Deal, phone_options
+from featherfed.errors import ConfigError
+from featherfed.learning.models import build
+from featherfed.wire.messages import Accepted, Finish, ModelBegin, ModelChunk, Task, Welcome, pack
 
 OPTIONS = PhoneOptions(server="ws://127.0.0.1:8765", name="swarm", state_dir="/tmp/state")
 
 
 def test_every_phone_has_a_name_and_a_folder_of_its_own() -> None:
-    phones = phone_options(OPTIONS, 5, [])
+    phones = phone_options(OPTIONS, 5)
     assert [phone.name for phone in phones] == [f"swarm-{number}" for number in range(5)]
     assert len({phone.state_dir for phone in phones}) == 5
     assert all(phone.server == OPTIONS.server and phone.profile is None for phone in phones)
@@ -14,10 +27,72 @@ def test_every_phone_has_a_name_and_a_folder_of_its_own() -> None:
 
 def test_links_are_dealt_in_turn() -> None:
     profiles = [find_profile(name) for name in ("2g", "3g")]
-    dealt = [phone.profile.name for phone in phone_options(OPTIONS, 5, profiles) if phone.profile]
+    dealt = [phone.profile.name for phone in phone_options(OPTIONS, 5, Deal(profiles=profiles)) if phone.profile]
     assert dealt == ["2g", "3g", "2g", "3g", "2g"]
 
 
 def test_phones_without_a_folder_share_none() -> None:
-    phones = phone_options(PhoneOptions(server="ws://x"), 2, [])
+    phones = phone_options(PhoneOptions(server="ws://x"), 2)
     assert [(phone.name, phone.state_dir) for phone in phones] == [("swarm-0", None), ("swarm-1", None)]
+
+
+def test_shards_are_counted_on_from_the_first() -> None:
+    phones = phone_options(PhoneOptions(server="ws://x", shard=(3, 10)), 4)
+    assert [phone.shard for phone in phones] == [(3, 10), (4, 10), (5, 10), (6, 10)]
+    with pytest.raises(ConfigError, match="leaves no shard for swarm-7; choose --count 7"):
+        phone_options(PhoneOptions(server="ws://x", shard=(3, 10)), 8)
+
+
+def test_every_phone_gets_its_own_token(tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    file.write_text("swarm-0 abc.def\n\nswarm-1 ghi.jkl\n")
+    phones = phone_options(PhoneOptions(server="ws://x"), 2, Deal(tokens=file))
+    assert [phone.token for phone in phones] == ["abc.def", "ghi.jkl"]
+    with pytest.raises(ConfigError, match="no token for swarm-2"):
+        phone_options(PhoneOptions(server="ws://x"), 3, Deal(tokens=file))
+    file.write_text("alone\n")
+    with pytest.raises(ConfigError, match="line 1: 'alone' is not NAME TOKEN"):
+        phone_options(PhoneOptions(server="ws://x"), 1, Deal(tokens=file))
+
+
+async def _bytes_of_a_round(*command: str) -> bytes:
+    """Return all that `fl-edge` writes to its socket in a round of its own, unmasked, from the HTTP request on."""
+    frames: list[bytes] = []
+    done = asyncio.Event()
+
+    async def play(connection: ServerConnection) -> None:
+        assert connection.request is not None
+        lines = sorted(f"{name}: {value}" for name, value in connection.request.headers.raw_items())
+        # The port and the handshake's key are of the connection, not of the phone.
+        frames.extend(line.encode() for line in lines if not line.startswith(("Host", "Sec-WebSocket-Key")))
+        frames.append(await connection.recv(decode=False))
+        await connection.send(pack(Welcome("r", "lite", "digits", "iid", 2, 3, 7, 20.0, 65536)))
+        await connection.send(pack(Task(1, 0, "rotate | eden(1)", 1, 10, 0.1, 0.0, 0.0, 0.0)))
+        weights = np.concatenate([p.detach().numpy().ravel() for p in build("lite", 7).parameters()]).tobytes()
+        digest = blake2b(weights, digest_size=8).digest()
+        chunk = 65536
+        await connection.send(pack(ModelBegin(0, -1, "float32", [len(weights)], digest, 0, weights[:chunk])))
+        for offset in range(chunk, len(weights), chunk):
+            await connection.send(pack(ModelChunk(offset, weights[offset : offset + chunk])))
+        frames.append(await connection.recv(decode=False))
+        await connection.send(pack(Accepted(1)))
+        await connection.send(pack(Finish("all 1 rounds are done")))
+        await connection.wait_closed()
+        done.set()
+
+    async with serve_websocket(play, "127.0.0.1", 0, compression=None) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "edge_client.cli", *command, "--server", f"ws://127.0.0.1:{port}"
+        )
+        assert await asyncio.wait_for(process.wait(), 120) == 0
+        await done.wait()
+    return b"\n".join(frames)
+
+
+@pytest.mark.processes
+async def test_phone_of_a_swarm_sends_the_bytes_of_a_phone_alone() -> None:
+    alone = await _bytes_of_a_round("run", "--name", "swarm-0")
+    of_swarm = await _bytes_of_a_round("swarm", "--count", "1", "--name", "swarm")
+    assert len(alone) > 3666
+    assert alone == of_swarm

@@ -38,6 +38,13 @@ def test_training_measures_each_way() -> None:
     assert all(row[name] > 0 for name in ("ours_us", "autograd_us", "vmap_us", "ours_mask(1/16)_us"))
 
 
+def test_swarm_is_ready_and_its_phones_share_their_memory() -> None:
+    row = bench("swarm", "--count", "12", "--data", "digits", "--workers", "2")["swarm"]
+    assert (row["phones"], row["model"]) == (12, "lite")
+    # One phone alone needs some 300 MB, torch included.
+    assert row["bytes_per_phone"] < 150e6
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

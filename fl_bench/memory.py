@@ -1,0 +1,37 @@
+"""Memory of a tree of processes, as Linux counts it: shared pages are divided among those who share them (PSS)."""
+
+from pathlib import Path
+
+from featherfed.errors import LocalError
+
+
+def tree(root: int) -> list[int]:
+    """Return a process and all its descendants."""
+    children: dict[int, list[int]] = {}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            # The command's name, in parentheses, may hold anything.
+            after = status.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        children.setdefault(int(after[1]), []).append(int(status.parent.name))
+    found = [root]
+    for pid in found:
+        found += children.get(pid, [])
+    return found
+
+
+def proportional_bytes(pids: list[int]) -> int:
+    """Return the sum of the processes' proportional set sizes; raises `LocalError` where the kernel tells none."""
+    total = 0
+    for pid in pids:
+        try:
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        except FileNotFoundError as error:
+            if not Path("/proc/self/smaps_rollup").exists():
+                raise LocalError("this system does not tell how much memory processes share; Linux does") from error
+            continue
+        except ProcessLookupError:
+            continue
+        total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024
+    return total
