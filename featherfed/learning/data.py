@@ -103,8 +103,9 @@ def _download(folder: Path) -> None:
         MNIST(str(folder), download=True)
     # torchvision reports a failed download as RuntimeError.
     except (OSError, RuntimeError) as error:
-        sentence = " ".join(str(error).split())[:120]
-        raise DataError(f"cannot download MNIST to {folder}: {sentence}") from error
+        # Of the places that it tried, each on a line of its own, the last one's reason.
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1].strip("<> ")
+        raise DataError(f"cannot download MNIST to {folder}: {reason}") from error
 
 
 def _digits(*, train: bool) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
