@@ -19,6 +19,7 @@ from types import MappingProxyType
 
 from server.cohort import choose_cohort
 from server.round_machine import (
+    STOPPED,
     Accept,
     Action,
     Assign,
@@ -123,7 +124,7 @@ def _gather(state: AsyncState, event: Joined) -> AsyncStep:
 
 
 def _resume_gathering(state: AsyncState, event: Resume) -> AsyncStep:
-    if state.round_number >= state.rules.rounds:
+    if event.reached or state.round_number >= state.rules.rounds:
         return replace(state, phase=Phase.DONE), (Finished(),)
     return _open(state, state.round_number + 1) if len(state.present) >= state.rules.phones else (state, ())
 
@@ -197,7 +198,7 @@ def _closed(state: AsyncState, event: Closed) -> AsyncStep:
 
 
 def _stop(state: AsyncState, event: Stop) -> AsyncStep:
-    return replace(state, phase=Phase.PAUSED), (Pause("the operator stopped the run"),)
+    return replace(state, phase=Phase.PAUSED), (Pause(STOPPED),)
 
 
 TABLE: Mapping[Phase, Mapping[type, Callable[..., AsyncStep]]] = {

@@ -49,6 +49,7 @@ def serve(
         raise click.UsageError(f"--resume takes the run's own configuration; leave out {flags}")
     try:
         from server.entrance import EntranceOptions
+        from server.round_machine import STOPPED
         from server.serving import serve_run
 
         door = EntranceOptions(**entrance)
@@ -61,7 +62,7 @@ def serve(
     except FeatherfedError as error:
         raise click.ClickException(str(error)) from error
     if paused is not None:
-        raise SystemExit(0 if paused.endswith("stopped the run") else 1)
+        raise SystemExit(0 if paused == STOPPED else 1)
 
 
 main.add_command(token)

@@ -117,6 +117,10 @@ class RunConfig:
         """Phones that are asked in a round, over-selection included."""
         return min(self.phones, math.ceil(self.cohort * self.over_select))
 
+    def reached(self, accuracy: float | None) -> bool:
+        """Return whether the run may end with this accuracy."""
+        return accuracy is not None and accuracy >= self.target_accuracy
+
     def learning_rate(self, round_number: int) -> float:
         """Return the phones' learning rate in a round, counted from 1."""
         return self.lr * self.lr_decay ** (round_number - 1)

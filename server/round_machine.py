@@ -15,6 +15,9 @@ from dataclasses import dataclass, field, replace
 
 from server.cohort import choose_cohort
 
+STOPPED = "the operator stopped the run"
+"""The reason of the one pause that is nobody's failure."""
+
 
 class Phase(enum.Enum):
     """What the run is doing."""
@@ -119,7 +122,9 @@ class Closed:
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """The server is back: go on from the state that the disk gave."""
+    """The server is back: go on from the state that the disk gave; `reached` as in the last `Closed`."""
+
+    reached: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +216,7 @@ def _gather(state: RunState, event: Joined) -> Step:
 
 
 def _resume_gathering(state: RunState, event: Resume) -> Step:
-    if state.round_number >= state.rules.rounds:
+    if event.reached or state.round_number >= state.rules.rounds:
         return replace(state, phase=Phase.DONE), (Finished(),)
     return _open(state, state.round_number + 1) if len(state.present) >= state.rules.phones else (state, ())
 
@@ -293,7 +298,7 @@ def _closed(state: RunState, event: Closed) -> Step:
 
 
 def _stop(state: RunState, event: Stop) -> Step:
-    return replace(state, phase=Phase.PAUSED), (Pause("the operator stopped the run"),)
+    return replace(state, phase=Phase.PAUSED), (Pause(STOPPED),)
 
 
 _EVERYWHERE: dict[type, Callable[..., Step]] = {Joined: _note_joined, Lost: _note_lost, Stop: _stop}

@@ -98,6 +98,7 @@ class Service:
         self._clock_start_s = standing.clock_s
         self._started_s = asyncio.get_running_loop().time()
         self._round_start_s = standing.round_start_s
+        self._reached = standing.reached
         self._ledger = Ledger(store.traffic())
         self._commits = Commits(store, self._ledger_changes)
         self._downlink = Downlink(config, aggregator.versions, watcher)
@@ -160,7 +161,7 @@ class Service:
             self._fleet.start()
             if entrance is not None:
                 self._spawn(entrance.watch())
-            self._step(Resume())
+            self._step(Resume(self._reached))
             self._spawn(self._keep_ledger())
             try:
                 pause = await self._ended
@@ -415,7 +416,7 @@ class Service:
             await loop.run_in_executor(None, lambda: self._folder.promote(closing.version, best=closing.best))
             self._uploads.forget_round(number)
             self._watcher.round_closed(summary)
-            reached = summary.accuracy is not None and summary.accuracy >= self._config.target_accuracy
+            reached = self._config.reached(summary.accuracy)
             self._step(Closed(number, reached))
             self._uploads.folding.notify_all()
 

@@ -32,6 +32,7 @@ class Standing:
     state: State
     clock_s: float
     round_start_s: float
+    reached: bool = False
 
 
 def rules(config: RunConfig) -> Rules:
@@ -80,7 +81,8 @@ def resume(config: RunConfig, store: Store, folder: RunFolder, aggregator: Aggre
         known["last"] = {update.shard: update.round_number for update in accepted}
     if not rounds or rounds[-1].state == "closed":
         number = rounds[-1].round if rounds else 0
-        return Standing(values["run"], _state(config, round_number=number, **known), clock_s, clock_s)
+        reached = config.reached(rounds[-1].accuracy) if rounds else False
+        return Standing(values["run"], _state(config, round_number=number, **known), clock_s, clock_s, reached)
     row = rounds[-1]
     aggregator.open(row.round)
     counting = [update for update in accepted if update.counts_in == row.round]
