@@ -4,12 +4,14 @@ The phones send noise over loopback without a link, so that a round is nothing b
 links take their time, the page costs less. Runs with and without the page alternate, since a machine's speed drifts.
 """
 
+import http.client
 import json
 import re
 import statistics
 import tempfile
 import threading
 import urllib.request
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import click
@@ -28,18 +30,30 @@ def _read(url: str, name: str) -> None:
         with urllib.request.urlopen(f"{url}api/runs/{name}/events") as stream:
             while stream.read(1 << 16):
                 pass
-    except OSError:
+    except (OSError, http.client.HTTPException):
         return
 
 
-def round_seconds(runs: Path, name: str, phones: int, rounds: int, *, page: bool) -> list[float]:
-    """Run once, with the page open or without one; return how long each round took."""
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a round took in seconds, median, and what processor time of the server it took, mean."""
+
+    round_s: float
+    cpu_s: float
+
+
+def run_once(runs: Path, name: str, phones: int, rounds: int, *, page: bool) -> Cost:
+    """Run once, with the page open or without one."""
     lines: list[str] = []
     came = threading.Event()
+    cpu_s: dict[str, float] = {}
 
     def tell(line: str) -> None:
         lines.append(line)
         came.set()
+        # As a round's line comes, so that start, evaluation and end are left out.
+        if line.startswith((f"round {WARM_UP_ROUNDS}/", f"round {rounds - 1}/")):
+            cpu_s[line.split()[1]] = processes.server_cpu_s()
 
     flags = ["--runs", str(runs), "--name", name, "--data", "digits", "--phones", str(phones), "--cohort", str(phones),
              "--rounds", str(rounds), "--eval-every", str(rounds), "--uplink", "rotate | eden(1)",
@@ -54,7 +68,9 @@ def round_seconds(runs: Path, name: str, phones: int, rounds: int, *, page: bool
         swarm = ["--server", address, "--count", str(phones), "--train", "none", "--workers", "1"]
         processes.start_phone("swarm", swarm, "swarm")
         processes.wait_for_server()
-    return [row["seconds"] for row in report_of(runs / name)["rounds"]][WARM_UP_ROUNDS:]
+    took = [row["seconds"] for row in report_of(runs / name)["rounds"]][WARM_UP_ROUNDS:]
+    before, after = cpu_s[f"{WARM_UP_ROUNDS}/{rounds}"], cpu_s[f"{rounds - 1}/{rounds}"]
+    return Cost(statistics.median(took), (after - before) / (rounds - 1 - WARM_UP_ROUNDS))
 
 
 @click.command()
@@ -63,29 +79,36 @@ def round_seconds(runs: Path, name: str, phones: int, rounds: int, *, page: bool
 @click.option("--pairs", default=4, show_default=True, type=click.IntRange(1), help="Runs with and without the page.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def dashboard(phones: int, rounds: int, pairs: int, as_json: bool) -> None:
-    """Measure what the live page, opened once, costs a round without training and links."""
-    times: dict[bool, list[float]] = {False: [], True: []}
-    shares: list[float] = []
+    """Measure what the live page, opened once, costs a round without training and links (Linux)."""
+    costs: dict[bool, list[Cost]] = {False: [], True: []}
     try:
         with tempfile.TemporaryDirectory(prefix="featherfed-page-") as runs:
             for pair in range(pairs):
-                medians = {}
                 # Which one goes first changes, too.
                 for page in (False, True) if pair % 2 else (True, False):
                     name = f"{pair}-{'page' if page else 'bare'}"
-                    took = round_seconds(Path(runs), name, phones, rounds, page=page)
-                    times[page] += took
-                    medians[page] = statistics.median(took)
-                    click.echo(f"{name}: {1000 * medians[page]:.2f} ms a round", err=True)
-                shares.append(medians[True] / medians[False] - 1)
+                    cost = run_once(Path(runs), name, phones, rounds, page=page)
+                    costs[page].append(cost)
+                    click.echo(
+                        f"{name}: {1000 * cost.round_s:.2f} ms a round, {1000 * cost.cpu_s:.2f} ms of processor time",
+                        err=True,
+                    )
     except FeatherfedError as error:
         raise click.ClickException(str(error)) from error
-    bare, page_open = (statistics.median(times[page]) for page in (False, True))
-    result = {"phones": phones, "rounds": rounds, "pairs": pairs, "bare_s": bare, "page_s": page_open,
-              "cost": page_open / bare - 1, "cost_of_pairs": shares}  # fmt: skip
+    bare, opened = (
+        Cost(statistics.median(cost.round_s for cost in costs[page]), statistics.median(c.cpu_s for c in costs[page]))
+        for page in (False, True)
+    )
     if as_json:
-        click.echo(json.dumps(result, indent=2))
+        click.echo(json.dumps({"phones": phones, "rounds": rounds, "pairs": pairs, "bare": asdict(bare),
+                               "page": asdict(opened)}, indent=2))  # fmt: skip
         return
-    click.echo(f"{phones} phones, {pairs} x {rounds} rounds: {1000 * bare:.2f} ms a round without the page,"
-               f" {1000 * page_open:.2f} ms with it open: {result['cost']:+.1%}"
-               f" (pairs: {', '.join(f'{share:+.1%}' for share in shares)})")  # fmt: skip
+    for what, without, with_it in (
+        ("a round", bare.round_s, opened.round_s),
+        ("server's processor time a round", bare.cpu_s, opened.cpu_s),
+    ):
+        click.echo(
+            f"{what}: {1000 * without:.2f} ms without the page, {1000 * with_it:.2f} ms with it open,"
+            f" {with_it / without - 1:+.1%}"
+        )
+    click.echo(f"medians of {pairs} pairs, {phones} phones, {rounds} rounds")

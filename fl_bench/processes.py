@@ -1,6 +1,7 @@
 """Real server and phone processes: started, watched, and always ended by their own pid."""
 
 import contextlib
+import os
 import subprocess
 import sys
 import threading
@@ -90,6 +91,16 @@ class Processes:
                 if line.startswith("RssAnon:"):
                     return int(line.split()[1]) * 1024
         return 0
+
+    def server_cpu_s(self) -> float:
+        """Return the server's processor time so far, user and system (Linux: proc(5), fields 14 and 15)."""
+        fields = Path(f"/proc/{self._running['server'].pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def kill_server(self) -> None:
+        """End the server as a crash does."""
+        self._running["server"].kill()
+        self._running["server"].wait()
 
     def wait_for_server(self, timeout_s: float | None = None) -> int:
         """Return the server's exit status; raises `LocalError` when all phones are gone before it, or time is up."""

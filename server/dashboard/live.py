@@ -1,7 +1,7 @@
 """The run that this process serves: looked at four times a second, and told to every open page."""
 
 import asyncio
-import itertools
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -14,8 +14,8 @@ from server.dashboard.view import Change, Standing, Timeline
 from server.service import Service
 
 TICK_S = 0.25
-LOOKS = 5
-"""How often in that time the ends of downloads are looked for."""
+LOOK_S = 0.05
+"""How often the ends of downloads are looked for while there are any."""
 ALIVE_S = 2.0
 """A page that hears nothing for three times this says so."""
 BEHIND = 8
@@ -59,25 +59,29 @@ class LiveRun:
         self._said_s = 0.0
         self._said: Standing | None = None
         self._closing = False
+        self._woken = asyncio.Event()
+        scene.wake = self._woken.set
 
     async def run(self) -> None:
         """Look for ever."""
         loop = asyncio.get_running_loop()
-        for look in itertools.count():
+        next_s = loop.time()
+        while True:
             self._scene.drain()
-            if look % LOOKS:
-                await asyncio.sleep(TICK_S / LOOKS)
-                continue
-            self._tell()
-            for closed in self._scene.take_closed():
-                await loop.run_in_executor(None, keep, self._folder, closed)
-            await asyncio.sleep(TICK_S / LOOKS)
+            if loop.time() >= next_s:
+                next_s = loop.time() + TICK_S
+                self._tell()
+                if closed := self._scene.take_closed():
+                    await loop.run_in_executor(None, keep, self._folder, closed)
+            self._woken.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TICK_S):
+                    await (asyncio.sleep(LOOK_S) if self._scene.drains else self._woken.wait())
 
     def close(self) -> None:
         """Tell the pages what is left, end their streams, keep the last lanes."""
         self._tell()
-        for each in self._scene.take_closed():
-            keep(self._folder, each)
+        keep(self._folder, self._scene.take_closed())
         self._closing = True
         for page in self._pages:
             page.put_nowait(None)

@@ -1,6 +1,7 @@
 """A run as the page shows it: a watcher that remembers, without I/O and without a clock of its own."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -46,6 +47,8 @@ class _Phone:
     state: PhoneState = PhoneState.AWAY
     since_s: float = 0.0
     up_before: int = 0  # the socket's bytes up when the state began
+    wasted_before: int = 0
+    told: bool = False  # whether an upload is known from its first message, and not only from its bytes
     durable: int = 0
     up_durable: int = 0  # the same when `durable` was told
     size: int = 0
@@ -87,6 +90,8 @@ class Scene(Watcher):
             # A round that was open when the server stopped goes on with its own start.
             self._lanes.open(past.timeline.round, past.timeline.start_s)
         self._closed: list[KeptTimeline] = []
+        self.wake: Callable[[], None] = lambda: None
+        """Called when `drain` should be called soon."""
         self._draining: set[int] = set()  # phones whose kernel has not got all of a model
         self._changed_rounds: set[int] = set()
         self._changed_phones: set[int] = set()
@@ -147,6 +152,8 @@ class Scene(Watcher):
         if self._state(shard) is PhoneState.DOWNLOADING:
             self._draining.add(shard)
             self.drain()
+            if shard in self._draining:
+                self.wake()
 
     def upload_advanced(self, shard: int, round_number: int, durable: int, size: int) -> None:
         """Note how far an upload has come."""
@@ -155,7 +162,7 @@ class Scene(Watcher):
             return
         if phone.state is not PhoneState.UPLOADING:
             self._enter(shard, PhoneState.UPLOADING, self._began_s(shard, phone))
-        phone.durable, phone.size, phone.up_durable = durable, size, self._up(shard)
+        phone.durable, phone.size, phone.up_durable, phone.told = durable, size, self._up(shard), True
         self._changed_phones.add(shard)
 
     def update_accepted(self, shard: int, round_number: int, accepted: int, target: int) -> None:
@@ -189,6 +196,11 @@ class Scene(Watcher):
 
     # What the page takes
 
+    @property
+    def drains(self) -> bool:
+        """Whether a model is on its way to somebody."""
+        return bool(self._draining)
+
     def drain(self) -> None:
         """Let phones train whose links have carried the model; called more often than `look`, for a few phones."""
         for shard in list(self._draining):
@@ -206,9 +218,13 @@ class Scene(Watcher):
             self._changed_phones.add(shard)
             phone = self._phones[shard]
             before = phone.up_before
-            if phone.state is PhoneState.TRAINING and self._up(shard) - before > UPLOAD_BYTES:
+            sent = self._up(shard) - before - (self._sums.of_phone(shard)["uplink"].wasted - phone.wasted_before)
+            if phone.state is PhoneState.UPLOADING and not phone.told and sent <= UPLOAD_BYTES:
+                # It was the rest of an update that is not wanted any more.
+                self._enter(shard, PhoneState.TRAINING)
+            elif phone.state is PhoneState.TRAINING and sent > UPLOAD_BYTES:
                 self._enter(shard, PhoneState.UPLOADING, self._began_s(shard, phone))
-                phone.size, phone.up_before, phone.up_durable = self._expected_bytes, before, before
+                phone.size, phone.up_before, phone.up_durable, phone.told = self._expected_bytes, before, before, False
             self._note_rate(shard)
 
     def changes(self) -> Change:
@@ -310,6 +326,8 @@ class Scene(Watcher):
         now_s = self._clock_s() if now_s is None else now_s
         phone.state, phone.since_s, phone.durable, phone.size = state, now_s, 0, 0
         phone.up_before = phone.up_durable = self._up(shard)
+        phone.wasted_before = self._sums.of_phone(shard)["uplink"].wasted
+        phone.told = False
         self._lanes.add(shard, state, now_s)
         self._changed_phones.add(shard)
 

@@ -71,10 +71,12 @@ def path(folder: Path) -> Path:
     return folder / "timeline.jsonl"
 
 
-def keep(folder: Path, kept: KeptTimeline) -> None:
-    """Append a closed round; blocks."""
-    with open(path(folder), "ab") as file:
-        file.write(msgspec.json.encode(kept) + b"\n")
+def keep(folder: Path, closed: Iterable[KeptTimeline]) -> None:
+    """Append closed rounds; blocks."""
+    lines = b"".join(msgspec.json.encode(kept) + b"\n" for kept in closed)
+    if lines:
+        with open(path(folder), "ab") as file:
+            file.write(lines)
 
 
 def read(folder: Path, round_number: int | None = None) -> KeptTimeline | None:

@@ -1,6 +1,6 @@
 // The phones as tiles. Only what is seen is drawn, so a thousand scroll as ten do.
 import { Board, fit } from "./board.js";
-import { duration, rate, size } from "./format.js";
+import { duration, rate, ratio, size } from "./format.js";
 import { STATES } from "./run.js";
 
 const HEIGHT = 56;
@@ -151,9 +151,8 @@ export class FleetView {
 /** What a phone is doing, in a few words. */
 function activity(phone) {
   if (phone.state !== UPLOADING) return STATES[phone.state];
-  const against = phone.linkRate ? ` of ${rate(phone.linkRate)}` : "";
-  const goodput = phone.rate ? ` · ${against ? rate(phone.rate).replace(/ .*/, "") : rate(phone.rate)}${against}` : "";
-  return `${Math.round(100 * phone.progress)} %${goodput}`;
+  const goodput = !phone.rate ? "" : phone.linkRate ? ratio(phone.rate, phone.linkRate) : rate(phone.rate);
+  return `${Math.round(100 * phone.progress)} %${goodput && ` · ${goodput}`}`;
 }
 
 /** Change text only where it differs: a screen reader must not hear the same again. */

@@ -15,6 +15,13 @@ export function size(bytes) {
 /** @param {number} bytesPerS */
 export const rate = (bytesPerS) => `${size(bytesPerS)}/s`;
 
+/** Goodput against what the link can carry, in one unit: 21/31 kB/s. */
+export function ratio(bytesPerS, linkBytesPerS) {
+  const [scale, unit] = linkBytesPerS < 1e6 ? [1e3, "kB/s"] : [1e6, "MB/s"];
+  const two = (/** @type {number} */ value) => Number((value / scale).toPrecision(2));
+  return `${two(bytesPerS)}/${two(linkBytesPerS)} ${unit}`;
+}
+
 /** @param {number | null} share 0 to 1 */
 export const percent = (share, digits = 2) => (share === null ? "–" : `${(100 * share).toFixed(digits)} %`);
 

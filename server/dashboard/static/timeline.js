@@ -49,7 +49,7 @@ export class TimelineView {
     const x = (s) => left + ((right - left) * Math.min(Math.max(s, 0), end)) / end;
     const first = Math.max(0, Math.floor((view.top - AXIS) / LANE));
     const last = Math.min(this.lanes.length, Math.ceil((view.top + view.height - AXIS) / LANE));
-    for (const [at, text] of ticks(end)) {
+    for (const [at, text] of ticks(end, (right - left) / 64)) {
       pen.fillStyle = colour.grid;
       pen.fillRect(Math.round(x(at)), AXIS - 4, 1, view.height);
       pen.fillStyle = colour.quiet;
@@ -144,8 +144,8 @@ function niceEnd(now) {
 }
 
 /** @returns {[number, string][]} */
-function ticks(end) {
-  const by = step(end, 6);
+function ticks(end, most) {
+  const by = step(end, Math.min(6, Math.max(2, Math.floor(most))));
   const found = [];
   for (let at = 0; at <= end + by / 1000; at += by) found.push([at, at === 0 ? "0" : label(at, by)]);
   return /** @type {[number, string][]} */ (found);

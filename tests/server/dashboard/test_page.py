@@ -181,10 +181,8 @@ def test_killed_phone_is_dropped_and_page_and_server_come_back(tmp_path: Path, v
         assert watched.quiet()
         watched.page.reload()
         watched.wait("document.getElementById('count-dropped').textContent === '1'", 10)
-        server = processes._running["server"]
-        server.kill()
+        processes.kill_server()
         watched.wait_text("#phase", "reconnecting", 20)
-        server.wait()
         # What the browser says of a server that is not there is its own affair.
         assert all("Failed to load resource" in line or "ERR_" in line for line in watched.said)
         lines.clear()

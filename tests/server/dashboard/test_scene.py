@@ -66,6 +66,26 @@ def test_upload_is_seen_before_its_first_frame_is_whole(play: Play) -> None:
     assert row.bytes_per_s == 500
 
 
+def test_rest_of_an_update_that_is_not_wanted_is_no_upload_of_this_round(play: Play) -> None:
+    play.come(0)
+    scene = play.at(0.0)
+    scene.round_opened(1, 0, frozenset({0}))
+    scene.upload_advanced(0, 1, 100, 1000)
+    scene.cancelled(0, 1)
+    scene.round_opened(2, 0, frozenset({0}))
+    scene.download_began(0, 2)
+    scene.download_ended(0, 2)
+    play.carry(2, 0, up=500)
+    play.at(1.0).look()
+    assert states(play) == [S.UPLOADING], "what it is cannot be told before its frame is whole"
+    play.ledger.entry(2, 0, "uplink").wasted += 500
+    play.at(2.0).look()
+    assert states(play) == [S.TRAINING]
+    play.carry(2, 0, up=300)
+    play.at(3.0).look()
+    assert states(play) == [S.UPLOADING]
+
+
 def test_goodput_counts_from_where_a_resumed_upload_goes_on(play: Play) -> None:
     play.come(0)
     scene = play.at(0.0)
@@ -159,8 +179,7 @@ def test_closed_lanes_are_kept_and_read_by_round(play: Play) -> None:
         play.at(float(number)).round_opened(number, 0, frozenset({0}))
         play.scene.download_began(0, number)
         play.close_round(number)
-    for kept in play.scene.take_closed():
-        keep(play.folder.path, kept)
+    keep(play.folder.path, play.scene.take_closed())
     assert not play.scene.take_closed()
     with open(play.folder.path / "timeline.jsonl", "ab") as file:
         file.write(b'{"timeline":{"round":3,')
