@@ -1,6 +1,7 @@
-"""Record the exchange of docs/PROTOCOL.md from a real run: `python -m tests.docs.exchange` writes it into the page.
+"""Write what docs/PROTOCOL.md takes from the code: `python -m tests.docs.exchange`.
 
-Run by hand when the protocol changes; a test never writes what it checks.
+The exchange in hex is recorded from a real run. Run by hand when the protocol changes; a test never writes what it
+checks.
 """
 
 import asyncio
@@ -8,11 +9,11 @@ import tempfile
 from pathlib import Path
 
 from featherfed.wire.messages import Accepted, AnyMessage, Finish, ModelBegin, Task, UpdateBegin, Welcome, pack
+from tests.docs.types import model_rows, session_rows
 from tests.server.peer import Peer, digest, hello, peer
 from tests.serving import serving
 
 PAGE = Path(__file__).parents[2] / "docs" / "PROTOCOL.md"
-BEGIN, END = "<!-- exchange: begin -->", "<!-- exchange: end -->"
 SPEC = "exact(0) | flat | subsample(1/1024) | rotate | eden(2)"
 RUN, NAME = "5eed1e57", "phone-7"
 
@@ -55,12 +56,23 @@ def block(frames: list[tuple[str, bytes]]) -> str:
     return "\n".join([*lines, "```"])
 
 
+def table(cells: list[list[str]]) -> str:
+    """Return the rows of a table."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
+
+
 def main() -> None:
-    """Write the exchange between the page's markers."""
+    """Write the exchange and the tables between the page's markers."""
     text = PAGE.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{BEGIN}\n{block(asyncio.run(record()))}\n{END}{after}", encoding="utf-8")
+    for name, content in (
+        ("session", f"| track | state | message | next state |\n|---|---|---|---|\n{table(session_rows())}"),
+        ("models", f"| model | parameters | tensors |\n|---|--:|---|\n{table(model_rows())}"),
+        ("exchange", block(asyncio.run(record()))),
+    ):
+        before, rest = text.split(f"<!-- {name}: begin -->")
+        _, after = rest.split(f"<!-- {name}: end -->")
+        text = f"{before}<!-- {name}: begin -->\n{content}\n<!-- {name}: end -->{after}"
+    PAGE.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -23,8 +23,8 @@ from featherfed.wire.messages import (
     unpack,
 )
 from featherfed.wire.session import TABLES, Role, Session, State
-from tests.docs.exchange import BEGIN, END, NAME, PAGE, RUN, SPEC
-from tests.docs.types import fields_of, number_of
+from tests.docs.exchange import NAME, PAGE, RUN, SPEC
+from tests.docs.types import fields_of, model_rows, number_of, session_rows
 from tests.server.peer import digest
 
 TEXT = PAGE.read_text(encoding="utf-8")
@@ -54,13 +54,7 @@ def test_every_message_and_field_is_there_with_its_type_and_limits() -> None:
 
 
 def test_session_table_is_the_code_s() -> None:
-    expected = [
-        [role.value, state.value, message.__name__, following.value]
-        for role in (Role.PHONE, Role.SERVER)
-        for state, table in TABLES[role].items()
-        for message, following in table.items()
-    ]
-    assert rows(between("session")) == expected
+    assert rows(between("session")) == session_rows()
 
 
 def test_close_codes_are_the_code_s() -> None:
@@ -69,11 +63,7 @@ def test_close_codes_are_the_code_s() -> None:
 
 
 def test_models_are_the_code_s() -> None:
-    expected = [
-        [name, f"{layout.size:,}", ", ".join(f"{t.name} {'×'.join(map(str, t.shape))}" for t in layout.tensors)]
-        for name, layout in LAYOUTS.items()
-    ]
-    assert rows(between("models")) == expected
+    assert rows(between("models")) == model_rows()
 
 
 def test_numbers_in_the_text_are_the_code_s() -> None:
@@ -85,7 +75,7 @@ def test_numbers_in_the_text_are_the_code_s() -> None:
 def frames() -> list[tuple[Role, bytes]]:
     """Return the frames that stand in the page's hex."""
     result: list[tuple[Role, bytes]] = []
-    for line in TEXT.split(BEGIN)[1].split(END)[0].strip().strip("`").splitlines():
+    for line in between("exchange").strip("`").splitlines():
         who, text = line[:8].strip(), line[8:].strip()
         if who:
             result.append((Role(who), bytes.fromhex(text)))

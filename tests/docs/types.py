@@ -1,8 +1,10 @@
-"""The types of message fields as docs/PROTOCOL.md writes them, from the classes themselves."""
+"""The tables of docs/PROTOCOL.md as the code has them: types of message fields, the session, the models."""
 
 from msgspec import inspect
 
+from featherfed.learning.names import LAYOUTS
 from featherfed.wire.messages import Message
+from featherfed.wire.session import TABLES, Role
 
 
 def _number(value: float) -> str:
@@ -39,3 +41,21 @@ def number_of(message: type[Message]) -> int:
     tag = message.__struct_config__.tag
     assert isinstance(tag, int)
     return tag
+
+
+def session_rows() -> list[list[str]]:
+    """Return (track, state, message, next state) of every move."""
+    return [
+        [role.value, state.value, message.__name__, following.value]
+        for role in (Role.PHONE, Role.SERVER)
+        for state, table in TABLES[role].items()
+        for message, following in table.items()
+    ]
+
+
+def model_rows() -> list[list[str]]:
+    """Return (model, parameters, tensors in their order)."""
+    return [
+        [name, f"{layout.size:,}", ", ".join(f"{t.name} {'×'.join(map(str, t.shape))}" for t in layout.tensors)]
+        for name, layout in LAYOUTS.items()
+    ]
