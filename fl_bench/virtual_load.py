@@ -31,6 +31,7 @@ class VirtualLoad:
     digest: str
     emulated_s: float
     seconds: float
+    cpu_s: float
 
 
 class _Log:
@@ -80,10 +81,10 @@ def _fleet(clients: int, visit: Visit, *, seed: int, within_s: float) -> Virtual
                 group.create_task(client(number))
         return asyncio.get_running_loop().time()
 
-    began_s = time.perf_counter()
+    began_s, cpu_s = time.perf_counter(), time.process_time()
     emulated_s = run(main(), seed=seed, log=log)
-    seconds = time.perf_counter() - began_s
-    return VirtualLoad(clients, log.count, log.hash.hexdigest(), emulated_s, seconds)
+    seconds, cpu_s = time.perf_counter() - began_s, time.process_time() - cpu_s
+    return VirtualLoad(clients, log.count, log.hash.hexdigest(), emulated_s, seconds, cpu_s)
 
 
 def echo_fleet(clients: int, messages: int, *, seed: int) -> VirtualLoad:
