@@ -27,6 +27,7 @@ def main() -> None:
 @click.option("--name", help="Name of this run's folder.  [default: time and model]")
 @click.option("--resume", type=click.Path(path_type=Path), metavar="DIR", help="Go on with a run where it stopped.")
 @click.option("--data-dir", type=click.Path(), help="Folder with MNIST.  [default: FL_DATA_DIR, else a cache]")
+@click.option("--store", metavar="URL", help="PostgreSQL to keep the run in: postgresql+psycopg://USER@HOST/DATABASE.")
 @click.option("--durable/--no-durable", default=True, show_default=True, help="Acknowledge only what is on the disk.")
 @watch_flags
 @run_flags
@@ -35,6 +36,7 @@ def serve(
     name: str | None,
     resume: Path | None,
     data_dir: str | None,
+    store: str | None,
     durable: bool,
     entrance: dict[str, Any],
     watching: Watching,
@@ -44,8 +46,10 @@ def serve(
     from featherfed.errors import ConfigError, FeatherfedError
 
     given = {key: value for key, value in settings.items() if value is not None}
-    if resume is not None and (given or name):
-        flags = ", ".join("--" + key.replace("_", "-") for key in [*given, *(["name"] if name else [])])
+    if resume is not None and (given or name or store):
+        flags = ", ".join(
+            "--" + key.replace("_", "-") for key in [*given, *(["name"] if name else []), *(["store"] if store else [])]
+        )
         raise click.UsageError(f"--resume takes the run's own configuration; leave out {flags}")
     try:
         from server.entrance import EntranceOptions
@@ -54,8 +58,8 @@ def serve(
 
         door = EntranceOptions(**entrance)
         paused = serve_run(
-            given, entrance=door, runs=runs, name=name, resume=resume, data_dir=data_dir, durable=durable,
-            watching=watching,
+            given, entrance=door, runs=runs, name=name, resume=resume, data_dir=data_dir, store=store,
+            durable=durable, watching=watching,
         )  # fmt: skip
     except ConfigError as error:
         raise click.UsageError(str(error)) from error

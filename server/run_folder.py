@@ -7,6 +7,7 @@ from pathlib import Path
 
 from featherfed.errors import ConfigError, LocalError
 from server.config import RunConfig, read_config
+from server.database import Remote, read_remote, remote_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,9 +17,14 @@ class RunFolder:
     path: Path
 
     @property
-    def database(self) -> Path:
+    def database(self) -> Path | Remote:
         """Rounds, updates, traffic, faults."""
-        return self.path / "run.sqlite"
+        return read_remote(self.store) or self.path / "run.sqlite"
+
+    @property
+    def store(self) -> Path:
+        """Where the database is, if it is not here."""
+        return self.path / "store.toml"
 
     @property
     def model(self) -> Path:
@@ -77,8 +83,8 @@ def write_durably(path: Path, data: bytes) -> None:
         os.close(folder)
 
 
-def create(runs: Path, name: str | None, config: RunConfig) -> RunFolder:
-    """Make the folder of a new run; one that exists is never touched."""
+def create(runs: Path, name: str | None, config: RunConfig, *, store: str | None = None) -> RunFolder:
+    """Make the folder of a new run; one that exists is never touched. `store` is the URL of a PostgreSQL database."""
     name = f"{datetime.now():%Y%m%d-%H%M%S}-{config.model}" if name is None else name
     if Path(name).name != name or name in ("", ".."):
         raise ConfigError(f"--name {name!r} is not the name of a folder; a path goes to --runs")
@@ -87,9 +93,12 @@ def create(runs: Path, name: str | None, config: RunConfig) -> RunFolder:
         raise ConfigError(
             f"the run folder {folder.path} exists; go on with --resume {folder.path}, or choose another --name"
         )
+    remote = None if store is None else remote_for(store, folder.path.name)
     try:
         runs.mkdir(parents=True, exist_ok=True)
         folder.path.mkdir()
+        if remote is not None:
+            write_durably(folder.store, remote.to_toml().encode())
         write_durably(folder.config, config.to_toml().encode())
     except OSError as error:
         raise ConfigError(
@@ -101,6 +110,7 @@ def create(runs: Path, name: str | None, config: RunConfig) -> RunFolder:
 def existing(path: Path) -> tuple[RunFolder, RunConfig]:
     """Return an existing run's folder and configuration."""
     folder = RunFolder(path)
-    if not folder.config.exists() or not folder.database.exists():
+    database = folder.database
+    if not folder.config.exists() or (isinstance(database, Path) and not database.exists()):
         raise ConfigError(f"{path} is not a run folder: it has no config.toml and run.sqlite")
     return folder, read_config(folder.config)

@@ -53,6 +53,7 @@ def serve_run(
     name: str | None,
     resume: Path | None,
     data_dir: str | None,
+    store: str | None = None,
     durable: bool,
     watching: Watching,
 ) -> str | None:
@@ -70,17 +71,17 @@ def serve_run(
             stack.enter_context(where.sock)
         aggregator = Aggregator(config, data_dir)
         if folder is None:
-            folder = create(runs, name, config)
-        store = Store(folder.database, durable=durable)
-        stack.callback(store.close)
+            folder = create(runs, name, config, store=store)
+        kept = Store(folder.database, durable=durable)
+        stack.callback(kept.close)
         console = Console()
         shown = display(console, where, watching.log_format)
         watchers = Watchers([shown, *watching.records(stack, folder.path.name, folder.path, config)])
         with shown:
             paused = asyncio.run(
-                _serve(config, folder, aggregator, store, watchers, door, where, resumed=resume is not None)
+                _serve(config, folder, aggregator, kept, watchers, door, where, resumed=resume is not None)
             )
-        report = make_report(folder, config, store)
+        report = make_report(folder, config, kept)
         write_csv(folder, report)
     if watching.log_format == "json":
         return paused

@@ -1,6 +1,7 @@
-"""What a run keeps in `run.sqlite`: rounds, phones, updates under way, traffic and faults.
+"""What a run keeps in its database: rounds, phones, updates under way, traffic and faults.
 
-SQLite in WAL mode with `synchronous=FULL`: a transaction that has returned is on the disk. Callers hand over lists of
+SQLite in WAL mode with `synchronous=FULL`, or PostgreSQL with `synchronous_commit=on`: a transaction that has returned
+is on the disk. Callers hand over lists of
 statements, so that many phones' writes share one transaction and one fsync (`server/commits.py`).
 """
 
@@ -11,74 +12,90 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.dialects import postgresql, sqlite
 
 from featherfed.errors import LocalError
+from server.database import Remote
 from server.ledger import FIELDS, Traffic
 
 metadata = sa.MetaData()
+Whole = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+"""A count of bytes has more than the 32 bits of PostgreSQL's INTEGER; SQLite's has 64."""
 
 run_table = sa.Table("run", metadata, sa.Column("key", sa.String, primary_key=True), sa.Column("value", sa.String))
 phones_table = sa.Table(
     "phones",
     metadata,
-    sa.Column("shard", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("shard", Whole, primary_key=True, autoincrement=False),
     sa.Column("name", sa.String, nullable=False, unique=True),
 )
 rounds_table = sa.Table(
     "rounds",
     metadata,
-    sa.Column("round", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("round", Whole, primary_key=True, autoincrement=False),
+    sa.Column("attempt", Whole, nullable=False),
     sa.Column("state", sa.String, nullable=False),  # open | closed
     sa.Column("cohort", sa.String, nullable=False),  # JSON list of shards asked so far
     sa.Column("refused", sa.String, nullable=False),  # JSON list of those that are not asked again
     sa.Column("started_s", sa.Float, nullable=False),  # seconds of the run's clock
     sa.Column("seconds", sa.Float),
-    sa.Column("late", sa.Integer),
-    sa.Column("failed", sa.Integer),
+    sa.Column("late", Whole),
+    sa.Column("failed", Whole),
     sa.Column("loss", sa.Float),
     sa.Column("accuracy", sa.Float),
 )
 updates_table = sa.Table(
     "updates",
     metadata,
-    sa.Column("round", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("shard", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("round", Whole, primary_key=True, autoincrement=False),
+    sa.Column("shard", Whole, primary_key=True, autoincrement=False),
     sa.Column("state", sa.String, nullable=False),  # receiving | accepted
-    sa.Column("size", sa.Integer, nullable=False),
+    sa.Column("size", Whole, nullable=False),
     sa.Column("digest", sa.LargeBinary, nullable=False),
-    sa.Column("examples", sa.Integer, nullable=False),
-    sa.Column("counts_in", sa.Integer),  # the round whose model it is part of, once accepted
+    sa.Column("examples", Whole, nullable=False),
+    sa.Column("counts_in", Whole),  # the round whose model it is part of, once accepted
 )
 chunks_table = sa.Table(
     "chunks",
     metadata,
-    sa.Column("round", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("shard", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("offset", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("round", Whole, primary_key=True, autoincrement=False),
+    sa.Column("shard", Whole, primary_key=True, autoincrement=False),
+    sa.Column("offset", Whole, primary_key=True, autoincrement=False),
     sa.Column("data", sa.LargeBinary, nullable=False),
 )
 traffic_table = sa.Table(
     "traffic",
     metadata,
-    sa.Column("round", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("shard", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("round", Whole, primary_key=True, autoincrement=False),
+    sa.Column("shard", Whole, primary_key=True, autoincrement=False),
     sa.Column("direction", sa.String, primary_key=True),
-    *(sa.Column(field, sa.Integer, nullable=False) for field in FIELDS),
+    *(sa.Column(field, Whole, nullable=False) for field in FIELDS),
 )
 faults_table = sa.Table(
     "faults",
     metadata,
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("at_s", sa.Float, nullable=False),
-    sa.Column("round", sa.Integer, nullable=False),
+    sa.Column("round", Whole, nullable=False),
     sa.Column("phone", sa.String, nullable=False),
-    sa.Column("code", sa.Integer, nullable=False),
+    sa.Column("code", Whole, nullable=False),
     sa.Column("sentence", sa.String, nullable=False),
 )
 
-Statement = tuple[sa.Executable, Sequence[dict[str, Any]] | dict[str, Any]]
+
+class Upsert:
+    """Put rows, in place of those with the same key; in the words of either database, each built once."""
+
+    def __init__(self, table: sa.Table, key: tuple[str, ...], given: Sequence[str]) -> None:
+        self.dialects: dict[str, sa.Executable] = {}
+        for dialect in (sqlite, postgresql):
+            statement: Any = dialect.insert(table)
+            self.dialects[dialect.dialect.name] = statement.on_conflict_do_update(
+                index_elements=key, set_={name: statement.excluded[name] for name in given}
+            )
+
+
+Statement = tuple[sa.Executable | Upsert, Sequence[dict[str, Any]] | dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +188,8 @@ def put_traffic(rows: dict[tuple[int, int, str], Traffic]) -> list[Statement]:
 def put_fault(at_s: float, round_number: int, phone: str, code: int, sentence: str) -> Statement:
     """Note a fault of a phone."""
     return faults_table.insert(), {
-        "at_s": at_s, "round": round_number, "phone": phone, "code": code, "sentence": sentence,
+        # What a phone sent may be in it, and PostgreSQL's text has no NUL.
+        "at_s": at_s, "round": round_number, "phone": phone, "code": code, "sentence": sentence.replace("\0", "\\0"),
     }  # fmt: skip
 
 
@@ -184,19 +202,16 @@ def together(statements: Sequence[Statement]) -> Statement:
     return statements[0][0], rows
 
 
-_upserts: dict[str, sa.Executable] = {}
+_upserts: dict[str, Upsert] = {}
 
 
-def _upsert(table: sa.Table, key: tuple[str, ...]) -> sa.Executable:
+def _upsert(table: sa.Table, key: tuple[str, ...]) -> Upsert:
     """Return the statement, built once for each table: building costs more than running it."""
     if table.name not in _upserts:
-        statement = insert(table)
         given = [column.name for column in table.columns if column.name not in key]
         if table is rounds_table:
             given = ["attempt", "state", "cohort", "refused"]
-        _upserts[table.name] = statement.on_conflict_do_update(
-            index_elements=key, set_={name: statement.excluded[name] for name in given}
-        )
+        _upserts[table.name] = Upsert(table, key, given)
     return _upserts[table.name]
 
 
@@ -205,26 +220,39 @@ Injector = Callable[[str], None]
 
 
 class Store:
-    """`run.sqlite` of one run. Its methods block: the service calls them off the event loop."""
+    """The database of one run. Its methods block: the service calls them off the event loop."""
 
     def __init__(
-        self, path: Path, *, durable: bool = True, busy_s: float = 10.0, injector: Injector = lambda moment: None
+        self,
+        place: Path | Remote,
+        *,
+        durable: bool = True,
+        busy_s: float = 10.0,
+        injector: Injector = lambda moment: None,
     ) -> None:
         """`busy_s`: how long to wait while another process has the file locked."""
-        self._path = path
+        self._place = place
         self._injector = injector
         # Connections are never shared between threads: a reader that ends its transaction would end a writer's too.
-        self._engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": busy_s})
+        if isinstance(place, Remote):
+            options = f"{place.options} -csynchronous_commit={'on' if durable else 'off'}"
+            self._engine = sa.create_engine(place.url, connect_args={"options": options})
+        else:
+            self._engine = sa.create_engine(f"sqlite:///{place}", connect_args={"timeout": busy_s})
 
-        @sa.event.listens_for(self._engine, "connect")
-        def _configure(connection: Any, _record: Any) -> None:
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
+            @sa.event.listens_for(self._engine, "connect")
+            def _configure(connection: Any, _record: Any) -> None:
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
 
         try:
+            if isinstance(place, Remote):
+                with self._engine.begin() as connection:
+                    connection.execute(sa.schema.CreateSchema(place.schema, if_not_exists=True))
             metadata.create_all(self._engine)
         except sa.exc.SQLAlchemyError as error:
-            raise LocalError(f"cannot open {path}: {error.__cause__ or error}") from error
+            self._engine.dispose()
+            raise LocalError(f"cannot open {place}: {_cause(error)}") from error
 
     def apply(self, statements: Iterable[Statement]) -> None:
         """Run all statements in one transaction: durable when this returns."""
@@ -232,14 +260,16 @@ class Store:
         try:
             with self._engine.begin() as connection:
                 for statement, values in statements:
+                    if isinstance(statement, Upsert):
+                        statement = statement.dialects[self._engine.dialect.name]
                     connection.execute(statement, values)
                 self._injector("inside")
         except sa.exc.SQLAlchemyError as error:
-            raise LocalError(f"cannot write {self._path}: {error.__cause__ or error}") from error
+            raise LocalError(f"cannot write {self._place}: {_cause(error)}") from error
         self._injector("after")
 
     def close(self) -> None:
-        """Close the file."""
+        """Close all connections."""
         self._engine.dispose()
 
     def _rows(self, query: sa.Executable) -> list[Any]:
@@ -247,7 +277,7 @@ class Store:
             with self._engine.connect() as connection:
                 return list(connection.execute(query))
         except sa.exc.SQLAlchemyError as error:
-            raise LocalError(f"cannot read {self._path}: {error.__cause__ or error}") from error
+            raise LocalError(f"cannot read {self._place}: {_cause(error)}") from error
 
     def values(self) -> dict[str, str]:
         """Return the settings of the run."""
@@ -291,3 +321,8 @@ class Store:
     def faults(self) -> list[Any]:
         """Return the rows of the faults, in order."""
         return self._rows(faults_table.select().order_by(faults_table.c.id))
+
+
+def _cause(error: sa.exc.SQLAlchemyError) -> str:
+    """Return what the database said, as one line."""
+    return " ".join(str(error.__cause__ or error).split())

@@ -51,6 +51,7 @@ async def serving(
     resume: bool = False,
     port: int = 0,
     entrance: dict[str, Any] | None = None,
+    kept_in: str | None = None,
     **settings: Any,
 ) -> AsyncIterator[Served]:
     from server import standing
@@ -67,7 +68,7 @@ async def serving(
         defaults = {"data": "digits", "phones": 2, "rounds": 1, "heartbeat": 5.0}
         merged = {**defaults, **settings}
         config = config_from({"cohort": merged["phones"], **merged})
-        folder = create(runs, name, config)
+        folder = create(runs, name, config, store=kept_in)
     aggregator = Aggregator(config, None)
     store = Store(folder.database)
     where = (

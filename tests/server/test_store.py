@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from featherfed.errors import LocalError
+from server.database import remote_for
 from server.ledger import Traffic
 from server.store import (
     Statement,
@@ -25,9 +26,12 @@ from server.store import (
 DIGEST = b"12345678"
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(tmp_path / "run.sqlite")
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    if request.param == "sqlite":
+        store = Store(tmp_path / "run.sqlite")
+    else:
+        store = Store(remote_for(request.getfixturevalue("postgresql"), "run"))
     yield store
     store.close()
 
@@ -113,7 +117,7 @@ def test_faults_are_kept_in_order(store: Store) -> None:
 
 
 def test_statement_that_fails_leaves_nothing_of_its_transaction(store: Store) -> None:
-    with pytest.raises(LocalError, match=r"cannot write .*run\.sqlite"):
+    with pytest.raises(LocalError, match=r"cannot write .*(run\.sqlite|schema run_).*(UNIQUE|unique)"):
         store.apply([put_value("a", "1"), put_phone(0, "same"), put_phone(1, "same")])
     assert store.values() == {}
     assert store.phones() == {}
@@ -148,3 +152,10 @@ def test_file_that_is_no_database_is_a_sentence(tmp_path: Path) -> None:
     path.write_bytes(b"this is not a database at all, it is a text" * 50)
     with pytest.raises(LocalError, match=r"cannot open .*run\.sqlite"):
         Store(path)
+
+
+def test_counts_of_terabytes_and_text_with_nul_are_kept(store: Store) -> None:
+    traffic = Traffic(socket=1 << 42)
+    store.apply([*put_traffic({(1, 0, "uplink"): traffic}), put_fault(0.0, 1, "phone", 4001, "bad \0 frame")])
+    assert store.traffic() == {(1, 0, "uplink"): traffic}
+    assert store.faults()[0].sentence == "bad \\0 frame"

@@ -1,0 +1,69 @@
+"""Where a run's tables are: `run.sqlite` in its folder, or a schema of its own in a PostgreSQL database.
+
+The folder of a run in PostgreSQL has `store.toml` in place of `run.sqlite`. A password never lands there: PostgreSQL's
+client library reads it from PGPASSWORD or ~/.pgpass.
+"""
+
+import secrets
+import tomllib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import sqlalchemy as sa
+import tomlkit
+
+from featherfed.errors import ConfigError
+
+FORM = "postgresql+psycopg://USER@HOST/DATABASE"
+MOST_LETTERS = 48
+"""Of a run's name in its schema's: PostgreSQL cuts names at 63 bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """A schema of a PostgreSQL database."""
+
+    url: str
+    schema: str
+
+    def __str__(self) -> str:
+        return f"{self.url}, schema {self.schema}"
+
+    def to_toml(self) -> str:
+        """Return the text of `store.toml`."""
+        return tomlkit.dumps(asdict(self))
+
+    @property
+    def options(self) -> str:
+        """What PostgreSQL is told when a connection starts."""
+        return f"-csearch_path={self.schema}"
+
+
+def remote_for(url: str, run: str) -> Remote:
+    """Return a new place for the run of that name; raises `ConfigError` where the URL is not one that can be used."""
+    try:
+        parsed = sa.make_url(url)
+    except sa.exc.ArgumentError as error:
+        raise ConfigError(f"--store {url!r} is not a URL like {FORM}") from error
+    if parsed.drivername not in ("postgresql", "postgresql+psycopg"):
+        raise ConfigError(f"--store {parsed.drivername}://… is not {FORM}; without --store a run keeps run.sqlite")
+    if parsed.password is not None:
+        raise ConfigError("--store has a password, which would land in the run's folder; use PGPASSWORD or ~/.pgpass")
+    try:
+        import psycopg  # noqa: F401
+    except ImportError as error:
+        raise ConfigError("--store needs psycopg: pip install 'featherfed[postgresql]'") from error
+    letters = "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in run.lower())
+    # Another run may have had this name, in another folder.
+    schema = f"run_{letters[:MOST_LETTERS]}_{secrets.token_hex(4)}"
+    return Remote(str(parsed.set(drivername="postgresql+psycopg")), schema)
+
+
+def read_remote(path: Path) -> Remote | None:
+    """Return what a `store.toml` says, or None where there is none."""
+    try:
+        return Remote(**tomllib.loads(path.read_text()))
+    except FileNotFoundError:
+        return None
+    except (OSError, tomllib.TOMLDecodeError, TypeError) as error:
+        raise ConfigError(f"cannot read where the run's store is, {path}: {error}") from error
