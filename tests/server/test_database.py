@@ -7,8 +7,8 @@ import pytest
 from featherfed.errors import ConfigError
 from server.database import Remote, read_remote, remote_for
 from server.run_folder import existing
-from tests.serving import serving
 from tests.server.peer import peer
+from tests.serving import serving
 
 URL = "postgresql+psycopg://someone@db.example/federated"
 
@@ -50,18 +50,21 @@ async def test_run_in_postgresql_goes_on_where_it_stopped_and_gives_the_model_of
 ) -> None:
     models = []
     for name, store in (("remote", postgresql), ("local", None)):
-        async with serving(tmp_path, name=name, kept_in=store, phones=2, rounds=1, uplink="rotate | eden(2)") as served:
-            async with peer(served.address) as one, peer(served.address) as two:
-                await one.join("a", shard=0)
-                await two.join("b", shard=1)
-                task = await one.task()
-                await two.task()
-                payload = one.update(task)
-                await one.upload(task.round, payload, examples=3)
-                await one.receive()
-                other = two.update(task)
-                await two.upload(task.round, other, examples=1, upto=1000)
-                await two.receive()
+        async with (
+            serving(tmp_path, name=name, kept_in=store, phones=2, rounds=1, uplink="rotate | eden(2)") as served,
+            peer(served.address) as one,
+            peer(served.address) as two,
+        ):
+            await one.join("a", shard=0)
+            await two.join("b", shard=1)
+            task = await one.task()
+            await two.task()
+            payload = one.update(task)
+            await one.upload(task.round, payload, examples=3)
+            await one.receive()
+            other = two.update(task)
+            await two.upload(task.round, other, examples=1, upto=1000)
+            await two.receive()
         async with serving(tmp_path, name=name, resume=True) as served:
             async with peer(served.address) as two:
                 await two.join("b", shard=1)
