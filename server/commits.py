@@ -16,8 +16,17 @@ class Commits:
     After the first batch that cannot be written nothing is: the disk must never hold a later one without an earlier.
     """
 
-    def __init__(self, store: Store, extra: Callable[[], list[Statement]]) -> None:
-        """`extra` gives what every transaction takes along: the ledger's changes."""
+    def __init__(
+        self,
+        store: Store,
+        extra: Callable[[], list[Statement]],
+        failed: Callable[[Exception], None] = lambda error: None,
+    ) -> None:
+        """`extra` gives what every transaction takes along: the ledger's changes.
+
+        `failed` is told why nothing is written any more; whoever waits for a write hears of it too.
+        """
+        self._failed = failed
         self._store = store
         self._extra = extra
         self._waiting: list[tuple[tuple[Statement, ...], asyncio.Future[None]]] = []
@@ -47,6 +56,7 @@ class Commits:
                     await loop.run_in_executor(None, self._store.apply, statements)
                 except Exception as error:
                     self._broken = error
+                    self._failed(error)
             for _, done in batch:
                 if done.cancelled():
                     continue
@@ -54,5 +64,4 @@ class Commits:
                     done.set_result(None)
                 else:
                     done.set_exception(self._broken)
-                    # Whoever does not wait for it will hear of it from someone who does.
-                    done.exception()
+                    done.exception()  # seen: `failed` was told

@@ -100,7 +100,7 @@ class Service:
         self._round_start_s = standing.round_start_s
         self._reached = standing.reached
         self._ledger = Ledger(store.traffic())
-        self._commits = Commits(store, self._ledger_changes)
+        self._commits = Commits(store, self._ledger_changes, self._end)
         self._downlink = Downlink(config, aggregator.versions, watcher)
         self._uploads = Uploads(
             aggregator=aggregator,
@@ -229,6 +229,8 @@ class Service:
             await self._refuse(phone, error)
         except (FeatherfedError, OSError) as error:
             self._end(error)
+            # Not the 1000 of a handler that returns, which tells a phone that the run is over.
+            await phone.close(Close.GOING_AWAY, "the server stops for a fault of its own; it can be resumed")
         finally:
             watching.cancel()
             phone.count()
@@ -285,7 +287,7 @@ class Service:
             async with self._uploads.folding:
                 self._step(Fail(phone.shard))
                 if phone.shard in self._state.failed:
-                    self._queue(self._put_round(), *self._uploads.waste_unwanted())
+                    self._commits.queue(self._put_round(), *self._uploads.waste_unwanted())
 
     def _book(self, shard: int, name: str, code: int, sentence: str) -> list[Statement]:
         """Tell who watches of a fault; return what keeps it, where there have not been too many."""
@@ -344,7 +346,7 @@ class Service:
             case Assign(shard):
                 self._assign(shard)
             case CancelPhones(round_number, shards):
-                self._queue(*self._uploads.waste_unwanted())
+                self._commits.queue(*self._uploads.waste_unwanted())
                 for shard in shards:
                     self._watcher.cancelled(shard, round_number)
                     if phone := self._fleet.connections.get(shard):
@@ -354,7 +356,7 @@ class Service:
                 self._stop_deadline()
                 self._spawn(self._close_round(action))
             case Finished():
-                self._queue(*self._uploads.waste_unwanted())
+                self._commits.queue(*self._uploads.waste_unwanted())
                 self._end(None)
             case Pause(reason):
                 self._end(reason)
@@ -364,7 +366,7 @@ class Service:
             self._aggregator.open(round_number)
             self._round_start_s = self.clock_s()
             self._late.clear()
-        self._queue(self._put_round())
+        self._commits.queue(self._put_round())
         self._watcher.round_opened(round_number, attempt, self._state.cohort)
         self._stop_deadline()
         event = Deadline(round_number, attempt)
@@ -446,14 +448,6 @@ class Service:
     def _ledger_changes(self) -> list[Statement]:
         clock = put_value("clock_s", f"{self.clock_s():.3f}")
         return [clock, *put_traffic(self._ledger.take_changed())]
-
-    def _queue(self, *statements: Statement) -> None:
-        """Have statements written after all that were queued before; a disk that fails ends the run."""
-        self._commits.queue(*statements).add_done_callback(self._written)
-
-    def _written(self, done: "asyncio.Future[None]") -> None:
-        if not done.cancelled() and (error := done.exception()):
-            self._end(error)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

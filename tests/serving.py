@@ -52,6 +52,7 @@ async def serving(
     port: int = 0,
     entrance: dict[str, Any] | None = None,
     kept_in: str | None = None,
+    disk: dict[str, Any] | None = None,
     **settings: Any,
 ) -> AsyncIterator[Served]:
     from server import standing
@@ -70,7 +71,7 @@ async def serving(
         config = config_from({"cohort": merged["phones"], **merged})
         folder = create(runs, name, config, store=kept_in)
     aggregator = Aggregator(config, None)
-    store = Store(folder.database)
+    store = Store(folder.database, **(disk or {}))
     where = (
         standing.resume(config, store, folder, aggregator)
         if resume

@@ -29,6 +29,10 @@ class Tollgate:
         port: int = self._server.sockets[0].getsockname()[1]
         return port
 
+    def aim(self, target: int) -> None:
+        """Relay new connections to another port."""
+        self._target = target
+
     async def close(self) -> None:
         """End everything."""
         assert self._server is not None, "it was opened"

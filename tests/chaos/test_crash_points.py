@@ -1,0 +1,106 @@
+"""Die at every write of a run in turn, once before it is durable and once just after, and go on from the disk."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_client import backoff
+from edge_client.dialing import DirectDialer
+from edge_client.one_phone import PhoneOptions, play_phone
+from featherfed.errors import LocalError
+from fl_bench.chaos.tollgate import Tollgate
+from fl_bench.chaos.wiretap import Witness
+from server.ledger import Ledger
+
+Serve = Callable[..., Any]
+RUN: dict[str, Any] = {
+    "phones": 2, "rounds": 2, "uplink": "feedback | topk(1/8)", "downlink": "rotate | eden(4)", "eval_every": 2,
+}  # fmt: skip
+
+
+class Died(LocalError):
+    """The end of the process: nothing is written any more."""
+
+
+class DieAt:
+    """Dies at the n-th call for a moment, and at every later one."""
+
+    def __init__(self, moment: str, number: int) -> None:
+        self.moment, self.left = moment, number
+        self.dead = False
+
+    def __call__(self, moment: str) -> None:
+        if moment == self.moment:
+            self.left -= 1
+        if self.left <= 0 or self.dead:
+            self.dead = True
+            raise Died
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Come back at once, and send an update in three chunks."""
+    monkeypatch.setattr(backoff, "FIRST_S", 0.02)
+    monkeypatch.setattr(DirectDialer, "chunk_bytes", property(lambda self: 8192))
+
+
+async def play(
+    serve: Serve, tmp_path: Path, name: str, injectors: list[Callable[[str], None]], **settings: Any
+) -> tuple[bytes, list[tuple[int, int]], Witness, int]:
+    """Play a run over as many lives of the server as there are injectors; return model, updates, witness and lives."""
+    witness = Witness()
+    gate = Tollgate(witness, lambda total: None)
+    port = await gate.open(0)
+    options = [
+        PhoneOptions(
+            server=f"ws://127.0.0.1:{port}", train=False, name=f"p{shard}", shard=(shard, 2),
+            state_dir=str(tmp_path / f"{name}-{shard}"),
+        )
+        for shard in range(2)
+    ]  # fmt: skip
+    phones = [asyncio.create_task(play_phone(one, lambda line: None)) for one in options]
+    try:
+        async with asyncio.timeout(60):
+            for life, injector in enumerate(injectors):
+                with contextlib.suppress(Died):
+                    where = {"name": name, "resume": True} if life else {"name": name, **RUN, **settings}
+                    async with serve(disk={"injector": injector}, **where) as served:
+                        gate.aim(int(served.address.rpartition(":")[2]))
+                        with contextlib.suppress(Died):
+                            assert await served.ended is None
+                            counted = [(update.shard, update.size) for update in served.store.updates()]
+                            ledger = Ledger(served.store.traffic())
+                            for shard in range(2):
+                                total = ledger.total("uplink", shard=shard)
+                                size = sum(size for owner, size in counted if owner == shard)
+                                assert total.payload - total.resent - total.wasted == size
+                            return served.folder.model.read_bytes(), counted, witness, life + 1
+            raise AssertionError("the run did not end in its last life")
+    finally:
+        for phone in phones:
+            phone.cancel()
+        await asyncio.gather(*phones, return_exceptions=True)
+        await gate.close()
+
+
+def alive(moment: str) -> None:
+    """Inject nothing."""
+
+
+@pytest.mark.parametrize("moment", ["inside", "after"])
+async def test_die_at_every_write_and_go_on(serve: Serve, tmp_path: Path, moment: str) -> None:
+    calm, *_ = await play(serve, tmp_path, "calm", [alive])
+    number, lives = 0, 2
+    while lives > 1:
+        number += 1
+        name = f"{moment}-{number}"
+        model, counted, witness, lives = await play(serve, tmp_path, name, [DieAt(moment, number), alive])
+        assert model == calm, f"died {moment} write {number}"
+        assert (witness.lost_bytes, witness.again_bytes) == (0, 0), f"died {moment} write {number}"
+        assert sorted(shard for shard, _ in counted) == [0, 0, 1, 1]
+    # put_phone, put_round, announcements, chunks and acceptances of two rounds, two closes: all were tried.
+    assert number >= 10
