@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 
+from websockets.exceptions import ConnectionClosed
+
 from featherfed.errors import CodecError, RefusedError
 from featherfed.wire.messages import Accepted, Ack, Cancel, UpdateBegin, UpdateChunk
 from server.aggregation import Aggregator
@@ -139,12 +141,12 @@ class Uploads:
             if known.update.digest != message.digest:
                 raise RefusedError(f"round {message.round} already has another update of phone {phone.name!r}")
             self._received(phone).resent += len(message.data)
-            await phone.send(Accepted(message.round))
+            await _answer(phone, Accepted(message.round))
             return
         if not self.wanted(*key):
             self._received(phone).wasted += len(message.data)
             self._sending[phone] = Sending(message)
-            await phone.send(Cancel(message.round))
+            await _answer(phone, Cancel(message.round))
             return
         if message.size > self.aggregator.max_update_bytes:
             raise RefusedError(
@@ -201,7 +203,7 @@ class Uploads:
         async with self._turn(key) if sending.upload is not None else contextlib.nullcontext():
             answer = await self._keep(phone, sending, offset, data)
         if answer is not None:
-            await phone.send(answer)
+            await _answer(phone, answer)
 
     async def _keep(self, phone: PhoneConnection, sending: Sending, offset: int, data: bytes) -> Answer:
         """Make new bytes durable; return what to tell the phone."""
@@ -355,3 +357,9 @@ class Uploads:
     def waste_unwanted(self) -> list[Statement]:
         """Waste what is unfinished and will not count: of stragglers, of phones that were refused, of a run's end."""
         return [statement for key in list(self._uploads) if not self.wanted(*key) for statement in self.waste(*key)]
+
+
+async def _answer(phone: PhoneConnection, answer: Accepted | Ack | Cancel) -> None:
+    """Tell the phone, if it is still there: what it sent before its link broke is taken all the same."""
+    with contextlib.suppress(ConnectionClosed):
+        await phone.send(answer)

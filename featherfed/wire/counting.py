@@ -33,17 +33,14 @@ class CountsBytes:
     """A mixin for `asyncio.Protocol` classes: `bytes_received` and `bytes_sent` of the whole connection."""
 
     bytes_received = 0
+    bytes_cut = 0
+    """Received of a frame whose end has not come: noted at once, the library drops them when the connection ends."""
     _counting: CountingTransport | None = None
 
     @property
     def bytes_sent(self) -> int:
         """Bytes handed to the socket so far."""
         return self._counting.bytes_written if self._counting else 0
-
-    @property
-    def bytes_cut(self) -> int:
-        """Bytes received of a frame whose end has not come."""
-        return len(self.protocol.reader.buffer)  # type: ignore[attr-defined]
 
     @property
     def bytes_waiting(self) -> int:
@@ -74,3 +71,4 @@ class CountsBytes:
         """Count, then parse."""
         self.bytes_received += len(data)
         super().data_received(data)  # type: ignore[misc]
+        self.bytes_cut = len(self.protocol.reader.buffer)  # type: ignore[attr-defined]

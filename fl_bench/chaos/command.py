@@ -45,7 +45,7 @@ def play(schedule_file: Path, out: Path | None, docs: Path | None) -> None:
 
 @chaos.command()
 @click.option("--phones", default=20, show_default=True)
-@click.option("--rounds", default=12, show_default=True)
+@click.option("--rounds", default=10, show_default=True)
 @click.option("--trainers", default=2, show_default=True, help="Phones that run SGD; the others send seeded noise.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--server-kills", default=20, show_default=True)

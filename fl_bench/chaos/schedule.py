@@ -54,7 +54,7 @@ class Schedule:
 
     def server_flags(self) -> list[str]:
         """Return the flags of `fl-server serve`."""
-        flags = ["--data", "digits", "--deadline", "600s", "--heartbeat", "5s", "--eval-every", str(self.rounds)]
+        flags = ["--data", "digits", "--deadline", "600s", "--heartbeat", "60s", "--eval-every", str(self.rounds)]
         for name in ("phones", "rounds", "seed", "model", "uplink", "downlink", "mode"):
             flags += [f"--{name}", str(getattr(self, name))]
         return [*flags, "--cohort", str(self.phones)]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from fl_bench.chaos.wiretap import Conversation, Witness
 
 PIECE_BYTES = 16 * 1024
+PART_S = 5.0
 
 
 class Tollgate:
@@ -15,7 +16,7 @@ class Tollgate:
     def __init__(self, witness: Witness, passed: Callable[[int], None]) -> None:
         self._witness = witness
         self._passed = passed
-        self._open: dict[asyncio.StreamWriter, Conversation] = {}
+        self._open: dict[asyncio.Task[None], Conversation] = {}
         self._server: asyncio.Server | None = None
         self._target = 0
         self.up_bytes = self.down_bytes = 0
@@ -25,7 +26,7 @@ class Tollgate:
     async def open(self, target: int) -> int:
         """Listen on loopback for connections to the server's port, return the port."""
         self._target = target
-        self._server = await asyncio.start_server(self._relay, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         port: int = self._server.sockets[0].getsockname()[1]
         return port
 
@@ -35,57 +36,75 @@ class Tollgate:
 
     async def close(self) -> None:
         """End everything."""
-        assert self._server is not None, "it was opened"
+        if self._server is None:
+            return
         self._server.close()
-        for writer in list(self._open):
-            writer.transport.abort()
+        tasks = list(self._open)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._server.wait_closed()
 
     def reset(self, phone: str) -> None:
-        """Reset the connection of a phone, if it has one."""
-        for writer, conversation in self._open.items():
+        """Break the connection of a phone, if it has one: a reset for the phone, an early end for the server."""
+        for task, conversation in list(self._open.items()):
             if conversation.phone == phone:
-                writer.transport.abort()
+                task.cancel()
                 self.resets += 1
 
-    async def _relay(self, near_reader: asyncio.StreamReader, near: asyncio.StreamWriter) -> None:
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        conversation = self._witness.connection()
+        task = asyncio.create_task(self._relay(reader, writer, conversation))
+        self._open[task] = conversation
+        task.add_done_callback(self._open.pop)
+
+    async def _relay(
+        self, near_reader: asyncio.StreamReader, near: asyncio.StreamWriter, conversation: Conversation
+    ) -> None:
+        far, ways = None, []
         try:
             far_reader, far = await asyncio.open_connection("127.0.0.1", self._target)
+            far.transport.set_write_buffer_limits(0)
+            ways = [
+                asyncio.create_task(self._pass(near_reader, far, conversation, up=True)),
+                asyncio.create_task(self._pass(far_reader, near, conversation, up=False)),
+            ]
+            # An end of stream is passed on; where one way fails, both do.
+            await asyncio.gather(*ways)
         except OSError:
-            near.transport.abort()
-            return
-        conversation = self._open[near] = self._witness.connection()
-        up = asyncio.create_task(self._pass(near_reader, far, conversation, up=True))
-        down = asyncio.create_task(self._pass(far_reader, near, conversation, up=False))
-        try:
-            await asyncio.wait((up, down))
+            pass
         finally:
-            del self._open[near]
-            for task in (up, down):
-                task.cancel()
-            await asyncio.gather(up, down, return_exceptions=True)
-            for writer in (near, far):
-                writer.transport.abort()
+            for way in ways:
+                way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
+            near.transport.abort()
+            if far is not None:
+                await _part(far_reader, far)
 
     async def _pass(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, conversation: Conversation, *, up: bool
     ) -> None:
-        try:
-            while data := await reader.read(PIECE_BYTES):
-                writer.write(data)
-                if up:
-                    self.up_bytes += len(data)
-                    conversation.upward(data)
-                    self._passed(self.up_bytes)
-                else:
-                    self.down_bytes += len(data)
-                    conversation.downward(data)
-                await writer.drain()
-            writer.write_eof()
-        except OSError:
-            # One side is gone: the other hears of it at once, as it would without a gate.
-            writer.transport.abort()
-            for ours, other in self._open.items():
-                if other is conversation:
-                    with contextlib.suppress(OSError):
-                        ours.transport.abort()
+        while data := await reader.read(PIECE_BYTES):
+            writer.write(data)
+            if up:
+                self.up_bytes += len(data)
+                conversation.upward(data)
+                self._passed(self.up_bytes)
+            else:
+                self.down_bytes += len(data)
+                conversation.downward(data)
+            await writer.drain()
+        writer.write_eof()
+
+
+async def _part(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Let what was carried arrive, and then the end in the middle of whatever it was.
+
+    Closed with answers unread, the kernel would reset the connection, and the server lose what it had not read yet.
+    """
+    with contextlib.suppress(OSError, TimeoutError):
+        writer.write_eof()
+        async with asyncio.timeout(PART_S):
+            while await reader.read(PIECE_BYTES):
+                pass
+    writer.transport.abort()
