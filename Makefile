@@ -28,6 +28,11 @@ links: $(VENV)/installed
 	$(BIN)/fl-bench links --load --write docs/LINKS.md
 	$(BIN)/fl-bench links --agreement --write docs/LINKS.md
 
+# Some ten minutes: kill -9 of 100 phones and 20 servers; writes its figures into the page.
+chaos: $(VENV)/installed
+	$(BIN)/fl-bench chaos play tests/chaos/long.toml --docs docs/RELIABILITY.md
+	$(BIN)/fl-bench chaos durability --docs docs/RELIABILITY.md
+
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -252,7 +252,7 @@ class Visit:
         """Break the connection off when no byte of it moves for longer than the link can explain."""
         now_s = asyncio.get_running_loop().time
         pulse = Pulse(sum(self._phone._dialer.keepalive()), now_s())
-        while pulse.beats(self._connection.bytes_moved, now_s()):
+        while self._connection.beats(pulse, now_s()):
             await asyncio.sleep(pulse.check_s)
         if self._connection.state is not SocketState.CLOSED:
             self._connection.transport.abort()

@@ -68,7 +68,7 @@ class PhoneConnection:
         """Break the connection off when no byte of it has moved for so long."""
         now_s = asyncio.get_running_loop().time
         pulse = Pulse(silence_s, now_s())
-        while pulse.beats(self.websocket.bytes_moved, now_s()):
+        while self.websocket.beats(pulse, now_s()):
             await asyncio.sleep(pulse.check_s)
         if self.websocket.state is not SocketState.CLOSED:
             self.websocket.transport.abort()

@@ -8,6 +8,8 @@ import struct
 import sys
 from typing import Any
 
+from featherfed.wire.liveness import Pulse
+
 if sys.platform == "linux":
     import fcntl
     import termios
@@ -57,10 +59,9 @@ class CountsBytes:
             waiting += struct.unpack("i", fcntl.ioctl(raw.fileno(), termios.TIOCOUTQ, bytes(4)))[0]
         return waiting
 
-    @property
-    def bytes_moved(self) -> int:
-        """Bytes received, and bytes sent that the other end's kernel has acknowledged: a live connection's rise."""
-        return self.bytes_received + self.bytes_sent - self.bytes_waiting
+    def beats(self, pulse: Pulse, now_s: float) -> bool:
+        """Return whether the pulse finds this connection alive."""
+        return pulse.beats(received=self.bytes_received, sent=self.bytes_sent, waiting=self.bytes_waiting, now_s=now_s)
 
     def connection_made(self, transport: Any) -> None:
         """Put the counter in front of the transport."""

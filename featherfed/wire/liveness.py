@@ -2,8 +2,8 @@
 
 A ping is no measure by itself: it waits behind what a slow link has still to carry, and where the sender's buffer is
 full it is never sent, so the end of a phone in the middle of a download would go unnoticed. What counts is that bytes
-arrive or are acknowledged by the other end's kernel (`counting.CountsBytes.bytes_moved`); pings only make sure that a
-connection with nothing to say has something to move.
+arrive, or that what waits to be sent grows less; pings only make sure that a connection with nothing to say has an
+answer to wait for. A ping that leaves at once is no sign of life: any box on the way may have taken it.
 """
 
 
@@ -11,8 +11,8 @@ class Pulse:
     """Says that a connection is dead when nothing has moved for `silence_s` seconds.
 
     >>> pulse = Pulse(35.0, now_s=0.0)
-    >>> pulse.beats(100, now_s=30.0), pulse.beats(100, now_s=60.0), pulse.beats(100, now_s=66.0)
-    (True, True, False)
+    >>> [pulse.beats(received=100, sent=sent, waiting=0, now_s=now_s) for sent, now_s in ((0, 30), (6, 60), (12, 66))]
+    [True, True, False]
     """
 
     CHECKS = 8
@@ -20,7 +20,7 @@ class Pulse:
 
     def __init__(self, silence_s: float, now_s: float) -> None:
         self.silence_s = silence_s
-        self._moved = 0
+        self._received = self._drained = self._waiting = 0
         self._last_s = now_s
 
     @property
@@ -28,8 +28,10 @@ class Pulse:
         """Seconds between two looks."""
         return self.silence_s / self.CHECKS
 
-    def beats(self, moved: int, now_s: float) -> bool:
-        """Return whether the connection lives, given the bytes that it has moved so far."""
-        if moved != self._moved:
-            self._moved, self._last_s = moved, now_s
+    def beats(self, *, received: int, sent: int, waiting: int, now_s: float) -> bool:
+        """Return whether the connection lives; `waiting` of the bytes sent so far have not been taken yet."""
+        drained = sent - waiting
+        if received != self._received or (self._waiting and drained != self._drained):
+            self._last_s = now_s
+        self._received, self._drained, self._waiting = received, drained, waiting
         return now_s - self._last_s < self.silence_s

@@ -63,6 +63,18 @@ def plan(**run: object) -> None:
     click.echo(draw(**run).to_toml(), nl=False)  # type: ignore[arg-type]
 
 
+@chaos.command()
+@click.option("--docs", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Page for the figures.")
+def durability(docs: Path | None) -> None:
+    """Measure what it costs that every Ack waits for the disk; wants a machine that does nothing else."""
+    from fl_bench.chaos.durability import durability as measured
+
+    table = measured()
+    click.echo(table)
+    if docs is not None:
+        docs.write_text(between_markers(docs.read_text(), "durability", table))
+
+
 def between_markers(page: str, name: str, text: str) -> str:
     """Return the page with `text` between its markers `<!-- name -->` and `<!-- /name -->`."""
     pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)

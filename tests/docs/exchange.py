@@ -8,12 +8,27 @@ import asyncio
 import tempfile
 from pathlib import Path
 
-from featherfed.wire.messages import Accepted, AnyMessage, Finish, ModelBegin, Task, UpdateBegin, Welcome, pack
+from featherfed.wire.messages import (
+    PROTOCOL_VERSION,
+    Accepted,
+    Ack,
+    AnyMessage,
+    Finish,
+    Hello,
+    ModelBegin,
+    Task,
+    UpdateBegin,
+    UpdateChunk,
+    Welcome,
+    pack,
+)
 from tests.docs.types import model_rows, session_rows
 from tests.server.peer import Peer, digest, hello, peer
 from tests.serving import serving
 
 PAGE = Path(__file__).parents[2] / "docs" / "PROTOCOL.md"
+CUT = 7
+"""So many bytes of the update are durable when the first connection breaks."""
 SPEC = "exact(0) | flat | subsample(1/1024) | rotate | eden(2)"
 RUN, NAME = "5eed1e57", "phone-7"
 
@@ -47,6 +62,37 @@ async def record() -> list[tuple[str, bytes]]:
     return frames
 
 
+async def record_resume() -> list[tuple[str, bytes]]:
+    """Return (who, frame) of an update whose link broke, from its first bytes on."""
+    frames: list[tuple[str, bytes]] = []
+
+    async def say(phone: Peer, message: AnyMessage) -> None:
+        frames.append(("phone", pack(message)))
+        await phone.send(message)
+
+    async def hear(phone: Peer, kind: type[AnyMessage]) -> None:
+        frames.append(("server", pack(await phone.receive_until(kind))))
+
+    with tempfile.TemporaryDirectory() as folder:
+        settings = {"phones": 1, "rounds": 1, "uplink": SPEC, "downlink": SPEC, "heartbeat": 20.0, "lr": 0.05}
+        async with serving(Path(folder), run_id=RUN, **settings) as served:
+            async with peer(served.address) as phone:
+                await phone.join(NAME)
+                payload = phone.update(await phone.task())
+                update = UpdateBegin(1, len(payload), digest(payload), 144, 0, payload[:CUT])
+                await say(phone, update)
+                await hear(phone, Ack)
+            async with peer(served.address) as phone:
+                await say(phone, Hello(PROTOCOL_VERSION, NAME, -1, 0, RUN, 0, b"", 0, 1, "", 0))
+                await hear(phone, Welcome)
+                await say(phone, UpdateBegin(1, len(payload), digest(payload), 144, 0, b""))
+                await hear(phone, Ack)
+                await say(phone, UpdateChunk(CUT, payload[CUT:]))
+                await hear(phone, Accepted)
+            await served.ended
+    return frames
+
+
 def block(frames: list[tuple[str, bytes]]) -> str:
     """Return the frames as a fenced block, 32 bytes of hex a line."""
     lines = ["```"]
@@ -62,12 +108,13 @@ def table(cells: list[list[str]]) -> str:
 
 
 def main() -> None:
-    """Write the exchange and the tables between the page's markers."""
+    """Write the exchanges and the tables between the page's markers."""
     text = PAGE.read_text(encoding="utf-8")
     for name, content in (
         ("session", f"| track | state | message | next state |\n|---|---|---|---|\n{table(session_rows())}"),
         ("models", f"| model | parameters | tensors |\n|---|--:|---|\n{table(model_rows())}"),
         ("exchange", block(asyncio.run(record()))),
+        ("resume", block(asyncio.run(record_resume()))),
     ):
         before, rest = text.split(f"<!-- {name}: begin -->")
         _, after = rest.split(f"<!-- {name}: end -->")

@@ -14,16 +14,18 @@ from featherfed.wire.messages import (
     MAX_FRAME_BYTES,
     PROTOCOL_VERSION,
     Accepted,
+    Ack,
     Finish,
     Hello,
     ModelBegin,
     Task,
     UpdateBegin,
+    UpdateChunk,
     Welcome,
     unpack,
 )
 from featherfed.wire.session import TABLES, Role, Session, State
-from tests.docs.exchange import NAME, PAGE, RUN, SPEC
+from tests.docs.exchange import CUT, NAME, PAGE, RUN, SPEC
 from tests.docs.types import fields_of, model_rows, number_of, session_rows
 from tests.server.peer import digest
 
@@ -72,10 +74,10 @@ def test_numbers_in_the_text_are_the_code_s() -> None:
     assert f"a sentence of at most {MAX_REASON_BYTES} bytes" in TEXT
 
 
-def frames() -> list[tuple[Role, bytes]]:
+def frames(name: str = "exchange") -> list[tuple[Role, bytes]]:
     """Return the frames that stand in the page's hex."""
     result: list[tuple[Role, bytes]] = []
-    for line in between("exchange").strip("`").splitlines():
+    for line in between(name).strip("`").splitlines():
         who, text = line[:8].strip(), line[8:].strip()
         if who:
             result.append((Role(who), bytes.fromhex(text)))
@@ -109,3 +111,18 @@ def test_exchange_in_hex_is_a_whole_session_that_decodes() -> None:
     delta = pipeline.decode(update.data, layout, RoundKey(welcome.seed, 1, welcome.shard))
     assert np.isfinite(weights).all()
     assert 0 < np.count_nonzero(delta) <= 29
+
+
+def test_resume_in_hex_goes_on_from_the_acknowledged_byte() -> None:
+    heard = [unpack(frame) for _, frame in frames("resume")]
+    first, first_ack, again, _, question, ack, rest, accepted = heard
+    assert isinstance(first, UpdateBegin)
+    assert isinstance(again, Hello)
+    assert isinstance(question, UpdateBegin)
+    assert isinstance(rest, UpdateChunk)
+    assert first_ack == ack == Ack(1, CUT)
+    assert (again.run, again.held_version, again.pending_round) == (RUN, 0, 1)
+    assert (question.digest, question.size, question.data) == (first.digest, first.size, b"")
+    assert rest.offset == CUT
+    assert digest(first.data + rest.data) == first.digest
+    assert accepted == Accepted(1)
