@@ -299,7 +299,7 @@ class Service:
 
     def _turned_away(self, code: int, sentence: str) -> None:
         if booked := self._book(STRANGER, "stranger", code, sentence):
-            self._queue(*booked)
+            self._commits.queue(*booked)
 
     def _phone_lost(self, shard: int) -> None:
         self._spawn(self._step_alone(Lost(shard)))
