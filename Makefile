@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export FL_DATA_DIR ?= $(if $(wildcard ../shared/data),../shared/data,)
 
-.PHONY: demo web test check lint types imports links docs codec-accuracy clean fuzz hostile
+.PHONY: demo web test check lint types imports links docs codec-accuracy results results-quick agree clean fuzz hostile
 
 # torch and torchvision are named together so that pip resolves them as one pair.
 $(VENV)/installed: pyproject.toml
@@ -56,6 +56,29 @@ check: lint types imports test
 codec-accuracy: $(VENV)/installed
 	$(BIN)/fl-bench run scenarios/codec_accuracy.toml --out results --resume
 	$(BIN)/fl-bench codec --accuracy results/codec_accuracy --write docs/CODECS.md
+
+# The scenarios of the papers and our best ones, three seeds each, in virtual time. Hours on two cores; finished cells
+# are not run again.
+PAPERS := paper_structured paper_sketched paper_partitions paper_beyond
+BEST := best_iid best_noniid best_2nn
+results: $(VENV)/installed
+	for name in $(BEST) $(PAPERS); do \
+		$(BIN)/fl-bench run scenarios/$$name.toml --virtual --jobs 2 --out results --resume || exit 1; \
+	done
+	$(BIN)/fl-bench results $(addprefix results/,$(BEST) $(PAPERS)) --write docs/RESULTS.md
+
+# The same papers with one seed and few rounds of one epoch; fails where an ordering that they claim does not hold.
+results-quick: $(VENV)/installed
+	rm -rf build/results-quick
+	for name in $(PAPERS); do \
+		$(BIN)/fl-bench run scenarios/$$name.toml --virtual --jobs 2 --out build/results-quick \
+			--set rounds=6 --set epochs=1 --set seed=0 || exit 1; \
+	done
+	$(BIN)/fl-bench results $(addprefix build/results-quick/,$(PAPERS)) --check
+
+# Writes the table of docs/BENCHMARKS.md: real processes beside virtual time, on a machine that does nothing else.
+agree: $(VENV)/installed
+	$(BIN)/fl-bench agree scenarios/agreement.toml --write docs/BENCHMARKS.md
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

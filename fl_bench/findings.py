@@ -226,7 +226,7 @@ def results(grids: tuple[Path, ...], path: Path | None, check: bool) -> None:
             f" {claim.worse} {each.worse:.2%}"
         )
     if path is not None:
-        plots = path.parent / "results"
+        plots = path.parent / "plots"
         plots.mkdir(parents=True, exist_ok=True)
         for stem, strategies in groups.items():
             accuracy_by_bytes(strategies).savefig(plots / f"{stem}.png", dpi=110, bbox_inches="tight")

@@ -16,7 +16,9 @@ TASK = Task(3, 2, "rotate | eden(1)", 1, 10, 0.05, 0.0, 0.0, 0.0)
 WEIGHTS = np.random.default_rng(0).normal(0, 0.05, LAYOUT.size).astype(np.float32)
 
 
-@pytest.mark.parametrize("make", [NoiseLearner, lambda welcome: SgdLearner(welcome, None, "cpu")], ids=["none", "sgd"])
+@pytest.mark.parametrize(
+    "make", [NoiseLearner, lambda welcome: SgdLearner.load(welcome, None, "cpu")], ids=["none", "sgd"]
+)
 def test_update_decodes_on_the_server_with_the_key_of_its_round_and_shard(make) -> None:
     trained = make(WELCOME).train(WEIGHTS, TASK, None, lambda: False)
     assert trained is not None
@@ -27,12 +29,12 @@ def test_update_decodes_on_the_server_with_the_key_of_its_round_and_shard(make) 
 
 
 def test_sgd_trains_on_its_own_shard_and_says_how_much() -> None:
-    learner = SgdLearner(WELCOME, None, "cpu")
+    learner = SgdLearner.load(WELCOME, None, "cpu")
     trained = learner.train(WEIGHTS, TASK, None, lambda: False)
     assert trained is not None
     assert (trained.examples, trained.steps) == (learner.examples, math.ceil(learner.examples / 10))
     assert math.isfinite(trained.loss)
-    assert SgdLearner(WELCOME, None, "cpu").train(WEIGHTS, TASK, None, lambda: True) is None
+    assert SgdLearner.load(WELCOME, None, "cpu").train(WEIGHTS, TASK, None, lambda: True) is None
 
 
 def test_pipeline_with_a_memory_gives_the_residual_to_keep() -> None:

@@ -109,7 +109,7 @@ def test_results_write_a_page_and_fail_where_nothing_is_checked(grid: Path, tmp_
     assert "no two strategies of a claim were run" in done.output
     page = (tmp_path / "RESULTS.md").read_text()
     assert "rotate \\| eden(1)" in page
-    assert (tmp_path / "results" / "small.png").exists()
+    assert (tmp_path / "plots" / "small.png").exists()
 
 
 def test_a_folder_without_runs_is_a_usage_error(tmp_path: Path) -> None:
