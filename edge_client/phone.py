@@ -149,7 +149,6 @@ class Phone:
         url = urlsplit(self._settings.server)
         port = url.port or (443 if url.scheme == "wss" else 80)
         sock = await self._dialer.connect(url.hostname or "", port)
-        interval_s, _ = self._dialer.keepalive()
         where: dict[str, Any] = {}
         if sock is not None:
             where["sock"] = sock
@@ -166,7 +165,8 @@ class Phone:
             max_size=MAX_FRAME_BYTES,
             max_queue=READ_AHEAD_FRAMES,
             open_timeout=OPEN_S,
-            ping_interval=interval_s,
+            # Once the server has said how often it pings: see `Visit._leave_pings_to_the_server`.
+            ping_interval=None,
             # A silent connection is found by its own watch: see featherfed/wire/liveness.py.
             ping_timeout=None,
             **where,
@@ -263,8 +263,10 @@ class Visit:
         A phone that is not asked sends nothing else: at 20 s the pings of ninety idle phones cost more than the updates
         of ten that train.
         """
+        interval_s, _ = self._phone._dialer.keepalive()
         self._pulse.silence_s = max(self._pulse.silence_s, 2 * heartbeat_s)
-        self._connection.ping_interval = max(self._connection.ping_interval or 0.0, 2 * heartbeat_s)
+        self._connection.ping_interval = max(interval_s, 2 * heartbeat_s)
+        self._connection.start_keepalive()
 
     async def _read(self) -> str:
         pocket, shard = self._pocket, self._phone._settings.shard

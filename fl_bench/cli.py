@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from pathlib import Path
 from typing import ClassVar
 
@@ -64,6 +65,12 @@ def demo(out: Path | None, bandwidth: str) -> None:
     click.echo(f"the report lies in {page}")
 
 
+def _command(file: Path, virtual: bool, changes: tuple[str, ...]) -> str:
+    """Return the command line that gives the same results again."""
+    lines = [part for change in changes for part in ("--set", change)]
+    return shlex.join(["fl-bench", "run", str(file), *(["--virtual"] if virtual else []), *lines])
+
+
 @main.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
@@ -94,7 +101,7 @@ def run(
     from fl_bench.grid import run_grid
     from fl_bench.progress import Progress
     from fl_bench.running import cell_report
-    from fl_bench.scenario import SCENARIO, read_scenario
+    from fl_bench.scenario import COMMAND, SCENARIO, read_scenario
 
     folder = out / file.stem
     try:
@@ -105,6 +112,7 @@ def run(
             raise ConfigError(f"{folder} exists; go on with --resume, or choose another --out")
         folder.mkdir(parents=True, exist_ok=True)
         (folder / SCENARIO).write_bytes(file.read_bytes())
+        (folder / COMMAND).write_text(_command(file, virtual, changes))
         with Progress(cells, folder, Console(stderr=True)):
             if ray is not None:
                 from fl_bench.cluster import run_on_cluster

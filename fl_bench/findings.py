@@ -12,6 +12,7 @@ from fl_bench.documents import markdown
 from fl_bench.plots import accuracy_by_bytes
 from fl_bench.reporting import duration
 from fl_bench.results import Strategy, ratio, read_runs
+from fl_bench.scenario import COMMAND
 from fl_bench.terminal import accuracy
 from server.report import TARGETS, size
 
@@ -121,7 +122,7 @@ def _accuracy_after(strategy: Strategy, rounds: int) -> float:
     return sum(reached) / len(reached)
 
 
-def section(stem: str, strategies: Sequence[Strategy], plot: str) -> str:
+def section(stem: str, strategies: Sequence[Strategy], plot: str, command: str) -> str:
     """Return the Markdown of one scenario: how it was run, its table, its plot."""
     config = strategies[0].config
     seeds = sorted({run.config.seed for strategy in strategies for run in strategy.runs})
@@ -153,7 +154,7 @@ def section(stem: str, strategies: Sequence[Strategy], plot: str) -> str:
             f"`{config.model}`, {config.phones} phones, cohort {config.cohort}, {config.epochs} epochs,"
             f" batch {config.batch_size or 'all'}, learning rate {config.lr:g} (× {config.lr_decay:g} a round),"
             f" at most {config.rounds} rounds, downlink `{config.downlink}`; seeds {', '.join(map(str, seeds))}; {way}."
-            f" Again: `fl-bench run scenarios/{stem}.toml --virtual`.",
+            f" Again: `{command}`.",
             "",
             markdown(columns, rows),
             "",
@@ -171,7 +172,7 @@ def _bytes(value: float | None) -> str:
     return "–" if value is None else size(round(value))
 
 
-def document(groups: dict[str, Sequence[Strategy]], plots: str) -> str:
+def document(groups: dict[str, Sequence[Strategy]], plots: str, commands: dict[str, str]) -> str:
     """Return the whole page."""
     verdicts = judge(groups)
     rows = [
@@ -192,7 +193,7 @@ def document(groups: dict[str, Sequence[Strategy]], plots: str) -> str:
             "Where a section says few rounds or epochs, it is a cut-down run: its orderings are to be believed, and its"
             " accuracies are not what the strategies reach in the end.",
             "",
-            *(section(stem, strategies, f"{plots}/{stem}.png") for stem, strategies in groups.items()),
+            *(section(stem, strategies, f"{plots}/{stem}.png", commands[stem]) for stem, strategies in groups.items()),
             "## What the papers say",
             "",
             f"Best accuracies up to the last round that both ran, means over seeds; {MARGIN:.1%} apart is equal.",
@@ -201,6 +202,11 @@ def document(groups: dict[str, Sequence[Strategy]], plots: str) -> str:
             "",
         ]
     )
+
+
+def _command(grid: Path) -> str:
+    path = grid / COMMAND
+    return path.read_text() if path.exists() else f"fl-bench run scenarios/{grid.name}.toml"
 
 
 @click.command()
@@ -230,7 +236,7 @@ def results(grids: tuple[Path, ...], path: Path | None, check: bool) -> None:
         plots.mkdir(parents=True, exist_ok=True)
         for stem, strategies in groups.items():
             accuracy_by_bytes(strategies).savefig(plots / f"{stem}.png", dpi=110, bbox_inches="tight")
-        path.write_text(document(groups, plots.name), encoding="utf-8")
+        path.write_text(document(groups, plots.name, {grid.name: _command(grid) for grid in grids}), encoding="utf-8")
     if check and not verdicts:
         raise click.ClickException("no two strategies of a claim were run: nothing is checked")
     if check and not all(each.holds for each in verdicts):

@@ -30,6 +30,8 @@ PHONE_KEYS = ("link", "device", "bandwidth", "train", "dropout", "away", "as")
 WAYS = ("processes", "swarm", "virtual")
 SCENARIO = "scenario.toml"
 """The copy of the scenario beside its results."""
+COMMAND = "command.txt"
+"""The command line that gave them."""
 
 
 @dataclass(frozen=True, slots=True)
