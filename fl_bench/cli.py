@@ -28,6 +28,7 @@ class LazyGroup(click.Group):
         "hostile": "fl_bench.hostile",
         "ingest": "fl_bench.ingest",
         "swarm": "fl_bench.swarm",
+        "performance": "fl_bench.performance",
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:

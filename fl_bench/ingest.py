@@ -12,10 +12,13 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from statistics import median
 from types import TracebackType
 from typing import Any, Self
 
 import click
+
+from fl_bench.profile import Profiler
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -45,6 +48,11 @@ class _Child:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
 
     def tell(self, what: dict[str, Any]) -> None:
         """Write one line."""
@@ -108,9 +116,19 @@ def measure_echo(phones: int, num_bytes: int, messages: int, processes: int) -> 
 
 
 def measure_server(
-    settings: dict[str, Any], updates: int, processes: int, *, durable: bool, data_dir: str | None, folder: Path | None
+    settings: dict[str, Any],
+    updates: int,
+    processes: int,
+    *,
+    durable: bool,
+    data_dir: str | None,
+    folder: Path | None,
+    profile: bool = False,
 ) -> dict[str, Any]:
-    """Return updates a second, the server's CPU time for each, its memory and its loop's lag."""
+    """Return updates a second, the server's CPU time for each, its memory and its loop's lag.
+
+    With `profile` the server is sampled meanwhile, which slows it: for its shares, and for nothing else.
+    """
     phones = settings["phones"]
     rounds = max(1, round(updates / phones))
     order = {
@@ -128,6 +146,7 @@ def measure_server(
         for child in children:
             child.tell({"rounds": rounds})
         elapsed_s, cpu_s, peak, connected, lags = 0.0, 0.0, 0, 0, []
+        profiler = Profiler(server.pid) if profile else None
         for _ in range(rounds):
             _together(children)  # armed
             connected = connected or server.ask()["rss"]
@@ -135,15 +154,18 @@ def measure_server(
             elapsed_s, cpu_s, peak = elapsed_s + took_s, cpu_s + used["cpu_s"], max(peak, used["peak"])
             lags.append(used)
         done = rounds * phones
+        shares = profiler.stop() if profiler else {}
         return {
+            "profile": shares,
             "durable": durable,
             "updates": done,
             "payload_bytes": payload_bytes,
             "updates_per_s": done / elapsed_s,
             "payload_mb_per_s": done * payload_bytes / elapsed_s / 1e6,
             "cpu_ms_per_update": 1e3 * cpu_s / done,
-            "lag_p50_ms": max(lag["lag_p50_ms"] for lag in lags),
-            "lag_p99_ms": max(lag["lag_p99_ms"] for lag in lags),
+            # Of each round; the median of the rounds.
+            "lag_p50_ms": median(lag["lag_p50_ms"] for lag in lags),
+            "lag_p99_ms": median(lag["lag_p99_ms"] for lag in lags),
             "rss_at_rest": rest["rss"],
             "rss_connected": connected,
             "rss_peak": peak,

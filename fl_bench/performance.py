@@ -1,0 +1,112 @@
+"""`fl-bench performance`: the figures of docs/PERFORMANCE.md, all from one run of one machine."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fl_bench.documents import fill, markdown
+
+STRATEGIES = (("lite", "rotate | eden(1)"), ("lite", "rotate_shared | stochastic(1)"), ("cnn", "rotate | eden(1)"),
+              ("cnn", "rotate_shared | stochastic(1)"))  # fmt: skip
+PHONES = {"lite": 200, "cnn": 50}
+
+
+def _collect(data_dir: str | None, *, small: bool) -> dict[str, Any]:
+    from fl_bench.ingest import DOWNLINK, measure_echo, measure_idle, measure_server
+    from fl_bench.swarm import measure as measure_swarm
+    from fl_bench.training import machine
+    from fl_bench.training import measure as measure_training
+
+    names = ("lite",) if small else ("lite", "2nn", "mlp", "cnn")
+    data = "digits" if small else "mnist"
+    result: dict[str, Any] = {"machine": machine()}
+    result["training"] = [measure_training(name, data, data_dir, 10) for name in names]
+    result["ingest"] = []
+    for model, spec in STRATEGIES[: 1 if small else None]:
+        phones = 20 if small else PHONES[model]
+        settings = {"model": model, "data": "digits", "phones": phones, "uplink": spec, "downlink": DOWNLINK}
+        updates = phones * (2 if small else 8)
+        for durable in (True, False):
+            row = measure_server(settings, updates, 1, durable=durable, data_dir=data_dir, folder=None)
+            result["ingest"].append({"model": model, "spec": spec, "phones": phones, **row})
+        echo = measure_echo(phones, row["payload_bytes"], 4 * updates, 1)
+        for row in result["ingest"][-2:]:
+            row |= {"echo_per_s": echo["messages_per_s"], "echo_cpu_ms": echo["cpu_ms"]}
+        if not small:
+            row = measure_server(settings, updates, 1, durable=True, data_dir=data_dir, folder=None, profile=True)
+            result["ingest"][-2]["profile"] = row["profile"]
+    idle = {"model": "lite", "data": "digits", "phones": 50 if small else 5000, "uplink": "rotate | eden(1)"}
+    result["idle"] = measure_idle({**idle, "downlink": DOWNLINK}, data_dir=data_dir, processes=2)
+    result["swarm"] = measure_swarm(4 if small else 200, "lite", data, data_dir, None, 120.0)
+    return result
+
+
+def tables(result: dict[str, Any]) -> dict[str, str]:
+    """Return the tables of docs/PERFORMANCE.md by their names."""
+    about = result["machine"]
+    training = markdown(
+        ["model:", "parameters", "autograd + torch.optim.SGD µs", "vmap of 8 phones µs", "ours µs", "× faster",
+         "with momentum µs", "mask(1/16) µs", "lowrank(1/8) µs", "subspace(1000) µs"],
+        [[row["model"], f"{row['parameters']:,}", f"{row['autograd_us']:.0f}", f"{row['vmap_us']:.0f}",
+          f"{row['ours_us']:.0f}", f"{row['autograd_us'] / row['ours_us']:.1f}", f"{row['ours_momentum_us']:.0f}",
+          *(f"{row[f'ours_{spec}_us']:.0f}" for spec in ("mask(1/16)", "lowrank(1/8)", "subspace(1000)"))]
+         for row in result["training"]],
+    )  # fmt: skip
+    ingest = markdown(
+        ["model:", "uplink:", "bytes", "phones", "durable:", "updates/s", "MB/s", "CPU ms an update", "echo messages/s",
+         "echo ÷ ours", "lag p50 ms", "lag p99 ms", "RSS at rest MB", "connected MB", "peak MB"],
+        [[row["model"], f"`{row['spec']}`", f"{row['payload_bytes']:,}", str(row["phones"]),
+          "yes" if row["durable"] else "no", f"{row['updates_per_s']:.0f}", f"{row['payload_mb_per_s']:.1f}",
+          f"{row['cpu_ms_per_update']:.2f}", f"{row['echo_per_s']:.0f}",
+          f"{row['echo_per_s'] / row['updates_per_s']:.1f}", f"{row['lag_p50_ms']:.1f}", f"{row['lag_p99_ms']:.1f}",
+          *(f"{row[name] / 1e6:.0f}" for name in ("rss_at_rest", "rss_connected", "rss_peak"))]
+         for row in result["ingest"]],
+    )  # fmt: skip
+    profiled = [row for row in result["ingest"] if row.get("profile")]
+    parts = sorted({part for row in profiled for part in row["profile"]})
+    shares = markdown(
+        ["part:", *(f"{row['model']} `{row['spec']}`" for row in profiled)],
+        [[part, *(f"{row['profile'].get(part, 0.0):.0%}" for row in profiled)] for part in parts],
+    )
+    idle, swarm = result["idle"], result["swarm"]
+    memory = markdown(
+        ["what:", "phones", "figure"],
+        [
+            [
+                "server, for each connected idle phone",
+                f"{idle['phones']:,}",
+                f"{idle['bytes_per_phone'] / 1024:.1f} KiB",
+            ],
+            ["server, CPU to admit a phone", f"{idle['phones']:,}", f"{idle['cpu_ms_per_join']:.2f} ms"],
+            ["swarm, until all could train", f"{swarm['phones']:,}", f"{swarm['ready_s']:.1f} s"],
+            ["swarm, all its processes", f"{swarm['phones']:,}", f"{swarm['bytes'] / 1e6:.0f} MB"],
+            ["swarm, for each phone", f"{swarm['phones']:,}", f"{swarm['bytes_per_phone'] / 1e6:.2f} MB"],
+        ],
+    )
+    place = f"{about['cpu']}, {about['cores']} cores; {about['system']}; Python {about['python']}"
+    return {"machine": place, "training": training, "ingest": ingest, "profile": shares, "memory": memory}
+
+
+@click.command()
+@click.option("--data-dir", type=click.Path(), help="Folder with MNIST.  [default: FL_DATA_DIR, else a cache]")
+@click.option("--small", is_flag=True, help="A size for tests: the figures mean nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--from", "kept", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="Take the figures from this JSON in place of measuring.")  # fmt: skip
+@click.option("--write", "document", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Fill tables.")
+def performance(data_dir: str | None, small: bool, as_json: bool, kept: Path | None, document: Path | None) -> None:
+    """Measure training, ingest and a swarm: four minutes on a machine that does nothing else."""
+    from featherfed.errors import ConfigError, FeatherfedError
+
+    try:
+        result = json.loads(kept.read_text()) if kept else _collect(data_dir, small=small)
+        made = tables(result)
+        if document is not None:
+            fill(document, made)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
+    except FeatherfedError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(json.dumps(result, indent=1) if as_json else "\n\n".join(made.values()))
