@@ -12,6 +12,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
+from featherfed.codec.exact_sum import partial_sum_bytes
 from featherfed.codec.layout import Layout
 from featherfed.codec.pipeline import Fold, Pipeline
 from featherfed.errors import CodecError, ConfigError
@@ -35,6 +36,10 @@ class Closing:
     version: int
     evaluation: Evaluation | None
     best: bool
+    over: bool = False
+    """Whether the run ends here, whatever the accuracy: a gateway's root has said so."""
+    following: int = 0
+    """The next round, where it is not the one after."""
 
 
 class Aggregator:
@@ -58,6 +63,10 @@ class Aggregator:
         self.max_examples = config.max_examples or largest_shard(
             config.partition, TRAINING_EXAMPLES[config.data], config.phones
         )
+        if config.gateways:
+            # What comes is an exact partial sum of many phones' updates.
+            self.theory_bytes = self.max_update_bytes = partial_sum_bytes(self.layout.size)
+            self.max_examples = TRAINING_EXAMPLES[config.data]
         self._trim = parse_aggregate(config.aggregate)
         self._fold: Fold | KeptUpdates | None = None
         self._buffered = config.mode == "async"
@@ -85,6 +94,10 @@ class Aggregator:
         """Decode an update and add it to the sum; raises `CodecError` and leaves the sum alone if it is not valid."""
         if self._fold is None:
             raise CodecError(f"round {round_number} is not open")
+        if self._config.gateways and isinstance(self._fold, Fold):
+            # It has its weight in it, whatever is claimed beside it.
+            self._fold.merge_bytes(payload)
+            return
         key = RoundKey(self._config.seed, round_number, shard)
         if not self._buffered:
             self._fold.add(payload, key, examples)

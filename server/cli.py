@@ -15,6 +15,28 @@ from server.watching import Watching, dashboard_flags, watch_flags
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+class Place(click.ParamType[tuple[int, int]]):
+    """`1/4`: the second of four gateways."""
+
+    name = "INDEX/OF"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Return (index, of)."""
+        index, slash, count = str(value).partition("/")
+        if not (slash and index.isdigit() and count.isdigit() and int(index) < int(count)):
+            self.fail(f"{value!r} is not INDEX/OF with INDEX from 0 to OF - 1, like 1/4", param, ctx)
+        return int(index), int(count)
+
+
+def _serve_gateway(settings: dict[str, Any], *, entrance: dict[str, Any], **where: Any) -> None:
+    """Serve a gateway, which is a phone too: it lives in a house that knows both, and that none of them knows."""
+    from importlib import import_module
+
+    from server.entrance import EntranceOptions
+
+    import_module("gateway.serving").serve_gateway(settings, entrance=EntranceOptions(**entrance), **where)
+
+
 @click.group()
 @click.version_option(package_name="featherfed")
 def main() -> None:
@@ -29,6 +51,9 @@ def main() -> None:
 @click.option("--data-dir", type=click.Path(), help="Folder with MNIST.  [default: FL_DATA_DIR, else a cache]")
 @click.option("--store", metavar="URL", help="PostgreSQL to keep the run in: postgresql+psycopg://USER@HOST/DATABASE.")
 @click.option("--durable/--no-durable", default=True, show_default=True, help="Acknowledge only what is on the disk.")
+@click.option("--gateway-of", "root", metavar="URL", help="Serve phones as a gateway of the server at ws://….")
+@click.option("--gateway", "place", type=Place(), metavar="INDEX/OF", help="Which of the root's gateways, from 0.")
+@click.option("--gateway-token", envvar="FL_TOKEN", help="Token that the root gave out.  [env: FL_TOKEN]")
 @watch_flags
 @run_flags
 def serve(
@@ -40,6 +65,9 @@ def serve(
     durable: bool,
     entrance: dict[str, Any],
     watching: Watching,
+    root: str | None,
+    place: tuple[int, int] | None,
+    gateway_token: str | None,
     **settings: Any,
 ) -> None:
     """Run the rounds, and exit 0 when they are done."""
@@ -51,7 +79,15 @@ def serve(
             "--" + key.replace("_", "-") for key in [*given, *(["name"] if name else []), *(["store"] if store else [])]
         )
         raise click.UsageError(f"--resume takes the run's own configuration; leave out {flags}")
+    if (root is None) != (place is None):
+        raise click.UsageError("--gateway-of URL and --gateway INDEX/OF go together")
     try:
+        if root is not None and place is not None:
+            _serve_gateway(
+                given, root=root, place=place, token=gateway_token, entrance=entrance, runs=runs, name=name,
+                resume=resume, durable=durable,
+            )  # fmt: skip
+            return
         from server.entrance import EntranceOptions
         from server.round_machine import STOPPED
         from server.serving import serve_run

@@ -56,12 +56,13 @@ class RunConfig:
     max_retries: int = 3
     heartbeat: float = 20.0
     eval_every: int = 1
+    gateways: int = 0  # 0: phones come here
 
     def __post_init__(self) -> None:
         at_least = {
             "phones": 1, "cohort": 1, "rounds": 1, "epochs": 1, "batch_size": 0, "min_updates": 1,
             "max_retries": 0, "eval_every": 1, "quorum": 0, "seed": 0, "max_examples": 0,
-            "buffer": 0,
+            "buffer": 0, "gateways": 0,
         }  # fmt: skip
         for name, least in at_least.items():
             if getattr(self, name) < least:
@@ -102,10 +103,22 @@ class RunConfig:
             raise ConfigError(f"--quorum {self.quorum} exceeds the {self.cohort_size} phones of a cohort")
         if self.min_updates > self.target:
             raise ConfigError(f"--min-updates {self.min_updates} exceeds the {self.target} updates that close a round")
+        if self.gateways > self.phones:
+            raise ConfigError(f"--gateways {self.gateways} exceeds --phones {self.phones}")
+        if self.gateways and (self.mode != "sync" or self.aggregate != "mean" or self.quorum or self.over_select > 1):
+            raise ConfigError(
+                "--gateways sums what all phones of a cohort send: it goes with --mode sync and --aggregate mean,"
+                " and without --quorum and --over-select"
+            )
         if self.server_optimizer not in SERVER_OPTIMIZERS:
             raise ConfigError(
                 f"unknown server optimizer {self.server_optimizer!r}{nearest(self.server_optimizer, SERVER_OPTIMIZERS)}"
             )
+
+    @property
+    def guests(self) -> int:
+        """Who connects to this server: its gateways, or its phones."""
+        return self.gateways or self.phones
 
     @property
     def target(self) -> int:

@@ -11,9 +11,21 @@ from server.phone_connection import PhoneConnection
 class Fleet:
     """Shards, names and connections; tells when a phone has been gone for longer than the grace time."""
 
-    def __init__(self, shards: int, names: dict[int, str], *, grace_s: float, lost: Callable[[int], None]) -> None:
-        """`names` are the phones that an earlier life of this server knew; they may be on their way back."""
+    def __init__(
+        self,
+        shards: int,
+        names: dict[int, str],
+        *,
+        grace_s: float,
+        lost: Callable[[int], None],
+        here: range | None = None,
+    ) -> None:
+        """`names` are the phones that an earlier life of this server knew; they may be on their way back.
+
+        `here` are the shards of a gateway, which has not all.
+        """
         self.shards = shards
+        self._here = here
         self.names = dict(names)
         self.connections: dict[int, PhoneConnection] = {}
         self._away: set[int] = set()
@@ -28,7 +40,7 @@ class Fleet:
 
     def admit(self, phone: PhoneConnection, hello: Hello, *, run: str) -> None:
         """Give the phone its shard, or raise `NoShardError`."""
-        shard = allot(hello, shards=self.shards, held=self.names, away=self._away)
+        shard = allot(hello, shards=self.shards, held=self.names, away=self._away, here=self._here)
         phone.shard, phone.name = shard, hello.name
         phone.held_version = hello.held_version if hello.run == run else NOTHING
         phone.partial = (hello.partial_digest, hello.partial_bytes)

@@ -77,6 +77,7 @@ FLAGS: tuple[tuple[str, Any, str], ...] = (
     ("--max-retries", int, "Attempts after the first before the run pauses.  [default: 3]"),
     ("--heartbeat", Duration(), "Silence after which a phone is asked for a sign of life.  [default: 20s]"),
     ("--eval-every", int, "Rounds between evaluations.  [default: 1]"),
+    ("--gateways", int, "Serve so many gateways, which serve the phones; 0 is none (docs/SCALING.md).  [default: 0]"),
 )
 
 

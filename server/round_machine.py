@@ -40,6 +40,21 @@ class Rules:
     min_updates: int
     max_retries: int
     seed: int
+    first: int = 0
+    total: int = 0
+    """Of a gateway: its phones are the shards first … first + phones - 1 of so many. 0: this is no gateway."""
+
+    def asked(self, round_number: int) -> int:
+        """Return how many phones are asked: of a gateway's, those whom one server would ask if all are there.
+
+        Every shard draws a number of its own (`choose_cohort`), so the lowest of all are the lowest of each gateway's.
+        """
+        if not self.total:
+            return self.cohort_size
+        everyone = choose_cohort(
+            range(self.total), self.cohort_size, seed=self.seed, round_number=round_number, attempt=0
+        )
+        return sum(self.first <= shard < self.first + self.phones for shard in everyone)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +129,14 @@ class Deadline:
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """The round's model is durable; `reached` says that it meets the target accuracy."""
+    """The round's model is durable; `reached` says that no other round is needed.
+
+    `following` is the next round where that is not the one after: a gateway follows its root.
+    """
 
     round_number: int
     reached: bool
+    following: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +202,8 @@ Step = tuple[RunState, tuple[Action, ...]]
 
 def _open(state: RunState, round_number: int) -> Step:
     rules = state.rules
-    cohort = choose_cohort(state.present, rules.cohort_size, seed=rules.seed, round_number=round_number, attempt=0)
+    size = rules.asked(round_number)
+    cohort = choose_cohort(state.present, size, seed=rules.seed, round_number=round_number, attempt=0)
     opened = replace(
         state,
         phase=Phase.OPEN,
@@ -193,6 +213,10 @@ def _open(state: RunState, round_number: int) -> Step:
         accepted=frozenset(),
         failed=frozenset(),
     )
+    if not cohort and rules.total:
+        # Nobody of this gateway's is asked: its sum is empty.
+        closing = replace(opened, phase=Phase.CLOSING)
+        return closing, (OpenRound(round_number, 0, cohort), CloseRound(round_number, ()))
     return opened, (OpenRound(round_number, 0, cohort),)
 
 
@@ -294,7 +318,7 @@ def _closed(state: RunState, event: Closed) -> Step:
         return state, ()
     if event.reached or state.round_number >= state.rules.rounds:
         return replace(state, phase=Phase.DONE, cohort=frozenset()), (Finished(),)
-    return _open(state, state.round_number + 1)
+    return _open(state, event.following or state.round_number + 1)
 
 
 def _stop(state: RunState, event: Stop) -> Step:

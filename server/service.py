@@ -109,11 +109,19 @@ class Service:
             ledger=self._ledger,
             wanted=lambda round_number, shard: self._state.wants(round_number, shard),
             closing=lambda: self._state.phase is Phase.CLOSING,
-            room=lambda: config.target - self._state.count,
+            room=lambda: self._state.rules.target - self._state.count,
             accepted=self._accepted,
             advanced=watcher.upload_advanced,
         )
-        self._fleet = Fleet(config.phones, store.phones(), grace_s=2 * config.heartbeat, lost=self._phone_lost)
+        rules = standing.state.rules
+        shards = rules.total or rules.phones
+        self._fleet = Fleet(
+            shards,
+            store.phones(),
+            grace_s=2 * config.heartbeat,
+            lost=self._phone_lost,
+            here=range(rules.first, rules.first + rules.phones),
+        )
         self._faults = FaultBook()
         # A dict for its order: the goodbyes of a run in virtual time come in the same one again.
         self._connected: dict[PhoneConnection, None] = {}
@@ -181,6 +189,12 @@ class Service:
     def stop(self) -> None:
         """Pause the run: phones are told, the state is kept."""
         self._step(Stop())
+
+    def hurry(self, round_number: int) -> None:
+        """Close a round that is open with what it has, if a gateway's root is further."""
+        state = self._state
+        if state.phase is Phase.OPEN and state.round_number < round_number:
+            self._spawn(self._step_alone(Deadline(state.round_number, state.attempt)))
 
     @property
     def fleet(self) -> Fleet:
@@ -262,7 +276,7 @@ class Service:
                 config.data,
                 config.partition,
                 phone.shard,
-                config.phones,
+                self._fleet.shards,
                 config.seed,
                 config.heartbeat,
                 MAX_CHUNK_BYTES,
@@ -274,7 +288,7 @@ class Service:
         if older is not None:
             self._spawn(older.close(Close.REPLACED, f"phone {phone.name!r} has a newer connection"))
         visitor = Visitor(phone.shard, phone.name, hello.link, hello.link_bytes_per_s)
-        self._watcher.phone_came(visitor, len(self._fleet.connections), config.phones)
+        self._watcher.phone_came(visitor, len(self._fleet.connections), self._state.rules.phones)
         self._step(Joined(phone.shard))
 
     async def _refuse(self, phone: PhoneConnection, error: RemoteError) -> None:
@@ -419,7 +433,7 @@ class Service:
             self._uploads.forget_round(number)
             self._watcher.round_closed(summary)
             reached = self._config.reached(summary.accuracy)
-            self._step(Closed(number, reached))
+            self._step(Closed(number, reached or closing.over, closing.following))
             self._uploads.folding.notify_all()
 
     def _summary(self, action: CloseRound, closing: Closing) -> RoundSummary:

@@ -38,11 +38,11 @@ class Standing:
 def rules(config: RunConfig) -> Rules:
     """Return the round machine's rules of a run."""
     return Rules(
-        phones=config.phones,
+        phones=config.guests,
         rounds=config.rounds,
-        cohort_size=config.cohort_size,
-        target=config.target,
-        min_updates=config.min_updates,
+        cohort_size=config.gateways or config.cohort_size,
+        target=config.gateways or config.target,
+        min_updates=min(config.min_updates, config.guests),
         max_retries=config.max_retries,
         seed=config.seed,
     )

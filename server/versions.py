@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from featherfed.codec.layout import Layout
 from featherfed.codec.pipeline import Pipeline
+from featherfed.errors import CodecError
 from featherfed.randomness import RoundKey
 
 F32 = npt.NDArray[np.float32]
@@ -62,6 +63,9 @@ class Versions:
         self.view = self.view + decoded
         self.chain[self.version] = payload
         self._parcels.clear()
+        self._prune()
+
+    def _prune(self) -> None:
         whole, total = 4 * self._layout.size, 0
         for version in sorted(self.chain, reverse=True):
             total += len(self.chain[version])
@@ -87,6 +91,23 @@ class Versions:
             return payload, decoded
         payload = self._pipeline.encode(scaled, self._layout, key).payload
         return payload, self._pipeline.decode(payload, self._layout, key)
+
+    def adopt(self, version: int, view: F32, payload: bytes) -> None:
+        """Take a version that another server published; `payload` is what came of it, a difference or not.
+
+        It is passed on as the difference from the version before where it decodes to just that, bit for bit. Else
+        phones get the whole model.
+        """
+        chain = {}
+        if version == self.version + 1:
+            try:
+                decoded = self._pipeline.decode(payload, self._layout, RoundKey(self._seed, version))
+            except CodecError:
+                decoded = np.full_like(view, np.nan)
+            if np.array_equal(self.view + decoded, view):
+                chain = {**self.chain, version: payload}
+        self.restore(version, view, chain)
+        self._prune()
 
     def restore(self, version: int, view: F32, chain: dict[int, bytes]) -> None:
         """Go on where a saved run stood."""

@@ -113,6 +113,11 @@ class ExactSum:
         return total
 
 
+def partial_sum_bytes(size: int) -> int:
+    """Return how many bytes `to_bytes` gives for so many coordinates."""
+    return _HEADER.size + 8 * size
+
+
 def _largest(part: F32 | Symbols) -> float:
     if isinstance(part, Symbols):
         return part.largest

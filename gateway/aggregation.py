@@ -1,0 +1,47 @@
+"""The phones' side of learning on a gateway: sums are passed up as they are, models come from above."""
+
+from featherfed.codec.pipeline import Fold, Pipeline
+from featherfed.learning.names import LAYOUTS, TRAINING_EXAMPLES
+from featherfed.learning.partition import largest_shard
+from gateway.handoff import Handoff, News
+from server.aggregation import Aggregator, Closing
+from server.config import RunConfig
+from server.optimizer import start
+from server.versions import Versions
+
+
+class GatewayAggregator(Aggregator):
+    """Folds as the root would, to the bit; steps and evaluates nothing, and needs no data."""
+
+    def __init__(self, config: RunConfig, handoff: Handoff) -> None:
+        self._config = config
+        self._handoff = handoff
+        self.layout = LAYOUTS[config.model]
+        self.uplink = Pipeline.parse(config.uplink)
+        self.versions = Versions(self.layout, Pipeline.parse(config.downlink, direction="downlink"), config.seed)
+        self._state = start(self.versions.view, "fedavg")
+        self.theory_bytes = round(self.uplink.theory_bytes(self.layout))
+        self.max_update_bytes = self.uplink.max_bytes(self.layout)
+        self.max_examples = config.max_examples or largest_shard(
+            config.partition, TRAINING_EXAMPLES[config.data], config.phones
+        )
+        self._trim, self._buffered, self._fresh_weight = 0.0, False, 0
+        self._fold = None
+        self.open_round = 0
+        self.best_accuracy = -1.0
+
+    def adopt(self, news: News) -> None:
+        """Take the model that a round of the root's begins with."""
+        if news.round_number - 1 != self.versions.version:
+            self.versions.adopt(news.round_number - 1, news.weights, news.payload)
+            self._state = start(news.weights, "fedavg")
+
+    def close(self, round_number: int) -> Closing:
+        """Hand up the round's sum, and wait for the next round's model; the root may be further by then."""
+        assert isinstance(self._fold, Fold), "a round is closed once, after it was opened"
+        news = self._handoff.give(round_number, self._fold.to_bytes())
+        self._fold = None
+        if news is None:
+            return Closing(round_number, None, False, over=True)
+        self.adopt(news)
+        return Closing(news.round_number - 1, None, False, following=news.round_number)

@@ -1,0 +1,57 @@
+"""The gateway as its root sees it: a phone whose training is a round of phones, and whose update is their exact sum."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_client.learner import Trained
+from edge_client.pocket import Pocket
+from featherfed.errors import LocalError
+from featherfed.wire.messages import NOTHING, Task, Welcome
+from gateway.handoff import Handoff, News
+from server.config import RunConfig, flag
+
+F32 = npt.NDArray[np.float32]
+
+
+class GatewayPocket(Pocket):
+    """A pocket that remembers in which bytes the last model came."""
+
+    def __init__(self, folder: Path | None) -> None:
+        super().__init__(folder)
+        self.arrived: tuple[int, bytes] = (NOTHING, b"")
+
+    def hold(self, version: int, weights: F32) -> None:
+        """Keep a model that arrived whole."""
+        self.arrived = (version, bytes(self.download))
+        super().hold(version, weights)
+
+
+class GatewayLearner:
+    """Trains by having phones train."""
+
+    examples = 1
+    """The sum has its weight in it."""
+
+    def __init__(self, welcome: Welcome, config: RunConfig, handoff: Handoff, pocket: GatewayPocket) -> None:
+        """Raises `LocalError` where the root's run is not the one that this gateway was started for."""
+        for name in ("model", "data", "partition", "seed"):
+            _agree(name, getattr(welcome, name), getattr(config, name))
+        self._config, self._handoff, self._pocket = config, handoff, pocket
+
+    def train(self, weights: F32, task: Task, residual: F32 | None, stopped: Callable[[], bool]) -> Trained | None:
+        """Return the sum of the phones' updates."""
+        for name in ("uplink", "epochs", "batch_size", "momentum", "weight_decay", "prox_mu"):
+            _agree(name, getattr(task, name), getattr(self._config, name))
+        _agree("lr", task.lr, self._config.learning_rate(task.round))
+        version, payload = self._pocket.arrived
+        news = News(task.round, weights, payload if version == task.round - 1 else b"")
+        total = self._handoff.ask(news, stopped)
+        return None if total is None else Trained(total, None, self.examples, 0, float("nan"))
+
+
+def _agree(name: str, theirs: object, ours: object) -> None:
+    if theirs != ours:
+        raise LocalError(f"the root runs with {flag(name)} {theirs}, this gateway with {ours}; start both alike")
