@@ -13,7 +13,10 @@ STRATEGIES = (("lite", "rotate | eden(1)"), ("lite", "rotate_shared | stochastic
 PHONES = {"lite": 200, "cnn": 50}
 
 
-def _collect(data_dir: str | None, *, small: bool) -> dict[str, Any]:
+PARTS = ("training", "ingest", "memory")
+
+
+def _collect(data_dir: str | None, parts: tuple[str, ...], *, small: bool) -> dict[str, Any]:
     from fl_bench.ingest import DOWNLINK, measure_echo, measure_idle, measure_server
     from fl_bench.swarm import measure as measure_swarm
     from fl_bench.training import machine
@@ -22,9 +25,11 @@ def _collect(data_dir: str | None, *, small: bool) -> dict[str, Any]:
     names = ("lite",) if small else ("lite", "2nn", "mlp", "cnn")
     data = "digits" if small else "mnist"
     result: dict[str, Any] = {"machine": machine()}
-    result["training"] = [measure_training(name, data, data_dir, 10) for name in names]
-    result["ingest"] = []
-    for model, spec in STRATEGIES[: 1 if small else None]:
+    if "training" in parts:
+        result["training"] = [measure_training(name, data, data_dir, 10) for name in names]
+    if "ingest" in parts:
+        result["ingest"] = []
+    for model, spec in STRATEGIES[: 1 if small else None] if "ingest" in parts else ():
         phones = 20 if small else PHONES[model]
         settings = {"model": model, "data": "digits", "phones": phones, "uplink": spec, "downlink": DOWNLINK}
         updates = phones * (2 if small else 8)
@@ -37,6 +42,8 @@ def _collect(data_dir: str | None, *, small: bool) -> dict[str, Any]:
         if not small:
             row = measure_server(settings, updates, 1, durable=True, data_dir=data_dir, folder=None, profile=True)
             result["ingest"][-2]["profile"] = row["profile"]
+    if "memory" not in parts:
+        return result
     idle = {"model": "lite", "data": "digits", "phones": 50 if small else 5000, "uplink": "rotate | eden(1)"}
     result["idle"] = measure_idle({**idle, "downlink": DOWNLINK}, data_dir=data_dir, processes=2)
     result["swarm"] = measure_swarm(4 if small else 200, "lite", data, data_dir, None, 120.0)
@@ -46,15 +53,30 @@ def _collect(data_dir: str | None, *, small: bool) -> dict[str, Any]:
 def tables(result: dict[str, Any]) -> dict[str, str]:
     """Return the tables of docs/PERFORMANCE.md by their names."""
     about = result["machine"]
-    training = markdown(
+    made = {"machine": f"{about['cpu']}, {about['cores']} cores; {about['system']}; Python {about['python']}"}
+    if "training" in result:
+        made["training"] = _training_table(result["training"])
+    if "ingest" in result:
+        made["ingest"] = _ingest_table(result["ingest"])
+        made["profile"] = _profile_table(result["ingest"])
+    if "idle" in result:
+        made["memory"] = _memory_table(result["idle"], result["swarm"])
+    return made
+
+
+def _training_table(rows: list[dict[str, Any]]) -> str:
+    return markdown(
         ["model:", "parameters", "autograd + torch.optim.SGD µs", "vmap of 8 phones µs", "ours µs", "× faster",
          "with momentum µs", "mask(1/16) µs", "lowrank(1/8) µs", "subspace(1000) µs"],
         [[row["model"], f"{row['parameters']:,}", f"{row['autograd_us']:.0f}", f"{row['vmap_us']:.0f}",
           f"{row['ours_us']:.0f}", f"{row['autograd_us'] / row['ours_us']:.1f}", f"{row['ours_momentum_us']:.0f}",
           *(f"{row[f'ours_{spec}_us']:.0f}" for spec in ("mask(1/16)", "lowrank(1/8)", "subspace(1000)"))]
-         for row in result["training"]],
+         for row in rows],
     )  # fmt: skip
-    ingest = markdown(
+
+
+def _ingest_table(rows: list[dict[str, Any]]) -> str:
+    return markdown(
         ["model:", "uplink:", "bytes", "phones", "durable:", "updates/s", "MB/s", "CPU ms an update", "echo messages/s",
          "echo ÷ ours", "lag p50 ms", "lag p99 ms", "RSS at rest MB", "connected MB", "peak MB"],
         [[row["model"], f"`{row['spec']}`", f"{row['payload_bytes']:,}", str(row["phones"]),
@@ -62,16 +84,21 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
           f"{row['cpu_ms_per_update']:.2f}", f"{row['echo_per_s']:.0f}",
           f"{row['echo_per_s'] / row['updates_per_s']:.1f}", f"{row['lag_p50_ms']:.1f}", f"{row['lag_p99_ms']:.1f}",
           *(f"{row[name] / 1e6:.0f}" for name in ("rss_at_rest", "rss_connected", "rss_peak"))]
-         for row in result["ingest"]],
+         for row in rows],
     )  # fmt: skip
-    profiled = [row for row in result["ingest"] if row.get("profile")]
+
+
+def _profile_table(rows: list[dict[str, Any]]) -> str:
+    profiled = [row for row in rows if row.get("profile")]
     parts = sorted({part for row in profiled for part in row["profile"]})
-    shares = markdown(
+    return markdown(
         ["part:", *(f"{row['model']} `{row['spec']}`" for row in profiled)],
         [[part, *(f"{row['profile'].get(part, 0.0):.0%}" for row in profiled)] for part in parts],
     )
-    idle, swarm = result["idle"], result["swarm"]
-    memory = markdown(
+
+
+def _memory_table(idle: dict[str, Any], swarm: dict[str, Any]) -> str:
+    return markdown(
         ["what:", "phones", "figure"],
         [
             [
@@ -85,23 +112,33 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
             ["swarm, for each phone", f"{swarm['phones']:,}", f"{swarm['bytes_per_phone'] / 1e6:.2f} MB"],
         ],
     )
-    place = f"{about['cpu']}, {about['cores']} cores; {about['system']}; Python {about['python']}"
-    return {"machine": place, "training": training, "ingest": ingest, "profile": shares, "memory": memory}
 
 
 @click.command()
 @click.option("--data-dir", type=click.Path(), help="Folder with MNIST.  [default: FL_DATA_DIR, else a cache]")
 @click.option("--small", is_flag=True, help="A size for tests: the figures mean nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--from", "kept", type=click.Path(exists=True, dir_okay=False, path_type=Path),
-              help="Take the figures from this JSON in place of measuring.")  # fmt: skip
+@click.option("--part", "parts", multiple=True, type=click.Choice(PARTS), help="Measure this only.  [default: all]")
+@click.option("--from", "kept", multiple=True, type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="Take figures from this JSON in place of measuring.")  # fmt: skip
 @click.option("--write", "document", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Fill tables.")
-def performance(data_dir: str | None, small: bool, as_json: bool, kept: Path | None, document: Path | None) -> None:
+def performance(
+    data_dir: str | None,
+    small: bool,
+    as_json: bool,
+    parts: tuple[str, ...],
+    kept: tuple[Path, ...],
+    document: Path | None,
+) -> None:
     """Measure training, ingest and a swarm: four minutes on a machine that does nothing else."""
     from featherfed.errors import ConfigError, FeatherfedError
 
     try:
-        result = json.loads(kept.read_text()) if kept else _collect(data_dir, small=small)
+        result: dict[str, Any] = {}
+        for file in kept:
+            result |= json.loads(file.read_text())
+        if not kept:
+            result = _collect(data_dir, parts or PARTS, small=small)
         made = tables(result)
         if document is not None:
             fill(document, made)
