@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export FL_DATA_DIR ?= $(if $(wildcard ../shared/data),../shared/data,)
 
-.PHONY: demo web test check lint types imports links docs codec-accuracy results results-quick agree clean fuzz hostile
+.PHONY: demo web performance test check lint types imports links docs codec-accuracy results results-quick agree clean fuzz hostile
 
 # torch and torchvision are named together so that pip resolves them as one pair.
 $(VENV)/installed: pyproject.toml
@@ -32,6 +32,10 @@ links: $(VENV)/installed
 chaos: $(VENV)/installed
 	$(BIN)/fl-bench chaos play tests/chaos/long.toml --docs docs/RELIABILITY.md
 	$(BIN)/fl-bench chaos durability --docs docs/RELIABILITY.md
+
+# Writes the tables of docs/PERFORMANCE.md: six minutes on a machine that does nothing else.
+performance: $(VENV)/installed
+	PATH=$(BIN):$$PATH $(BIN)/fl-bench performance --write docs/PERFORMANCE.md
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -29,6 +29,7 @@ class LazyGroup(click.Group):
         "ingest": "fl_bench.ingest",
         "swarm": "fl_bench.swarm",
         "performance": "fl_bench.performance",
+        "peers": "fl_bench.peers",
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -80,6 +80,11 @@ class Processes:
         self._running[name] = process
         return process
 
+    @property
+    def server_pid(self) -> int:
+        """The server's process id."""
+        return self._running["server"].pid
+
     def signal_server(self, number: int) -> None:
         """Send the server a signal."""
         self._running["server"].send_signal(number)

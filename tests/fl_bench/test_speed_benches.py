@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,12 +46,22 @@ def test_swarm_is_ready_and_its_phones_share_their_memory() -> None:
     assert row["bytes_per_phone"] < 150e6
 
 
+def test_performance_fills_the_tables_of_its_page(tmp_path: Path) -> None:
+    page = tmp_path / "PERFORMANCE.md"
+    page.write_text((Path(__file__).parents[2] / "docs" / "PERFORMANCE.md").read_text())
+    result = bench("performance", "--part", "training", "--small", "--write", str(page))
+    row = result["training"][0]
+    assert f"| lite | 29,322 | {row['autograd_us']:.0f} |" in page.read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (["ingest", "--model", "mlpp"], "unknown model 'mlpp'"),
         (["ingest", "--spec", "eden"], "eden"),
         (["training", "--models", "lita"], "unknown model 'lita'"),
+        (["peers", "--model", "lita"], "unknown model 'lita'"),
+        (["peers", "--flower", "/nowhere"], "pip install flwr"),
     ],
 )
 def test_a_wrong_flag_is_one_sentence(arguments: list[str], sentence: str) -> None:
