@@ -52,8 +52,8 @@ class _Whole:
 
     key: tuple[int, int]
     upload: Upload
-    payload: bytes
     last: bytes
+    digest: bytes
     examples: int
     counted: "asyncio.Future[asyncio.Future[None] | None]"
 
@@ -239,13 +239,8 @@ class Uploads:
         loop = asyncio.get_running_loop()
         begin, key = sending.begin, (sending.begin.round, phone.shard)
         self._sending.pop(phone, None)
-        payload = last
-        if upload.durable:
-            payload = await loop.run_in_executor(None, self.store.payload, *key) + last
         try:
-            if blake2b(payload, digest_size=8).digest() != begin.digest:
-                raise RefusedError(f"update of {len(payload)} bytes does not have the digest that was announced")
-            durable = await self._counted(_Whole(key, upload, payload, last, begin.examples, loop.create_future()))
+            durable = await self._counted(_Whole(key, upload, last, begin.digest, begin.examples, loop.create_future()))
         except (CodecError, RefusedError):
             self._received(phone).wasted += len(last)
             await self.commits.queue(*self.waste(*key))
@@ -327,13 +322,18 @@ class Uploads:
             self.accepted(*whole.key)
             whole.answer(durable)
 
-    def _add(self, batch: list["_Whole"]) -> list[CodecError | None]:
-        """Add each update to the sum; return for each what is wrong with it."""
-        errors: list[CodecError | None] = []
+    def _add(self, batch: list["_Whole"]) -> list[CodecError | RefusedError | None]:
+        """Add each update to the sum; return for each what is wrong with it. One payload at a time is in memory."""
+        errors: list[CodecError | RefusedError | None] = []
         for whole in batch:
+            payload = whole.last
+            if whole.upload.durable:
+                payload = self.store.payload(*whole.key) + payload
             try:
-                self.aggregator.add(*whole.key, whole.payload, whole.examples)
-            except CodecError as error:
+                if blake2b(payload, digest_size=8).digest() != whole.digest:
+                    raise RefusedError(f"update of {len(payload)} bytes does not have the digest that was announced")
+                self.aggregator.add(*whole.key, payload, whole.examples)
+            except (CodecError, RefusedError) as error:
                 errors.append(error)
             else:
                 errors.append(None)
