@@ -64,7 +64,7 @@ codec-accuracy: $(VENV)/installed
 # The scenarios of the papers and our best ones, three seeds each, in virtual time. Hours on two cores; finished cells
 # are not run again.
 PAPERS := paper_structured paper_sketched paper_partitions paper_beyond
-BEST := best_iid best_noniid best_2nn
+BEST := best_iid best_99 best_noniid best_2nn
 results: $(VENV)/installed
 	for name in $(BEST) $(PAPERS); do \
 		$(BIN)/fl-bench run scenarios/$$name.toml --virtual --jobs 2 --out results --resume || exit 1; \

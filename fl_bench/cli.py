@@ -103,7 +103,7 @@ def run(
     from fl_bench.grid import run_grid
     from fl_bench.progress import Progress
     from fl_bench.running import cell_report
-    from fl_bench.scenario import COMMAND, SCENARIO, read_scenario
+    from fl_bench.scenario import COMMAND, SCENARIO, changed_text, read_scenario
 
     folder = out / file.stem
     try:
@@ -113,7 +113,7 @@ def run(
         if folder.exists() and not resume:
             raise ConfigError(f"{folder} exists; go on with --resume, or choose another --out")
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / SCENARIO).write_bytes(file.read_bytes())
+        (folder / SCENARIO).write_text(changed_text(file, changes))
         (folder / COMMAND).write_text(_command(file, virtual, changes))
         with Progress(cells, folder, Console(stderr=True)):
             if ray is not None:

@@ -16,6 +16,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import tomlkit
+
 from bandwidth_sim.errors import LinkConfigError
 from bandwidth_sim.profile import find_profile, profile_from_flags
 from bandwidth_sim.units import parse_duration
@@ -157,6 +159,14 @@ def read_scenario(path: Path, *, way: str | None = None, changes: Sequence[str] 
     if len(set(names)) < len(names):
         raise ConfigError(f"{path}: two cells are the same: a list has a value twice")
     return cells
+
+
+def changed_text(path: Path, changes: Sequence[str]) -> str:
+    """Return a scenario's text with `changes` in place of its own lines."""
+    document = tomlkit.parse(path.read_text())
+    for line in changes:
+        document.update(tomlkit.parse(line))
+    return tomlkit.dumps(document)
 
 
 def _check_phones(cell: Cell) -> None:

@@ -44,6 +44,7 @@ PRESETS: dict[str, str] = {
     "eden-half": "subsample(1/2) | rotate | eden(1)",
     "eden-tiny": "exact(0) | flat | subsample(1/16) | rotate | eden(1)",
     "vertex-tiny": "exact(0) | flat | rotate | vertex(128)",
+    "vertex-small": "exact(0) | flat | rotate | vertex(32)",
     "shared-2bit": "rotate_shared | stochastic(2)",
     "shared-4bit": "rotate_shared | stochastic(4)",
     "stc-400": "feedback | topk(1/400) | ternary | entropy",

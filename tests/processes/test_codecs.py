@@ -19,8 +19,8 @@ PAIRS = [
     *zip(
         PRESETS,
         [
-            "konecny-256x", "eden-1bit", "eden-half", "eden-tiny", "vertex-tiny", "shared-2bit", "shared-4bit",
-            "qsgd-4bit", "topk(1/20) | ternary | entropy", "sign", "float16", "bfloat16", "quantize(8)",
+            "konecny-256x", "eden-1bit", "eden-half", "eden-tiny", "vertex-tiny", "vertex-small",
+            "shared-2bit", "shared-4bit", "qsgd-4bit", "topk(1/20) | ternary | entropy", "sign", "float16", "bfloat16", "quantize(8)",
         ],
         strict=True,
     ),
