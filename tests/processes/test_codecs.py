@@ -20,7 +20,8 @@ PAIRS = [
         PRESETS,
         [
             "konecny-256x", "eden-1bit", "eden-half", "eden-tiny", "vertex-tiny", "vertex-small",
-            "shared-2bit", "shared-4bit", "qsgd-4bit", "topk(1/20) | ternary | entropy", "sign", "float16", "bfloat16", "quantize(8)",
+            "shared-2bit", "shared-4bit", "qsgd-4bit", "topk(1/20) | ternary | entropy", "sign",
+            "float16", "bfloat16", "quantize(8)",
         ],
         strict=True,
     ),
