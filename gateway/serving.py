@@ -6,6 +6,7 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from rich.console import Console
 
@@ -54,6 +55,9 @@ def serve_gateway(
 ) -> None:
     """Serve one gateway's phones until the root's run is over; raises `LocalError` where there is no way on."""
     index, of = place
+    url = urlsplit(root)
+    if url.scheme not in ("ws", "wss") or not url.hostname:
+        raise ConfigError(f"--gateway-of {root!r} is not an address like ws://127.0.0.1:8765")
     if resume is None:
         given = config_from(settings)
         check(given)
@@ -124,7 +128,7 @@ async def serve(
             await asyncio.wait({upward}, timeout=1.0)
         upward.cancel()
         outcome = (await asyncio.gather(upward, return_exceptions=True))[0]
-    if isinstance(outcome, LocalError):
+    if isinstance(outcome, Exception):
         raise outcome
 
 

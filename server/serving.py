@@ -14,6 +14,7 @@ from featherfed.learning.names import DATASETS, MODELS
 from featherfed.learning.partition import parse_partition
 from server.aggregation import Aggregator
 from server.config import RunConfig, config_from
+from server.database import remote_for
 from server.display import display
 from server.entrance import Entrance, EntranceOptions
 from server.nearest import nearest
@@ -64,6 +65,8 @@ def serve_run(
     else:
         folder, config = existing(resume)
     check(config)
+    if store is not None:
+        remote_for(store, name or config.model)
     with contextlib.ExitStack() as stack:
         door = stack.enter_context(Entrance(entrance, resume.absolute().parent if resume else runs, config.phones))
         where = watching.prepare()
