@@ -1,6 +1,5 @@
 """One phone's connection: messages in and out by the session's rules, and every byte of it in the ledger."""
 
-import asyncio
 import socket
 import sys
 from collections.abc import Callable
@@ -34,7 +33,9 @@ STRANGER = -1
 class PhoneConnection:
     """A connection whose bytes belong to (current round, shard) from its Hello on."""
 
-    def __init__(self, websocket: ServerConnection, ledger: Ledger, current_round: Callable[[], int]) -> None:
+    def __init__(
+        self, websocket: ServerConnection, ledger: Ledger, current_round: Callable[[], int], pulse: Pulse
+    ) -> None:
         assert isinstance(websocket, GuardedConnection), "serve() was given create_connection=GuardedConnection"
         self.websocket = websocket
         self.shard = STRANGER
@@ -48,6 +49,7 @@ class PhoneConnection:
         """The round in which the last message's bytes were counted."""
         self.frame_began_s: float | None = None
         """When the first bytes of the last message came, by the loop's clock."""
+        self._pulse = pulse
         self._session = Session()
         self._ledger = ledger
         self._current_round = current_round
@@ -64,12 +66,12 @@ class PhoneConnection:
         """Whether what is sent now goes to the socket."""
         return self.websocket.state is SocketState.OPEN
 
-    async def watch(self, silence_s: float) -> None:
-        """Break the connection off when no byte of it has moved for so long."""
-        now_s = asyncio.get_running_loop().time
-        pulse = Pulse(silence_s, now_s())
-        while self.websocket.beats(pulse, now_s()):
-            await asyncio.sleep(pulse.check_s)
+    def lives(self, now_s: float) -> bool:
+        """Return whether bytes have moved lately; asked a few times within the silence that is allowed."""
+        return self.websocket.beats(self._pulse, now_s)
+
+    def abort(self) -> None:
+        """End the connection without a word: its other end is not there."""
         if self.websocket.state is not SocketState.CLOSED:
             self.websocket.transport.abort()
 

@@ -1,8 +1,6 @@
-"""A run on its sockets: admits phones, feeds the round machine, does what it says.
+"""A run on its sockets: lets phones in and hands on what they say, from the first one's Hello to the last one's leave.
 
-The machine decides (`round_machine`); here are the timers, the tasks and the order of writes. What must not be torn
-apart happens under one lock: an update is folded and counted while no round can close, and a round closes while
-nothing can be folded.
+The machine decides (`round_machine`), its hands do (`rounds`); here are the connections, and what all of them share.
 """
 
 import asyncio
@@ -16,8 +14,9 @@ from websockets.exceptions import ConnectionClosed
 
 from featherfed.errors import FeatherfedError, ProtocolError, RemoteError
 from featherfed.wire.closing import Close
+from featherfed.wire.liveness import Pulse
 from featherfed.wire.messages import MAX_CHUNK_BYTES, Finish, Hello, UpdateBegin, UpdateChunk, Welcome
-from server.aggregation import Aggregator, Closing
+from server.aggregation import Aggregator
 from server.commits import Commits
 from server.config import RunConfig
 from server.downlink import Downlink
@@ -29,39 +28,25 @@ from server.ledger import Ledger
 from server.limits import FRAME_BYTES, OPEN_S
 from server.phone_connection import STRANGER, PhoneConnection
 from server.round_machine import (
-    Accept,
-    Action,
-    Assign,
-    CancelPhones,
-    Closed,
-    CloseRound,
-    Deadline,
-    Event,
-    Fail,
-    Finished,
     Joined,
     Lost,
-    OpenRound,
-    Pause,
     Phase,
     Resume,
     Stop,
 )
+from server.rounds import Rounds
 from server.run_folder import RunFolder
-from server.standing import Standing, advance
+from server.standing import Standing, State
 from server.store import (
     Statement,
     Store,
-    close_round,
-    drop_chunks,
     put_fault,
     put_phone,
-    put_round,
     put_traffic,
     put_value,
 )
 from server.uploads import Uploads
-from server.watcher import RoundSummary, Visitor, Watcher
+from server.watcher import Visitor, Watcher
 
 HELLO_S = 10.0
 """A connection that has said no Hello after so long is closed."""
@@ -69,8 +54,8 @@ LEDGER_S = 1.0
 """How old the bytes in the ledger's file may be: what a killed server forgets of them."""
 GOODBYE_S = 5.0
 """How long the end of a run waits for phones to take their leave."""
-SILENT_HEARTBEATS = 1.75
-"""A connection that moves no byte for so many heartbeats is dead: found within two, looked for eight times."""
+SILENT_HEARTBEATS = 1.6
+"""A connection that moves no byte for so many heartbeats is dead: found within two, with the time between looks."""
 WRITE_LIMIT_BYTES = 16 * 1024
 SWITCH_S = 0.0005
 """How long a thread that decodes keeps the event loop waiting."""
@@ -89,15 +74,10 @@ class Service:
         watcher: Watcher,
     ) -> None:
         self._config = config
-        self._folder = folder
-        self._aggregator = aggregator
-        self._store = store
         self._watcher = watcher
         self._run = standing.run
-        self._state = standing.state
         self._clock_start_s = standing.clock_s
         self._started_s = asyncio.get_running_loop().time()
-        self._round_start_s = standing.round_start_s
         self._reached = standing.reached
         self._ledger = Ledger(store.traffic())
         self._commits = Commits(store, self._ledger_changes, self._end)
@@ -107,10 +87,10 @@ class Service:
             store=store,
             commits=self._commits,
             ledger=self._ledger,
-            wanted=lambda round_number, shard: self._state.wants(round_number, shard),
-            closing=lambda: self._state.phase is Phase.CLOSING,
-            room=lambda: self._state.rules.target - self._state.count,
-            accepted=self._accepted,
+            wanted=lambda round_number, shard: self.state.wants(round_number, shard),
+            closing=lambda: self.state.phase is Phase.CLOSING,
+            room=lambda: self.state.rules.target - self.state.count,
+            accepted=lambda round_number, shard: self._rounds.accepted(round_number, shard),
             advanced=watcher.upload_advanced,
         )
         rules = standing.state.rules
@@ -122,13 +102,26 @@ class Service:
             lost=self._phone_lost,
             here=range(rules.first, rules.first + rules.phones),
         )
+        self._rounds = Rounds(
+            config,
+            standing,
+            folder=folder,
+            aggregator=aggregator,
+            commits=self._commits,
+            ledger=self._ledger,
+            uploads=self._uploads,
+            downlink=self._downlink,
+            fleet=self._fleet,
+            watcher=watcher,
+            clock_s=self.clock_s,
+            count=self.count,
+            spawn=self._spawn,
+            end=self._end,
+        )
         self._faults = FaultBook()
         # A dict for its order: the goodbyes of a run in virtual time come in the same one again.
         self._connected: dict[PhoneConnection, None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._deadline: asyncio.TimerHandle | None = None
-        self._late: set[int] = set()
-        self._given: dict[int, int] = {}  # by shard: the round of its last task
         self._ended: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
 
     async def run(
@@ -144,10 +137,10 @@ class Service:
         # The loop waits for Python's lock whenever another thread decodes: up to 5 ms each time by default.
         sys.setswitchinterval(SWITCH_S)
         heartbeat_s = self._config.heartbeat
-        is_open = self._state.phase is Phase.OPEN
-        if self._state.round_number:
+        is_open = self.state.phase is Phase.OPEN
+        if self.state.round_number:
             # Before the first phone comes back: what it sends again must be known.
-            await loop.run_in_executor(None, self._uploads.restore, self._current_round(), is_open)
+            await loop.run_in_executor(None, self._uploads.restore, self._rounds.current, is_open)
         where = entrance.serve_arguments(self._turned_away) if entrance else {"create_connection": GuardedConnection}
         async with serve(
             self._serve_phone,
@@ -169,8 +162,9 @@ class Service:
             self._fleet.start()
             if entrance is not None:
                 self._spawn(entrance.watch())
-            self._step(Resume(self._reached))
+            self._rounds.step(Resume(self._reached))
             self._spawn(self._keep_ledger())
+            self._spawn(self._end_silent())
             try:
                 pause = await self._ended
                 self._watcher.ended(pause)
@@ -178,7 +172,8 @@ class Service:
             finally:
                 if entrance is not None:
                     entrance.dismiss_strangers("the run is over")
-                self._stop_timers()
+                self._rounds.stop()
+                self._fleet.stop()
                 for task in self._tasks:
                     task.cancel()
                 await self._uploads.end()
@@ -188,13 +183,16 @@ class Service:
 
     def stop(self) -> None:
         """Pause the run: phones are told, the state is kept."""
-        self._step(Stop())
+        self._rounds.step(Stop())
 
     def hurry(self, round_number: int) -> None:
         """Close a round that is open with what it has, if a gateway's root is further."""
-        state = self._state
-        if state.phase is Phase.OPEN and state.round_number < round_number:
-            self._spawn(self._step_alone(Deadline(state.round_number, state.attempt)))
+        self._rounds.hurry(round_number)
+
+    @property
+    def state(self) -> State:
+        """Where the machine stands."""
+        return self._rounds.state
 
     @property
     def fleet(self) -> Fleet:
@@ -217,17 +215,29 @@ class Service:
 
     async def _keep_ledger(self) -> None:
         while True:
-            await asyncio.sleep(LEDGER_S)
+            # Between rounds there are pings to count, and little else.
+            await asyncio.sleep(LEDGER_S if self._rounds.open else self._config.heartbeat)
             self.count()
             if self._ledger.changed:
                 await self._commits.write()
 
+    async def _end_silent(self) -> None:
+        """Break off connections on which nothing moves: one task for all of them, since most phones are idle."""
+        now_s = asyncio.get_running_loop().time
+        while True:
+            await asyncio.sleep(SILENT_HEARTBEATS * self._config.heartbeat / Pulse.CHECKS)
+            for phone in list(self._connected):
+                if not phone.lives(now_s()):
+                    phone.abort()
+
     # Connections
 
+    def _pulse(self) -> Pulse:
+        return Pulse(SILENT_HEARTBEATS * self._config.heartbeat, asyncio.get_running_loop().time())
+
     async def _serve_phone(self, websocket: ServerConnection) -> None:
-        phone = PhoneConnection(websocket, self._ledger, self._current_round)
+        phone = PhoneConnection(websocket, self._ledger, lambda: self._rounds.current, self._pulse())
         self._connected[phone] = None
-        watching = asyncio.create_task(phone.watch(SILENT_HEARTBEATS * self._config.heartbeat))
         try:
             await self._welcome(phone)
             while True:
@@ -246,7 +256,6 @@ class Service:
             # Not the 1000 of a handler that returns, which tells a phone that the run is over.
             await phone.close(Close.GOING_AWAY, "the server stops for a fault of its own; it can be resumed")
         finally:
-            watching.cancel()
             phone.count()
             self._connected.pop(phone, None)
             self._uploads.forget(phone)
@@ -288,8 +297,8 @@ class Service:
         if older is not None:
             self._spawn(older.close(Close.REPLACED, f"phone {phone.name!r} has a newer connection"))
         visitor = Visitor(phone.shard, phone.name, hello.link, hello.link_bytes_per_s)
-        self._watcher.phone_came(visitor, len(self._fleet.connections), self._state.rules.phones)
-        self._step(Joined(phone.shard))
+        self._watcher.phone_came(visitor, len(self._fleet.connections), self.state.rules.phones)
+        self._rounds.step(Joined(phone.shard))
 
     async def _refuse(self, phone: PhoneConnection, error: RemoteError) -> None:
         name = phone.name or "stranger"
@@ -298,10 +307,7 @@ class Service:
         if booked:
             await self._commits.write(*booked)
         if self._fleet.connections.get(phone.shard) is phone:
-            async with self._uploads.folding:
-                self._step(Fail(phone.shard))
-                if phone.shard in self._state.failed:
-                    self._commits.queue(self._put_round(), *self._uploads.waste_unwanted())
+            await self._rounds.fail(phone.shard)
 
     def _book(self, shard: int, name: str, code: int, sentence: str) -> list[Statement]:
         """Tell who watches of a fault; return what keeps it, where there have not been too many."""
@@ -309,14 +315,14 @@ class Service:
         if kept is None:
             return []
         self._watcher.fault(name, code, kept)
-        return [put_fault(self.clock_s(), self._current_round(), name, code, kept)]
+        return [put_fault(self.clock_s(), self._rounds.current, name, code, kept)]
 
     def _turned_away(self, code: int, sentence: str) -> None:
         if booked := self._book(STRANGER, "stranger", code, sentence):
             self._commits.queue(*booked)
 
     def _phone_lost(self, shard: int) -> None:
-        self._spawn(self._step_alone(Lost(shard)))
+        self._spawn(self._rounds.step_alone(Lost(shard)))
 
     async def _dismiss(self, pause: str | None) -> None:
         """Tell every phone why the run ends, and wait a little for those on slow links."""
@@ -333,131 +339,10 @@ class Service:
                 return
             self._downlink.stop(phone)
             if phone in self._fleet.connections.values():
-                await phone.send(Finish(f"all {self._state.round_number} rounds are done"))
+                await phone.send(Finish(f"all {self.state.round_number} rounds are done"))
             await phone.close(Close.DONE, "the run is over")
 
-    # The machine
-
-    def _step(self, event: Event) -> None:
-        """Advance the machine and do what it says; callers whose event may close a round hold the lock."""
-        self._state, actions = advance(self._state, event)
-        for action in actions:
-            self._do(action)
-
-    async def _step_alone(self, event: Event) -> None:
-        async with self._uploads.folding:
-            self._step(event)
-
-    def _accepted(self, round_number: int, shard: int) -> None:
-        self._late.discard(shard)
-        self._step(Accept(shard, round_number))
-        self._watcher.update_accepted(shard, round_number, self._state.count, self._config.target)
-
-    def _do(self, action: Action) -> None:
-        match action:
-            case OpenRound(round_number, attempt, cohort):
-                self._open_round(round_number, attempt, cohort)
-            case Assign(shard):
-                self._assign(shard)
-            case CancelPhones(round_number, shards):
-                self._commits.queue(*self._uploads.waste_unwanted())
-                for shard in shards:
-                    self._watcher.cancelled(shard, round_number)
-                    if phone := self._fleet.connections.get(shard):
-                        self._late.add(shard)
-                        self._spawn(self._downlink.cancel(phone, round_number))
-            case CloseRound():
-                self._stop_deadline()
-                self._spawn(self._close_round(action))
-            case Finished():
-                self._commits.queue(*self._uploads.waste_unwanted())
-                self._end(None)
-            case Pause(reason):
-                self._end(reason)
-
-    def _open_round(self, round_number: int, attempt: int, cohort: tuple[int, ...]) -> None:
-        if self._aggregator.open_round != round_number:
-            self._aggregator.open(round_number)
-            self._round_start_s = self.clock_s()
-            self._late.clear()
-        self._commits.queue(self._put_round())
-        self._watcher.round_opened(round_number, attempt, self._state.cohort)
-        self._stop_deadline()
-        event = Deadline(round_number, attempt)
-        self._deadline = asyncio.get_running_loop().call_later(
-            self._config.deadline, lambda: self._spawn(self._step_alone(event))
-        )
-        for shard in cohort:
-            self._assign(shard)
-
-    def _put_round(self) -> Statement:
-        state = self._state
-        return put_round(state.round_number, state.attempt, state.cohort, state.failed, self._round_start_s)
-
-    def _assign(self, shard: int) -> None:
-        phone, state = self._fleet.connections.get(shard), self._state
-        # A phone that came back with a finished update that counts needs no task: it is about to send it.
-        if phone is None or state.wants(phone.pending_round, shard):
-            return
-        # Who was in the middle of a round whose update counts goes on with it.
-        given = self._given.get(shard, state.round_number)
-        if not (state.wants(given, shard) and phone.held_version == given - 1):
-            given = state.round_number
-        self._given[shard] = given
-        self._spawn(self._downlink.deliver(phone, given))
-
-    async def _close_round(self, action: CloseRound) -> None:
-        loop = asyncio.get_running_loop()
-        number = action.round_number
-        async with self._uploads.folding:
-            closing = await loop.run_in_executor(None, self._aggregator.close, number)
-            saved = await loop.run_in_executor(None, self._aggregator.saved)
-            await loop.run_in_executor(None, self._folder.write_version, closing.version, saved)
-            self.count()
-            summary = self._summary(action, closing)
-            # Every accepted update of the round was queued for the disk before this: the close never gets ahead.
-            await self._commits.write(
-                close_round(
-                    number,
-                    seconds=summary.seconds,
-                    late=summary.late,
-                    failed=summary.failed,
-                    loss=summary.loss,
-                    accuracy=summary.accuracy,
-                ),
-                put_value("version", str(closing.version)),
-                *([put_value("best", str(closing.version))] if closing.best else []),
-                drop_chunks(number),
-            )
-            await loop.run_in_executor(None, lambda: self._folder.promote(closing.version, best=closing.best))
-            self._uploads.forget_round(number)
-            self._watcher.round_closed(summary)
-            reached = self._config.reached(summary.accuracy)
-            self._step(Closed(number, reached or closing.over, closing.following))
-            self._uploads.folding.notify_all()
-
-    def _summary(self, action: CloseRound, closing: Closing) -> RoundSummary:
-        number, state = action.round_number, self._state
-        late = len(self._late - state.accepted)
-        evaluation = closing.evaluation
-        return RoundSummary(
-            round_number=number,
-            rounds=self._config.rounds,
-            cohort=len(state.cohort),
-            accepted=state.count,
-            late=late,
-            failed=max(0, len(state.missing) - late),
-            loss=evaluation.loss if evaluation else None,
-            accuracy=evaluation.accuracy if evaluation else None,
-            seconds=self.clock_s() - self._round_start_s,
-            uplink_bytes=self._ledger.total("uplink", number).socket,
-            downlink_bytes=self._ledger.total("downlink", number).socket,
-        )
-
     # Tasks, writes
-
-    def _current_round(self) -> int:
-        return max(1, self._state.round_number)
 
     def _ledger_changes(self) -> list[Statement]:
         clock = put_value("clock_s", f"{self.clock_s():.3f}")
@@ -480,15 +365,6 @@ class Service:
             self._ended.set_exception(outcome)
         else:
             self._ended.set_result(outcome)
-
-    def _stop_deadline(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-
-    def _stop_timers(self) -> None:
-        self._stop_deadline()
-        self._fleet.stop()
 
 
 def _address(server: Server, *, tls: bool) -> str:

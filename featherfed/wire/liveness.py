@@ -15,8 +15,8 @@ class Pulse:
     [True, True, False]
     """
 
-    CHECKS = 8
-    """Times to look within `silence_s`: a death is found an eighth of it late at the most."""
+    CHECKS = 4
+    """Times to look within `silence_s`: a death is found a quarter of it late at the most."""
 
     def __init__(self, silence_s: float, now_s: float) -> None:
         self.silence_s = silence_s

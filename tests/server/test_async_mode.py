@@ -104,7 +104,7 @@ async def test_update_of_an_old_round_counts_once_also_after_a_restart(serve: Se
         served.ended.cancel()
         await asyncio.wait({served.ended})
     async with serve(resume=True) as served:
-        assert served.service._state.buffer == {(1, 0)}
+        assert served.service.state.buffer == {(1, 0)}
         async with peer(served.address) as slow:
             await slow.join("slow")
             for _ in range(2):
@@ -113,7 +113,7 @@ async def test_update_of_an_old_round_counts_once_also_after_a_restart(serve: Se
             while not served.watcher.told("round_closed"):
                 await asyncio.sleep(0.001)
             assert served.watcher.told("round_closed")[0][0].accepted == 2
-            up = served.service._ledger.total("uplink", shard=1)
+            up = served.service.ledger.total("uplink", shard=1)
             assert up.payload - up.resent - up.wasted == len(payload)
 
 

@@ -32,7 +32,7 @@ async def test_replay_after_the_close_and_after_a_restart_is_accepted_and_not_co
         payload = phone.update(await phone.task())
         await phone.upload(1, payload)
         assert await phone.receive_until(Accepted) == Accepted(1)
-        await until(lambda: served.service._state.round_number == 2)
+        await until(lambda: served.service.state.round_number == 2)
         await phone.upload(1, payload)
         assert await phone.receive_until(Accepted) == Accepted(1)
         served.ended.cancel()
@@ -41,7 +41,7 @@ async def test_replay_after_the_close_and_after_a_restart_is_accepted_and_not_co
         await phone.join("phone")
         await phone.upload(1, payload)
         assert await phone.receive_until(Accepted) == Accepted(1)
-        assert served.service._state.round_number == 2
+        assert served.service.state.round_number == 2
         assert [update.round_number for update in served.store.updates()] == [1]
         total = served.service.ledger.total("uplink")
         assert total.payload - total.resent - total.wasted == len(payload)
@@ -62,7 +62,7 @@ async def test_two_connections_of_a_phone_bring_one_update_in_chunks_of_any_size
                 for offset in range(5000, len(payload), 60_000):
                     await newer.send(UpdateChunk(offset, payload[offset : offset + 60_000]))
                 assert await newer.receive_until(Accepted) == Accepted(1)
-        assert served.service._state.accepted == {1}
+        assert served.service.state.accepted == {1}
         assert served.store.payload(1, 1) == payload
         total = served.service.ledger.total("uplink", shard=1)
         assert total.payload - total.resent - total.wasted == len(payload)
@@ -74,7 +74,7 @@ async def test_straggler_that_is_asked_again_goes_on_where_it_was(serve: Serve) 
         payload = phone.update(await phone.task())
         await begin(phone, payload)
         await phone.send(UpdateChunk(0, payload[:50_000]))
-        await until(lambda: served.service._state.attempt >= 2)
+        await until(lambda: served.service.state.attempt >= 2)
         assert await begin(phone, payload) == 50_000
         await phone.send(UpdateChunk(50_000, payload[50_000:110_000]))
         await phone.send(UpdateChunk(110_000, payload[110_000:]))
@@ -136,7 +136,7 @@ async def test_phone_keeps_its_residual_when_the_next_task_overtakes_the_word_th
             player = asyncio.create_task(play(served.address))
             await asyncio.wait({player})
             assert Pocket(tmp_path / "p").pending is not None
-            await until(lambda: served.service._state.round_number == 2)
+            await until(lambda: served.service.state.round_number == 2)
             await play(served.address)
             await served.ended
             assert served.folder.model.read_bytes() == calm

@@ -1,0 +1,224 @@
+"""The round machine's hands: feeds it events, and does what it says with timers, tasks, files and the database.
+
+What must not be torn apart happens under one lock (`Uploads.folding`): an update is folded and counted while no round
+can close, and a round closes while nothing can be folded.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from server.aggregation import Aggregator, Closing
+from server.commits import Commits
+from server.config import RunConfig
+from server.downlink import Downlink
+from server.fleet import Fleet
+from server.ledger import Ledger
+from server.round_machine import (
+    Accept,
+    Action,
+    Assign,
+    CancelPhones,
+    Closed,
+    CloseRound,
+    Deadline,
+    Event,
+    Fail,
+    Finished,
+    OpenRound,
+    Pause,
+    Phase,
+)
+from server.run_folder import RunFolder
+from server.standing import Standing, advance
+from server.store import Statement, close_round, drop_chunks, put_round, put_value
+from server.uploads import Uploads
+from server.watcher import RoundSummary, Watcher
+
+
+class Rounds:
+    """The rounds of one run: `state` is the machine's."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        standing: Standing,
+        *,
+        folder: RunFolder,
+        aggregator: Aggregator,
+        commits: Commits,
+        ledger: Ledger,
+        uploads: Uploads,
+        downlink: Downlink,
+        fleet: Fleet,
+        watcher: Watcher,
+        clock_s: Callable[[], float],
+        count: Callable[[], None],
+        spawn: Callable[[Coroutine[Any, Any, None]], None],
+        end: Callable[[str | None], None],
+    ) -> None:
+        """`count()` brings the ledger up to the sockets, `spawn` runs a task, `end` is told why the run is over."""
+        self.state = standing.state
+        self._config = config
+        self._folder = folder
+        self._aggregator = aggregator
+        self._commits = commits
+        self._ledger = ledger
+        self._uploads = uploads
+        self._downlink = downlink
+        self._fleet = fleet
+        self._watcher = watcher
+        self._clock_s = clock_s
+        self._count = count
+        self._spawn = spawn
+        self._end = end
+        self._started_s = standing.round_start_s
+        self._deadline: asyncio.TimerHandle | None = None
+        self._late: set[int] = set()
+        self._given: dict[int, int] = {}  # by shard: the round of its last task
+
+    @property
+    def current(self) -> int:
+        """The round that bytes belong to now: before the first one, the first."""
+        return max(1, self.state.round_number)
+
+    @property
+    def open(self) -> bool:
+        """Whether updates are awaited."""
+        return self.state.phase is Phase.OPEN
+
+    def stop(self) -> None:
+        """Stop the deadline."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def step(self, event: Event) -> None:
+        """Advance the machine and do what it says; callers whose event may close a round hold the lock."""
+        self.state, actions = advance(self.state, event)
+        for action in actions:
+            self._do(action)
+
+    async def step_alone(self, event: Event) -> None:
+        """Take the lock for one event."""
+        async with self._uploads.folding:
+            self.step(event)
+
+    async def fail(self, shard: int) -> None:
+        """Note that a phone sent what cannot count."""
+        async with self._uploads.folding:
+            self.step(Fail(shard))
+            if shard in self.state.failed:
+                self._commits.queue(self._put_round(), *self._uploads.waste_unwanted())
+
+    def hurry(self, round_number: int) -> None:
+        """Close a round that is open with what it has, if a gateway's root is further."""
+        if self.open and self.state.round_number < round_number:
+            self._spawn(self.step_alone(Deadline(self.state.round_number, self.state.attempt)))
+
+    def accepted(self, round_number: int, shard: int) -> None:
+        """Count an update that is folded; its caller holds the lock."""
+        self._late.discard(shard)
+        self.step(Accept(shard, round_number))
+        self._watcher.update_accepted(shard, round_number, self.state.count, self._config.target)
+
+    def _do(self, action: Action) -> None:
+        match action:
+            case OpenRound(round_number, attempt, cohort):
+                self._open_round(round_number, attempt, cohort)
+            case Assign(shard):
+                self._assign(shard)
+            case CancelPhones(round_number, shards):
+                self._commits.queue(*self._uploads.waste_unwanted())
+                for shard in shards:
+                    self._watcher.cancelled(shard, round_number)
+                    if phone := self._fleet.connections.get(shard):
+                        self._late.add(shard)
+                        self._spawn(self._downlink.cancel(phone, round_number))
+            case CloseRound():
+                self.stop()
+                self._spawn(self._close_round(action))
+            case Finished():
+                self._commits.queue(*self._uploads.waste_unwanted())
+                self._end(None)
+            case Pause(reason):
+                self._end(reason)
+
+    def _open_round(self, round_number: int, attempt: int, cohort: tuple[int, ...]) -> None:
+        if self._aggregator.open_round != round_number:
+            self._aggregator.open(round_number)
+            self._started_s = self._clock_s()
+            self._late.clear()
+        self._commits.queue(self._put_round())
+        self._watcher.round_opened(round_number, attempt, self.state.cohort)
+        self.stop()
+        event = Deadline(round_number, attempt)
+        self._deadline = asyncio.get_running_loop().call_later(
+            self._config.deadline, lambda: self._spawn(self.step_alone(event))
+        )
+        for shard in cohort:
+            self._assign(shard)
+
+    def _put_round(self) -> Statement:
+        state = self.state
+        return put_round(state.round_number, state.attempt, state.cohort, state.failed, self._started_s)
+
+    def _assign(self, shard: int) -> None:
+        phone, state = self._fleet.connections.get(shard), self.state
+        # A phone that came back with a finished update that counts needs no task: it is about to send it.
+        if phone is None or state.wants(phone.pending_round, shard):
+            return
+        # Who was in the middle of a round whose update counts goes on with it.
+        given = self._given.get(shard, state.round_number)
+        if not (state.wants(given, shard) and phone.held_version == given - 1):
+            given = state.round_number
+        self._given[shard] = given
+        self._spawn(self._downlink.deliver(phone, given))
+
+    async def _close_round(self, action: CloseRound) -> None:
+        loop = asyncio.get_running_loop()
+        number = action.round_number
+        async with self._uploads.folding:
+            closing = await loop.run_in_executor(None, self._aggregator.close, number)
+            saved = await loop.run_in_executor(None, self._aggregator.saved)
+            await loop.run_in_executor(None, self._folder.write_version, closing.version, saved)
+            self._count()
+            summary = self._summary(action, closing)
+            # Every accepted update of the round was queued for the disk before this: the close never gets ahead.
+            await self._commits.write(
+                close_round(
+                    number,
+                    seconds=summary.seconds,
+                    late=summary.late,
+                    failed=summary.failed,
+                    loss=summary.loss,
+                    accuracy=summary.accuracy,
+                ),
+                put_value("version", str(closing.version)),
+                *([put_value("best", str(closing.version))] if closing.best else []),
+                drop_chunks(number),
+            )
+            await loop.run_in_executor(None, lambda: self._folder.promote(closing.version, best=closing.best))
+            self._uploads.forget_round(number)
+            self._watcher.round_closed(summary)
+            reached = self._config.reached(summary.accuracy)
+            self.step(Closed(number, reached or closing.over, closing.following))
+            self._uploads.folding.notify_all()
+
+    def _summary(self, action: CloseRound, closing: Closing) -> RoundSummary:
+        number, state = action.round_number, self.state
+        late = len(self._late - state.accepted)
+        evaluation = closing.evaluation
+        return RoundSummary(
+            round_number=number,
+            rounds=self._config.rounds,
+            cohort=len(state.cohort),
+            accepted=state.count,
+            late=late,
+            failed=max(0, len(state.missing) - late),
+            loss=evaluation.loss if evaluation else None,
+            accuracy=evaluation.accuracy if evaluation else None,
+            seconds=self._clock_s() - self._started_s,
+            uplink_bytes=self._ledger.total("uplink", number).socket,
+            downlink_bytes=self._ledger.total("downlink", number).socket,
+        )
