@@ -295,7 +295,7 @@ class Visit:
         self._welcome, self._layout = welcome, LAYOUTS[welcome.model]
         self._leave_pings_to_the_server(welcome.heartbeat_s)
         self._say(f"run {welcome.run}: {self._phone._name} plays shard {welcome.shard} of {welcome.shards}")
-        self._workshop.prepare(welcome)
+        await self._workshop.prepare(welcome)
         self._go_on()
         while True:
             message = await self._receive()

@@ -40,9 +40,9 @@ class SlowLearner:
             self.running.release()
 
 
-def workshop(learner: SlowLearner, pocket: Pocket, step_s: float = 0.0) -> Workshop:
+async def workshop(learner: SlowLearner, pocket: Pocket, step_s: float = 0.0) -> Workshop:
     made = Workshop(pocket, lambda welcome: learner, step_s=step_s, say=lambda line: None)
-    made.prepare(WELCOME)
+    await made.prepare(WELCOME)
     return made
 
 
@@ -62,7 +62,7 @@ async def until(condition: Callable[[], bool]) -> None:
 async def test_update_goes_to_the_pocket(pocket: Pocket) -> None:
     learner = SlowLearner()
     learner.go.set()
-    update = await workshop(learner, pocket).train(TASK)
+    update = await (await workshop(learner, pocket)).train(TASK)
     assert update is not None
     assert (update.round_number, update.payload, update.examples) == (3, b"round 3", 7)
     assert pocket.pending is update
@@ -70,7 +70,7 @@ async def test_update_goes_to_the_pocket(pocket: Pocket) -> None:
 
 async def test_two_connections_that_ask_for_a_round_share_its_training(pocket: Pocket) -> None:
     learner = SlowLearner()
-    made = workshop(learner, pocket)
+    made = await workshop(learner, pocket)
     first, second = (asyncio.create_task(made.train(TASK)) for _ in range(2))
     await until(lambda: bool(learner.began))
     # The first connection is lost: its training goes on for the second.
@@ -83,7 +83,7 @@ async def test_two_connections_that_ask_for_a_round_share_its_training(pocket: P
 
 async def test_task_of_another_round_stops_the_training_before_it_begins_its_own(pocket: Pocket) -> None:
     learner = SlowLearner()
-    made = workshop(learner, pocket)
+    made = await workshop(learner, pocket)
     old = asyncio.create_task(made.train(TASK))
     await until(lambda: bool(learner.began))
     new = asyncio.create_task(made.train(replace(TASK, round=4)))
@@ -98,7 +98,7 @@ async def test_task_of_another_round_stops_the_training_before_it_begins_its_own
 
 async def test_stop_returns_when_the_thread_is_at_rest(pocket: Pocket) -> None:
     learner = SlowLearner()
-    made = workshop(learner, pocket)
+    made = await workshop(learner, pocket)
     training = asyncio.create_task(made.train(TASK))
     await until(lambda: bool(learner.began))
     await made.stop()
@@ -113,7 +113,7 @@ async def test_emulated_device_takes_its_time(pocket: Pocket) -> None:
     learner.go.set()
     loop = asyncio.get_running_loop()
     began_s = loop.time()
-    await workshop(learner, pocket, step_s=0.02).train(TASK)
+    await (await workshop(learner, pocket, step_s=0.02)).train(TASK)
     assert loop.time() - began_s >= 5 * 0.02
 
 
@@ -122,7 +122,7 @@ async def test_data_that_can_not_be_read_is_raised_by_the_first_task(pocket: Poc
         raise DataError("no such shard")
 
     made = Workshop(pocket, broken, step_s=0.0, say=lambda line: None)
-    made.prepare(WELCOME)
+    await made.prepare(WELCOME)
     with pytest.raises(DataError, match="no such shard"):
         await made.train(TASK)
 
@@ -138,6 +138,6 @@ async def test_learner_is_made_once_for_a_run_and_shard(pocket: Pocket) -> None:
 
     shop = Workshop(pocket, make, step_s=0.0, say=lambda line: None)
     for welcome in (WELCOME, replace(WELCOME), replace(WELCOME, shard=5)):
-        shop.prepare(welcome)
+        await shop.prepare(welcome)
         await shop.train(TASK)
     assert made == [2, 5]
