@@ -1,6 +1,7 @@
 """The plots of a comparison: accuracy against bytes and against time, and where the bytes of a round went."""
 
 import io
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -76,7 +77,7 @@ def _accuracy(strategies: Sequence[Strategy], advance: Callable[[dict[str, Any],
             lowest = min([lowest, *accuracies[:1]])
             axes.plot(
                 places, accuracies, color=_COLORS[number % len(_COLORS)], marker="o", markersize=2.5, linewidth=1.2,
-                alpha=1 if seed == 0 else 0.45, label=strategy.name if seed == 0 else None,
+                alpha=1 if seed == 0 else 0.45, label=_wrapped(strategy.name, 56) if seed == 0 else None,
             )  # fmt: skip
     # What is learned last costs most: the axis is of errors, so that 97 and 99 % lie apart.
     axes.set_yscale("function", functions=(_stretch, _shrink))
@@ -87,8 +88,14 @@ def _accuracy(strategies: Sequence[Strategy], advance: Callable[[dict[str, Any],
     axes.set_ylabel("accuracy on the test set")
     axes.grid(visible=True, alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+    columns = 1 if max(len(strategy.name) for strategy in strategies) > 40 else 2
+    axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=columns)
     return figure
+
+
+def _wrapped(name: str, width: int) -> str:
+    """Return a strategy's name in lines of at most so many characters."""
+    return textwrap.fill(name, width)
 
 
 def _stretch(percent: Any) -> Any:
@@ -101,8 +108,10 @@ def _shrink(place: Any) -> Any:
 
 def bytes_bars(strategies: Sequence[Strategy]) -> Figure:
     """Return the mean bytes of a round, up and down, of each strategy's first seed, split in `SHARES`."""
-    figure, panels = pyplot.subplots(1, 2, figsize=(9.6, 0.9 + 0.42 * len(strategies)), sharey=True)
-    names = [strategy.name for strategy in strategies]
+    names = [_wrapped(strategy.name, 30) for strategy in strategies]
+    figure, panels = pyplot.subplots(
+        1, 2, figsize=(9.6, 1.1 + 0.45 * sum(name.count("\n") / 2 + 1 for name in names)), sharey=True
+    )
     for axes, way in zip(panels, ("uplink", "downlink"), strict=True):
         left = [0.0] * len(strategies)
         for color, name in zip(_COLORS, SHARES, strict=False):

@@ -151,9 +151,18 @@ def _names(groups: Sequence[Sequence[Run]]) -> list[str]:
     ]
     phones = [group[0].facts.get("phones", {}) for group in groups]
     keys = [key for key in ("link", "device", "dropout", "as") if len({str(each.get(key)) for each in phones}) > 1]
+    # How long a run may go on says nothing of how it goes, unless nothing else tells two strategies apart.
+    telling = [name for name in differing if name not in ("rounds", "target_accuracy")]
+    names = _spelled(configs, phones, telling, keys)
+    return names if len(set(names)) == len(names) else _spelled(configs, phones, differing, keys)
+
+
+def _spelled(
+    configs: Sequence[RunConfig], phones: Sequence[dict[str, Any]], settings: Sequence[str], keys: Sequence[str]
+) -> list[str]:
     names = []
     for config, told in zip(configs, phones, strict=True):
-        parts = [f"{name}={getattr(config, name)}" for name in differing]
+        parts = [f"{name}={getattr(config, name)}" for name in settings]
         names.append(", ".join([config.uplink, *parts, *(f"{key}={told.get(key, '–')}" for key in keys)]))
     return names
 
