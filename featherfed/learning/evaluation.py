@@ -11,7 +11,8 @@ from featherfed.learning.data import Examples
 from featherfed.learning.flat import FlatModel
 from featherfed.learning.models import build
 
-BATCH = 1000
+BATCH = 250
+"""Images at a time: their activations stay in the cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,9 @@ class Evaluator:
 
     def __init__(self, model_name: str, examples: Examples, device: str = "cpu") -> None:
         self._model = FlatModel(build(model_name, 0), device)
-        self._images, self._labels = examples.images.to(device), examples.labels.to(device)
+        # With the channels last torch's pooling and small convolutions take a third of the time.
+        self._images = examples.images.to(device, memory_format=torch.channels_last)
+        self._labels = examples.labels.to(device)
 
     def evaluate(self, weights: npt.NDArray[np.float32]) -> Evaluation:
         """Return loss and accuracy of `weights`, (parameters,) float32."""
