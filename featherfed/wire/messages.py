@@ -179,7 +179,7 @@ def unpack(frame: bytes) -> AnyMessage:
         raise ProtocolError(f"frame with {len(frame)} bytes exceeds limit of {MAX_FRAME_BYTES} bytes")
     try:
         message: AnyMessage = _decoder.decode(frame)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise _fault(frame, error) from error
     if type(message) is Hello and message.protocol != PROTOCOL_VERSION:
         raise VersionError(f"this is protocol {PROTOCOL_VERSION}, the phone speaks {[message.protocol]}")

@@ -26,7 +26,8 @@ def prometheus() -> str:
     return program("prometheus", APT)
 
 
-@pytest.fixture(scope="session")
+# Not longer than a module: until it ends, Playwright has a loop running in this thread, in which no other can run.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Debian's Chromium under Playwright."""
     path = program("chromium", APT)
