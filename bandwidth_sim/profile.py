@@ -1,12 +1,14 @@
 """A phone's two directions, from a named profile, a TOML file or flags."""
 
 import difflib
+import functools
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 
 from bandwidth_sim.drop import ENDINGS, DropRule
 from bandwidth_sim.errors import LinkConfigError
@@ -181,15 +183,16 @@ def parse_profiles(text: str, where: str) -> dict[str, Profile]:
     return profiles
 
 
-def named_profiles() -> dict[str, Profile]:
+@functools.cache
+def named_profiles() -> Mapping[str, Profile]:
     """Return the built-in profiles, in the order of `profiles.toml`."""
     text = resources.files("bandwidth_sim").joinpath("profiles.toml").read_text(encoding="utf-8")
-    return parse_profiles(text, "profiles.toml")
+    return MappingProxyType(parse_profiles(text, "profiles.toml"))
 
 
 def known_profiles(profiles_file: Path | None = None) -> dict[str, Profile]:
     """Return the built-in profiles and those of a file, which may replace them."""
-    known = named_profiles()
+    known = dict(named_profiles())
     if profiles_file is not None:
         try:
             known |= parse_profiles(profiles_file.read_text(encoding="utf-8"), str(profiles_file))
