@@ -198,7 +198,7 @@ def _fault(frame: bytes, error: Exception) -> ProtocolError | VersionError:
             max_ext_len=0,
         )
     except (ValueError, msgpack.UnpackException, RecursionError) as cause:
-        return ProtocolError(f"frame of {len(frame)} bytes is not msgpack: {cause or type(cause).__name__}")
+        return ProtocolError(f"frame of {len(frame)} bytes is not msgpack: {str(cause) or type(cause).__name__}")
     if isinstance(fields, list) and fields[:1] == [1] and fields[1:2] != [PROTOCOL_VERSION]:
         # Whatever else another version's Hello holds, its second element is its version: say so, not what differs.
         return VersionError(f"this is protocol {PROTOCOL_VERSION}, the phone speaks {fields[1:2]}")

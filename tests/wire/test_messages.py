@@ -37,7 +37,7 @@ def test_messages_around_a_small_update_take_under_60_bytes() -> None:
     ("frame", "words"),
     [
         (b"", "not msgpack"),
-        (b"\xc1", "not msgpack"),
+        (b"\xc1", "not msgpack: FormatError"),
         (pack(HELLO)[:-1], "not msgpack"),
         (pack(HELLO) + b"\0", "not msgpack"),
         (msgpack.packb({"a": 1}), "not msgpack"),
