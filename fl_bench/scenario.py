@@ -126,10 +126,15 @@ def read_scenario(path: Path, *, way: str | None = None, changes: Sequence[str] 
     """
     try:
         content = tomllib.loads(path.read_text())
-        for line in changes:
-            content |= tomllib.loads(line)
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read the scenario {path}: {error}") from error
+    for line in changes:
+        try:
+            content |= tomllib.loads(line)
+        except ValueError as error:
+            raise ConfigError(
+                f"--set {line!r} is not a line of TOML: {error}; text stands in quotes, like --set 'uplink=\"float32\"'"
+            ) from error
     settings = {key.replace("-", "_"): value for key, value in content.items()}
     if way is not None:
         settings["as"] = way

@@ -92,3 +92,11 @@ def test_missing_scenario_is_a_sentence(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted(SCENARIOS.glob("*.toml")), ids=lambda path: path.stem)
 def test_every_scenario_of_ours_can_be_read(path: Path) -> None:
     assert read_scenario(path)
+
+
+def test_change_that_is_no_toml_is_named_and_not_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.toml"
+    path.write_text('model = "lite"')
+    with pytest.raises(ConfigError, match=r"--set 'uplink=float32' is not a line of TOML.* text stands in quotes"):
+        read_scenario(path, changes=["uplink=float32"])
+    assert read_scenario(path, changes=['uplink="float16"'])[0].config.uplink == "float16"
