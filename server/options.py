@@ -42,7 +42,7 @@ class Duration(click.ParamType[float]):
 
 FLAGS: tuple[tuple[str, Any, str], ...] = (
     ("--model", str, "mlp, 2nn, cnn, lite or tiny.  [default: lite]"),
-    ("--data", str, "mnist or digits.  [default: mnist]"),
+    ("--data", str, "mnist, digits, or mnist-tuning: MNIST's last training images as test set.  [default: mnist]"),
     ("--partition", str, "iid, shards:N, dirichlet:A or quantity:A.  [default: iid]"),
     ("--phones", int, "Shards; the first round waits for so many phones.  [default: 10]"),
     ("--cohort", int, "Updates that are wanted in a round.  [default: 10, or --phones if less]"),

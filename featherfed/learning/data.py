@@ -1,5 +1,7 @@
 """Images and labels as tensors in memory, normalised once: MNIST in torchvision's layout, or bundled digits.
 
+`mnist-tuning` never touches MNIST's test files: what is tuned on it is then measured on `mnist` for the first time.
+
 torchvision is imported only here, and only where MNIST is not there yet; the digits are scikit-learn's bundled ones.
 """
 
@@ -14,7 +16,7 @@ import torch
 
 from featherfed.errors import ConfigError, DataError
 from featherfed.learning.idx import U8, map_idx
-from featherfed.learning.names import DATASETS
+from featherfed.learning.names import DATASETS, TRAINING_EXAMPLES
 from featherfed.learning.partition import partition
 
 MEAN, DEVIATION = 0.1307, 0.3081
@@ -76,7 +78,18 @@ def _raw(name: str, data_dir: str | None, *, train: bool) -> tuple[npt.NDArray[n
     """Return pixels from 0 to 255, (examples, 28, 28), and labels, (examples,)."""
     if name not in DATASETS:
         raise ConfigError(f"unknown data set {name!r}; there are {', '.join(DATASETS)}")
-    return _digits(train=train) if name == "digits" else _mnist(data_folder(data_dir), train=train)
+    if name == "digits":
+        return _digits(train=train)
+    folder = data_folder(data_dir)
+    return _mnist(folder, train=train) if name == "mnist" else _held_out(folder, train=train)
+
+
+def _held_out(folder: Path, *, train: bool) -> tuple[U8, U8]:
+    """Return MNIST's training images without the last 10,000, or those: they stand in for the test set."""
+    pixels, labels = _mnist(folder, train=True)
+    first = TRAINING_EXAMPLES["mnist-tuning"]
+    chosen = slice(first) if train else slice(first, None)
+    return pixels[chosen], labels[chosen]
 
 
 def _mnist(folder: Path, *, train: bool) -> tuple[U8, U8]:

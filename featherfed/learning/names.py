@@ -20,8 +20,9 @@ LAYOUTS: dict[str, Layout] = {
 """The tensors of each model: what a phone that does not train needs to know of it."""
 
 MODELS = tuple(LAYOUTS)
-TRAINING_EXAMPLES = {"mnist": 60_000, "digits": 1_438}
-"""How many examples the phones of a run share."""
+TRAINING_EXAMPLES = {"mnist": 60_000, "mnist-tuning": 50_000, "digits": 1_438}
+"""How many examples the phones of a run share. `mnist-tuning` is MNIST's training set alone: it trains on the first
+50,000 images and tests on the last 10,000, so that settings can be chosen without a look at the test set."""
 DATASETS = tuple(TRAINING_EXAMPLES)
 
 

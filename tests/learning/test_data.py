@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from featherfed.errors import ConfigError, DataError
-from featherfed.learning.data import DEVIATION, MEAN, load, load_shard
+from featherfed.learning.data import DEVIATION, MEAN, Shards, load, load_shard
 from featherfed.learning.idx import map_idx
 
 
@@ -46,6 +46,23 @@ def test_mnist_is_whole(mnist_dir: Path) -> None:
     shard = load_shard("mnist", str(mnist_dir), "shards:2", 100, 7, 0)
     assert shard.images.shape == (600, 1, 28, 28)
     assert len(np.unique(shard.labels)) <= 4
+
+
+@pytest.mark.mnist
+def test_tuning_trains_and_tests_on_training_images_alone(mnist_dir: Path, tmp_path: Path) -> None:
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for path in (mnist_dir / "MNIST" / "raw").glob("train-*-ubyte"):
+        (raw / path.name).symlink_to(path.resolve())
+    (raw / "t10k-images-idx3-ubyte").touch()  # nobody may read them: these are empty
+    (raw / "t10k-labels-idx1-ubyte").touch()
+    whole = load("mnist", str(mnist_dir), train=True)
+    train, test = (load("mnist-tuning", str(tmp_path), train=train) for train in (True, False))
+    assert torch.equal(train.labels, whole.labels[:50_000])
+    assert torch.equal(test.labels, whole.labels[50_000:])
+    assert torch.equal(test.images, whole.images[50_000:])
+    shards = Shards("mnist-tuning", str(tmp_path), "shards:2", 100, 0)
+    assert sum(len(shards.examples(index).labels) for index in range(100)) == 50_000
 
 
 @pytest.mark.mnist
