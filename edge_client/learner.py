@@ -104,6 +104,7 @@ class SgdLearner:
             momentum=task.momentum,
             weight_decay=task.weight_decay,
             prox_mu=task.prox_mu,
+            shift=task.shift,
         )
         update = self._trainer.train(weights, settings, key, pipeline.space(layout, key), stopped=stopped)
         if update is None:

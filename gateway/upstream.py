@@ -43,7 +43,7 @@ class GatewayLearner:
 
     def train(self, weights: F32, task: Task, residual: F32 | None, stopped: Callable[[], bool]) -> Trained | None:
         """Return the sum of the phones' updates."""
-        for name in ("uplink", "epochs", "batch_size", "momentum", "weight_decay", "prox_mu"):
+        for name in ("uplink", "epochs", "batch_size", "momentum", "weight_decay", "prox_mu", "shift"):
             _agree(name, getattr(task, name), getattr(self._config, name))
         _agree("lr", task.lr, self._config.learning_rate(task.round))
         version, payload = self._pocket.arrived

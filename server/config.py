@@ -18,6 +18,8 @@ COHORT = 10
 SEEDS = 1 << 64
 LARGEST = 1e9
 """What Welcome and Task carry (featherfed.wire): a seed of 64 bits, and no number above a thousand million."""
+MAX_SHIFT = 27
+"""Pixels, by Task: one more, and nothing of an image would be left."""
 KINDS: dict[Any, str] = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 
 
@@ -40,6 +42,7 @@ class RunConfig:
     momentum: float = 0.0
     weight_decay: float = 0.0
     prox_mu: float = 0.0
+    shift: int = 0
     server_optimizer: str = "fedavg"
     server_lr: float = 1.0
     uplink: str = "float32"
@@ -62,7 +65,7 @@ class RunConfig:
         at_least = {
             "phones": 1, "cohort": 1, "rounds": 1, "epochs": 1, "batch_size": 0, "min_updates": 1,
             "max_retries": 0, "eval_every": 1, "quorum": 0, "seed": 0, "max_examples": 0,
-            "buffer": 0, "gateways": 0,
+            "buffer": 0, "gateways": 0, "shift": 0,
         }  # fmt: skip
         for name, least in at_least.items():
             if getattr(self, name) < least:
@@ -78,6 +81,8 @@ class RunConfig:
         for name in ("target_accuracy", "lr_decay"):
             if getattr(self, name) > 1:
                 raise ConfigError(f"{flag(name)} {getattr(self, name)} exceeds 1; it is a fraction, like 0.97")
+        if self.shift > MAX_SHIFT:
+            raise ConfigError(f"--shift {self.shift} exceeds {MAX_SHIFT} pixels, which leave one of an image")
         if self.seed >= SEEDS:
             raise ConfigError(f"--seed {self.seed} exceeds {SEEDS - 1}")
         if not 1 <= self.over_select <= LARGEST:

@@ -66,6 +66,7 @@ class Downlink:
                 config.momentum,
                 config.weight_decay,
                 config.prox_mu,
+                config.shift,
             )
         )
         if parcel is not None and not delivery.stopped:

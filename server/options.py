@@ -56,6 +56,7 @@ FLAGS: tuple[tuple[str, Any, str], ...] = (
     ("--momentum", float, "Of the phones' SGD.  [default: 0]"),
     ("--weight-decay", float, "Of the phones' SGD.  [default: 0]"),
     ("--prox-mu", float, "FedProx's proximal term.  [default: 0]"),
+    ("--shift", int, "Pixels that a training image is moved by at most, anew in each epoch.  [default: 0]"),
     ("--server-optimizer", str, "fedavg, fedavgm, fedadam or fedyogi.  [default: fedavg]"),
     ("--server-lr", float, "Learning rate of the server's step.  [default: 1]"),
     ("--uplink", str, "How updates are compressed: a codec spec or preset.  [default: float32]"),

@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.nn.functional import one_hot
+from torch.nn.functional import one_hot, pad
 
 from featherfed.codec.space import Space
 from featherfed.learning.backprop import Backprop
@@ -31,7 +31,10 @@ CLASSES = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSettings:
-    """What a round asks of a phone; `batch_size` 0 is the whole shard (FedSGD with one epoch)."""
+    """What a round asks of a phone; `batch_size` 0 is the whole shard (FedSGD with one epoch).
+
+    `shift`: pixels, up and down and left and right, that an image is moved by at most, drawn anew for each epoch.
+    """
 
     epochs: int = 1
     batch_size: int = 10
@@ -39,6 +42,7 @@ class TrainingSettings:
     momentum: float = 0.0
     weight_decay: float = 0.0
     prox_mu: float = 0.0
+    shift: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,21 +93,33 @@ class Trainer:
         start = torch.from_numpy(weights).to(self._device)
         self._model.weights.copy_(start)
         stepper = _stepper(self._model, self._backprop, start, settings, space)
-        generator = key.generator("shuffle")
+        order_of, moves_of = key.generator("shuffle"), key.generator("shift")
         count = self.examples
         batch = settings.batch_size or count
+        places = at_all_places(self._images, settings.shift)
         steps = 0
         losses: list[torch.Tensor] = []
         for _ in range(settings.epochs):
-            order = torch.from_numpy(generator.permutation(count)).to(self._device)
+            order = torch.from_numpy(order_of.permutation(count)).to(self._device)
+            moves = torch.from_numpy(moves_of.integers(0, len(places[0]), (2, count))).to(self._device)
             losses.clear()
-            for chosen in torch.split(order, batch):
+            for chosen, down, right in zip(*(torch.split(each, batch) for each in (order, *moves)), strict=True):
                 if stopped():
                     return None
-                images, labels = self._images.index_select(0, chosen), self._labels.index_select(0, chosen)
-                losses.append(stepper.step(images.permute(0, 3, 1, 2), labels))
+                images = places[chosen, down, right] if settings.shift else self._images.index_select(0, chosen)
+                losses.append(stepper.step(images.permute(0, 3, 1, 2), self._labels.index_select(0, chosen)))
                 steps += 1
         return LocalUpdate(stepper.update(), steps, count, float(torch.stack(losses).mean()))
+
+
+def at_all_places(images: torch.Tensor, shift: int) -> torch.Tensor:
+    """Return each image at each place: (examples, 2·shift + 1, 2·shift + 1, height, width, channels), a view.
+
+    What comes in at the edges is background, the darkest value that there is.
+    """
+    _, height, width, _ = images.shape
+    framed = pad(images, (0, 0, shift, shift, shift, shift), value=float(images.min())) if shift else images
+    return framed.unfold(1, height, 1).unfold(2, width, 1).permute(0, 1, 2, 4, 5, 3)
 
 
 class _Stepper(Protocol):

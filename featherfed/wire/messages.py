@@ -17,6 +17,7 @@ PROTOCOL_VERSION = 1
 MAX_FRAME_BYTES = 1 << 20
 MAX_CHUNK_BYTES = 1 << 16
 MAX_TEXT = 256
+MAX_SHIFT = 27
 
 Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Label = Annotated[str, Meta(max_length=32, pattern=r"^[^\x00-\x1f\x7f]*$")]
@@ -28,6 +29,7 @@ Positive = Annotated[int, Meta(ge=1, lt=1 << 53)]
 Version = Annotated[int, Meta(ge=-1, lt=1 << 53)]
 Unsigned64 = Annotated[int, Meta(ge=0)]  # Meta's bounds are signed 64 bit; msgpack's own limit is 2^64 - 1
 NotNegative = Annotated[float, Meta(ge=0, le=1e9)]
+Pixels = Annotated[int, Meta(ge=0, le=MAX_SHIFT)]
 
 NOTHING = -1
 """A version, shard or round that is not there."""
@@ -82,6 +84,7 @@ class Task(Message, frozen=True, tag=3):
     momentum: NotNegative
     weight_decay: NotNegative
     prox_mu: NotNegative
+    shift: Pixels
 
 
 class ModelBegin(Message, frozen=True, tag=4):

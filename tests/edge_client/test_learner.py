@@ -1,5 +1,6 @@
 import math
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -12,7 +13,7 @@ from featherfed.wire.messages import Task, Welcome
 
 LAYOUT = LAYOUTS["lite"]
 WELCOME = Welcome("ab12", "lite", "digits", "iid", 2, 10, 0, 20.0, 16384)
-TASK = Task(3, 2, "rotate | eden(1)", 1, 10, 0.05, 0.0, 0.0, 0.0)
+TASK = Task(3, 2, "rotate | eden(1)", 1, 10, 0.05, 0.0, 0.0, 0.0, 0)
 WEIGHTS = np.random.default_rng(0).normal(0, 0.05, LAYOUT.size).astype(np.float32)
 
 
@@ -37,8 +38,19 @@ def test_sgd_trains_on_its_own_shard_and_says_how_much() -> None:
     assert SgdLearner.load(WELCOME, None, "cpu").train(WEIGHTS, TASK, None, lambda: True) is None
 
 
+def test_sgd_learner_does_what_the_task_says_about_moving_images() -> None:
+    still, moved = (
+        SgdLearner.load(WELCOME, None, "cpu").train(
+            WEIGHTS, msgspec.structs.replace(TASK, shift=s), None, lambda: False
+        )
+        for s in (0, 2)
+    )
+    assert still is not None and moved is not None
+    assert still.payload != moved.payload
+
+
 def test_pipeline_with_a_memory_gives_the_residual_to_keep() -> None:
-    task = Task(1, 0, "feedback | topk(1/400) | ternary | entropy", 1, 10, 0.05, 0.0, 0.0, 0.0)
+    task = Task(1, 0, "feedback | topk(1/400) | ternary | entropy", 1, 10, 0.05, 0.0, 0.0, 0.0, 0)
     trained = NoiseLearner(WELCOME).train(WEIGHTS, task, None, lambda: False)
     assert trained is not None and trained.residual is not None
     assert trained.residual.shape == (LAYOUT.size,)

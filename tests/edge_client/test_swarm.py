@@ -67,7 +67,7 @@ async def _bytes_of_a_round(*command: str) -> bytes:
         frames.extend(line.encode() for line in lines if not line.startswith(("Host", "Sec-WebSocket-Key")))
         frames.append(await connection.recv(decode=False))
         await connection.send(pack(Welcome("r", "lite", "digits", "iid", 2, 3, 7, 20.0, 65536)))
-        await connection.send(pack(Task(1, 0, "rotate | eden(1)", 1, 10, 0.1, 0.0, 0.0, 0.0)))
+        await connection.send(pack(Task(1, 0, "rotate | eden(1)", 1, 10, 0.1, 0.0, 0.0, 0.0, 0)))
         weights = np.concatenate([p.detach().numpy().ravel() for p in build("lite", 7).parameters()]).tobytes()
         digest = blake2b(weights, digest_size=8).digest()
         chunk = 65536

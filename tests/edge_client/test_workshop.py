@@ -15,7 +15,7 @@ from featherfed.errors import DataError
 from featherfed.wire.messages import NOTHING, Task, Welcome
 
 WELCOME = Welcome("ab12", "lite", "digits", "iid", 2, 10, 0, 20.0, 16384)
-TASK = Task(3, 2, "float32", 1, 10, 0.05, 0.0, 0.0, 0.0)
+TASK = Task(3, 2, "float32", 1, 10, 0.05, 0.0, 0.0, 0.0, 0)
 
 
 class SlowLearner:

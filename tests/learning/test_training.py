@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from featherfed.learning.evaluation import Evaluator
 from featherfed.learning.models import build, layout
 from featherfed.learning.names import MODELS
 from featherfed.learning.noise import noise_update
-from featherfed.learning.training import LocalUpdate, Trainer, TrainingSettings
+from featherfed.learning.training import LocalUpdate, Trainer, TrainingSettings, at_all_places
 from featherfed.randomness import RoundKey
 
 KEY = RoundKey(0, 1, 2)
@@ -95,6 +97,26 @@ def test_gpu_trains_as_the_cpu_does(model_name: str, shard: Examples) -> None:
 def test_proximal_term_keeps_the_model_near_its_start(shard: Examples, start: np.ndarray) -> None:
     free, held = (trained(shard, start, epochs=3, lr=0.05, prox_mu=mu) for mu in (0.0, 5.0))
     assert np.linalg.norm(held.coordinates) < 0.7 * np.linalg.norm(free.coordinates)
+
+
+def test_images_are_moved_each_way_by_up_to_the_shift() -> None:
+    image = torch.zeros(1, 5, 5, 1)
+    image[0, 2, 2, 0] = 1.0
+    places = at_all_places(image - 0.5, 2) + 0.5
+    assert places.shape == (1, 5, 5, 5, 5, 1)
+    for down, right in itertools.product(range(5), repeat=2):
+        place = places[0, down, right, :, :, 0]
+        assert torch.nonzero(place).tolist() == [[4 - down, 4 - right]]
+        assert float(place.sum()) == 1.0
+
+
+def test_moved_images_are_others_in_each_epoch_and_the_same_for_the_same_key(
+    shard: Examples, start: np.ndarray
+) -> None:
+    still, moved, again = (trained(shard, start, epochs=2, lr=0.05, shift=s) for s in (0, 2, 2))
+    assert moved.coordinates.tobytes() == again.coordinates.tobytes()
+    assert moved.coordinates.tobytes() != still.coordinates.tobytes()
+    assert moved.loss > still.loss
 
 
 def test_whole_shard_as_one_batch_is_one_step_an_epoch(shard: Examples, start: np.ndarray) -> None:

@@ -51,7 +51,15 @@ async def test_model_arrives_in_order_and_has_its_digest(serve: Serve) -> None:
 
 
 async def test_task_carries_the_settings_of_the_run(serve: Serve) -> None:
-    settings = {"epochs": 3, "batch_size": 0, "lr": 0.5, "lr_decay": 0.5, "momentum": 0.25, "prox_mu": 0.125}
+    settings = {
+        "epochs": 3,
+        "batch_size": 0,
+        "lr": 0.5,
+        "lr_decay": 0.5,
+        "momentum": 0.25,
+        "prox_mu": 0.125,
+        "shift": 2,
+    }
     run = serve(phones=1, rounds=2, uplink="rotate | eden(1)", **settings)
     async with run as served, peer(served.address) as phone:
         await welcome(phone, hello("a"))
@@ -60,7 +68,7 @@ async def test_task_carries_the_settings_of_the_run(serve: Serve) -> None:
         second = await phone.task()
     for task, number, lr in ((first, 1, 0.5), (second, 2, 0.25)):
         assert (task.round, task.version, task.lr) == (number, number - 1, lr)
-        assert (task.epochs, task.batch_size, task.momentum, task.prox_mu) == (3, 0, 0.25, 0.125)
+        assert (task.epochs, task.batch_size, task.momentum, task.prox_mu, task.shift) == (3, 0, 0.25, 0.125, 2)
         assert task.uplink == "rotate | eden(1)"
 
 
