@@ -1,6 +1,7 @@
 """The phones' side of learning on a gateway: sums are passed up as they are, models come from above."""
 
-from featherfed.codec.pipeline import Fold, Pipeline
+from featherfed.codec.fold import Fold
+from featherfed.codec.pipeline import Pipeline
 from featherfed.learning.names import LAYOUTS, TRAINING_EXAMPLES
 from featherfed.learning.partition import largest_shard
 from gateway.handoff import Handoff, News

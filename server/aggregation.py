@@ -5,6 +5,7 @@ order of arrival does not matter. Only the robust aggregates keep a round's upda
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from featherfed.codec.exact_sum import partial_sum_bytes
+from featherfed.codec.fold import Fold, Update
 from featherfed.codec.layout import Layout
-from featherfed.codec.pipeline import Fold, Pipeline
+from featherfed.codec.pipeline import Pipeline
 from featherfed.errors import CodecError, ConfigError
 from featherfed.learning.data import load
 from featherfed.learning.evaluation import Evaluation, Evaluator
@@ -40,6 +42,16 @@ class Closing:
     """Whether the run ends here, whatever the accuracy: a gateway's root has said so."""
     following: int = 0
     """The next round, where it is not the one after."""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """An update whose bytes are all here, and how many examples its phone says that it has seen."""
+
+    round_number: int
+    shard: int
+    payload: bytes
+    examples: int
 
 
 class Aggregator:
@@ -92,18 +104,43 @@ class Aggregator:
 
     def add(self, round_number: int, shard: int, payload: bytes, examples: int) -> None:
         """Decode an update and add it to the sum; raises `CodecError` and leaves the sum alone if it is not valid."""
+        (fault,) = self.add_all([Received(round_number, shard, payload, examples)])
+        if fault is not None:
+            raise fault
+
+    def add_all(self, updates: Sequence[Received]) -> list[CodecError | None]:
+        """Decode updates and add them to the sum; return for each what is wrong with it: such a one is left out."""
+        if not isinstance(self._fold, Fold) or self._config.gateways:
+            return [self._add_one(update) for update in updates]
+        weights = [self._weight(update) for update in updates]
+        faults = self._fold.add_all(
+            [Update(update.payload, self._key(update), weight) for update, weight in zip(updates, weights, strict=True)]
+        )
+        if self._buffered:
+            counted = (update for update, fault in zip(updates, faults, strict=True) if fault is None)
+            self._fresh_weight += UNIT * sum(update.examples for update in counted)
+        return faults
+
+    def _add_one(self, update: Received) -> CodecError | None:
         if self._fold is None:
-            raise CodecError(f"round {round_number} is not open")
-        if self._config.gateways and isinstance(self._fold, Fold):
-            # It has its weight in it, whatever is claimed beside it.
-            self._fold.merge_bytes(payload)
-            return
-        key = RoundKey(self._config.seed, round_number, shard)
+            return CodecError(f"round {update.round_number} is not open")
+        try:
+            if isinstance(self._fold, Fold):
+                # A gateway's: it has its weight in it, whatever is claimed beside it.
+                self._fold.merge_bytes(update.payload)
+            else:
+                self._fold.add(update.payload, self._key(update), update.examples)
+        except CodecError as error:
+            return error
+        return None
+
+    def _key(self, update: Received) -> RoundKey:
+        return RoundKey(self._config.seed, update.round_number, update.shard)
+
+    def _weight(self, update: Received) -> int:
         if not self._buffered:
-            self._fold.add(payload, key, examples)
-            return
-        self._fold.add(payload, key, stale_weight(examples, self.open_round - round_number))
-        self._fresh_weight += UNIT * examples
+            return update.examples
+        return stale_weight(update.examples, self.open_round - update.round_number)
 
     def close(self, round_number: int) -> Closing:
         """Step the optimizer by the mean update, publish the next version, evaluate where it is due."""

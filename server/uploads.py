@@ -16,12 +16,14 @@ from websockets.exceptions import ConnectionClosed
 
 from featherfed.errors import CodecError, RefusedError
 from featherfed.wire.messages import Accepted, Ack, Cancel, UpdateBegin, UpdateChunk
-from server.aggregation import Aggregator
+from server.aggregation import Aggregator, Received
 from server.commits import Commits
 from server.ledger import Ledger, Traffic
 from server.phone_connection import PhoneConnection
 from server.store import Statement, Store, StoredUpdate, drop_update, put_chunk, put_update, together
 
+GROUP_BYTES = 256 * 1024
+"""Payloads that are decoded together, and in memory at once: many small ones, or one that is larger."""
 Answer = Accepted | Ack | Cancel | None
 
 
@@ -323,21 +325,31 @@ class Uploads:
             whole.answer(durable)
 
     def _add(self, batch: list["_Whole"]) -> list[CodecError | RefusedError | None]:
-        """Add each update to the sum; return for each what is wrong with it. One payload at a time is in memory."""
-        errors: list[CodecError | RefusedError | None] = []
-        for whole in batch:
+        """Add each update to the sum; return for each what is wrong with it. Some payloads at a time are in memory."""
+        faults: list[CodecError | RefusedError | None] = [None] * len(batch)
+        group: list[tuple[int, Received]] = []
+        num_bytes = 0
+        for number, whole in enumerate(batch):
             payload = whole.last
             if whole.upload.durable:
                 payload = self.store.payload(*whole.key) + payload
-            try:
-                if blake2b(payload, digest_size=8).digest() != whole.digest:
-                    raise RefusedError(f"update of {len(payload)} bytes does not have the digest that was announced")
-                self.aggregator.add(*whole.key, payload, whole.examples)
-            except (CodecError, RefusedError) as error:
-                errors.append(error)
-            else:
-                errors.append(None)
-        return errors
+            if blake2b(payload, digest_size=8).digest() != whole.digest:
+                faults[number] = RefusedError(
+                    f"update of {len(payload)} bytes does not have the digest that was announced"
+                )
+                continue
+            group.append((number, Received(*whole.key, payload, whole.examples)))
+            num_bytes += len(payload)
+            if num_bytes >= GROUP_BYTES:
+                self._add_group(group, faults)
+                group, num_bytes = [], 0
+        self._add_group(group, faults)
+        return faults
+
+    def _add_group(self, group: list[tuple[int, Received]], faults: list[CodecError | RefusedError | None]) -> None:
+        found = self.aggregator.add_all([update for _, update in group])
+        for (number, _), fault in zip(group, found, strict=True):
+            faults[number] = fault
 
     async def end(self) -> None:
         """Let go of those who wait for the next round: the server ends before it."""

@@ -1,5 +1,7 @@
 """Symbols of 0 to 8 bits, packed without gaps."""
 
+import functools
+
 import numpy as np
 
 from featherfed.codec.stage import U8
@@ -8,6 +10,12 @@ from featherfed.codec.stage import U8
 def packed_bytes(size: int, width: int) -> int:
     """Return the bytes of `size` symbols of `width` bits."""
     return -(-size * width // 8)
+
+
+@functools.cache
+def symbols_of_bytes(width: int) -> U8:
+    """Return the symbols of 1, 2, 4 or 8 bits that each byte holds, highest first, (256, symbols a byte)."""
+    return unpack(bytes(range(256)), 256 * 8 // width, width).reshape(256, 8 // width)
 
 
 def pack(symbols: U8, width: int) -> bytes:

@@ -26,11 +26,12 @@ def runs(size: int) -> Iterator[tuple[slice, slice]]:
 
 
 def multiply(values: F32, numbers: F32) -> None:
-    """Multiply each block of `values` by its number, in place."""
-    whole = len(values) // BLOCK
-    values[: whole * BLOCK].reshape(whole, BLOCK)[...] *= numbers[:whole, None]
-    if len(numbers) > whole:
-        values[whole * BLOCK :] *= numbers[whole]
+    """Multiply each block of `values`, (…, values), by its number, (…, blocks), in place."""
+    *rows, size = values.shape
+    whole = size // BLOCK
+    values[..., : whole * BLOCK].reshape(*rows, whole, BLOCK)[...] *= numbers[..., :whole, None]
+    if numbers.shape[-1] > whole:
+        values[..., whole * BLOCK :] *= numbers[..., whole:]
 
 
 def reduce(function: np.ufunc, values: F32) -> npt.NDArray[np.float32]:

@@ -13,7 +13,7 @@ above. Where that is no smaller, positions are in Golomb–Rice code.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import constriction
 import numpy as np
@@ -111,6 +111,7 @@ class Entropy(Stage):
     name = "entropy"
     slot = Slot.CODER
     paper = "Martin 1979, Range encoding; Bamler 2022, arXiv 2201.01741"
+    fixed_size: ClassVar[bool] = False
 
     def max_bytes(self, size: int, symbol_bits: int) -> int:
         """Return one byte more than packed symbols take."""

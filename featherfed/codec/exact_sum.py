@@ -7,8 +7,7 @@ each of n expected vectors has a share of 2³²/n, so that none can leave the ot
 """
 
 import struct
-from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,24 +18,12 @@ from featherfed.errors import CodecError
 
 FRACTION_BITS = 30
 LIMIT = float(1 << 32)
+SMALL = float(1 << 20)
+"""Below this a weighted value is rounded by an addition."""
 _HEADER = struct.Struct("<qqqd")
 _ROUNDER = 1.5 * 2.0**52
 """Added to a float64 below 2⁵¹ it rounds to a whole number, to nearest even, that stands in the sum's low bits."""
 _ROUNDER_BITS = int(np.float64(_ROUNDER).view(np.int64))
-
-
-@dataclass(frozen=True, slots=True)
-class Symbols:
-    """Values that are not multiplied out: `levels[symbols]` times one of `numbers` for each block."""
-
-    symbols: npt.NDArray[np.uint8]
-    levels: F32
-    numbers: F32
-
-    @property
-    def largest(self) -> float:
-        """The largest magnitude that a value can have."""
-        return float(np.abs(self.numbers).max(initial=0.0)) * float(np.abs(self.levels).max())
 
 
 class ExactSum:
@@ -44,10 +31,16 @@ class ExactSum:
 
     def __init__(self, size: int, updates: int = 1) -> None:
         self._sum = np.zeros(size, np.int64)
+        self._rounders = 0  # in every coordinate: taken out where the sum is read, not once for each vector
         self._share = LIMIT / updates
         self._bound = 0.0
         self.weight = 0
         self.count = 0
+
+    @property
+    def size(self) -> int:
+        """Number of coordinates."""
+        return len(self._sum)
 
     def add(self, values: F32, weight: int) -> None:
         """Add weight × values; raises `CodecError` and changes nothing where the sum could overflow.
@@ -58,46 +51,83 @@ class ExactSum:
         >>> total.mean()
         array([2., 2.], dtype=float32)
         """
-        self.add_parts([values], weight)
-
-    def add_parts(self, parts: Sequence[F32 | Symbols], weight: int) -> None:
-        """Add weight × the vector whose runs are `parts`; raises `CodecError` and changes nothing as `add` does.
-
-        Symbols are added as whole numbers from a table of a block's few levels: no value becomes a float.
-        """
-        largest = max((_largest(part) for part in parts), default=0.0)
+        largest = float(max(values.max(initial=0.0), -values.min(initial=0.0)))
         bound = self._bound + largest * weight
         if not (largest * weight < self._share and bound < LIMIT):
             raise CodecError(f"update with a value of {largest:g} and weight {weight} exceeds what a sum can hold")
-        start = 0
-        for part in parts:
-            size = len(part.symbols) if isinstance(part, Symbols) else len(part)
-            target = self._sum[start : start + size]
-            if isinstance(part, Symbols):
-                _add_symbols(target, part, weight)
+        small, weights = largest * weight < SMALL, np.array([weight])
+        buffer = np.empty(min(blocks.RUN, len(values)), np.float64)
+        for start in range(0, len(values), blocks.RUN):
+            run = values[start : start + blocks.RUN]
+            if small:
+                self.add_run(start, run[None], weights, buffer)
             else:
-                _add_values(target, part, weight, small=largest * weight < 1 << 20)
-            start += size
+                scaled = np.multiply(run, float(weight << FRACTION_BITS), out=buffer[: len(run)], dtype=np.float64)
+                self._sum[start : start + len(run)] += np.rint(scaled, out=scaled).astype(np.int64)
+        self._rounders += small
+        self._count(bound, weight)
+
+    def admit(self, largest: float, weight: int) -> bool:
+        """Count a vector of values up to `largest` if there is surely room for it: its runs must all be added then."""
+        bound = self._bound + largest * weight
+        if not (largest * weight < min(self._share, SMALL) and bound < LIMIT):
+            return False
+        self._rounders += 1
+        self._count(bound, weight)
+        return True
+
+    def add_run(self, start: int, values: F32, weights: npt.NDArray[Any], scratch: npt.NDArray[np.float64]) -> None:
+        """Add Σ weights · rows of `values`, (rows, run), to the coordinates from `start` on, each product rounded.
+
+        Of vectors that were admitted; `scratch` has room for all values.
+        """
+        rows, size = values.shape
+        scaled = scratch[: rows * size].reshape(rows, size)
+        scaled[...] = values
+        scaled *= weights[:, None] * float(1 << FRACTION_BITS)
+        # As np.rint and a cast, in half the time.
+        scaled += _ROUNDER
+        run = self._sum[start : start + size]
+        for row in scaled.view(np.int64):
+            run += row
+
+    def _count(self, bound: float, weight: int) -> None:
         self._bound = bound
         self.weight += weight
         self.count += 1
+
+    def _settled(self) -> npt.NDArray[np.int64]:
+        """Return the sum without what rounded it."""
+        # Whole numbers modulo 2⁶⁴: what wrapped on the way in wraps back.
+        extra = self._rounders * _ROUNDER_BITS % (1 << 64)
+        self._sum -= np.uint64(extra).astype(np.int64)
+        self._rounders = 0
+        return self._sum
 
     def merge(self, other: "ExactSum") -> None:
         """Add another sum: the same bits as if its vectors had been added here."""
         if self._bound + other._bound >= LIMIT:
             raise CodecError("two partial sums exceed what a sum can hold")
-        self._sum += other._sum
+        self._sum += other._settled()
         self._bound += other._bound
         self.weight += other.weight
         self.count += other.count
 
     def mean(self) -> F32:
         """Return the weighted mean, (size,) float32; zeros where nothing was added."""
-        return (self._sum / (float(max(self.weight, 1)) * (1 << FRACTION_BITS))).astype(np.float32)
+        total, divisor = self._settled(), float(max(self.weight, 1)) * (1 << FRACTION_BITS)
+        mean = np.empty(len(total), np.float32)
+        for start in range(0, len(total), blocks.RUN):
+            run = slice(start, start + blocks.RUN)
+            mean[run] = total[run] / divisor
+        return mean
 
     def to_bytes(self) -> bytes:
         """Return the sum for another process."""
-        return _HEADER.pack(len(self._sum), self.weight, self.count, self._bound) + self._sum.astype("<i8").tobytes()
+        total = self._settled()
+        return (
+            _HEADER.pack(len(total), self.weight, self.count, self._bound) + total.astype("<i8", copy=False).tobytes()
+        )
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "ExactSum":
@@ -116,36 +146,3 @@ class ExactSum:
 def partial_sum_bytes(size: int) -> int:
     """Return how many bytes `to_bytes` gives for so many coordinates."""
     return _HEADER.size + 8 * size
-
-
-def _largest(part: F32 | Symbols) -> float:
-    if isinstance(part, Symbols):
-        return part.largest
-    return float(max(part.max(initial=0.0), -part.min(initial=0.0)))
-
-
-def _add_values(total: npt.NDArray[np.int64], values: F32, weight: int, *, small: bool) -> None:
-    scale = float(weight * (1 << FRACTION_BITS))
-    # In runs that stay in the cache: the vector itself passes through memory once.
-    buffer = np.empty(min(blocks.BLOCK, len(values)), np.float64)
-    for start in range(0, len(values), blocks.BLOCK):
-        run = total[start : start + blocks.BLOCK]
-        scaled = buffer[: len(run)]
-        scaled[...] = values[start : start + blocks.BLOCK]
-        scaled *= scale
-        if small:
-            # As np.rint and a cast, in half the time.
-            scaled += _ROUNDER
-            run += scaled.view(np.int64)
-            run -= _ROUNDER_BITS
-        else:
-            run += np.rint(scaled, out=scaled).astype(np.int64)
-
-
-def _add_symbols(total: npt.NDArray[np.int64], part: Symbols, weight: int) -> None:
-    scale = float(weight * (1 << FRACTION_BITS))
-    tables = np.rint(np.multiply.outer(part.numbers.astype(np.float64) * scale, part.levels)).astype(np.int64)
-    buffer = np.empty(min(blocks.BLOCK, len(total)), np.int64)
-    for start, table in zip(range(0, len(total), blocks.BLOCK), tables, strict=True):
-        run = total[start : start + blocks.BLOCK]
-        run += table.take(part.symbols[start : start + blocks.BLOCK], out=buffer[: len(run)], mode="clip")

@@ -1,5 +1,7 @@
 """The coder of pipelines that name none: packed symbols, and positions in Golomb–Rice code."""
 
+from typing import ClassVar
+
 from featherfed.codec import golomb
 from featherfed.codec.bits import pack, packed_bytes, unpack
 from featherfed.codec.stage import I64, U8, Quantizer, Reader
@@ -7,6 +9,8 @@ from featherfed.codec.stage import I64, U8, Quantizer, Reader
 
 class Packed:
     """Symbols of b bits in ⌈n·b/8⌉ bytes."""
+
+    fixed_size: ClassVar[bool] = True
 
     def max_bytes(self, size: int, symbol_bits: int) -> int:
         """Return exactly what `encode` gives."""

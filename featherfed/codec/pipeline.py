@@ -12,21 +12,18 @@ spec and the layout or stand in the bytes themselves. `len(payload)` is the size
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 
-from featherfed.codec.clip import clip
-from featherfed.codec.exact_sum import ExactSum, Symbols
 from featherfed.codec.floats import NO_SYMBOLS, Float32
+from featherfed.codec.fold import Fold
 from featherfed.codec.grammar import parse_stages
 from featherfed.codec.layout import Layout
 from featherfed.codec.packed import Packed
 from featherfed.codec.space import F32, Part, Space
 from featherfed.codec.stage import U8, Coder, Quantizer, Reader, Rotation, Slot, Sparse, Stage, Structured, finite
-from featherfed.errors import CodecError
 from featherfed.randomness import RoundKey
 
 EXACT_BELOW = 64
@@ -51,8 +48,8 @@ class Pipeline:
         self._flat = Slot.WHOLE in slots
         self._structured = cast(Structured | None, slots.get(Slot.STRUCTURED))
         self._sparse = cast(Sparse | None, slots.get(Slot.SPARSE))
-        self._rotation = cast(Rotation | None, slots.get(Slot.ROTATION))
-        self._quantizer = cast(Quantizer, slots.get(Slot.QUANTIZER, Float32()))
+        self.rotation = cast(Rotation | None, slots.get(Slot.ROTATION))
+        self.quantizer = cast(Quantizer, slots.get(Slot.QUANTIZER, Float32()))
         self._coder = cast(Coder, slots.get(Slot.CODER, Packed()))
         self.needs_state = any(stage.needs_state for stage in stages)
         self.unbiased = all(stage.unbiased for stage in stages)
@@ -78,12 +75,14 @@ class Pipeline:
     @property
     def sums_rotated(self) -> bool:
         """Whether the server sums before the inverse rotation: all phones share it, and all is linear after it."""
-        return bool(self._rotation and self._rotation.shared and not self._sparse and not self._structured)
+        return bool(self.rotation and self.rotation.shared and not self._sparse and not self._structured)
 
     @property
-    def sums_symbols(self) -> bool:
-        """Whether the server adds symbols as they are: values are a few levels times one number a block."""
-        return self.sums_rotated and len(self._quantizer.block_levels) > 0
+    def in_rows(self) -> bool:
+        """Whether all payloads have the same places, with a few levels in whole bytes: many are decoded at once."""
+        levels = len(self.quantizer.block_levels) and 8 % self.quantizer.symbol_bits == 0
+        dense = not self._sparse and not self._structured
+        return bool(self.rotation and dense and levels and self._coder.fixed_size)
 
     def space(self, layout: Layout, key: RoundKey) -> Space:
         """Return the coordinates that the phone of `key` trains in its round."""
@@ -102,7 +101,7 @@ class Pipeline:
             coordinates = coordinates + state
         generator = key.generator("encode")
         pieces: list[bytes] = []
-        for index, part, start in _places(space):
+        for index, part, start in space.places():
             values = coordinates[start : start + part.size]
             if part.exact:
                 pieces.append(values.astype("<f4").tobytes())
@@ -112,33 +111,33 @@ class Pipeline:
                 values = values[positions]
                 if self._sparse.sends_positions:
                     pieces.append(self._coder.encode_positions(positions, part.size))
-            if self._rotation:
-                values = self._rotation.forward(values, key, index)
-            header, symbols = self._quantizer.encode(values, generator)
+            if self.rotation:
+                values = self.rotation.forward(values, key, index)
+            header, symbols = self.quantizer.encode(values, generator)
             pieces.append(header)
-            if self._quantizer.symbol_bits:
-                pieces.append(self._coder.encode(symbols, self._quantizer))
+            if self.quantizer.symbol_bits:
+                pieces.append(self._coder.encode(symbols, self.quantizer))
         payload = b"".join(pieces)
         if not self.needs_state:
             return Encoded(payload, None)
-        residual = self._coordinates(payload, space, key, rotated=False)
+        residual = self.coordinates(payload, space, key, rotated=False)
         return Encoded(payload, np.subtract(coordinates, residual, out=residual))
 
     def decode(self, payload: bytes, layout: Layout, key: RoundKey) -> F32:
         """Return the update, (layout.size,) float32 and finite; raises `CodecError` for any other bytes."""
         space = self.space(layout, key)
-        coordinates = self._coordinates(payload, space, key, rotated=False)
+        coordinates = self.coordinates(payload, space, key, rotated=False)
         if space.identity:
             return coordinates
         with np.errstate(over="ignore", invalid="ignore"):
             return finite(space.expand(coordinates))
 
-    def _coordinates(self, payload: bytes, space: Space, key: RoundKey, *, rotated: bool) -> F32:
+    def coordinates(self, payload: bytes, space: Space, key: RoundKey, *, rotated: bool) -> F32:
         """Return the decoded coordinates; `rotated` leaves the inverse rotation to whoever sums them."""
         reader = Reader(payload)
         result = np.empty(space.size, np.float32)
         with np.errstate(over="ignore", invalid="ignore"):
-            for index, part, start in _places(space):
+            for index, part, start in space.places():
                 target = result[start : start + part.size]
                 if part.exact:
                     target[...] = np.frombuffer(reader.take(4 * part.size), "<f4")
@@ -160,31 +159,17 @@ class Pipeline:
         return dense
 
     def _values(self, reader: Reader, kept: int, key: RoundKey, index: int, *, rotated: bool) -> F32:
-        values = self._quantizer.decode(*self._symbols(reader, kept), kept)
-        if self._rotation and not rotated:
-            values = self._rotation.backward(values, key, index)
+        values = self.quantizer.decode(*self._symbols(reader, kept), kept)
+        if self.rotation and not rotated:
+            values = self.rotation.backward(values, key, index)
         return values
 
     def _symbols(self, reader: Reader, kept: int) -> tuple[bytes, U8]:
         """Return the next header and its symbols."""
-        header = reader.take(self._quantizer.header_bytes(kept))
-        if not self._quantizer.symbol_bits:
+        header = reader.take(self.quantizer.header_bytes(kept))
+        if not self.quantizer.symbol_bits:
             return header, NO_SYMBOLS
-        return header, self._coder.decode(reader, self._quantizer.symbols(kept), self._quantizer)
-
-    def _parts(self, payload: bytes, space: Space) -> list[F32 | Symbols]:
-        """Return the parts of a payload with their symbols as they are, for a sum of rotated coordinates."""
-        reader = Reader(payload)
-        parts: list[F32 | Symbols] = []
-        for part in space.parts:
-            if part.exact:
-                parts.append(finite(np.frombuffer(reader.take(4 * part.size), "<f4")))
-            else:
-                header, symbols = self._symbols(reader, part.size)
-                numbers = finite(np.frombuffer(header, "<f4"))
-                parts.append(Symbols(symbols, self._quantizer.block_levels, numbers))
-        reader.finish()
-        return parts
+        return header, self._coder.decode(reader, self.quantizer.symbols(kept), self.quantizer)
 
     def theory_bytes(self, layout: Layout) -> float:
         """Return the size by formula: kept values × bits, headers, positions at their entropy; before `entropy`."""
@@ -195,10 +180,10 @@ class Pipeline:
                 total += 4 * part.size
                 continue
             kept = self._sparse.kept(part.size) if self._sparse else part.size
-            bits: float = self._quantizer.symbols(kept) * self._quantizer.symbol_bits
+            bits: float = self.quantizer.symbols(kept) * self.quantizer.symbol_bits
             if self._sparse:
                 bits += self._sparse.positions_bits(part.size)
-            total += self._quantizer.header_bytes(kept) + bits / 8
+            total += self.quantizer.header_bytes(kept) + bits / 8
         return total
 
     def max_bytes(self, layout: Layout) -> int:
@@ -209,14 +194,14 @@ class Pipeline:
                 total += 4 * part.size
                 continue
             kept = self._sparse.kept(part.size) if self._sparse else part.size
-            total += self._quantizer.header_bytes(kept)
-            if self._quantizer.symbol_bits:
-                total += self._coder.max_bytes(self._quantizer.symbols(kept), self._quantizer.symbol_bits)
+            total += self.quantizer.header_bytes(kept)
+            if self.quantizer.symbol_bits:
+                total += self._coder.max_bytes(self.quantizer.symbols(kept), self.quantizer.symbol_bits)
             if self._sparse and self._sparse.sends_positions:
                 total += self._coder.max_positions_bytes(part.size, kept)
         return total
 
-    def fold(self, layout: Layout, key: RoundKey | None, *, updates: int = 1, clip_norm: float = math.inf) -> "Fold":
+    def fold(self, layout: Layout, key: RoundKey | None, *, updates: int = 1, clip_norm: float = math.inf) -> Fold:
         """Return an empty sum with room for so many of a round's updates, each of an L2 norm of at most `clip_norm`.
 
         Without a key the updates may be of several rounds, which share no rotation: each is rotated back by itself.
@@ -224,77 +209,5 @@ class Pipeline:
         return Fold(self, layout, key, updates=updates, clip_norm=clip_norm)
 
 
-class Fold:
-    """The weighted sum of a round's updates, exact and independent of their order (`exact_sum`).
-
-    Where all phones share a rotation and nothing after it depends on the phone, rotated coordinates are summed and the
-    mean is rotated back once.
-    """
-
-    def __init__(
-        self, pipeline: Pipeline, layout: Layout, key: RoundKey | None, *, updates: int, clip_norm: float
-    ) -> None:
-        self._pipeline, self._layout, self._key = pipeline, layout, key
-        self._clip_norm = clip_norm
-        self._sum = ExactSum(layout.size, updates)
-
-    @property
-    def weight(self) -> int:
-        """Sum of the weights."""
-        return self._sum.weight
-
-    @property
-    def count(self) -> int:
-        """Number of updates."""
-        return self._sum.count
-
-    def add(self, payload: bytes, key: RoundKey, weight: int) -> None:
-        """Decode an update and add it; raises `CodecError` and leaves the sum as it was."""
-        pipeline = self._pipeline
-        if pipeline.sums_rotated and self._key is not None:
-            space = pipeline.space(self._layout, key)
-            if pipeline.sums_symbols and self._clip_norm == math.inf:
-                self._sum.add_parts(pipeline._parts(payload, space), weight)
-                return
-            # A rotation changes no norm: what is clipped here is clipped there.
-            values = pipeline._coordinates(payload, space, key, rotated=True)
-        else:
-            values = pipeline.decode(payload, self._layout, key)
-        self._sum.add(clip(values, self._clip_norm), weight)
-
-    def mean(self) -> F32:
-        """Return the weighted mean update, (parameters,) float32."""
-        mean = self._sum.mean()
-        rotation = self._pipeline._rotation
-        if self._pipeline.sums_rotated and rotation is not None and self._key is not None:
-            for index, part, start in _places(self._pipeline.space(self._layout, self._key)):
-                if not part.exact:
-                    place = slice(start, start + part.size)
-                    mean[place] = rotation.backward(mean[place], self._key, index)
-        return mean
-
-    def merge(self, other: "Fold") -> None:
-        """Add another partial sum of the same round."""
-        self._sum.merge(other._sum)
-
-    def to_bytes(self) -> bytes:
-        """Return the partial sum for another process."""
-        return self._sum.to_bytes()
-
-    def merge_bytes(self, data: bytes) -> None:
-        """Add a partial sum that another process wrote; raises `CodecError` if it is not of this model."""
-        other = ExactSum.from_bytes(data)
-        if other.mean().size != self._layout.size:
-            raise CodecError(f"partial sum of {other.mean().size} coordinates, the model has {self._layout.size}")
-        self._sum.merge(other)
-
-
 def _same(values: F32) -> F32:
     return values
-
-
-def _places(space: Space) -> Iterator[tuple[int, Part, int]]:
-    start = 0
-    for index, part in enumerate(space.parts):
-        yield index, part, start
-        start += part.size

@@ -14,7 +14,7 @@ in runs that stay in the cache.
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -41,35 +41,61 @@ def _factors(order: int) -> tuple[int, int, int]:
     return 1 << exponent // 3, 1 << (exponent + 1) // 3, 1 << (exponent + 2) // 3
 
 
-def transform(values: F32, order: int) -> None:
-    """Multiply each run of `order` values by the orthonormal Hadamard matrix, in place; it is its own inverse.
+def mix(values: F32, order: int, scratch: F32) -> None:
+    """Multiply each run of `order` values of each row by the Hadamard matrix of ±1, in place; (rows, values).
 
-    The factors are ±1 and the scale comes last: whole numbers give the same bits with every matrix library.
+    The factors are ±1 and the scale comes last: whole numbers give the same bits with every matrix library. A row's
+    products have the same shapes whatever the other rows are, so that they never change its bits. `scratch` has room
+    for twice the values.
     """
-    scale = 1 / np.sqrt(np.float32(order))
+    rows, size = values.shape
     left, middle, right = _factors(order)
+    first, second = scratch[: 2 * rows * size].reshape(2, rows, size)
+    shape: tuple[int, ...] = (rows, -1, right)
+    np.matmul(values.reshape(shape), hadamard(right), out=first.reshape(shape))
+    shape = (rows, -1, middle, right)
+    np.matmul(hadamard(middle), first.reshape(shape), out=second.reshape(shape))
+    shape = (rows, -1, left, middle * right)
+    np.matmul(hadamard(left), second.reshape(shape), out=values.reshape(shape))
+
+
+def transform(values: F32, order: int) -> None:
+    """Multiply each run of `order` values by the orthonormal Hadamard matrix, in place; it is its own inverse."""
     step = max(RUN // order, 1) * order
-    scratch = np.empty((2, min(step, len(values))), np.float32)
+    scratch = np.empty(2 * min(step, len(values)), np.float32)
     for start in range(0, len(values), step):
         run = values[start : start + step]
-        first, second = scratch[:, : len(run)]
-        np.matmul(run.reshape(-1, right), hadamard(right), out=first.reshape(-1, right))
-        shape = (-1, middle, right)
-        np.matmul(hadamard(middle), first.reshape(shape), out=second.reshape(shape))
-        shape = (-1, left, middle * right)
-        np.matmul(hadamard(left), second.reshape(shape), out=run.reshape(shape))
-        run *= scale
+        mix(run[None], order, scratch)
+        run *= _scale(order)
 
 
-def _steps(size: int) -> Iterator[tuple[slice, int]]:
-    """Yield the runs that are mixed one after the other, with the order of their blocks."""
-    if size < 2:
-        return
-    order = min(BLOCK, 1 << (size.bit_length() - 1))
-    rest = size % order
-    yield slice(0, size - rest), order
-    if rest:
-        yield slice(size - order, size), order
+def _scale(order: int) -> np.float32:
+    return np.float32(1 / np.sqrt(np.float32(order)))
+
+
+def _tiling(size: int) -> tuple[int, int]:
+    """Return the order of a tensor's blocks, and how many of its values whole blocks cover."""
+    order = min(BLOCK, 1 << (max(size, 1).bit_length() - 1))
+    return order, size - size % order
+
+
+def spans(size: int) -> Iterator[slice]:
+    """Yield the runs of a tensor that are rotated each on its own; the last one has the block that overlaps another."""
+    main = _tiling(size)[1]
+    for start in range(0, main, RUN):
+        yield slice(start, size if start + RUN >= main else start + RUN)
+
+
+def _steps(span: slice, size: int) -> list[tuple[slice, int]]:
+    """Return what is mixed one after the other in a span of a tensor: its place in the span, and its signs' bytes."""
+    order, main = _tiling(size)
+    if order == 1:
+        return []
+    steps = [(slice(0, min(span.stop, main) - span.start), span.start // 8)]
+    if span.stop > main:
+        # Drawn after those of the others, which took whole words of four bytes.
+        steps.append((slice(size - order - span.start, size - span.start), -(-main // 32) * 4))
+    return steps
 
 
 @functools.cache
@@ -80,8 +106,9 @@ def _eight_signs() -> F32:
 
 
 def draw_signs(size: int, generator: np.random.Generator) -> U8:
-    """Return bytes that hold `size` random signs."""
-    return np.frombuffer(generator.bytes(-(-size // 8)), np.uint8)
+    """Return bytes that hold at least `size` random signs, as `generator.bytes` gives them, in a tenth of its time."""
+    words = generator.bit_generator.random_raw(-(-size // 64))
+    return np.asarray(words, "<u8").view(np.uint8)
 
 
 def signs(drawn: U8, size: int) -> F32:
@@ -90,11 +117,42 @@ def signs(drawn: U8, size: int) -> F32:
     return _eight_signs().take(drawn, axis=0).reshape(-1)[:size]
 
 
-def flip(values: F32, drawn: U8) -> None:
-    """Multiply `values` by their drawn signs, in place."""
-    for start in range(0, len(values), RUN):
-        run = values[start : start + RUN]
-        run *= signs(drawn[start // 8 : (start + RUN) // 8], len(run))
+@functools.cache
+def _scaled_signs(order: int) -> F32:
+    return _eight_signs() * _scale(order)
+
+
+def _flip(values: F32, drawn: U8, table: F32, scratch: F32) -> None:
+    """Multiply each row of `values`, (rows, values), by what `table` has for its drawn signs, in place."""
+    rows, size = values.shape
+    num_bytes = -(-size // 8)
+    factors = scratch[: rows * num_bytes * 8].reshape(rows, num_bytes, 8)
+    table.take(drawn[:, :num_bytes], axis=0, out=factors, mode="clip")
+    values *= factors.reshape(rows, -1)[:, :size]
+
+
+def scratch_for(num_values: int) -> F32:
+    """Return room to rotate so many values at a time, in rows or in one."""
+    return np.empty(2 * (num_values + 8), np.float32)
+
+
+def rotate_span(values: F32, drawn: U8, span: slice, size: int, scratch: F32) -> None:
+    """Turn each row, the values of a span of a tensor of `size`, into H D x in place; (rows, span), (rows, bytes)."""
+    order = _tiling(size)[0]
+    for place, at in _steps(span, size):
+        run = values[:, place]
+        _flip(run, drawn[:, at:], _eight_signs(), scratch)
+        mix(run, order, scratch)
+        run *= _scale(order)
+
+
+def rotate_span_back(values: F32, drawn: U8, span: slice, size: int, scratch: F32) -> None:
+    """Undo `rotate_span`: D H y in place of each row."""
+    order = _tiling(size)[0]
+    for place, at in reversed(_steps(span, size)):
+        run = values[:, place]
+        mix(run, order, scratch)
+        _flip(run, drawn[:, at:], _scaled_signs(order), scratch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,22 +176,26 @@ class Rotate(Stage):
         True
         """
         rotated = values.copy()
-        for run, order, drawn in self._signed_steps(len(values), key, index):
-            flip(rotated[run], drawn)
-            transform(rotated[run], order)
+        self._each_span(rotate_span, rotated, key, index)
         return rotated
 
     def backward(self, values: F32, key: RoundKey, index: int) -> F32:
         """Return D H y, in place of y."""
-        for run, order, drawn in reversed([*self._signed_steps(len(values), key, index)]):
-            transform(values[run], order)
-            flip(values[run], drawn)
+        self._each_span(rotate_span_back, values, key, index)
         return values
 
-    def _signed_steps(self, size: int, key: RoundKey, index: int) -> Iterator[tuple[slice, int, U8]]:
-        generator = self._key(key).generator(f"rotate/{index}")
-        for run, order in _steps(size):
-            yield run, order, draw_signs(run.stop - run.start, generator)
+    def _each_span(self, work: Callable[..., None], values: F32, key: RoundKey, index: int) -> None:
+        size = len(values)
+        drawn = self.draw(size, key, index)[None]
+        scratch = scratch_for(min(size, RUN + BLOCK))
+        for span in spans(size):
+            work(values[None, span], drawn, span, size, scratch)
+
+    def draw(self, size: int, key: RoundKey, index: int) -> U8:
+        """Return the bytes of all signs of part `index`, which has `size` values."""
+        order, main = _tiling(size)
+        overlapping = order if main < size else 0
+        return draw_signs(-(-main // 32) * 32 + overlapping, self._key(key).generator(f"rotate/{index}"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,6 +111,9 @@ class Rotation(Protocol):
     def backward(self, values: F32, key: RoundKey, index: int) -> F32:
         """Undo `forward`, in place of `values`."""
 
+    def draw(self, size: int, key: RoundKey, index: int) -> U8:
+        """Return the bytes of all signs of part `index`, which has `size` values."""
+
 
 class Quantizer(Protocol):
     """Values to symbols."""
@@ -139,6 +142,9 @@ class Quantizer(Protocol):
 
 class Coder(Protocol):
     """Positions and symbols to bytes."""
+
+    fixed_size: ClassVar[bool]
+    """Whether symbols are packed as they are, at `symbol_bits` each."""
 
     def max_bytes(self, size: int, symbol_bits: int) -> int:
         """Return the most bytes that `size` symbols can take."""

@@ -3,8 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featherfed.codec.blocks import count, scaled
-from featherfed.codec.exact_sum import ExactSum, Symbols
+from featherfed.codec.exact_sum import ExactSum
 from featherfed.errors import CodecError
 
 vectors = st.lists(
@@ -66,23 +65,6 @@ def test_one_update_cannot_take_the_room_of_the_others() -> None:
     assert result.count == 100
 
 
-def test_symbols_add_what_their_values_would() -> None:
-    generator, sizes = np.random.default_rng(0), (3, 20_000)
-    levels = np.array([-1, -0.2, 0.2, 1], np.float32)
-    parts = [
-        Symbols(
-            generator.integers(0, 4, size).astype(np.uint8), levels, generator.random(count(size)).astype(np.float32)
-        )
-        for size in sizes
-    ]
-    summed, plain = ExactSum(sum(sizes) + 2), ExactSum(sum(sizes) + 2)
-    exact = np.array([1.5, -2.5], np.float32)
-    summed.add_parts([*parts, exact], 7)
-    plain.add(np.concatenate([*(scaled(part.levels, part.symbols, part.numbers) for part in parts), exact]), 7)
-    assert np.allclose(summed.mean(), plain.mean(), rtol=0, atol=2e-7)
-    assert (summed.weight, summed.count) == (7, 1)
-
-
 @pytest.mark.parametrize("value", [0.5, 2.0**19, 2.0**21, 2.0**30])
 def test_large_and_small_values_round_alike(value: float) -> None:
     """Two ways round: one for values below 2²⁰, and one for all others."""
@@ -92,10 +74,21 @@ def test_large_and_small_values_round_alike(value: float) -> None:
     assert np.array_equal(result.mean(), expected.astype(np.float32))
 
 
-def test_symbols_that_could_overflow_are_refused_and_leave_the_sum_alone() -> None:
-    result = ExactSum(8)
+def test_rows_of_admitted_vectors_add_what_single_vectors_do() -> None:
+    values = np.random.default_rng(0).standard_normal((3, 20)).astype(np.float32)
+    weights, scratch = np.array([7, 1, 600]), np.empty(60)
+    rows, single = ExactSum(20), ExactSum(20)
+    for row, weight in zip(values, weights, strict=True):
+        single.add(row, int(weight))
+        assert rows.admit(float(np.abs(row).max()), int(weight))
+    for run in (slice(0, 13), slice(13, 20)):
+        rows.add_run(run.start, values[:, run], weights, scratch)
+    assert rows.to_bytes() == single.to_bytes()
+
+
+def test_vectors_that_may_not_fit_are_not_admitted() -> None:
+    result = ExactSum(8, updates=4)
     before = result.to_bytes()
-    huge = Symbols(np.zeros(8, np.uint8), np.array([-1, 1], np.float32), np.array([1e30], np.float32))
-    with pytest.raises(CodecError, match="exceeds what a sum can hold"):
-        result.add_parts([huge], 1)
+    for largest in (2.0**20, 2.0**31, float("inf"), float("nan")):
+        assert not result.admit(largest, 1)
     assert result.to_bytes() == before

@@ -1,10 +1,14 @@
 """A round's sum does not depend on the order of its updates, nor on how they were divided, for any codec."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from featherfed.codec.layout import Layout
-from featherfed.codec.pipeline import Fold, Pipeline
+from featherfed.codec.exact_sum import ExactSum
+from featherfed.codec.fold import Fold, Update
+from featherfed.codec.layout import Layout, Tensor
+from featherfed.codec.pipeline import Pipeline
 from featherfed.errors import CodecError
 from featherfed.randomness import RoundKey
 
@@ -50,9 +54,60 @@ def test_mean_is_that_of_the_decoded_updates(spec: str, layout: Layout) -> None:
     assert np.allclose(folded(pipeline, layout, items).mean(), expected, atol=1e-5)
 
 
-def test_symbols_are_added_as_they_are_only_where_nothing_must_be_clipped(layout: Layout) -> None:
+LONG = Layout((Tensor("long", (70_000,)), Tensor("even", (8192,)), Tensor("b", (63,)), Tensor("over", (9000,))))
+"""Tensors of several runs, of one block, and of blocks that overlap."""
+
+
+def added_one_by_one(pipeline: Pipeline, layout: Layout, items: list[tuple[bytes, RoundKey, int]]) -> bytes:
+    total = ExactSum(layout.size, len(items))
+    for payload, key, weight in items:
+        space = pipeline.space(layout, key)
+        total.add(pipeline.coordinates(payload, space, key, rotated=pipeline.sums_rotated), weight)
+    return total.mean().tobytes()
+
+
+@pytest.mark.parametrize(
+    "spec", ["rotate | eden(1)", "rotate | eden(4)", "rotate_shared | stochastic(1)", "shared-2bit"]
+)
+@pytest.mark.parametrize("model", [LONG, None])
+def test_rows_add_the_bits_that_decoding_gives(spec: str, model: Layout | None, layout: Layout) -> None:
+    pipeline, model = Pipeline.parse(spec), model or layout
+    assert pipeline.in_rows
+    items = updates(pipeline, model) * 4  # more than go through at once
+    fold = pipeline.fold(model, RoundKey(0, 1), updates=len(items))
+    assert fold.add_all([Update(*item) for item in items]) == [None] * len(items)
+    # As it is: where the rotation is shared, of rotated coordinates.
+    assert ExactSum.from_bytes(fold.to_bytes()).mean().tobytes() == added_one_by_one(pipeline, model, items)
+    assert (fold.count, fold.weight) == (len(items), 4 * sum(weight for *_, weight in items[:PHONES]))
+
+
+def test_updates_of_one_batch_fail_alone(layout: Layout) -> None:
+    pipeline = Pipeline.parse("rotate | eden(1)")
+    items = updates(pipeline, layout)
+    alone = folded(pipeline, layout, [items[0], items[3], items[5]])
+    wrong = [Update(*item) for item in items]
+    wrong[1] = replace(wrong[1], payload=wrong[1].payload + b"\0")
+    nan = b"\0\0\xc0\x7f"
+    wrong[2] = replace(wrong[2], payload=nan + wrong[2].payload[4:])
+    wrong[4] = replace(wrong[4], weight=1 << 50)
+    fold = pipeline.fold(layout, RoundKey(0, 1), updates=PHONES)
+    faults = fold.add_all(wrong)
+    assert [fault is not None for fault in faults] == [False, True, True, False, True, False]
+    assert "NaN" in str(faults[2]) and "exceeds" in str(faults[4])
+    assert fold.mean().tobytes() == alone.mean().tobytes()
+
+
+def test_large_values_add_the_bits_that_decoding_gives(layout: Layout) -> None:
+    """What may be beyond 2²⁰ is rounded in another way, update by update."""
+    pipeline = Pipeline.parse("rotate | eden(1)")
+    items = updates(pipeline, layout)
+    items = [(payload, key, 100_000 * weight) for payload, key, weight in items]
+    fold = folded(pipeline, layout, items)
+    assert fold.mean().tobytes() == added_one_by_one(pipeline, layout, items)
+
+
+def test_sum_of_rotated_coordinates_is_clipped_by_their_norm(layout: Layout) -> None:
     pipeline = Pipeline.parse("shared-4bit")
-    assert pipeline.sums_symbols
     payload, key, weight = updates(pipeline, layout)[0]
     clipped = pipeline.fold(layout, RoundKey(0, 1), clip_norm=1.0)
     clipped.add(payload, key, weight)
