@@ -46,7 +46,8 @@ def main() -> None:
 def _phone_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add what `run` and `swarm` have in common."""
     options = (
-        click.option("--server", default="ws://127.0.0.1:8765", show_default=True, help="Address of fl-server."),
+        click.option("--server", "servers", default=["ws://127.0.0.1:8765"], show_default=True, multiple=True,
+                     help="Address of fl-server; more than one where a run has gateways: the phone looks for its own."),
         click.option("--data-dir", type=click.Path(), help="Folder with MNIST.  [default: FL_DATA_DIR, else a cache]"),
         click.option("--state-dir", type=click.Path(), help="Folder where updates and downloads survive a restart."),
         click.option("--device", default="cpu", show_default=True,
@@ -67,7 +68,9 @@ def _phone_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def _options(profile: Profile | None, device: str, train: str, patience: str, away: str, **rest: Any) -> "PhoneOptions":
+def _options(
+    servers: tuple[str, ...], profile: Profile | None, device: str, train: str, patience: str, away: str, **rest: Any
+) -> "PhoneOptions":
     """Return the checked options; raises a usage error in one sentence."""
     from bandwidth_sim.errors import LinkConfigError
     from edge_client.one_phone import PhoneOptions
@@ -78,7 +81,7 @@ def _options(profile: Profile | None, device: str, train: str, patience: str, aw
         patience_s, away_s = parse_duration(patience), parse_duration(away)
         options = PhoneOptions(
             compute=compute, step_s=step_s, train=train == "sgd", patience_s=patience_s, away_s=away_s,
-            profile=profile, **rest,
+            profile=profile, server=servers[0], others=servers[1:], **rest,
         )  # fmt: skip
         options.check()
     except (ConfigError, LinkConfigError) as error:

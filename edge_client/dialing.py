@@ -5,7 +5,12 @@ is one whose sockets run over an emulated link.
 """
 
 import socket
+import ssl
 from typing import Protocol
+from urllib.parse import SplitResult, urlsplit
+
+from featherfed.errors import ConfigError
+from featherfed.wire.address import is_loopback
 
 PING_S = 20.0
 CHUNK_BYTES = 64 * 1024
@@ -40,3 +45,33 @@ class DirectDialer:
     def keepalive(self) -> tuple[float, float]:
         """Return the library's own defaults."""
         return PING_S, PING_S
+
+
+def check_address(server: str, flag: str) -> SplitResult:
+    """Return the parts of a server's address; raises `ConfigError` if it cannot be one."""
+    try:
+        url = urlsplit(server)
+        valid = url.scheme in {"ws", "wss"} and url.hostname and url.port != 0
+    except ValueError:
+        valid = False
+    if not valid:
+        raise ConfigError(f"{flag} {server!r} is not an address like ws://127.0.0.1:8765")
+    return url
+
+
+def check_secrecy(url: SplitResult, token: str | None, flag: str, *, insecure: bool) -> None:
+    """Raise `ConfigError` where a token would travel in the clear, and nobody has said that it may."""
+    if token and url.scheme == "ws" and not (insecure or is_loopback(url.hostname or "")):
+        raise ConfigError(
+            f"{flag} would travel in the clear to {url.hostname}; use a wss:// address, or say --insecure"
+        )
+
+
+def trust(server: str, ca: str | None) -> ssl.SSLContext | None:
+    """Return whose certificates are believed at a wss:// address: the system's authorities, or those of a file."""
+    if urlsplit(server).scheme != "wss":
+        return None
+    try:
+        return ssl.create_default_context(cafile=ca)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"cannot read the certificate {ca}: {error}") from error

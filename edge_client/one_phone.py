@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import math
-import ssl
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -12,21 +11,24 @@ from urllib.parse import urlsplit
 
 from bandwidth_sim.profile import Profile
 from bandwidth_sim.relay import LinkedDialer
-from edge_client.dialing import Dialer, DirectDialer
+from edge_client.dialing import Dialer, DirectDialer, check_address, check_secrecy, trust
 from edge_client.learner import Learner, NoiseLearner, SgdLearner, import_torch
 from edge_client.leaving import LeavingLearner
 from edge_client.phone import Phone, PhoneSettings
 from edge_client.pocket import Pocket
 from featherfed.errors import ConfigError
-from featherfed.wire.address import is_loopback
 from featherfed.wire.messages import Welcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhoneOptions:
-    """What `fl-edge run` was told. `profile` None is no emulated link; `compute` is torch's device."""
+    """What `fl-edge run` was told. `profile` None is no emulated link; `compute` is torch's device.
+
+    `others` are more addresses of the same run, for a phone that does not know which gateway has its shard, or where.
+    """
 
     server: str
+    others: tuple[str, ...] = ()
     name: str | None = None
     shard: tuple[int, int] | None = None
     data_dir: str | None = None
@@ -44,25 +46,22 @@ class PhoneOptions:
 
     def check(self) -> None:
         """Raise `ConfigError` for an address that cannot be one, or a name that does not fit the protocol."""
-        url = urlsplit(self.server)
-        try:
-            valid = url.scheme in {"ws", "wss"} and url.hostname and url.port != 0
-        except ValueError:
-            valid = False
-        if not valid:
-            raise ConfigError(f"--server {self.server!r} is not an address like ws://127.0.0.1:8765")
+        for server in (self.server, *self.others):
+            self._check_address(server)
+        if len({urlsplit(server).scheme for server in (self.server, *self.others)}) > 1:
+            raise ConfigError("some --server addresses are ws:// and some wss://; the gateways of a run are alike")
         if self.name is not None and not (0 < len(self.name) <= 64 and self.name.isprintable()):
             raise ConfigError(f"--name {self.name!r} is not 1 to 64 printable characters")
         if self.token is not None and not (self.token.isascii() and self.token.isprintable()):
             raise ConfigError("--token is not printable ASCII; it is what fl-server token add printed")
-        if self.token and url.scheme == "ws" and not (self.insecure or is_loopback(url.hostname or "")):
-            raise ConfigError(
-                f"--token would travel in the clear to {url.hostname}; use a wss:// address, or say --insecure"
-            )
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"--dropout {self.dropout:g} is not a share from 0 to below 1")
-        if self.ca and url.scheme != "wss":
+        if self.ca and urlsplit(self.server).scheme != "wss":
             raise ConfigError(f"--ca is for wss:// addresses, and --server is {self.server}")
+
+    def _check_address(self, server: str) -> None:
+        url = check_address(server, "--server")
+        check_secrecy(url, self.token, "--token", insecure=self.insecure)
 
 
 LinkMaker = Callable[[Profile, int], AbstractAsyncContextManager[Dialer]]
@@ -101,9 +100,10 @@ async def play_phone(
 
     settings = PhoneSettings(
         server=options.server,
+        others=options.others,
         shard=options.shard,
         token=options.token,
-        tls=_tls(options),
+        tls=trust(options.server, options.ca),
         step_s=options.step_s,
         patience_s=options.patience_s,
         link=link_label(options.profile),
@@ -128,15 +128,6 @@ def link_rate(profile: Profile | None) -> int:
     """Return what the link can carry up in bytes a second, headers left out; 0 where nothing limits it."""
     rate = profile.up.goodput_bytes_per_s if profile else math.inf
     return int(rate) if math.isfinite(rate) else 0
-
-
-def _tls(options: PhoneOptions) -> ssl.SSLContext | None:
-    if urlsplit(options.server).scheme != "wss":
-        return None
-    try:
-        return ssl.create_default_context(cafile=options.ca)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"cannot read the certificate {options.ca}: {error}") from error
 
 
 def play(options: PhoneOptions, say: Callable[[str], None]) -> str:

@@ -12,6 +12,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.protocol import State as SocketState
 
+from edge_client.addresses import Addresses
 from edge_client.backoff import Backoff
 from edge_client.dialing import Dialer
 from edge_client.download import Download
@@ -58,9 +59,11 @@ class PhoneSettings:
     """`shard` is (index, of), or None to be given one. `step_s`: seconds a training step of this device takes.
 
     `link` and `link_bytes_per_s` are what the phone says of its way up: a label, and bytes a second (0: not known).
+    `others` are more addresses where the server may be. `server_flag` and `token_flag` are what errors call them.
     """
 
     server: str
+    others: tuple[str, ...] = ()
     shard: tuple[int, int] | None = None
     token: str | None = None
     tls: ssl.SSLContext | None = None
@@ -68,6 +71,22 @@ class PhoneSettings:
     patience_s: float = 600.0
     link: str = ""
     link_bytes_per_s: int = 0
+    server_flag: str = "--server"
+    token_flag: str = "--token"
+
+
+class RunPausedError(LocalError):
+    """The server has paused the run, for the reason in its sentence."""
+
+    def __init__(self, sentence: str) -> None:
+        self.sentence = sentence
+
+    def __str__(self) -> str:
+        return f"{self.sentence}; start this phone again when the run is resumed"
+
+
+class NoShardHereError(LocalError):
+    """The server has no shard for this phone; another address of the run may have one."""
 
 
 class CountedConnection(CountsBytes, ClientConnection):
@@ -88,6 +107,7 @@ class Phone:
         say: Callable[[str], None],
     ) -> None:
         self._settings = settings
+        self._addresses = Addresses((settings.server, *settings.others))
         self._name = name
         self._pocket = pocket
         self._dialer = dialer
@@ -108,13 +128,15 @@ class Phone:
         # A phone that knows a run has seen its server, perhaps in an earlier life.
         seen, lost_at_s = bool(self._pocket.run), loop.time()
         while True:
+            stay = no_shard = False
             try:
                 connection = await self._connect()
             except InvalidStatus as error:
                 status = error.response.status_code
                 if status in {401, 403}:
                     raise LocalError(
-                        f"{self._settings.server} refused this phone ({status}): is --token right?"
+                        f"{self._addresses.current} refused this phone ({status}): is"
+                        f" {self._settings.token_flag} right?"
                     ) from error
                 trouble = f"the server answered {status}"
             except (OSError, TimeoutError, InvalidHandshake) as error:
@@ -124,11 +146,13 @@ class Phone:
                 try:
                     return await visit.run()
                 except ConnectionClosed as error:
-                    trouble = self._closed(error)
                     if visit.welcomed:
-                        seen = True
+                        seen = stay = True
                         backoff.reset()
-                    lost_at_s = loop.time()
+                    try:
+                        trouble, lost_at_s = self._closed(error), loop.time()
+                    except NoShardHereError as nothing:
+                        trouble, no_shard = str(nothing), True
                 except PhoneLeftError as leave:
                     self._say(str(leave))
                     await asyncio.sleep(leave.away_s)
@@ -136,17 +160,22 @@ class Phone:
                     continue
                 except RemoteError as error:
                     raise LocalError(f"the server broke the protocol: {error}") from error
+            around = stay or self._addresses.failed(no_shard=no_shard)
+            if self._addresses.none_has_a_shard:
+                raise LocalError(trouble)
             patience_s = self._settings.patience_s if seen else min(FIRST_CONTACT_S, self._settings.patience_s)
             away_s = loop.time() - lost_at_s
             if away_s >= patience_s:
                 raise LocalError(
-                    f"no server at {self._settings.server} for {away_s:.0f} s ({trouble});"
-                    " start it with fl-server serve, or name another with --server"
+                    f"no server at {self._addresses} for {away_s:.0f} s ({trouble});"
+                    f" start it with fl-server serve, or name another with {self._settings.server_flag}"
                 )
-            await asyncio.sleep(min(backoff.next_s(), patience_s - away_s))
+            if around:
+                await asyncio.sleep(min(backoff.next_s(), patience_s - away_s))
 
     async def _connect(self) -> CountedConnection:
-        url = urlsplit(self._settings.server)
+        server = self._addresses.current
+        url = urlsplit(server)
         port = url.port or (443 if url.scheme == "wss" else 80)
         sock = await self._dialer.connect(url.hostname or "", port)
         where: dict[str, Any] = {}
@@ -157,7 +186,7 @@ class Phone:
         if self._settings.token is not None:
             where["additional_headers"] = {"Authorization": f"Bearer {self._settings.token}"}
         connection = await connect(
-            self._settings.server,
+            server,
             create_connection=CountedConnection,
             compression=None,
             proxy=None,
@@ -178,10 +207,12 @@ class Phone:
         code = error.rcvd.code if error.rcvd else None
         sentence = error.rcvd.reason if error.rcvd else "the connection was lost"
         known = next((close for close in Close if close == code), None)
+        if known is Close.NO_SHARD:
+            raise NoShardHereError(f"the server closed the connection ({code}): {sentence}")
         if known is not None and known.final:
             raise LocalError(f"the server closed the connection ({code}): {sentence}")
         if known is Close.PAUSED:
-            raise LocalError(f"{sentence}; start this phone again when the run is resumed")
+            raise RunPausedError(sentence)
         if known is Close.PAYLOAD:
             # The same bytes would be refused again.
             self._pocket.drop_update()
@@ -269,13 +300,15 @@ class Visit:
         self._connection.start_keepalive()
 
     async def _read(self) -> str:
-        pocket, shard = self._pocket, self._phone._settings.shard
+        pocket = self._pocket
+        # Who asks for none would like the one that it had: its update was trained on that.
+        shard, shards = self._phone._settings.shard or (pocket.shard, 0)
         await self._send(
             Hello(
                 PROTOCOL_VERSION,
                 self._phone._name,
-                shard[0] if shard else NOTHING,
-                shard[1] if shard else 0,
+                shard,
+                shards,
                 pocket.run,
                 pocket.held_version,
                 pocket.download_digest,
@@ -289,7 +322,8 @@ class Visit:
         if not isinstance(welcome, Welcome):
             raise ProtocolError(f"{type(welcome).__name__} in place of Welcome")
         self.welcomed = True
-        pocket.enter(welcome.run)
+        self._phone._addresses.found()
+        pocket.enter(welcome.run, welcome.shard)
         if welcome.model not in LAYOUTS:
             raise LocalError(f"the server's model {welcome.model!r} is unknown to this phone: is it an older release?")
         self._welcome, self._layout = welcome, LAYOUTS[welcome.model]
@@ -387,7 +421,7 @@ class Visit:
         self._go_on()
 
     async def _train(self, task: Task) -> None:
-        update = await self._workshop.train(task)
+        update = self._pocket.take_back(task.round) or await self._workshop.train(task)
         if update is not None:
             await self._upload(update, resumed=False)
 

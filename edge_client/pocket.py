@@ -50,9 +50,13 @@ class Pocket:
                 raise ConfigError(f"cannot use the state directory {folder}: {error.strerror}") from error
         self.name = ""
         self.run = ""
+        self.shard = NOTHING
+        """What it plays in the run."""
         self.held_version = NOTHING
         self.weights: F32 | None = None
         self.pending: PendingUpdate | None = None
+        self.accepted_round = NOTHING
+        self._accepted: PendingUpdate | None = None  # without a folder
         self.residual: F32 | None = None
         self.download_digest = b""
         self.download = bytearray()
@@ -63,20 +67,24 @@ class Pocket:
         wanted = name or self.name or f"phone-{secrets.token_hex(4)}"
         if wanted != self.name:
             self.name = wanted
-            self._save("phone", {"name": self.name, "run": self.run})
+            self._save_phone()
         return wanted
 
-    def enter(self, run: str) -> None:
-        """Belong to a run; what is left of another one is forgotten."""
-        if run == self.run:
+    def enter(self, run: str, shard: int) -> None:
+        """Belong to a run and play a shard; what is left of another run, or was trained on another shard, goes."""
+        if (run, shard) == (self.run, self.shard):
             return
-        self.run = run
-        self.held_version, self.weights = NOTHING, None
-        self.pending = self.residual = None
-        self.download_digest, self.download = b"", bytearray()
-        for name in ("model", "update", "residual", "download", "download.part"):
-            self._remove(name)
-        self._save("phone", {"name": self.name, "run": run})
+        if run != self.run:
+            self.held_version, self.weights = NOTHING, None
+            self.download_digest, self.download = b"", bytearray()
+            for name in ("model", "download", "download.part"):
+                self._remove(name)
+        self.run, self.shard = run, shard
+        self.residual = None
+        self.drop_update()
+        self._drop_accepted()
+        self._remove("residual")
+        self._save_phone()
 
     def hold(self, version: int, weights: F32) -> None:
         """Keep a model that arrived whole."""
@@ -106,8 +114,9 @@ class Pocket:
                 file.truncate()
 
     def put_update(self, update: PendingUpdate) -> None:
-        """Keep a finished update until it is accepted."""
+        """Keep a finished update until it is accepted; the one before it is in the model by now, or too late."""
         self.pending = update
+        self._drop_accepted()
         residual = None if update.residual is None else update.residual.astype("<f4").tobytes()
         self._save(
             "update",
@@ -120,30 +129,62 @@ class Pocket:
         )
 
     def accepted(self, round_number: int) -> None:
-        """Commit the residual of an accepted update: only now is it known that the rest was received."""
+        """Commit the residual of an accepted update: only now is it known that the rest was received.
+
+        The update itself stays until the next one is finished: who accepted it may lose it (`take_back`).
+        """
         if self.pending is None or self.pending.round_number != round_number:
             return
         if self.pending.residual is not None:
             self.residual = self.pending.residual
             self._save("residual", {"residual": self.residual.astype("<f4").tobytes()})
-        self.drop_update()
+        self.accepted_round = round_number
+        if self._folder is None:
+            self._accepted = self.pending
+        else:
+            with _writing(self._folder / "accepted"):
+                os.replace(self._folder / "update", self._folder / "accepted")
+        self.pending = None
+
+    def take_back(self, round_number: int) -> PendingUpdate | None:
+        """Make the accepted update of a round pending again, or return None if there is none.
+
+        A gateway that has moved without its disk asks again for what it had accepted. The same bytes count as they
+        did, and a second training would take the residual of the first.
+        """
+        if round_number == NOTHING or round_number != self.accepted_round:
+            return None
+        if self._folder is None:
+            self.pending = self._accepted
+        else:
+            with _writing(self._folder / "update"):
+                os.replace(self._folder / "accepted", self._folder / "update")
+            self.pending = self._read_update("update")
+        self.accepted_round, self._accepted = NOTHING, None
+        return self.pending
 
     def drop_update(self) -> None:
         """Forget an update that is not wanted; the residual stays what it was."""
         self.pending = None
         self._remove("update")
 
+    def _drop_accepted(self) -> None:
+        self.accepted_round, self._accepted = NOTHING, None
+        self._remove("accepted")
+
+    def _save_phone(self) -> None:
+        self._save("phone", {"name": self.name, "run": self.run, "shard": self.shard})
+
     def _load(self) -> None:
         if self._folder is None:
             return
-        if phone := self._read("phone", name=str, run=str):
-            self.name, self.run = phone["name"], phone["run"]
+        if phone := self._read("phone", name=str, run=str, shard=int):
+            self.name, self.run, self.shard = phone["name"], phone["run"], phone["shard"]
         if model := self._read("model", version=int, weights=bytes):
             self.held_version, self.weights = model["version"], self._floats("model", model["weights"])
-        if update := self._read("update", round=int, payload=bytes, examples=int, residual=(bytes, type(None))):
-            residual = update["residual"]
-            kept = None if residual is None else self._floats("update", residual)
-            self.pending = PendingUpdate(update["round"], update["payload"], update["examples"], kept)
+        self.pending = self._read_update("update")
+        if accepted := self._read_update("accepted"):
+            self.accepted_round = accepted.round_number
         if rest := self._read("residual", residual=bytes):
             self.residual = self._floats("residual", rest["residual"])
         part = self._folder / "download.part"
@@ -166,6 +207,14 @@ class Pocket:
             if not isinstance(content[key], kind):
                 raise self._unreadable(file, f"its {key} is of another kind")
         return content
+
+    def _read_update(self, file: str) -> PendingUpdate | None:
+        update = self._read(file, round=int, payload=bytes, examples=int, residual=(bytes, type(None)))
+        if not update:
+            return None
+        residual = update["residual"]
+        kept = None if residual is None else self._floats(file, residual)
+        return PendingUpdate(update["round"], update["payload"], update["examples"], kept)
 
     def _floats(self, name: str, data: bytes) -> F32:
         if len(data) % 4:

@@ -38,6 +38,8 @@ class Deal:
 def phone_options(options: PhoneOptions, count: int, deal: Deal = Deal()) -> list[PhoneOptions]:
     """Return each phone's options: numbered names and state directories, shards counted on from the first.
 
+    Where there are several addresses, each phone begins with another one.
+
     Raises `ConfigError` where there is no token or no shard for one of them.
     """
     tokens = None if deal.tokens is None else read_tokens(deal.tokens)
@@ -56,9 +58,14 @@ def phone_options(options: PhoneOptions, count: int, deal: Deal = Deal()) -> lis
                     f"--shard {options.shard[0] if options.shard else 0}/{shard[1]} leaves no shard for {name};"
                     f" choose --count {number} at the most, or a lower first shard"
                 )
+        first = number % (1 + len(options.others))
+        servers = (options.server, *options.others)
+        server, *others = servers[first:] + servers[:first]
         phones.append(
             replace(
                 options,
+                server=server,
+                others=tuple(others),
                 name=name,
                 token=token,
                 shard=shard,

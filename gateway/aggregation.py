@@ -2,8 +2,7 @@
 
 from featherfed.codec.fold import Fold
 from featherfed.codec.pipeline import Pipeline
-from featherfed.learning.names import LAYOUTS, TRAINING_EXAMPLES
-from featherfed.learning.partition import largest_shard
+from featherfed.learning.names import LAYOUTS
 from gateway.handoff import Handoff, News
 from server.aggregation import Aggregator, Closing
 from server.config import RunConfig
@@ -21,11 +20,7 @@ class GatewayAggregator(Aggregator):
         self.uplink = Pipeline.parse(config.uplink)
         self.versions = Versions(self.layout, Pipeline.parse(config.downlink, direction="downlink"), config.seed)
         self._state = start(self.versions.view, "fedavg")
-        self.theory_bytes = round(self.uplink.theory_bytes(self.layout))
-        self.max_update_bytes = self.uplink.max_bytes(self.layout)
-        self.max_examples = config.max_examples or largest_shard(
-            config.partition, TRAINING_EXAMPLES[config.data], config.phones
-        )
+        self._set_limits()
         self._trim, self._buffered, self._fresh_weight = 0.0, False, 0
         self._fold = None
         self.open_round = 0
@@ -38,7 +33,10 @@ class GatewayAggregator(Aggregator):
             self._state = start(news.weights, "fedavg")
 
     def close(self, round_number: int) -> Closing:
-        """Hand up the round's sum, and wait for the next round's model; the root may be further by then."""
+        """Hand up the round's sum, and wait for the next round's model; the root may be further by then.
+
+        Raises `LocalError` where the root is lost meanwhile: the round stays open on the disk.
+        """
         assert isinstance(self._fold, Fold), "a round is closed once, after it was opened"
         news = self._handoff.give(round_number, self._fold.to_bytes())
         self._fold = None

@@ -28,6 +28,7 @@ class Handoff:
         self._news: News | None = None
         self._sum: tuple[int, bytes] | None = None
         self._over = False
+        self._lost: Exception | None = None
 
     def ask(self, news: News, stopped: Callable[[], bool]) -> bytes | None:
         """Begin a round; return its sum, or None if `stopped()` became true or all is over."""
@@ -42,24 +43,25 @@ class Handoff:
                 self._condition.wait(0.1)
             return self._sum[1]
 
-    def first(self) -> News | None:
-        """Return the round that the root is in, or None if all is over before it asks one."""
-        with self._condition:
-            self._condition.wait_for(lambda: self._over or self._news is not None)
-            return self._news
-
     def give(self, round_number: int, total: bytes) -> News | None:
-        """Hand up the sum of a round; return the next one, or None if there is none."""
+        """Hand up the sum of a round; return the next one, or None if the root's run is over.
+
+        Raises what was lost of the root: nobody knows then whether it has the sum.
+        """
         with self._condition:
             self._sum = (round_number, total)
             self._condition.notify_all()
             self._condition.wait_for(lambda: self._over or self._later(round_number))
-            return self._news if self._later(round_number) else None
+            if self._later(round_number):
+                return self._news
+            if self._lost is not None:
+                raise self._lost
+            return None
 
-    def finish(self) -> None:
-        """Let everybody go."""
+    def finish(self, lost: Exception | None = None) -> None:
+        """Let everybody go; `lost` says why the root is out of reach, if its run is not over."""
         with self._condition:
-            self._over = True
+            self._over, self._lost = True, lost
             self._condition.notify_all()
 
     def _later(self, round_number: int) -> bool:

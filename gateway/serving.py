@@ -1,27 +1,32 @@
-"""`fl-server serve --gateway-of`: a phone upwards, a server downwards, on one event loop."""
+"""One gateway: a phone upwards, a server downwards, on one event loop; `fl-server serve --gateway-of` is one.
+
+What a gateway knows is in its folder, and a new life goes on from there. Without the folder, as on another machine,
+nothing is lost for good: the root sends the model, the phones come back with their names and shards, and send again
+what this round had of them (`Pocket.take_back`).
+"""
 
 import asyncio
 import contextlib
 import signal
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from rich.console import Console
 
-from edge_client.dialing import DirectDialer
+from edge_client.dialing import DirectDialer, check_address, check_secrecy, trust
 from edge_client.learner import Learner
-from edge_client.phone import Phone, PhoneSettings
+from edge_client.phone import Phone, PhoneSettings, RunPausedError
 from featherfed.errors import ConfigError, LocalError
 from featherfed.wire.messages import Welcome
 from gateway.aggregation import GatewayAggregator
 from gateway.handoff import Handoff, News
 from gateway.upstream import GatewayLearner, GatewayPocket
 from server.config import RunConfig, config_from
-from server.display import PlainDisplay
+from server.display import display
 from server.entrance import Entrance, EntranceOptions
-from server.round_machine import Rules, RunState
+from server.round_machine import Phase, Rules, RunState
 from server.run_folder import RunFolder, create, existing
 from server.service import Service
 from server.serving import check
@@ -33,116 +38,310 @@ DEADLINE_SHARE = 0.9
 """Of the root's deadline: what a gateway has must be there before the root stops waiting."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Root:
+    """Whom a gateway serves, and how it gets there."""
+
+    url: str
+    token: str | None = None
+    ca: str | None = None
+    insecure: bool = False
+
+    def check(self) -> None:
+        """Raise `ConfigError` for what cannot work, or would show the token to the network."""
+        url = check_address(self.url, "--gateway-of")
+        check_secrecy(url, self.token, "--gateway-token", insecure=self.insecure)
+        if self.ca and url.scheme != "wss":
+            raise ConfigError(f"--gateway-ca is for wss:// addresses, and --gateway-of is {self.url}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayPlan:
+    """All that makes gateway `index` of `of`, wherever it is started."""
+
+    config: RunConfig
+    index: int
+    of: int
+    root: Root
+    entrance: EntranceOptions
+    folder: Path
+    durable: bool = True
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Which one it is."""
+        return self.index, self.of
+
+
+class GatewayStoppedError(LocalError):
+    """Somebody has stopped this gateway; its phones look for it again."""
+
+    def __str__(self) -> str:
+        return "the gateway was stopped"
+
+
+def gateway_config(config: RunConfig, place: tuple[int, int], *, gateways: int = 0) -> RunConfig:
+    """Return what a gateway of this run runs with; `gateways` of its own serve the phones, if there are any.
+
+    Raises `ConfigError` where phones or gateways would be missing.
+    """
+    index, of = place
+    if of > config.phones:
+        raise ConfigError(f"--gateway {index}/{of} leaves gateways without phones; --phones {config.phones} is less")
+    if of * gateways > config.phones:
+        raise ConfigError(
+            f"--gateways {gateways} of --gateway {index}/{of} leaves some of {of * gateways} without phones;"
+            f" --phones {config.phones} is less"
+        )
+    return replace(config, gateways=gateways, deadline=DEADLINE_SHARE * config.deadline)
+
+
 def gateway_rules(config: RunConfig, index: int, of: int) -> Rules:
-    """Return the machine's rules for one gateway's share of a run: shards in a row, as equal as can be."""
-    first, end = index * config.phones // of, (index + 1) * config.phones // of
-    phones = end - first
+    """Return the machine's rules for one gateway's share of a run: shards in a row, as equal as can be.
+
+    Gateways of gateways are counted through on each level, as shards are: where gateway 1 of 2 has three, they are 3, 4
+    and 5 of 6. Their rows of shards lie within its own, since ⌊3kN/6⌋ = ⌊kN/2⌋.
+    """
+    total = config.gateways * of or config.phones
+    first, end = index * total // of, (index + 1) * total // of
     # A round closes when all who were asked are done, or at its deadline, with whatever there is.
-    return replace(rules(config), phones=phones, target=phones, min_updates=0, first=first, total=config.phones)
+    mine = replace(
+        rules(config), phones=end - first, target=end - first, min_updates=0, first=first, total=total
+    )  # fmt: skip
+    return replace(mine, cohort_size=total) if config.gateways else mine
 
 
 def serve_gateway(
     settings: dict[str, Any],
     *,
-    root: str,
+    root: Root,
     place: tuple[int, int],
-    token: str | None,
     entrance: EntranceOptions,
     runs: Path,
     name: str | None,
     resume: Path | None,
     durable: bool,
+    log_format: str,
 ) -> None:
     """Serve one gateway's phones until the root's run is over; raises `LocalError` where there is no way on."""
-    index, of = place
-    url = urlsplit(root)
-    if url.scheme not in ("ws", "wss") or not url.hostname:
-        raise ConfigError(f"--gateway-of {root!r} is not an address like ws://127.0.0.1:8765")
+    root.check()
     if resume is None:
         given = config_from(settings)
         check(given)
-        if of > given.phones:
-            raise ConfigError(f"--gateway {index}/{of} leaves gateways without phones; --phones {given.phones} is less")
-        config = replace(given, gateways=0, deadline=DEADLINE_SHARE * given.deadline)
-        folder = create(runs, name or f"gateway-{index}", config)
+        config = gateway_config(given, place, gateways=given.gateways)
+        path = runs / (name or f"gateway-{place[0]}-of-{place[1]}")
+        create(runs, path.name, config)
     else:
-        folder, config = existing(resume)
-    with Entrance(entrance, folder.path.absolute().parent, config.phones) as door:
-        store = Store(folder.database, durable=durable)
+        path, (_, config) = resume, existing(resume)
+    plan = GatewayPlan(
+        config=config, index=place[0], of=place[1], root=root, entrance=entrance, folder=path, durable=durable
+    )
+    console = Console()
+    shown = display(console, None, log_format)
+    again = f"go on with: fl-server serve --resume {path} --gateway-of {root.url} --gateway {place[0]}/{place[1]}"
+    with shown:
         try:
-            display = PlainDisplay(Console(), None)
-            asyncio.run(serve(config, folder, store, door, display, root=root, place=place, token=token))
+            shown.say(play(plan, shown, signals=True))
+        except RunPausedError as error:
+            shown.say(f"{error.sentence}; {again}")
+        except GatewayStoppedError as error:
+            shown.say(f"{error}; {again}")
+
+
+def play(
+    plan: GatewayPlan, watcher: Watcher, *, signals: bool = False, started: Callable[["Gateway"], None] | None = None
+) -> str:
+    """Serve a gateway in this thread, from its folder if there is one; return what the root said at the end.
+
+    `started` is given the gateway, which may be stopped from then on. Raises `LocalError` where there is no way on.
+    """
+    if (plan.folder / "config.toml").exists():
+        folder, config = RunFolder(plan.folder), existing(plan.folder)[1] if _begun(plan.folder) else plan.config
+    else:
+        folder, config = create(plan.folder.parent, plan.folder.name, plan.config), plan.config
+    guests = gateway_rules(config, *plan.place).phones
+    with Entrance(plan.entrance, plan.folder.absolute().parent, guests) as door:
+        store = Store(folder.database, durable=plan.durable)
+        try:
+            return asyncio.run(_play(plan, config, folder, store, door, watcher, signals, started))
         finally:
             store.close()
 
 
-async def serve(
+def _begun(path: Path) -> bool:
+    """Whether the folder has more than its configuration: a gateway may be killed right after it made it."""
+    return isinstance(RunFolder(path).database, Path) and (path / "run.sqlite").exists()
+
+
+async def _play(
+    plan: GatewayPlan,
     config: RunConfig,
     folder: RunFolder,
     store: Store,
     door: Entrance,
     watcher: Watcher,
-    *,
-    root: str,
-    place: tuple[int, int],
-    token: str | None = None,
-) -> None:
-    """Play both sides on the running event loop. Phones may come once the root has begun its first round."""
-    loop = asyncio.get_running_loop()
-    service: Service | None = None
+    signals: bool,
+    started: Callable[["Gateway"], None] | None,
+) -> str:
+    gateway = Gateway(config, folder, store, watcher, root=plan.root, place=plan.place)
+    if signals:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with contextlib.suppress(NotImplementedError):
+                asyncio.get_running_loop().add_signal_handler(number, gateway.stop)
+    if started is not None:
+        started(gateway)
+    return await gateway.run(door)
 
-    def heard(news: News) -> None:
-        if service is not None:
-            loop.call_soon_threadsafe(service.hurry, news.round_number)
 
-    handoff = Handoff(heard)
-    pocket = GatewayPocket(folder.path / "upstream")
-    welcomes: list[Welcome] = []
+class Gateway:
+    """Both sides of one gateway, on the running event loop."""
 
-    def make_learner(welcome: Welcome) -> Learner:
-        welcomes.append(welcome)
-        return GatewayLearner(welcome, config, handoff, pocket)
+    def __init__(
+        self,
+        config: RunConfig,
+        folder: RunFolder,
+        store: Store,
+        watcher: Watcher,
+        *,
+        root: Root,
+        place: tuple[int, int],
+    ) -> None:
+        self._config, self._folder, self._store, self._watcher = config, folder, store, watcher
+        self._place = place
+        self._loop = asyncio.get_running_loop()
+        self._news: asyncio.Queue[News] = asyncio.Queue()
+        self._handoff = Handoff(lambda news: self._call(self._news.put_nowait, news))
+        self._pocket = GatewayPocket(folder.path / "upstream")
+        self._welcome: asyncio.Future[Welcome] = self._loop.create_future()
+        self._stopped = asyncio.Event()
+        self._phone = Phone(
+            PhoneSettings(
+                server=root.url, shard=place, token=root.token, tls=trust(root.url, root.ca),
+                server_flag="--gateway-of", token_flag="--gateway-token",
+            ),
+            name=self._pocket.name_phone(f"gateway-{place[0]}"), pocket=self._pocket, dialer=DirectDialer(),
+            make_learner=self._make_learner, say=lambda line: None,
+        )  # fmt: skip
 
-    name = pocket.name_phone(f"gateway-{place[0]}")
-    phone = Phone(
-        PhoneSettings(server=root, shard=place, token=token), name=name, pocket=pocket, dialer=DirectDialer(),
-        make_learner=make_learner, say=lambda line: None,
-    )  # fmt: skip
-    upward = asyncio.create_task(phone.run())
-    upward.add_done_callback(lambda _: handoff.finish())
-    try:
-        news = await loop.run_in_executor(None, handoff.first)
-        if news is not None:
-            aggregator = GatewayAggregator(config, handoff)
-            standing = _standing(config, store, folder, aggregator, welcomes[0].run, place)
-            aggregator.adopt(news)
-            service = Service(config, folder, aggregator, store, standing, watcher)
-            for number in (signal.SIGINT, signal.SIGTERM):
-                with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
-                    loop.add_signal_handler(number, service.stop)
+    def stop(self) -> None:
+        """End; `run` raises `GatewayStoppedError`."""
+        self._stopped.set()
+
+    async def run(self, door: Entrance) -> str:
+        """Serve phones as soon as the root has let this gateway in; return what the root said at the end.
+
+        Raises `RunPausedError` when the root pauses, another `LocalError` where there is no way on.
+        """
+        upward = asyncio.create_task(self._phone.run())
+        stopped = asyncio.create_task(self._stopped.wait())
+        try:
+            first: set[asyncio.Future[Any]] = {upward, stopped, self._welcome}
+            await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+            if self._welcome.done():
+                await self._serve_phones(door, upward, stopped, self._welcome.result().run)
+        finally:
+            self._handoff.finish(GatewayStoppedError())
+            if not (upward.done() or stopped.done()):
+                # After the root's Finish it takes its leave by itself.
+                await asyncio.wait({upward}, timeout=1.0)
+            for task in (upward, stopped):
+                task.cancel()
+            outcome = (await asyncio.gather(upward, stopped, return_exceptions=True))[0]
+        if isinstance(outcome, asyncio.CancelledError):
+            raise GatewayStoppedError
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    async def _serve_phones(
+        self, door: Entrance, upward: "asyncio.Task[str]", stopped: "asyncio.Task[bool]", run: str
+    ) -> None:
+        aggregator = GatewayAggregator(self._config, self._handoff)
+        standing = self._standing(aggregator, run)
+        service = Service(self._config, self._folder, aggregator, self._store, standing, self._watcher)
+        listening = asyncio.create_task(self._listen(service, aggregator))
+
+        def ended(task: "asyncio.Task[Any]") -> None:
+            # Why the phones are left, before anybody who waits for the root is let go.
+            error = None if task.cancelled() else task.exception()
+            if task is stopped:
+                error = GatewayStoppedError()
+            if isinstance(error, RunPausedError):
+                service.end(error.sentence.removeprefix("the run pauses: "))
+            elif isinstance(error, Exception):
+                service.end(error)
+            elif service.state.phase is not Phase.CLOSING:
+                service.end(None)
+            self._handoff.finish(error if isinstance(error, Exception) else None)
+
+        for task in (upward, stopped, listening):
+            task.add_done_callback(ended)
+        try:
             await service.run(door)
-    finally:
-        handoff.finish()
-        if not upward.done():
-            # After the root's Finish it takes its leave by itself.
-            await asyncio.wait({upward}, timeout=1.0)
-        upward.cancel()
-        outcome = (await asyncio.gather(upward, return_exceptions=True))[0]
-    if isinstance(outcome, Exception):
-        raise outcome
+        except GatewayStoppedError:
+            pass
+        finally:
+            for task in (upward, stopped, listening):
+                task.remove_done_callback(ended)
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+
+    async def _listen(self, service: Service, aggregator: GatewayAggregator) -> None:
+        """Tell the service which round the root is in, for as long as there is one."""
+        while True:
+            news = await self._news.get()
+            if service.state.phase is Phase.GATHERING:
+                # Later models are taken by whoever closes the round before.
+                await self._loop.run_in_executor(None, self._take, aggregator, news)
+            service.ask(news.round_number)
+
+    def _take(self, aggregator: GatewayAggregator, news: News) -> None:
+        """Keep the model that this gateway begins with, so that its next life has one for its phones."""
+        aggregator.adopt(news)
+        version = aggregator.versions.version
+        self._folder.write_version(version, aggregator.saved())
+        self._store.apply([put_value("version", str(version))])
+        self._folder.promote(version, best=False)
+
+    def _make_learner(self, welcome: Welcome) -> Learner:
+        """Return the learner of the root's run; called in a thread."""
+        try:
+            if self._welcome.done() and self._welcome.result().run != welcome.run:
+                raise LocalError(f"the root has begun another run, {welcome.run}; start this gateway anew")
+            learner = GatewayLearner(welcome, self._config, self._handoff, self._pocket)
+        except LocalError as error:
+            self._call(_settle, self._welcome, error)
+            raise
+        self._call(_settle, self._welcome, welcome)
+        return learner
+
+    def _call(self, function: Callable[..., None], *arguments: object) -> None:
+        """Call on the loop from a thread, if the loop still runs."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(function, *arguments)
+
+    def _standing(self, aggregator: GatewayAggregator, run: str) -> Standing:
+        """Return where this gateway stands: new, or as its folder tells; raises `LocalError` if that is of another run.
+
+        The run's id is the root's: a phone may move to another gateway with the model that it has.
+        """
+        mine = gateway_rules(self._config, *self._place)
+        values = self._store.values()
+        if "run" not in values:
+            self._store.apply([put_value("run", run), put_value("parameters", str(aggregator.parameters))])
+            return Standing(run, RunState(mine), 0.0, 0.0)
+        if values["run"] != run:
+            raise LocalError(
+                f"{self._folder.path} is of run {values['run']}, the root's is {run}; choose another --name"
+            )
+        standing = resume(self._config, self._store, self._folder, aggregator)
+        return replace(standing, state=replace(standing.state, rules=mine))
 
 
-def _standing(
-    config: RunConfig, store: Store, folder: RunFolder, aggregator: GatewayAggregator, run: str, place: tuple[int, int]
-) -> Standing:
-    """Return where this gateway stands: new, or as its folder tells."""
-    mine = gateway_rules(config, *place)
-    values = store.values()
-    if "run" not in values:
-        # The root's id: a phone may move to another gateway with the model that it has.
-        store.apply([put_value("run", run), put_value("parameters", str(aggregator.parameters))])
-        return Standing(run, RunState(mine), 0.0, 0.0)
-    if values["run"] != run:
-        raise LocalError(f"{folder.path} is of run {values['run']}, the root's is {run}; choose another --name")
-    standing = resume(config, store, folder, aggregator)
-    return replace(standing, state=replace(standing.state, rules=mine))
+def _settle(welcome: "asyncio.Future[Welcome]", outcome: Welcome | LocalError) -> None:
+    if welcome.done():
+        return
+    if isinstance(outcome, LocalError):
+        welcome.set_exception(outcome)
+    else:
+        welcome.set_result(outcome)

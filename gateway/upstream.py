@@ -19,13 +19,16 @@ F32 = npt.NDArray[np.float32]
 class GatewayPocket(Pocket):
     """A pocket that remembers in which bytes the last model came."""
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self.arrived: tuple[int, bytes] = (NOTHING, b"")
+        kept = self._read("arrived", version=int, payload=bytes)
+        self.arrived: tuple[int, bytes] = (kept["version"], kept["payload"]) if kept else (NOTHING, b"")
 
     def hold(self, version: int, weights: F32) -> None:
         """Keep a model that arrived whole."""
         self.arrived = (version, bytes(self.download))
+        # First: a gateway that is killed between the two asks for the same bytes again.
+        self._save("arrived", {"version": version, "payload": self.arrived[1]})
         super().hold(version, weights)
 
 

@@ -70,15 +70,7 @@ class Aggregator:
         self.versions.publish(weights)
         # Training starts from what the phones see, so a lossy first downlink costs no accuracy later.
         self._state = optimizer.start(self.versions.view.copy(), config.server_optimizer)
-        self.theory_bytes = round(self.uplink.theory_bytes(self.layout))
-        self.max_update_bytes = self.uplink.max_bytes(self.layout)
-        self.max_examples = config.max_examples or largest_shard(
-            config.partition, TRAINING_EXAMPLES[config.data], config.phones
-        )
-        if config.gateways:
-            # What comes is an exact partial sum of many phones' updates.
-            self.theory_bytes = self.max_update_bytes = partial_sum_bytes(self.layout.size)
-            self.max_examples = TRAINING_EXAMPLES[config.data]
+        self._set_limits()
         self._trim = parse_aggregate(config.aggregate)
         self._fold: Fold | KeptUpdates | None = None
         self._buffered = config.mode == "async"
@@ -90,6 +82,19 @@ class Aggregator:
     def parameters(self) -> int:
         """Number of coordinates of the model."""
         return self.layout.size
+
+    def _set_limits(self) -> None:
+        """Say how large an update is by formula, how large it can be, and how much it can weigh."""
+        config = self._config
+        self.theory_bytes = round(self.uplink.theory_bytes(self.layout))
+        self.max_update_bytes = self.uplink.max_bytes(self.layout)
+        self.max_examples = config.max_examples or largest_shard(
+            config.partition, TRAINING_EXAMPLES[config.data], config.phones
+        )
+        if config.gateways:
+            # What comes is an exact partial sum of many phones' updates.
+            self.theory_bytes = self.max_update_bytes = partial_sum_bytes(self.layout.size)
+            self.max_examples = TRAINING_EXAMPLES[config.data]
 
     def open(self, round_number: int) -> None:
         """Begin the sum of a round."""

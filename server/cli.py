@@ -28,13 +28,17 @@ class Place(click.ParamType[tuple[int, int]]):
         return int(index), int(count)
 
 
-def _serve_gateway(settings: dict[str, Any], *, entrance: dict[str, Any], **where: Any) -> None:
+def _serve_gateway(
+    settings: dict[str, Any], *, entrance: dict[str, Any], root: str, token: str | None, ca: str | None, **where: Any
+) -> None:
     """Serve a gateway, which is a phone too: it lives in a house that knows both, and that none of them knows."""
     from importlib import import_module
 
     from server.entrance import EntranceOptions
 
-    import_module("gateway.serving").serve_gateway(settings, entrance=EntranceOptions(**entrance), **where)
+    serving = import_module("gateway.serving")
+    way = serving.Root(url=root, token=token, ca=ca, insecure=entrance["insecure"])
+    serving.serve_gateway(settings, entrance=EntranceOptions(**entrance), root=way, **where)
 
 
 @click.group()
@@ -51,9 +55,10 @@ def main() -> None:
 @click.option("--data-dir", type=click.Path(), help="Folder with MNIST.  [default: FL_DATA_DIR, else a cache]")
 @click.option("--store", metavar="URL", help="PostgreSQL to keep the run in: postgresql+psycopg://USER@HOST/DATABASE.")
 @click.option("--durable/--no-durable", default=True, show_default=True, help="Acknowledge only what is on the disk.")
-@click.option("--gateway-of", "root", metavar="URL", help="Serve phones as a gateway of the server at ws://….")
+@click.option("--gateway-of", "root", metavar="URL", help="Serve phones as a gateway of the root at ws://….")
 @click.option("--gateway", "place", type=Place(), metavar="INDEX/OF", help="Which of the root's gateways, from 0.")
 @click.option("--gateway-token", envvar="FL_TOKEN", help="Token that the root gave out.  [env: FL_TOKEN]")
+@click.option("--gateway-ca", type=click.Path(exists=True, dir_okay=False), help="Authority of a root at wss://….")
 @watch_flags
 @run_flags
 def serve(
@@ -68,6 +73,7 @@ def serve(
     root: str | None,
     place: tuple[int, int] | None,
     gateway_token: str | None,
+    gateway_ca: str | None,
     **settings: Any,
 ) -> None:
     """Run the rounds, and exit 0 when they are done."""
@@ -81,11 +87,15 @@ def serve(
         raise click.UsageError(f"--resume takes the run's own configuration; leave out {flags}")
     if (root is None) != (place is None):
         raise click.UsageError("--gateway-of URL and --gateway INDEX/OF go together")
+    if root is None and gateway_ca:
+        raise click.UsageError("--gateway-ca is for --gateway-of; phones trust this server by their own --ca")
+    if root is not None and store:
+        raise click.UsageError("--store is for the root; a gateway keeps what its phones send in its own folder")
     try:
         if root is not None and place is not None:
             _serve_gateway(
-                given, root=root, place=place, token=gateway_token, entrance=entrance, runs=runs, name=name,
-                resume=resume, durable=durable,
+                given, root=root, place=place, token=gateway_token, ca=gateway_ca, entrance=entrance, runs=runs,
+                name=name, resume=resume, durable=durable, log_format=watching.log_format,
             )  # fmt: skip
             return
         from server.entrance import EntranceOptions

@@ -1,7 +1,9 @@
 """The phones of a run: who plays which shard, who is connected, who has been away for too long."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+
+from msgspec.structs import replace
 
 from featherfed.wire.messages import NOTHING, Hello
 from server.admission import allot
@@ -35,11 +37,19 @@ class Fleet:
 
     def start(self) -> None:
         """Let the grace time run for those who have not come back yet."""
-        for shard in self.names:
-            self._let_grace_run(shard)
+        self.expect(self.names)
+
+    def expect(self, shards: Iterable[int]) -> None:
+        """Let the grace time run for the phones of these shards, as far as they are not here."""
+        for shard in shards:
+            if shard not in self.connections:
+                self._let_grace_run(shard)
 
     def admit(self, phone: PhoneConnection, hello: Hello, *, run: str) -> None:
         """Give the phone its shard, or raise `NoShardError`."""
+        if hello.shards == 0 and hello.run not in ("", run):
+            # The shard that it had was one of another run.
+            hello = replace(hello, shard=NOTHING)
         shard = allot(hello, shards=self.shards, held=self.names, away=self._away, here=self._here)
         phone.shard, phone.name = shard, hello.name
         phone.held_version = hello.held_version if hello.run == run else NOTHING

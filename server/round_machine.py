@@ -69,6 +69,8 @@ class RunState:
     accepted: frozenset[int] = frozenset()
     failed: frozenset[int] = frozenset()
     present: frozenset[int] = field(default=frozenset())
+    asked: int = 0
+    """The round that a gateway's root has asked for; 0: none yet."""
 
     @property
     def outstanding(self) -> frozenset[int]:
@@ -140,6 +142,13 @@ class Closed:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """A gateway's root is in this round."""
+
+    round_number: int
+
+
+@dataclass(frozen=True, slots=True)
 class Resume:
     """The server is back: go on from the state that the disk gave; `reached` as in the last `Closed`."""
 
@@ -195,7 +204,7 @@ class Pause:
     reason: str
 
 
-Event = Joined | Lost | Accept | Fail | Deadline | Closed | Resume | Stop
+Event = Joined | Lost | Accept | Fail | Deadline | Closed | Asked | Resume | Stop
 Action = OpenRound | Assign | CancelPhones | CloseRound | Finished | Pause
 Step = tuple[RunState, tuple[Action, ...]]
 
@@ -233,16 +242,34 @@ def _retry(state: RunState) -> Step:
 
 
 def _gather(state: RunState, event: Joined) -> Step:
-    state = replace(state, present=state.present | {event.shard})
-    if len(state.present) < state.rules.phones:
+    return _begin(replace(state, present=state.present | {event.shard}))
+
+
+def _begin(state: RunState) -> Step:
+    """Open the next round once all phones are there; a gateway's is the one that its root asks for."""
+    rules = state.rules
+    if len(state.present) < rules.phones or (rules.total and not state.asked):
         return state, ()
-    return _open(state, state.round_number + 1)
+    return _open(state, state.asked or state.round_number + 1)
+
+
+def _asked_gathering(state: RunState, event: Asked) -> Step:
+    state, rules = replace(state, asked=event.round_number), state.rules
+    if event.round_number > 1:
+        # Its phones came to the first round, and it has moved here without its disk: they are on their way back.
+        state = replace(state, present=frozenset(range(rules.first, rules.first + rules.phones)))
+    return _begin(state)
+
+
+def _asked_open(state: RunState, event: Asked) -> Step:
+    """Close with what there is if the root is further: it waits for this round no more."""
+    return _settle(state) if event.round_number > state.round_number else (state, ())
 
 
 def _resume_gathering(state: RunState, event: Resume) -> Step:
     if event.reached or state.round_number >= state.rules.rounds:
         return replace(state, phase=Phase.DONE), (Finished(),)
-    return _open(state, state.round_number + 1) if len(state.present) >= state.rules.phones else (state, ())
+    return _begin(state)
 
 
 def _resume_open(state: RunState, event: Resume) -> Step:
@@ -328,13 +355,14 @@ def _stop(state: RunState, event: Stop) -> Step:
 _EVERYWHERE: dict[type, Callable[..., Step]] = {Joined: _note_joined, Lost: _note_lost, Stop: _stop}
 
 TABLE: Mapping[Phase, Mapping[type, Callable[..., Step]]] = {
-    Phase.GATHERING: {**_EVERYWHERE, Joined: _gather, Resume: _resume_gathering},
+    Phase.GATHERING: {**_EVERYWHERE, Joined: _gather, Asked: _asked_gathering, Resume: _resume_gathering},
     Phase.OPEN: {
         **_EVERYWHERE,
         Joined: _join_open,
         Accept: _accept,
         Fail: _fail,
         Deadline: _deadline,
+        Asked: _asked_open,
         Resume: _resume_open,
     },
     Phase.CLOSING: {**_EVERYWHERE, Closed: _closed},

@@ -17,6 +17,7 @@ from server.ledger import Ledger
 from server.round_machine import (
     Accept,
     Action,
+    Asked,
     Assign,
     CancelPhones,
     Closed,
@@ -111,10 +112,12 @@ class Rounds:
             if shard in self.state.failed:
                 self._commits.queue(self._put_round(), *self._uploads.waste_unwanted())
 
-    def hurry(self, round_number: int) -> None:
-        """Close a round that is open with what it has, if a gateway's root is further."""
-        if self.open and self.state.round_number < round_number:
-            self._spawn(self.step_alone(Deadline(self.state.round_number, self.state.attempt)))
+    async def ask(self, round_number: int) -> None:
+        """Begin the round that a gateway's root asks for, or close an earlier one with what it has."""
+        gathering = self.state.phase is Phase.GATHERING
+        await self.step_alone(Asked(round_number))
+        if gathering:
+            self._fleet.expect(self.state.present)
 
     def accepted(self, round_number: int, shard: int) -> None:
         """Count an update that is folded; its caller holds the lock."""
@@ -152,12 +155,20 @@ class Rounds:
         self._commits.queue(self._put_round())
         self._watcher.round_opened(round_number, attempt, self.state.cohort)
         self.stop()
-        event = Deadline(round_number, attempt)
-        self._deadline = asyncio.get_running_loop().call_later(
-            self._config.deadline, lambda: self._spawn(self.step_alone(event))
-        )
+        self._let_run(Deadline(round_number, attempt))
         for shard in cohort:
             self._assign(shard)
+
+    def _let_run(self, deadline: Deadline) -> None:
+        self._deadline = asyncio.get_running_loop().call_later(self._config.deadline, self._time_is_up, deadline)
+
+    def _time_is_up(self, deadline: Deadline) -> None:
+        waiting = any(shard in self._fleet.connections for shard in self.state.missing)
+        if self._config.gateways and deadline.round_number == 1 and waiting:
+            # Its phones gather: as long as one server would, it waits for all of them before the first round.
+            self._let_run(deadline)
+        else:
+            self._spawn(self.step_alone(deadline))
 
     def _put_round(self) -> Statement:
         state = self.state

@@ -16,6 +16,7 @@ from featherfed.errors import FeatherfedError, ProtocolError, RemoteError
 from featherfed.wire.closing import Close
 from featherfed.wire.liveness import Pulse
 from featherfed.wire.messages import MAX_CHUNK_BYTES, Finish, Hello, UpdateBegin, UpdateChunk, Welcome
+from server.admission import check_gateway
 from server.aggregation import Aggregator
 from server.commits import Commits
 from server.config import RunConfig
@@ -80,7 +81,7 @@ class Service:
         self._started_s = asyncio.get_running_loop().time()
         self._reached = standing.reached
         self._ledger = Ledger(store.traffic())
-        self._commits = Commits(store, self._ledger_changes, self._end)
+        self._commits = Commits(store, self._ledger_changes, self.end)
         self._downlink = Downlink(config, aggregator.versions, watcher)
         self._uploads = Uploads(
             aggregator=aggregator,
@@ -116,7 +117,7 @@ class Service:
             clock_s=self.clock_s,
             count=self.count,
             spawn=self._spawn,
-            end=self._end,
+            end=self.end,
         )
         self._faults = FaultBook()
         # A dict for its order: the goodbyes of a run in virtual time come in the same one again.
@@ -185,9 +186,9 @@ class Service:
         """Pause the run: phones are told, the state is kept."""
         self._rounds.step(Stop())
 
-    def hurry(self, round_number: int) -> None:
-        """Close a round that is open with what it has, if a gateway's root is further."""
-        self._rounds.hurry(round_number)
+    def ask(self, round_number: int) -> None:
+        """Begin the round that a gateway's root asks for, or close an earlier one with what it has."""
+        self._spawn(self._rounds.ask(round_number))
 
     @property
     def state(self) -> State:
@@ -252,7 +253,7 @@ class Service:
         except RemoteError as error:
             await self._refuse(phone, error)
         except (FeatherfedError, OSError) as error:
-            self._end(error)
+            self.end(error)
             # Not the 1000 of a handler that returns, which tells a phone that the run is over.
             await phone.close(Close.GOING_AWAY, "the server stops for a fault of its own; it can be resumed")
         finally:
@@ -272,6 +273,8 @@ class Service:
         assert isinstance(hello, Hello), "the session lets nothing else come first"
         if phone.websocket.token is not None:
             phone.websocket.token.check_name(hello.name)
+        if self._config.gateways:
+            check_gateway(hello)
         newcomer = hello.name not in self._fleet.names.values()
         self._fleet.admit(phone, hello, run=self._run)
         phone.websocket.admit()
@@ -356,9 +359,10 @@ class Service:
     def _task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) and not isinstance(error, ConnectionClosed):
-            self._end(error)
+            self.end(error)
 
-    def _end(self, outcome: BaseException | str | None) -> None:
+    def end(self, outcome: BaseException | str | None) -> None:
+        """End the run: None, its rounds are done; a reason, it pauses; an error, phones may look for it again."""
         if self._ended.done():
             return
         if isinstance(outcome, BaseException):

@@ -68,7 +68,7 @@ def serve_run(
     if store is not None:
         remote_for(store, name or config.model)
     with contextlib.ExitStack() as stack:
-        door = stack.enter_context(Entrance(entrance, resume.absolute().parent if resume else runs, config.phones))
+        door = stack.enter_context(Entrance(entrance, resume.absolute().parent if resume else runs, config.guests))
         where = watching.prepare()
         if where is not None:
             stack.enter_context(where.sock)

@@ -17,7 +17,7 @@ def full(folder: Path | None) -> Pocket:
     """Return a pocket with everything in it."""
     pocket = Pocket(folder)
     pocket.name_phone("phone-7")
-    pocket.enter("ab12")
+    pocket.enter("ab12", 5)
     pocket.hold(3, WEIGHTS)
     pocket.put_update(PendingUpdate(3, b"earlier", 10, RESIDUAL))
     pocket.accepted(3)
@@ -57,7 +57,7 @@ def test_phone_keeps_its_random_name(tmp_path: Path) -> None:
 
 
 def test_another_run_forgets_all_but_the_name(tmp_path: Path) -> None:
-    full(tmp_path).enter("cd34")
+    full(tmp_path).enter("cd34", 5)
     for pocket in (Pocket(tmp_path),):
         assert (pocket.name, pocket.run) == ("phone-7", "cd34")
         assert (pocket.held_version, pocket.weights, pocket.pending, pocket.residual) == (NOTHING, None, None, None)
@@ -72,6 +72,35 @@ def test_residual_is_committed_by_the_acceptance_of_its_own_round_only(tmp_path:
     pocket.accepted(4)
     assert pocket.pending is None
     assert np.array_equal(Pocket(tmp_path).residual, 2 * RESIDUAL)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_accepted_update_can_be_taken_back_until_the_next_one_is_finished(tmp_path: Path, kept: bool) -> None:
+    pocket = full(tmp_path if kept else None)
+    pocket.accepted(4)
+    assert pocket.take_back(3) is None
+    if kept:
+        pocket = Pocket(tmp_path)
+    update = pocket.take_back(4)
+    assert update is not None and update is pocket.pending
+    assert (update.round_number, update.payload, update.examples) == (4, b"payload", 10)
+    assert np.array_equal(update.residual, 2 * RESIDUAL)
+    assert pocket.take_back(4) is None
+    # Accepted a second time: the residual is that of the first.
+    pocket.accepted(4)
+    assert np.array_equal(pocket.residual, 2 * RESIDUAL)
+    pocket.put_update(PendingUpdate(5, b"next", 10, None))
+    assert pocket.take_back(4) is None
+    if kept:
+        assert not (tmp_path / "accepted").exists()
+
+
+def test_another_shard_forgets_what_was_trained_on_the_one_before(tmp_path: Path) -> None:
+    full(tmp_path).enter("ab12", 6)
+    pocket = Pocket(tmp_path)
+    assert (pocket.run, pocket.shard, pocket.held_version) == ("ab12", 6, 3)
+    assert (pocket.pending, pocket.residual, pocket.take_back(3)) == (None, None, None)
+    assert pocket.download == b"abc"
 
 
 def test_dropped_update_leaves_the_residual_as_it_was(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from featherfed.errors import LocalError
 from featherfed.wire.messages import Accepted, Finish, ModelBegin, Task
-from gateway.serving import gateway_rules, serve
+from gateway.serving import Gateway, Root, gateway_config, gateway_rules
 from server.config import config_from
 from server.entrance import Entrance, EntranceOptions
 from server.run_folder import create, existing
@@ -52,17 +52,18 @@ async def play_all(addresses: Iterable[tuple[str, int]]) -> None:
 
 @contextlib.asynccontextmanager
 async def gateway(
-    root: str, folder: Path, index: int, of: int, **settings: Any
-) -> AsyncIterator[tuple["asyncio.Task[None]", Recorder]]:
+    root: str, folder: Path, index: int, of: int, *, gateways: int = 0, **settings: Any
+) -> AsyncIterator[tuple["asyncio.Task[str]", Recorder]]:
     """A gateway in this process; leaving it before its end is a kill: nothing is said to anybody."""
     if folder.exists():
         run, config = existing(folder)
     else:
-        config = config_from({**SETTINGS, **settings})
+        config = gateway_config(config_from({**SETTINGS, **settings}), (index, of), gateways=gateways)
         run = create(folder.parent, folder.name, config)
     store, watcher = Store(run.database), Recorder()
     with Entrance(EntranceOptions(host="127.0.0.1", port=0), folder.parent, config.phones) as door:
-        serving_it = asyncio.create_task(serve(config, run, store, door, watcher, root=root, place=(index, of)))  # type: ignore[arg-type]
+        made = Gateway(config, run, store, watcher, root=Root(url=root), place=(index, of))  # type: ignore[arg-type]
+        serving_it = asyncio.create_task(made.run(door))
         try:
             yield serving_it, watcher
         finally:
@@ -71,7 +72,7 @@ async def gateway(
             store.close()
 
 
-async def address(watcher: Recorder, serving_it: "asyncio.Task[None]") -> str:
+async def address(watcher: Recorder, serving_it: "asyncio.Task[str]") -> str:
     while not watcher.told("listening"):
         if serving_it.done():
             await serving_it

@@ -29,7 +29,7 @@ def test_shard_of_a_phone_that_is_away_is_given_only_when_none_is_free() -> None
     ("message", "away", "words"),
     [
         (hello("c"), set(), "all 2 shards are taken; the run was started with --phones 2"),
-        (hello("a", 2, 0), set(), "shard 2/2 was asked for; this run has 2 shards, counted from 0"),
+        (hello("a", 2, 2), set(), "shard 2/2 was asked for; this run has 2 shards, counted from 0"),
         (hello("a", 0, 3), set(), "shard 0/3 was asked for; this run has 2 shards"),
         (hello("c", 1, 2), set(), "shard 1 is played by phone 'b'; leave out --shard"),
         (hello("a", 1, 2), {1}, "phone 'a' plays shard 0 in this run, not 1"),
@@ -44,6 +44,14 @@ def test_refusal_says_which_shard_and_why(message: Hello, away: set[int], words:
 def test_shard_that_was_asked_for_is_given_where_it_is_free_own_or_abandoned() -> None:
     for name, held, away in (("c", {0: "a"}, set()), ("b", {1: "b"}, set()), ("c", {1: "b"}, {1})):
         assert allot(hello(name, 1, 2), shards=2, held=held, away=away) == 1
+
+
+def test_phone_gets_the_shard_that_it_had_if_it_can_and_another_if_not() -> None:
+    for held, away, shard in (({}, set(), 2), ({2: "a"}, {2}, 2), ({2: "a"}, set(), 0), ({1: "c", 2: "a"}, {2}, 1)):
+        assert allot(hello("c", 2), shards=3, held=held, away=away) == shard
+    assert allot(hello("c", 7), shards=3, held={}, away=set()) == 0
+    with pytest.raises(NoShardError, match="shard 2 is played at another gateway; this one has 0 to 1"):
+        allot(hello("c", 2), shards=3, held={}, away=set(), here=range(2))
 
 
 @given(
