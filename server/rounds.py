@@ -77,6 +77,10 @@ class Rounds:
         self._deadline: asyncio.TimerHandle | None = None
         self._late: set[int] = set()
         self._given: dict[int, int] = {}  # by shard: the round of its last task
+        self._knows_round = asyncio.Event()
+        self._stopped = False
+        if not (standing.state.rules.total and standing.state.phase is Phase.GATHERING):
+            self._knows_round.set()
 
     @property
     def current(self) -> int:
@@ -88,8 +92,21 @@ class Rounds:
         """Whether updates are awaited."""
         return self.state.phase is Phase.OPEN
 
+    async def answers(self) -> bool:
+        """Return whether updates are answered now; waits as long as a gateway does not know which round it is in.
+
+        It may have moved here in the middle of one: an update of that round must not be sent away.
+        """
+        await self._knows_round.wait()
+        return not self._stopped
+
     def stop(self) -> None:
-        """Stop the deadline."""
+        """Stop the deadline, and let go of who waits for a round."""
+        self._stop_deadline()
+        self._stopped = True
+        self._knows_round.set()
+
+    def _stop_deadline(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
@@ -139,7 +156,7 @@ class Rounds:
                         self._late.add(shard)
                         self._spawn(self._downlink.cancel(phone, round_number))
             case CloseRound():
-                self.stop()
+                self._stop_deadline()
                 self._spawn(self._close_round(action))
             case Finished():
                 self._commits.queue(*self._uploads.waste_unwanted())
@@ -154,7 +171,8 @@ class Rounds:
             self._late.clear()
         self._commits.queue(self._put_round())
         self._watcher.round_opened(round_number, attempt, self.state.cohort)
-        self.stop()
+        self._knows_round.set()
+        self._stop_deadline()
         self._let_run(Deadline(round_number, attempt))
         for shard in cohort:
             self._assign(shard)

@@ -243,7 +243,7 @@ class Service:
             await self._welcome(phone)
             while True:
                 message = await phone.receive()
-                if isinstance(message, UpdateBegin):
+                if isinstance(message, UpdateBegin) and await self._rounds.answers():
                     await self._uploads.begin(phone, message)
                 elif isinstance(message, UpdateChunk):
                     await self._uploads.chunk(phone, message)

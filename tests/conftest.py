@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import trustme
 
 from tests.serving import Served, serving
 
@@ -38,3 +39,16 @@ def serve(tmp_path: Path) -> Callable[..., contextlib.AbstractAsyncContextManage
     `entrance` are more of `EntranceOptions`; everything else is the run's.
     """
     return functools.partial(serving, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A certificate authority, and a certificate of it for 127.0.0.1 with its key."""
+    folder = tmp_path_factory.mktemp("authority")
+    paths = {name: folder / f"{name}.pem" for name in ("ca", "cert", "key")}
+    ca = trustme.CA()
+    issued = ca.issue_cert("127.0.0.1")
+    ca.cert_pem.write_to_path(paths["ca"])
+    issued.private_key_pem.write_to_path(paths["key"])
+    paths["cert"].write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
+    return paths

@@ -2,95 +2,18 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from featherfed.errors import LocalError
-from featherfed.wire.messages import Accepted, Finish, ModelBegin, Task
-from gateway.serving import Gateway, Root, gateway_config, gateway_rules
+from featherfed.wire.closing import Close
+from featherfed.wire.messages import Accepted
+from gateway.serving import gateway_rules
 from server.config import config_from
-from server.entrance import Entrance, EntranceOptions
-from server.run_folder import create, existing
-from server.store import Store
-from tests.server.peer import Peer, peer
-from tests.serving import Recorder, serving
-
-SETTINGS: dict[str, Any] = {
-    "data": "digits", "phones": 6, "cohort": 4, "rounds": 3, "seed": 3, "uplink": "rotate | eden(1)",
-    "downlink": "rotate | eden(4)", "heartbeat": 5.0,
-}  # fmt: skip
-
-
-async def play(phone: Peer, shard: int) -> None:
-    """Answer every task until the run is over."""
-    await phone.join(f"phone-{shard}", shard=shard)
-    task: Task | None = None
-    left = -1
-    while not isinstance(message := await phone.receive(), Finish):
-        if isinstance(message, Task):
-            task = message
-        left = sum(message.lengths) - len(message.data) if isinstance(message, ModelBegin) else left
-        if type(message).__name__ == "ModelChunk":
-            left -= len(message.data)  # type: ignore[union-attr]
-        if left == 0 and task is not None:
-            left = -1
-            await phone.upload(task.round, phone.update(task), examples=1 + shard)
-        if isinstance(message, Accepted) and task is not None and message.round == task.round:
-            task = None
-
-
-async def play_all(addresses: Iterable[tuple[str, int]]) -> None:
-    async def one(address: str, shard: int) -> None:
-        async with peer(address) as phone:
-            await play(phone, shard)
-
-    await asyncio.gather(*(one(*place) for place in addresses))
-
-
-@contextlib.asynccontextmanager
-async def gateway(
-    root: str, folder: Path, index: int, of: int, *, gateways: int = 0, **settings: Any
-) -> AsyncIterator[tuple["asyncio.Task[str]", Recorder]]:
-    """A gateway in this process; leaving it before its end is a kill: nothing is said to anybody."""
-    if folder.exists():
-        run, config = existing(folder)
-    else:
-        config = gateway_config(config_from({**SETTINGS, **settings}), (index, of), gateways=gateways)
-        run = create(folder.parent, folder.name, config)
-    store, watcher = Store(run.database), Recorder()
-    with Entrance(EntranceOptions(host="127.0.0.1", port=0), folder.parent, config.phones) as door:
-        made = Gateway(config, run, store, watcher, root=Root(url=root), place=(index, of))  # type: ignore[arg-type]
-        serving_it = asyncio.create_task(made.run(door))
-        try:
-            yield serving_it, watcher
-        finally:
-            serving_it.cancel()
-            await asyncio.gather(serving_it, return_exceptions=True)
-            store.close()
-
-
-async def address(watcher: Recorder, serving_it: "asyncio.Task[str]") -> str:
-    while not watcher.told("listening"):
-        if serving_it.done():
-            await serving_it
-        await asyncio.sleep(0.005)
-    return str(watcher.told("listening")[0][0])
-
-
-@pytest.fixture(scope="module")
-def one_server(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The model that one server makes of the run."""
-
-    async def run(folder: Path) -> bytes:
-        async with serving(folder, **SETTINGS) as served:
-            await play_all((served.address, shard) for shard in range(6))
-            assert await served.ended is None
-        return (folder / "run" / "model.safetensors").read_bytes()
-
-    return asyncio.run(run(tmp_path_factory.mktemp("one")))
+from tests.gateway.trees import SETTINGS, address, gateway, play_all
+from tests.server.peer import hello, peer
+from tests.serving import serving
 
 
 async def test_tree_gives_the_model_of_one_server_bit_for_bit(tmp_path: Path, one_server: bytes) -> None:
@@ -164,3 +87,55 @@ def test_phone_of_another_gateway_is_told_so(tmp_path: Path) -> None:
     with pytest.raises(NoShardError, match="shard 7 is played at another gateway; this one has 0 to 4"):
         allot(hello("a", shard=7), shards=10, held={}, away=set(), here=range(5))
     assert allot(hello("a"), shards=10, held={5: "b"}, away=set(), here=range(5, 10)) == 6
+
+
+async def test_tree_of_gateways_of_gateways_gives_the_model_of_one_server(tmp_path: Path, one_server: bytes) -> None:
+    async with (
+        serving(tmp_path, **{**SETTINGS, "gateways": 2}) as root,
+        gateway(root.address, tmp_path / "middle", 0, 2, gateways=2) as (middle, told_middle),
+        gateway(root.address, tmp_path / "right", 1, 2) as (right, told_right),
+    ):
+        above = await address(told_middle, middle)
+        async with (
+            gateway(above, tmp_path / "g0", 0, 4) as (first, told_first),
+            gateway(above, tmp_path / "g1", 1, 4) as (second, told_second),
+        ):
+            # ⌊6/4⌋ of the shards, then the rest of the middle one's; the other half is at the root's second gateway.
+            places = [await address(told_first, first), *[await address(told_second, second)] * 2]
+            places += [await address(told_right, right)] * 3
+            await asyncio.wait_for(play_all(zip(places, range(6), strict=True)), 60)
+            assert await asyncio.wait_for(root.ended, 30) is None
+            ends = await asyncio.wait_for(asyncio.gather(first, second, middle, right), 30)
+    assert ends == ["all 3 rounds are done"] * 4
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == one_server
+
+
+async def test_gateway_of_another_middle_is_refused(tmp_path: Path) -> None:
+    async with (
+        serving(tmp_path, **{**SETTINGS, "gateways": 2}) as root,
+        gateway(root.address, tmp_path / "middle", 0, 2, gateways=2) as (middle, told),
+        gateway(await address(told, middle), tmp_path / "lost", 2, 4) as (lost, _),
+    ):
+        with pytest.raises(LocalError, match="shard 2 is played at another gateway; this one has 0 to 1"):
+            await asyncio.wait_for(lost, 30)
+
+
+async def test_phone_that_comes_to_the_root_is_told_where_to_go(tmp_path: Path) -> None:
+    async with serving(tmp_path, **{**SETTINGS, "gateways": 2}) as root, peer(root.address) as phone:
+        await phone.send(hello("alice", shard=0, shards=2))
+        assert await phone.closed() == (
+            Close.REFUSED, "this is the root of gateways; give phone 'alice' a gateway's address as its server"
+        )  # fmt: skip
+
+
+async def test_gateways_wait_for_their_phones_before_the_first_round_whatever_the_deadline(tmp_path: Path) -> None:
+    settings = {**SETTINGS, "rounds": 1, "deadline": 0.3, "max_retries": 0}
+    async with (
+        serving(tmp_path, **{**settings, "gateways": 1}) as root,
+        gateway(root.address, tmp_path / "g0", 0, 1, **settings) as (only, told),
+    ):
+        place = await address(told, only)
+        await asyncio.sleep(1.0)
+        await asyncio.wait_for(play_all([(place, shard) for shard in range(6)]), 30)
+        assert await asyncio.wait_for(root.ended, 30) is None
+        assert await asyncio.wait_for(only, 30) == "all 1 rounds are done"

@@ -20,19 +20,6 @@ from server.entrance import Entrance, EntranceOptions
 Serve = Callable[..., Any]
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A certificate authority, and a certificate of it for 127.0.0.1 with its key."""
-    folder = tmp_path_factory.mktemp("authority")
-    paths = {name: folder / f"{name}.pem" for name in ("ca", "cert", "key")}
-    ca = trustme.CA()
-    issued = ca.issue_cert("127.0.0.1")
-    ca.cert_pem.write_to_path(paths["ca"])
-    issued.private_key_pem.write_to_path(paths["key"])
-    paths["cert"].write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
-    return paths
-
-
 def tls(authority: dict[str, Path]) -> dict[str, Any]:
     return {"tls_cert": authority["cert"], "tls_key": authority["key"]}
 
