@@ -64,12 +64,12 @@ codec-accuracy: $(VENV)/installed
 # The scenarios of the papers and our best ones, three seeds each, in virtual time. Hours on two cores; finished cells
 # are not run again.
 PAPERS := paper_structured paper_sketched paper_partitions paper_beyond
-BEST := best_iid best_99 best_noniid best_2nn
+BEST := best_iid best_99 best_noniid best_2nn best_cnn
 results: $(VENV)/installed
-	for name in $(BEST) $(PAPERS); do \
+	for name in $(BEST) $(PAPERS) paper_cnn; do \
 		$(BIN)/fl-bench run scenarios/$$name.toml --virtual --jobs 2 --out results --resume || exit 1; \
 	done
-	$(BIN)/fl-bench results $(addprefix results/,$(BEST) $(PAPERS)) --write docs/RESULTS.md
+	$(BIN)/fl-bench results $(addprefix results/,$(BEST) $(PAPERS) paper_cnn) --write docs/RESULTS.md
 
 # The same papers with one seed and few rounds of one epoch; fails where an ordering that they claim does not hold.
 results-quick: $(VENV)/installed

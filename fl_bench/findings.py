@@ -18,13 +18,15 @@ from server.report import TARGETS, size
 
 TITLES = {
     "best_iid": "The least uplink on IID shards",
-    "best_99": "Towards 99 % on IID shards",
+    "best_99": "99 % on IID shards",
     "best_noniid": "The least uplink on two-shard non-IID phones",
     "best_2nn": "McMahan's 2nn to 97 %",
+    "best_cnn": "McMahan's cnn to 99 %",
     "paper_structured": "Structured updates: low rank and random mask",
     "paper_sketched": "Sketched updates: subsample × quantize × rotation",
     "paper_partitions": "IID, two-shard and Dirichlet phones",
     "paper_beyond": "What beats them: EDEN, vertex, STC, shared rotation, structured + sketched",
+    "paper_cnn": "The same on McMahan's cnn",
 }
 KONECNY = "Konečný et al. 2016"
 MARGIN = 0.005
@@ -67,6 +69,11 @@ CLAIMS = (
         "paper_sketched", KONECNY, "sketching beats a mask of its share",
         "subsample(1/16) | rotate | quantize(2)", "mask(1/16)",
     ),
+    Claim(
+        "paper_cnn", KONECNY, "sketching beats a mask of its share",
+        "subsample(1/16) | rotate | quantize(2)", "mask(1/16)",
+    ),
+    Claim("paper_cnn", KONECNY, "a random mask beats low rank at its size", "mask(1/16)", "lowrank(1/16)"),
     Claim("paper_partitions", "McMahan et al. 2017", "IID is easier than two shards", "iid", "shards:2"),
     Claim("paper_partitions", "Hsu et al. 2019", "IID is easier than Dirichlet 0.3", "iid", "dirichlet:0.3"),
     Claim("paper_partitions", "Hsu et al. 2019", "Dirichlet 0.3 is easier than shards", "dirichlet:0.3", "shards:2"),
@@ -139,12 +146,12 @@ def section(stem: str, strategies: Sequence[Strategy], plot: str, command: str) 
         target for target in TARGETS if any(each.to_accuracy(target, "round").median is not None for each in strategies)
     ][-3:]
     linked = any("link" in run.facts.get("phones", {}) for strategy in strategies for run in strategy.runs)
-    columns = ["strategy:", "best"]
+    columns = ["strategy:", "best", "handshakes"]
     for target in reached:
         columns += [f"{float(target):.0%}: rounds", "payload", "socket", "× float32", "time"]
     rows = []
     for strategy in strategies:
-        row = [strategy.name, accuracy(strategy.best_accuracy())]
+        row = [strategy.name, accuracy(strategy.best_accuracy()), _bytes(strategy.handshakes().median)]
         for target in reached:
             times = ratio(strategy, strategies, target)
             figures = {
@@ -162,6 +169,7 @@ def section(stem: str, strategies: Sequence[Strategy], plot: str, command: str) 
             "",
             f"`{config.model}`, {config.phones} phones, cohort {config.cohort}, {config.epochs} epochs,"
             f" batch {config.batch_size or 'all'}, learning rate {config.lr:g} (× {config.lr_decay:g} a round),"
+            f"{f' images moved by up to {config.shift} px,' if config.shift else ''}"
             f" at most {config.rounds} rounds, downlink `{config.downlink}`; seeds {', '.join(map(str, seeds))}; {way}."
             f" Again: `{command}`.",
             "",
@@ -198,7 +206,8 @@ def document(groups: dict[str, Sequence[Strategy]], plots: str, commands: dict[s
             "Written by `fl-bench results` from runs of the scenarios (`make results`); no figure is typed by hand.",
             "Byte counts are sums over all phones, from the first byte to the end of the first round whose model has"
             " the accuracy on the full test set. Payload is the updates; socket is what the connections carried up,"
-            " WebSocket upgrades and Hello apart. Figures of several seeds are medians; – where a seed missed it.",
+            " WebSocket upgrades and Hello apart: those, once a connection, are the handshakes, up and down, of the"
+            " whole run. Figures of several seeds are medians; – where a seed missed it.",
             "Where a section says few rounds or epochs, it is a cut-down run: its orderings are to be believed, and its"
             " accuracies are not what the strategies reach in the end.",
             "",

@@ -70,6 +70,10 @@ class Strategy:
         """Return the best accuracy of each seed."""
         return Spread.of([_best(run.report) for run in self.runs])
 
+    def handshakes(self) -> Spread:
+        """Return the bytes of all WebSocket upgrades with Hello and Welcome, up and down, of each seed."""
+        return Spread.of([_handshakes(run.report["rounds"]) for run in self.runs])
+
     def to_accuracy(self, target: str, figure: str) -> Spread:
         """Return a figure at the end of the first round that reached a target.
 
@@ -91,8 +95,12 @@ def _at(report: dict[str, Any], target: str) -> dict[str, float]:
     return {
         **there,
         "uplink_payload": sum(row["uplink"]["payload"] for row in rows),
-        "handshake": sum(row[way]["handshake"] for row in rows for way in ("uplink", "downlink")),
+        "handshake": _handshakes(rows),
     }
+
+
+def _handshakes(rows: Sequence[dict[str, Any]]) -> int:
+    return sum(row[way]["handshake"] for row in rows for way in ("uplink", "downlink"))
 
 
 def read_runs(paths: Iterable[Path]) -> list[Strategy]:
