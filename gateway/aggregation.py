@@ -20,6 +20,7 @@ class GatewayAggregator(Aggregator):
         self.uplink = Pipeline.parse(config.uplink)
         self.versions = Versions(self.layout, Pipeline.parse(config.downlink, direction="downlink"), config.seed)
         self._state = start(self.versions.view, "fedavg")
+        self._average = self._state.weights
         self._set_limits()
         self._trim, self._buffered, self._fresh_weight = 0.0, False, 0
         self._fold = None
@@ -31,6 +32,7 @@ class GatewayAggregator(Aggregator):
         if news.round_number - 1 != self.versions.version:
             self.versions.adopt(news.round_number - 1, news.weights, news.payload)
             self._state = start(news.weights, "fedavg")
+            self._average = news.weights
 
     def close(self, round_number: int) -> Closing:
         """Hand up the round's sum, and wait for the next round's model; the root may be further by then.

@@ -25,6 +25,7 @@ from featherfed.learning.names import TRAINING_EXAMPLES
 from featherfed.learning.partition import largest_shard
 from featherfed.randomness import RoundKey
 from server import optimizer
+from server.averaging import averaged
 from server.config import RunConfig
 from server.robust import KeptUpdates, parse_aggregate
 from server.staleness import UNIT, stale_weight
@@ -70,6 +71,7 @@ class Aggregator:
         self.versions.publish(weights)
         # Training starts from what the phones see, so a lossy first downlink costs no accuracy later.
         self._state = optimizer.start(self.versions.view.copy(), config.server_optimizer)
+        self._average = self._state.weights
         self._set_limits()
         self._trim = parse_aggregate(config.aggregate)
         self._fold: Fold | KeptUpdates | None = None
@@ -157,6 +159,8 @@ class Aggregator:
         self._state = optimizer.step(self._state, mean, optimizer=config.server_optimizer, lr=config.server_lr)
         self._fold = None
         self.versions.publish(self._state.weights)
+        weights, memory = self._state.weights, config.server_average
+        self._average = averaged(self._average, weights, self.versions.version, memory) if memory else weights
         due = round_number % config.eval_every == 0 or round_number == config.rounds
         evaluation = self.evaluate() if due else None
         best = evaluation is not None and evaluation.accuracy > self.best_accuracy
@@ -165,15 +169,17 @@ class Aggregator:
         return Closing(self.versions.version, evaluation, best)
 
     def evaluate(self) -> Evaluation:
-        """Return loss and accuracy of the server's model on the whole test set."""
-        return self._evaluator.evaluate(self._state.weights)
+        """Return loss and accuracy of the server's model, the mean with `--server-average`, on the whole test set."""
+        return self._evaluator.evaluate(self._average)
 
     def saved(self) -> bytes:
         """Return all that `restore` needs, as a safetensors file whose first tensors are the model's own."""
         tensors = {
-            f"model.{tensor.name}": np.ascontiguousarray(self._state.weights[place].reshape(tensor.shape))
+            f"model.{tensor.name}": np.ascontiguousarray(self._average[place].reshape(tensor.shape))
             for tensor, place in self.layout.slices()
         }
+        if self._config.server_average:
+            tensors["server.weights"] = self._state.weights
         tensors["server.momentum"] = self._state.momentum
         tensors["server.variance"] = self._state.variance
         tensors["phones.view"] = self.versions.view
@@ -188,7 +194,8 @@ class Aggregator:
             tensors = load_file(path)
         except (OSError, SafetensorError) as error:
             raise ConfigError(f"cannot read the model {path}: {error}") from error
-        weights = np.concatenate([tensors[f"model.{tensor.name}"].ravel() for tensor in self.layout.tensors])
+        self._average = np.concatenate([tensors[f"model.{tensor.name}"].ravel() for tensor in self.layout.tensors])
+        weights = tensors["server.weights"] if self._config.server_average else self._average
         self._state = optimizer.ServerState(weights, tensors["server.momentum"], tensors["server.variance"])
         prefix = "phones.chain."
         chain = {int(name.removeprefix(prefix)): t.tobytes() for name, t in tensors.items() if name.startswith(prefix)}

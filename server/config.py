@@ -45,6 +45,7 @@ class RunConfig:
     shift: int = 0
     server_optimizer: str = "fedavg"
     server_lr: float = 1.0
+    server_average: float = 0.0
     uplink: str = "float32"
     downlink: str = "float32"
     mode: str = "sync"
@@ -81,6 +82,8 @@ class RunConfig:
         for name in ("target_accuracy", "lr_decay"):
             if getattr(self, name) > 1:
                 raise ConfigError(f"{flag(name)} {getattr(self, name)} exceeds 1; it is a fraction, like 0.97")
+        if not 0 <= self.server_average < 1:
+            raise ConfigError(f"--server-average {self.server_average} is not a number from 0 to below 1")
         if self.shift > MAX_SHIFT:
             raise ConfigError(f"--shift {self.shift} exceeds {MAX_SHIFT} pixels, which leave one of an image")
         if self.seed >= SEEDS:

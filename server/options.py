@@ -59,6 +59,12 @@ FLAGS: tuple[tuple[str, Any, str], ...] = (
     ("--shift", int, "Pixels that a training image is moved by at most, anew in each epoch.  [default: 0]"),
     ("--server-optimizer", str, "fedavg, fedavgm, fedadam or fedyogi.  [default: fedavg]"),
     ("--server-lr", float, "Learning rate of the server's step.  [default: 1]"),
+    (
+        "--server-average",
+        float,
+        "Memory of a mean over the rounds' models, like 0.85, which is kept and evaluated; phones train the newest."
+        " 0 keeps the newest.  [default: 0]",
+    ),
     ("--uplink", str, "How updates are compressed: a codec spec or preset.  [default: float32]"),
     ("--downlink", str, "How models are compressed.  [default: float32]"),
     (

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load
 
 from featherfed.codec.pipeline import Pipeline
 from featherfed.errors import CodecError, ConfigError
@@ -105,9 +106,26 @@ def test_evaluation_is_where_it_is_due_and_after_the_last_round() -> None:
     assert best == [False, True, False]
 
 
+def test_mean_of_the_models_is_what_is_kept_and_phones_get_the_newest() -> None:
+    plain, averaging = Aggregator(CONFIG, None), Aggregator(replace(CONFIG, server_average=0.5), None)
+    models = []
+    for number in (1, 2, 3):
+        after_round(plain, CONFIG, number, range(6))
+        after_round(averaging, CONFIG, number, range(6))
+        models.append(plain.versions.view.astype(np.float64))
+        assert averaging.versions.view.tobytes() == plain.versions.view.tobytes()
+    kept = load(averaging.saved())
+    mean = np.concatenate([kept[f"model.{tensor.name}"].ravel() for tensor in averaging.layout.tensors])
+    assert np.allclose(mean, (models[0] + 2 * models[1] + 4 * models[2]) / 7, atol=1e-6)
+    assert averaging.evaluate().loss != plain.evaluate().loss
+
+
+@pytest.mark.parametrize("memory", [0.0, 0.85])
 @pytest.mark.parametrize("optimizer", ["fedavg", "fedavgm", "fedadam", "fedyogi"])
-def test_restored_run_goes_on_to_the_same_bits(optimizer: str, tmp_path: Path) -> None:
-    config = replace(CONFIG, server_optimizer=optimizer, downlink="rotate | eden(4)", server_lr=0.5)
+def test_restored_run_goes_on_to_the_same_bits(optimizer: str, memory: float, tmp_path: Path) -> None:
+    config = replace(
+        CONFIG, server_optimizer=optimizer, server_average=memory, downlink="rotate | eden(4)", server_lr=0.5
+    )
     whole = Aggregator(config, None)
     path = tmp_path / "model.safetensors"
     after_round(whole, config, 1, range(6))

@@ -103,6 +103,7 @@ def test_cohort_is_the_phones_where_fewer_than_ten_were_asked_for() -> None:
         ({"deadline": math.inf}, "--deadline inf is not a number above 0"),
         ({"momentum": -0.1}, "--momentum -0.1 is not a number from 0"),
         ({"prox_mu": math.nan}, "--prox-mu nan is not a number from 0"),
+        ({"server_average": 1.0}, "--server-average 1.0 is not a number from 0 to below 1"),
         ({"shift": 28}, "--shift 28 exceeds 27 pixels"),
         ({"over_select": 0.5}, "--over-select 0.5 is not a number from 1"),
         ({"over_select": math.nan}, "--over-select nan is not a number from 1"),
