@@ -55,22 +55,22 @@ class Downlink:
         delivery = self._under_way[phone] = _Delivery(round_number)
         config = self._config
         self._watcher.download_began(phone.shard, round_number)
-        await phone.send(
-            Task(
-                round_number,
-                round_number - 1,
-                config.uplink,
-                config.epochs,
-                config.batch_size,
-                config.learning_rate(round_number),
-                config.momentum,
-                config.weight_decay,
-                config.prox_mu,
-                config.shift,
-            )
+        task = Task(
+            round_number,
+            round_number - 1,
+            config.uplink,
+            config.epochs,
+            config.batch_size,
+            _short(config.learning_rate(round_number)),
+            _short(config.momentum),
+            _short(config.weight_decay),
+            _short(config.prox_mu),
+            config.shift,
         )
-        if parcel is not None and not delivery.stopped:
-            await self._send_model(phone, parcel, delivery)
+        if parcel is None:
+            await phone.send(task)
+        else:
+            await self._send_model(phone, task, parcel, delivery)
         if self._under_way.get(phone) is delivery:
             del self._under_way[phone]
             self._watcher.download_ended(phone.shard, round_number)
@@ -88,7 +88,7 @@ class Downlink:
         if delivery is not None:
             delivery.stopped = True
 
-    async def _send_model(self, phone: PhoneConnection, parcel: Parcel, delivery: _Delivery) -> None:
+    async def _send_model(self, phone: PhoneConnection, task: Task, parcel: Parcel, delivery: _Delivery) -> None:
         digest, had = phone.partial
         offset = min(had, len(parcel.payload)) if digest == parcel.digest else 0
         sizer = self._sizers.setdefault(phone.shard, ChunkSizer())
@@ -112,10 +112,13 @@ class Downlink:
             offset,
             parcel.payload[offset : offset + chunk_bytes],
         )
+        # The task travels with the first bytes of its model: headers of TCP and IP weigh as much as itself.
+        first = [task]
         while phone.open:
             # Noted before the chunk is known to have arrived.
             sent.sent += len(message.data)
-            await phone.send(message)
+            await phone.send(*first, message)
+            first = []
             if sent.sent == len(parcel.payload):
                 phone.partial = (b"", 0)
                 phone.held_version = parcel.version
@@ -124,3 +127,8 @@ class Downlink:
                 phone.traffic("downlink").wasted += sent.sent - offset
                 return
             message = ModelChunk(sent.sent, parcel.payload[sent.sent : sent.sent + chunk_bytes])
+
+
+def _short(value: float) -> float:
+    """Return the whole number where it is one: a byte in a message in place of nine."""
+    return int(value) if value.is_integer() else value

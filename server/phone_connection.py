@@ -94,18 +94,22 @@ class PhoneConnection:
             raise ProtocolError(f"{type(message).__name__} before Hello")
         return message
 
-    async def send(self, message: AnyMessage) -> None:
-        """Send one message; returns when the socket took it. What comes too late for Finish is dropped."""
+    async def send(self, *messages: AnyMessage) -> None:
+        """Send messages in one piece; returns when the socket took them. What comes too late for Finish is dropped."""
         if self._session.states[Role.SERVER] is State.OVER:
             return
-        frame = pack(message)
-        self._session.follow(Role.SERVER, message)
-        if self.open and not self._handshake:
-            entry = self.traffic("downlink")
-            entry.message += len(frame)
-            if isinstance(message, ModelBegin | ModelChunk):
-                entry.payload += len(message.data)
-        await self.websocket.send(frame)
+        frames = []
+        for message in messages:
+            frames.append(pack(message))
+            self._session.follow(Role.SERVER, message)
+            if self.open and not self._handshake:
+                entry = self.traffic("downlink")
+                entry.message += len(frames[-1])
+                if isinstance(message, ModelBegin | ModelChunk):
+                    entry.payload += len(message.data)
+        self.websocket.join_writes(len(frames))
+        for frame in frames:
+            await self.websocket.send(frame)
         self.count()
 
     def count(self) -> None:

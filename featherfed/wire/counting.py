@@ -21,11 +21,38 @@ class CountingTransport:
     def __init__(self, transport: Any) -> None:
         self._transport = transport
         self.bytes_written = 0
+        self._joining = 0
+        self._joined = bytearray()
+
+    def join(self, writes: int) -> None:
+        """Let so many writes from now on leave as one: one segment of TCP, and one acknowledgement of it."""
+        self._joining = writes
 
     def write(self, data: Any) -> None:
         """Count, then write."""
         self.bytes_written += len(data)
-        self._transport.write(data)
+        if self._joining > 1 or self._joined:
+            self._joining -= 1
+            self._joined += data
+            if self._joining < 1:
+                self._flush()
+        else:
+            self._transport.write(data)
+
+    def write_eof(self) -> None:
+        """Write what waits, then the end."""
+        self._flush()
+        self._transport.write_eof()
+
+    def close(self) -> None:
+        """Write what waits, then close."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        joined, self._joined, self._joining = self._joined, bytearray(), 0
+        if joined:
+            self._transport.write(joined)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -43,6 +70,11 @@ class CountsBytes:
     def bytes_sent(self) -> int:
         """Bytes handed to the socket so far."""
         return self._counting.bytes_written if self._counting else 0
+
+    def join_writes(self, writes: int) -> None:
+        """Let so many writes from now on leave as one."""
+        if self._counting is not None:
+            self._counting.join(writes)
 
     @property
     def bytes_waiting(self) -> int:

@@ -21,6 +21,7 @@ from featherfed.wire.messages import (
     UpdateChunk,
     Welcome,
     pack,
+    unpack,
 )
 from tests.docs.types import model_rows, session_rows
 from tests.server.peer import Peer, digest, hello, peer
@@ -42,9 +43,10 @@ async def record() -> list[tuple[str, bytes]]:
         await phone.send(message)
 
     async def hear(phone: Peer, kind: type[AnyMessage]) -> AnyMessage:
-        message = await phone.receive()
+        frame = await phone.connection.recv(decode=False)
+        message = unpack(frame)
         assert isinstance(message, kind), message
-        frames.append(("server", pack(message)))
+        frames.append(("server", frame))
         return message
 
     with tempfile.TemporaryDirectory() as folder:

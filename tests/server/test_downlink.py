@@ -1,13 +1,16 @@
 """What a phone gets on its way down, as the phone sees it: the real server over a real socket."""
 
 import asyncio
+import socket
+import struct
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from featherfed.wire.messages import Accepted, Ack, Cancel, Hello, ModelBegin, ModelChunk, Task, Welcome
+from featherfed.wire.messages import Accepted, Ack, Cancel, Hello, ModelBegin, ModelChunk, Task, Welcome, unpack
 
 from .peer import Peer, digest, hello, peer
 
@@ -48,6 +51,36 @@ async def test_model_arrives_in_order_and_has_its_digest(serve: Serve) -> None:
         assert (task.round, begin.base, begin.offset) == (1, -1, 0)
         assert len(data) == sum(begin.lengths) == 4 * 29_322
         assert digest(data) == begin.digest
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="TCP_INFO is laid out as Linux has it")
+async def test_task_and_a_small_model_are_one_segment(serve: Serve) -> None:
+    def segments(phone: Peer) -> int:
+        """Return tcpi_data_segs_in (tcp(7), linux/tcp.h): how many segments with data have come."""
+        sock = phone.connection.transport.get_extra_info("socket")
+        (count,) = struct.unpack_from("I", sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 160), 152)
+        return int(count)
+
+    settings = {"phones": 1, "rounds": 2, "uplink": "vertex-small", "downlink": "vertex-small"}
+    async with serve(**settings) as served, peer(served.address) as phone:
+        phone.welcome = await welcome(phone, hello("a"))
+        task = await phone.task()
+        before = segments(phone)
+        await phone.upload(task.round, phone.update(task))
+        task = await phone.task()
+        assert task.round == 2
+        # Accepted; then the next task with its model.
+        assert segments(phone) - before == 2
+
+
+async def test_whole_numbers_among_the_settings_take_a_byte(serve: Serve) -> None:
+    async with serve(phones=1, lr=1.0) as served, peer(served.address) as phone:
+        await welcome(phone, hello("a"))
+        frame = await phone.connection.recv(decode=False)
+        task = unpack(frame)
+        assert isinstance(task, Task) and task.lr == 1.0
+        # lr, momentum, weight decay, FedProx's μ and the shift.
+        assert frame[-5:] == b"\x01\x00\x00\x00\x00"
 
 
 async def test_task_carries_the_settings_of_the_run(serve: Serve) -> None:

@@ -127,3 +127,23 @@ def test_a_taken_port_is_told_with_the_way_out(tmp_path: Path) -> None:
         taken.listen()
         with pytest.raises(ConfigError, match="choose another --port"):
             opened(tmp_path, port=taken.getsockname()[1])
+
+
+async def test_what_the_server_says_does_not_wait_for_an_acknowledgement(tmp_path: Path) -> None:
+    loop, met = asyncio.get_running_loop(), asyncio.Event()
+    nodelay: list[int] = []
+
+    class Look(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            sock = transport.get_extra_info("socket")
+            nodelay.append(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            met.set()
+
+    # With Nagle's algorithm, a message waits until the one before is acknowledged: up to 40 ms in each round.
+    with opened(tmp_path) as entrance, socket.socket() as phone:
+        async with await loop.create_server(Look, sock=entrance.socket):
+            phone.setblocking(False)
+            await loop.sock_connect(phone, entrance.socket.getsockname())
+            async with asyncio.timeout(10):
+                await met.wait()
+    assert nodelay == [1]
