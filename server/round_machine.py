@@ -89,7 +89,17 @@ class RunState:
 
     def wants(self, round_number: int, shard: int) -> bool:
         """Whether an update of a round still counts."""
-        return self.phase is Phase.OPEN and round_number == self.round_number and shard in self.outstanding
+        return self.phase is Phase.OPEN and round_number == self.round_number and self.awaits(shard)
+
+    def awaits(self, shard: int) -> bool:
+        """Whether a shard's update is outstanding: asked for each message, so it looks at no other shard."""
+        return shard in self.cohort and shard not in self.accepted and shard not in self.failed
+
+    @property
+    def complete(self) -> bool:
+        """Whether nobody is outstanding."""
+        # The first is known at once, for every update but the last ones of a round.
+        return len(self.accepted) + len(self.failed) >= len(self.cohort) and not self.outstanding
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,19 +307,19 @@ def _note_lost(state: RunState, event: Lost) -> Step:
 
 
 def _accept(state: RunState, event: Accept) -> Step:
-    if event.round_number != state.round_number or event.shard not in state.outstanding:
+    if event.round_number != state.round_number or not state.awaits(event.shard):
         return state, ()
     state = replace(state, accepted=state.accepted | {event.shard})
-    if len(state.accepted) >= state.rules.target or not state.outstanding:
+    if len(state.accepted) >= state.rules.target or state.complete:
         return _settle(state)
     return state, ()
 
 
 def _fail(state: RunState, event: Fail) -> Step:
-    if event.shard not in state.outstanding:
+    if not state.awaits(event.shard):
         return state, ()
     state = replace(state, failed=state.failed | {event.shard})
-    return _settle(state) if not state.outstanding else (state, ())
+    return _settle(state) if state.complete else (state, ())
 
 
 def _deadline(state: RunState, event: Deadline) -> Step:

@@ -50,21 +50,21 @@ class Sending:
 
 @dataclass(slots=True, eq=False)
 class _Whole:
-    """An update whose bytes are all here. `counted` gets the write that makes it durable, or None."""
+    """An update whose bytes are all here. `counted` is done once it counts and is durable, or says that it does not."""
 
     key: tuple[int, int]
     upload: Upload
     last: bytes
     digest: bytes
     examples: int
-    counted: "asyncio.Future[asyncio.Future[None] | None]"
+    counted: "asyncio.Future[bool]"
 
-    def answer(self, durable: "asyncio.Future[None] | None") -> None:
+    def answer(self, counts: bool) -> None:
         """Let whoever waits go on, if somebody still does."""
         if not self.counted.done():
-            self.counted.set_result(durable)
+            self.counted.set_result(counts)
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         """Raise an error where the update came from."""
         if not self.counted.done():
             self.counted.set_exception(error)
@@ -162,9 +162,11 @@ class Uploads:
             )
         async with self._turn(key):
             upload = self._announce(phone, message)
-            self._sending[phone] = Sending(message, upload)
-        self.advanced(phone.shard, message.round, upload.durable, message.size)
-        await self._take(phone, message.offset, message.data)
+            sending = self._sending[phone] = Sending(message, upload)
+            self.advanced(phone.shard, message.round, upload.durable, message.size)
+            answer = await self._keep(phone, sending, message.offset, message.data)
+        if answer is not None:
+            await _answer(phone, answer)
 
     async def chunk(self, phone: PhoneConnection, message: UpdateChunk) -> None:
         """Take the next bytes of an update."""
@@ -175,7 +177,10 @@ class Uploads:
             self._received(phone).resent += len(message.data)
 
     def _turn(self, key: tuple[int, int]) -> asyncio.Lock:
-        return self._turns.setdefault(key, asyncio.Lock())
+        turn = self._turns.get(key)
+        if turn is None:
+            turn = self._turns[key] = asyncio.Lock()
+        return turn
 
     def _received(self, phone: PhoneConnection) -> Traffic:
         """Return the entry in which the payload of the phone's last message was counted."""
@@ -242,24 +247,23 @@ class Uploads:
         begin, key = sending.begin, (sending.begin.round, phone.shard)
         self._sending.pop(phone, None)
         try:
-            durable = await self._counted(_Whole(key, upload, last, begin.digest, begin.examples, loop.create_future()))
+            counts = await self._counted(_Whole(key, upload, last, begin.digest, begin.examples, loop.create_future()))
         except (CodecError, RefusedError):
             self._received(phone).wasted += len(last)
             await self.commits.queue(*self.waste(*key))
             raise
-        if durable is None:
-            if self._over:
-                return None
-            if upload.accepted:
-                self._received(phone).resent += len(last)
-                return Accepted(begin.round)
-            self._received(phone).wasted += len(last)
-            return Cancel(begin.round)
-        await durable
-        return Accepted(begin.round)
+        if counts:
+            return Accepted(begin.round)
+        if self._over:
+            return None
+        if upload.accepted:
+            self._received(phone).resent += len(last)
+            return Accepted(begin.round)
+        self._received(phone).wasted += len(last)
+        return Cancel(begin.round)
 
-    async def _counted(self, whole: "_Whole") -> "asyncio.Future[None] | None":
-        """Fold an update with all that wait; return the write that makes it durable, or None if it does not count."""
+    async def _counted(self, whole: "_Whole") -> bool:
+        """Fold an update with all that wait and make it durable; return whether it counts."""
         self._waiting.append(whole)
         if self._folder is None or self._folder.done():
             self._folder = asyncio.create_task(self._fold_waiting(), name="group fold")
@@ -276,11 +280,11 @@ class Uploads:
                 if self._over:
                     batch, self._waiting = self._waiting, []
                     for whole in batch:
-                        whole.answer(None)
+                        whole.answer(False)
                     return
                 for whole in [whole for whole in self._waiting if not self._counts(whole)]:
                     self._waiting.remove(whole)
-                    whole.answer(None)
+                    whole.answer(False)
                 if not self.closing():
                     # No more than the sum has room for: the machine closes it on the last of them. And one of a
                     # phone: whether another counts is known after it.
@@ -322,7 +326,16 @@ class Uploads:
         durable = self.commits.queue(together(chunks), together(updates))
         for whole in folded:
             self.accepted(*whole.key)
-            whole.answer(durable)
+
+        def tell(durable: "asyncio.Future[None]") -> None:
+            for whole in folded:
+                if (error := durable.exception()) is None:
+                    whole.answer(True)
+                else:
+                    whole.fail(error)
+
+        # Their connections wake once, and not for the sum and for the disk.
+        durable.add_done_callback(tell)
 
     def _add(self, batch: list["_Whole"]) -> list[CodecError | RefusedError | None]:
         """Add each update to the sum; return for each what is wrong with it. Some payloads at a time are in memory."""
