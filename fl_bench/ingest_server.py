@@ -101,8 +101,10 @@ async def _serve(settings: dict[str, Any], durable: bool, data_dir: str | None, 
             service = Service(config, folder, aggregator, store, standing, Watcher())
             print(json.dumps({"port": entrance.socket.getsockname()[1]}), flush=True)
             serving = asyncio.create_task(service.run(entrance))
-            await _answer(Meter())
-            service.stop()
+            answering = asyncio.create_task(_answer(Meter()))
+            await asyncio.wait((serving, answering), return_when=asyncio.FIRST_COMPLETED)
+            if not serving.done():
+                service.stop()
             await serving
         finally:
             store.close()

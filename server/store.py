@@ -96,16 +96,17 @@ class Upsert:
         self._texts: dict[str, tuple[str, Callable[[dict[str, Any]], Any]]] = {}
 
     def run(self, connection: sa.Connection, rows: Sequence[dict[str, Any]] | dict[str, Any]) -> None:
-        """Put the rows, or the one row."""
-        text, row_of = self._text(connection.dialect)
+        """Put the rows, or the one row; all have the same columns."""
+        text, row_of = self._text(connection.dialect, rows if isinstance(rows, dict) else rows[0])
         connection.exec_driver_sql(text, row_of(rows) if isinstance(rows, dict) else [row_of(row) for row in rows])
 
-    def _text(self, dialect: sa.Dialect) -> tuple[str, Callable[[dict[str, Any]], Any]]:
+    def _text(self, dialect: sa.Dialect, columns: Iterable[str]) -> tuple[str, Callable[[dict[str, Any]], Any]]:
         """Return the statement and what makes the driver's row of a dict."""
         if dialect.name not in self._texts:
             insert: Any = {"sqlite": sqlite, "postgresql": postgresql}[dialect.name].insert(self._table)
             changes = {name: insert.excluded[name] for name in self._given}
-            compiled = insert.on_conflict_do_update(index_elements=self._key, set_=changes).compile(dialect=dialect)
+            upsert = insert.on_conflict_do_update(index_elements=self._key, set_=changes)
+            compiled = upsert.compile(dialect=dialect, column_keys=list(columns))
             names: tuple[str, ...] = tuple(compiled.positiontup or ())
             # Where places have names, a dict is what the driver takes.
             self._texts[dialect.name] = str(compiled), operator.itemgetter(*names) if names else dict
