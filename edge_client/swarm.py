@@ -11,6 +11,7 @@ import asyncio
 import multiprocessing
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -125,7 +126,16 @@ class _Worker:
         return self._classes[run].learner(welcome)
 
 
+def _end_with_swarm() -> None:
+    swarm = multiprocessing.parent_process()
+    assert swarm is not None, "workers are started by a swarm"
+    swarm.join()
+    os._exit(1)
+
+
 def _work(phones: list[PhoneOptions], quiet: bool) -> None:
+    # However the swarm ends, by kill -9 too: its phones would go on without it.
+    threading.Thread(target=_end_with_swarm, name="tether", daemon=True).start()
     outcomes = asyncio.run(_Worker(quiet=quiet).play_all(phones))
     failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
     for failure in failures:

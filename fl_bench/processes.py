@@ -1,4 +1,7 @@
-"""Real server and phone processes: started, watched, and always ended by their own pid."""
+"""Real server and phone processes: started, watched, and always ended by their own pid.
+
+They end with this process too, also where it is killed: see fl_bench/tether.py.
+"""
 
 import contextlib
 import os
@@ -23,6 +26,7 @@ class Processes:
         self._logs = logs
         self._running: dict[str, subprocess.Popen[str]] = {}
         self._pump: threading.Thread | None = None
+        self._tether = os.pipe()
         logs.mkdir(parents=True, exist_ok=True)
 
     def __enter__(self) -> Self:
@@ -42,6 +46,8 @@ class Processes:
                 process.wait()
         if self._pump is not None:
             self._pump.join(GRACE_S)
+        for end in self._tether:
+            os.close(end)
 
     def start_server(self, arguments: Sequence[str], tell: Callable[[str], None]) -> str:
         """Start `fl-server serve --port 0` with these arguments, return its address once it listens.
@@ -49,8 +55,8 @@ class Processes:
         Every line that it prints after that goes to `tell`, from a thread. Raises `LocalError` if it does not listen.
         """
         process = subprocess.Popen(
-            [sys.executable, "-m", "server.cli", "serve", "--port", "0", *arguments],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            [sys.executable, "-m", "fl_bench.tether", "server.cli", "serve", "--port", "0", *arguments],
+            stdin=self._tether[0], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         self._running["server"] = process
         stdout = process.stdout
@@ -75,8 +81,9 @@ class Processes:
         """Start `fl-edge run` (or `swarm`) with these arguments; what it prints goes to a log of its name."""
         with open(self._logs / f"{name}.log", "w") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "edge_client.cli", command, *arguments], stdout=log, stderr=log, text=True
-            )
+                [sys.executable, "-m", "fl_bench.tether", "edge_client.cli", command, *arguments],
+                stdin=self._tether[0], stdout=log, stderr=log, text=True,
+            )  # fmt: skip
         self._running[name] = process
         return process
 
