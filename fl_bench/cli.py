@@ -102,7 +102,7 @@ def run(
     from featherfed.errors import ConfigError, FeatherfedError
     from fl_bench.grid import run_grid
     from fl_bench.progress import Progress
-    from fl_bench.running import cell_report
+    from fl_bench.running import cell_report, left_to_run
     from fl_bench.scenario import COMMAND, SCENARIO, changed_text, read_scenario
 
     folder = out / file.stem
@@ -115,6 +115,7 @@ def run(
         folder.mkdir(parents=True, exist_ok=True)
         (folder / SCENARIO).write_text(changed_text(file, changes))
         (folder / COMMAND).write_text(_command(file, virtual, changes))
+        left_to_run(cells, folder)  # or what an interrupted grid left would show as under way
         with Progress(cells, folder, Console(stderr=True)):
             if ray is not None:
                 from fl_bench.cluster import run_on_cluster

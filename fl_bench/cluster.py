@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from featherfed.errors import ConfigError, FeatherfedError, LocalError
-from fl_bench.running import finished, run_cell
+from fl_bench.running import left_to_run, run_cell
 from fl_bench.scenario import Cell
 
 RETRIES = 5
@@ -39,7 +39,7 @@ def run_on_cluster(cells: Sequence[Cell], out: Path, data_dir: str | None, *, ad
         import ray
     except ImportError as error:
         raise ConfigError("--ray needs Ray: pip install 'featherfed[ray]'") from error
-    left = [cell for cell in cells if not finished(cell, out)]
+    left = left_to_run(cells, out)
     environment = {name: os.environ[name] for name in ("PYTHONPATH", "FL_DATA_DIR") if name in os.environ}
     try:
         ray.init(

@@ -10,10 +10,9 @@ import click
 from featherfed.errors import ConfigError, FeatherfedError
 from fl_bench.documents import markdown
 from fl_bench.plots import accuracy_by_bytes
-from fl_bench.reporting import duration
 from fl_bench.results import Strategy, ratio, read_runs
 from fl_bench.scenario import COMMAND
-from fl_bench.terminal import accuracy
+from fl_bench.terminal import accuracy, duration
 from server.report import TARGETS, size
 
 TITLES = {

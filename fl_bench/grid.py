@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from featherfed.errors import LocalError
-from fl_bench.running import finished, run_cell
+from fl_bench.running import left_to_run, run_cell
 from fl_bench.scenario import Cell
 from fl_bench.tether import tie
 
@@ -21,7 +21,7 @@ def run_grid(cells: Sequence[Cell], out: Path, data_dir: str | None, *, jobs: in
     The first cell that fails ends the grid; what is finished stays, and the rest can be resumed. Workers end with this
     process, and at once where it is interrupted.
     """
-    left = [cell for cell in cells if not finished(cell, out)]
+    left = left_to_run(cells, out)
     if jobs == 1 or len(left) < 2:
         for cell in left:
             run_cell(cell, out, data_dir)

@@ -15,6 +15,7 @@ from typing import Self
 
 from featherfed.errors import LocalError
 
+SERVER_LOG = "server.log"
 GRACE_S = 10.0
 START_S = 120.0
 
@@ -67,7 +68,7 @@ class Processes:
                 raise LocalError(f"fl-server did not start: {(first + stdout.read()).strip()}")
 
         def pump() -> None:
-            with stdout, open(self._logs / "server.log", "w") as log:
+            with stdout, open(self._logs / SERVER_LOG, "w") as log:
                 for line in stdout:
                     log.write(line)
                     log.flush()

@@ -1,6 +1,7 @@
 """The cells of a grid under way: a live table on a terminal, plain lines elsewhere.
 
-What a cell has reached is read from its run folder, so it shows whoever runs it: this process, a worker or a server.
+What a cell has reached is read from its run folder, and what its server says from its log, so it shows whoever runs it:
+this process, a worker or a server.
 """
 
 import contextlib
@@ -13,12 +14,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
+from rich import box
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
-from fl_bench.running import finished
+from fl_bench.processes import SERVER_LOG
+from fl_bench.running import finished, logs_of
 from fl_bench.scenario import Cell
+from fl_bench.terminal import duration
 from server.report import size
 
 POLL_S = 1.0
@@ -53,17 +58,52 @@ def reached(folder: Path) -> Reached | None:
     return Reached(len(rows), accuracies[-1] if accuracies else None, int(up), rows[-1][1] if rows else 0.0)
 
 
+class _ServerLines:
+    """What the server of a cell with real processes says, until it prints its report."""
+
+    def __init__(self, cell: Cell, out: Path) -> None:
+        self._path = logs_of(cell, out) / SERVER_LOG
+        self._report = f"{cell.name}: "
+        self._read = 0
+        self._over = False
+        self.last = ""
+
+    def fresh(self) -> list[str]:
+        """Return the whole lines since the last call."""
+        if self._over:
+            return []
+        try:
+            with open(self._path, "rb") as log:
+                log.seek(self._read)
+                content = log.read()
+        except FileNotFoundError:
+            return []
+        whole = content[: content.rfind(b"\n") + 1]
+        self._read += len(whole)
+        lines = []
+        for line in whole.decode(errors="replace").splitlines():
+            if line.startswith(self._report):
+                self._over = True
+                break
+            lines.append(line)
+        self.last = lines[-1] if lines else self.last
+        return lines
+
+
 class Progress:
     """Shows a grid while it runs."""
 
     def __init__(self, cells: Sequence[Cell], out: Path, console: Console) -> None:
         self._cells, self._out, self._console = cells, out, console
-        self._began: dict[str, float] = {}
+        self._began_s = time.monotonic()
+        self._cell_began_s: dict[str, float] = {}
         self._shown: dict[str, int] = {}
-        self._kept: dict[str, Reached] = {}
+        self._done: dict[str, Reached] = {}
+        self._servers = {cell.name: _ServerLines(cell, out) for cell in cells if cell.way != "virtual"}
+        self._before = sum(finished(cell, out) for cell in cells)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._poll, daemon=True)
-        self._live = Live(get_renderable=self.table, console=console, refresh_per_second=1, transient=True)
+        self._live = Live(get_renderable=self.view, console=console, refresh_per_second=1, transient=True)
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -82,41 +122,65 @@ class Progress:
             self._thread.join()
             self._say_news()
 
-    def table(self) -> Table:
-        """Return the table of all cells that are under way or finished."""
-        table = Table(title=f"{self._out}: {len(self._cells)} cells", title_justify="left")
+    def view(self) -> Group:
+        """Return a line on the grid, the cells under way, and below them those that are done, the last one first.
+
+        Where a terminal is too low for all of it, the oldest results are cut off.
+        """
+        standing = [(cell, self._look(cell)) for cell in self._cells]
+        under_way = [(cell, where) for cell, where in standing if where is not None and cell.name not in self._done]
+        table = Table(box=box.SIMPLE_HEAD)
         for name in ("cell", "round", "accuracy", "up", "emulated", "time left"):
-            table.add_column(name, justify="left" if name == "cell" else "right")
-        waiting = 0
-        for cell in self._cells:
-            where = self._look(cell)
-            if where is None:
-                waiting += 1
-                continue
+            table.add_column(name, justify="left" if name == "cell" else "right", no_wrap=name != "cell")
+        by_name = {cell.name: cell for cell in self._cells}
+        done = [(by_name[name], where) for name, where in reversed(self._done.items())]
+        for cell, where in [*under_way, *done]:
+            over = cell.name in self._done
             accuracy = "–" if where.accuracy is None else f"{where.accuracy:.2%}"
             rounds = f"{where.rounds}/{cell.config.rounds}"
-            left = "done" if finished(cell, self._out) else self._left(cell, where)
-            table.add_row(cell.name, rounds, accuracy, size(where.uplink_bytes), f"{where.emulated_s:,.0f} s", left)
-        if waiting:
-            table.caption = f"{waiting} more wait"
-        return table
+            left = "done" if over else self._left(cell, where)
+            emulated = duration(where.emulated_s)
+            title = self._name(cell, where, over=over)
+            table.add_row(
+                title, rounds, accuracy, size(where.uplink_bytes), emulated, left, style="dim" if over else ""
+            )
+        return Group(self._title(under_way), table)
+
+    def _title(self, under_way: Sequence[tuple[Cell, Reached]]) -> str:
+        cells, done = len(self._cells), len(self._done)
+        title = f"{done} of {cells} cells done, {len(under_way)} under way"
+        share = done + sum(where.rounds / cell.config.rounds for cell, where in under_way)
+        gained = share - self._before
+        if gained <= 0 or share >= cells:
+            return f"{title}; in {self._out}"
+        spent_s = time.monotonic() - self._began_s
+        return f"{title}, about {duration(spent_s / gained * (cells - share))} left; in {self._out}"
+
+    def _name(self, cell: Cell, where: Reached, *, over: bool) -> Text:
+        text = Text(", ".join(f"{key}={value}" for key, value in cell.keys.items()) or cell.name)
+        server = self._servers.get(cell.name)
+        if server is not None and where.rounds == 0 and not over:
+            server.fresh()
+            text.append(f"\n{server.last}" if server.last else "\nthe server starts", style="dim")
+        return text
 
     def _look(self, cell: Cell) -> Reached | None:
-        if cell.name in self._kept:
-            return self._kept[cell.name]
+        if cell.name in self._done:
+            return self._done[cell.name]
         done = finished(cell, self._out)
         where = reached(self._out / cell.name)
         if where is not None:
-            self._began.setdefault(cell.name, time.monotonic())
+            self._cell_began_s.setdefault(cell.name, time.monotonic())
             if done:
-                self._kept[cell.name] = where
+                self._done[cell.name] = where
         return where
 
     def _left(self, cell: Cell, where: Reached) -> str:
         if where.rounds == 0:
             return "…"
-        spent_s = time.monotonic() - self._began[cell.name]
-        return f"≤ {spent_s / where.rounds * (cell.config.rounds - where.rounds):,.0f} s"
+        spent_s = time.monotonic() - self._cell_began_s[cell.name]
+        # At most: it ends early where it has a target that it reaches.
+        return f"≤ {duration(spent_s / where.rounds * (cell.config.rounds - where.rounds))}"
 
     def _poll(self) -> None:
         while not self._over.wait(POLL_S):
@@ -124,15 +188,21 @@ class Progress:
 
     def _say_news(self) -> None:
         for cell in self._cells:
-            if cell.name in self._kept:
+            if cell.name in self._done:
                 continue
             where = self._look(cell)
-            if where is None or self._shown.get(cell.name, 0) == where.rounds:
+            server = self._servers.get(cell.name)
+            for line in server.fresh() if server else ():
+                self._say(cell, line)
+            if server is not None and server.last:
+                # It tells of its rounds itself; a cluster's node keeps it silent.
                 continue
-            self._shown[cell.name] = where.rounds
-            accuracy = "" if where.accuracy is None else f"  accuracy {where.accuracy:.2%}"
-            self._console.print(
-                f"{cell.name}  round {where.rounds}/{cell.config.rounds}{accuracy}  up {size(where.uplink_bytes)}"
-                f"  emulated {where.emulated_s:,.0f} s",
-                markup=False, highlight=False, soft_wrap=True,
-            )  # fmt: skip
+            if where is not None and self._shown.get(cell.name, 0) != where.rounds:
+                self._shown[cell.name] = where.rounds
+                accuracy = "" if where.accuracy is None else f"  accuracy {where.accuracy:.2%}"
+                rounds = f"round {where.rounds}/{cell.config.rounds}"
+                up = f"up {size(where.uplink_bytes)}"
+                self._say(cell, f"{rounds}{accuracy}  {up}  emulated {duration(where.emulated_s)}")
+
+    def _say(self, cell: Cell, line: str) -> None:
+        self._console.print(f"{cell.name}  {line}", markup=False, highlight=False, soft_wrap=True)

@@ -14,7 +14,7 @@ from rich.console import Console
 from featherfed.errors import ConfigError, FeatherfedError
 from fl_bench.plots import accuracy_by_bytes, accuracy_by_time, as_svg, bytes_bars
 from fl_bench.results import Spread, Strategy, as_json, ratio, read_runs, round_rows
-from fl_bench.terminal import accuracy, table
+from fl_bench.terminal import accuracy, duration, table
 from server.report import TARGETS, size
 
 PLOTS = {"accuracy-bytes": accuracy_by_bytes, "accuracy-time": accuracy_by_time, "bytes": bytes_bars}
@@ -40,19 +40,6 @@ def page(strategies: Sequence[Strategy], command: str) -> str:
 
 def _size(value: float | None) -> str:
     return "–" if value is None else size(round(value))
-
-
-def duration(seconds: float | None) -> str:
-    """Return a duration as people read it.
-
-    >>> duration(75.2), duration(7200), duration(None)
-    ('75 s', '2.0 h', '–')
-    """
-    if seconds is None:
-        return "–"
-    if seconds < 180:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _spread(spread: Spread, kind: str) -> str:

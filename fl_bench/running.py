@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +25,33 @@ def finished(cell: Cell, out: Path) -> bool:
     return (out / cell.name / DONE).exists()
 
 
-def run_cell(cell: Cell, out: Path, data_dir: str | None, tell: Callable[[str], None] = lambda line: None) -> None:
-    """Run one cell in `out/<its name>` unless it is finished; what real processes print goes to `tell`."""
+def logs_of(cell: Cell, out: Path) -> Path:
+    """Return the folder for what a cell's processes print."""
+    return out / f"{cell.name}.logs"
+
+
+def left_to_run(cells: Sequence[Cell], out: Path) -> list[Cell]:
+    """Return the cells that are not finished, and sweep away what an interrupted grid left of them: it is no result."""
+    left = [cell for cell in cells if not finished(cell, out)]
+    for cell in left:
+        for folder in (out / cell.name, logs_of(cell, out)):
+            if folder.exists():
+                shutil.rmtree(folder)
+    return left
+
+
+def run_cell(cell: Cell, out: Path, data_dir: str | None) -> None:
+    """Run one cell in `out/<its name>` unless it is finished."""
     folder = out / cell.name
-    if finished(cell, out):
+    if not left_to_run([cell], out):
         return
-    if folder.exists():
-        # What an interrupted grid left of a cell is not its result.
-        shutil.rmtree(folder)
     began_s = time.monotonic()
     if cell.way == "virtual":
         from fl_bench.virtual_run import run_virtual
 
         run_virtual(cell, out, data_dir)
     else:
-        _run_processes(cell, out, data_dir, tell)
+        _run_processes(cell, out, data_dir)
     facts = {
         "cell": cell.keys,
         "phones": cell.phones,
@@ -67,12 +79,13 @@ def report_of(folder: Path) -> dict[str, Any]:
         store.close()
 
 
-def _run_processes(cell: Cell, out: Path, data_dir: str | None, tell: Callable[[str], None]) -> None:
+def _run_processes(cell: Cell, out: Path, data_dir: str | None) -> None:
     data = ["--data-dir", data_dir] if data_dir else []
-    with Processes(out / f"{cell.name}.logs") as processes:
+    with Processes(logs_of(cell, out)) as processes:
         # Nobody looks at the page of a cell, and what is measured should not pay for it.
         flags = ["--runs", str(out), "--name", cell.name, "--no-dashboard", *data, *cell.server_flags()]
-        address = processes.start_server(flags, tell)
+        # What it prints is in its log, where progress.py reads it in whatever process this is.
+        address = processes.start_server(flags, lambda line: None)
         count = cell.config.phones
         if cell.way == "swarm":
             links = ",".join(cell.link_of(shard) for shard in range(count)) if "link" in cell.phones else ""
@@ -86,4 +99,4 @@ def _run_processes(cell: Cell, out: Path, data_dir: str | None, tell: Callable[[
                 processes.start_phone(f"phone-{shard}", ["--server", address, *data, *flags])
         status = processes.wait_for_server()
     if status != 0:
-        raise LocalError(f"the run {cell.name} ended with status {status}; see {out / (cell.name + '.logs')}")
+        raise LocalError(f"the run {cell.name} ended with status {status}; see {logs_of(cell, out)}")

@@ -1,4 +1,4 @@
-"""The table of bytes and time to an accuracy, for a terminal."""
+"""The table of bytes and time to an accuracy, for a terminal, and figures as people read them."""
 
 from collections.abc import Sequence
 
@@ -46,3 +46,16 @@ def accuracy(spread: Spread) -> str:
     if spread.seeds == 1 or spread.least == spread.most:
         return f"{spread.median:.2%}"
     return f"{spread.median:.2%} ({100 * spread.least:.2f}–{100 * spread.most:.2f})"
+
+
+def duration(seconds: float | None) -> str:
+    """Return a duration as people read it.
+
+    >>> duration(75.2), duration(7200), duration(None)
+    ('75 s', '2.0 h', '–')
+    """
+    if seconds is None:
+        return "–"
+    if seconds < 180:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
