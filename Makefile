@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export FL_DATA_DIR ?= $(if $(wildcard ../shared/data),../shared/data,)
 
-.PHONY: demo web performance test check lint types imports links docs codec-accuracy results results-quick agree clean fuzz hostile
+.PHONY: demo web performance test check lint types imports links docs codec-accuracy results results-quick agree virtual clean fuzz hostile
 
 # torch and torchvision are named together so that pip resolves them as one pair.
 $(VENV)/installed: pyproject.toml
@@ -83,6 +83,10 @@ results-quick: $(VENV)/installed
 # Writes the table of docs/BENCHMARKS.md: real processes beside virtual time, on a machine that does nothing else.
 agree: $(VENV)/installed
 	$(BIN)/fl-bench agree scenarios/agreement.toml --write docs/BENCHMARKS.md
+
+# Writes the other one: what virtual time costs, five minutes on a machine that does nothing else.
+virtual: $(VENV)/installed
+	$(BIN)/fl-bench virtual --write docs/BENCHMARKS.md
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -44,6 +44,10 @@ class Download:
         if blake2b(payload, digest_size=8).digest() != begin.digest:
             self._pocket.begin_download(b"")
             raise CodecError(f"model of {len(payload)} bytes does not have the digest that was announced")
+        return self._pocket.decoded(begin, lambda: self._decode(payload, layout, seed))
+
+    def _decode(self, payload: bytes, layout: Layout, seed: int) -> F32:
+        begin = self.begin
         pipeline = Pipeline.parse(begin.spec, direction="downlink")
         held = self._pocket.weights
         weights = held if begin.base != NOTHING and held is not None else np.zeros(layout.size, np.float32)

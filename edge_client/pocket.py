@@ -7,7 +7,7 @@ A disk that fails raises `LocalError`.
 import contextlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featherfed.errors import ConfigError, LocalError
-from featherfed.wire.messages import NOTHING
+from featherfed.wire.messages import NOTHING, ModelBegin
 
 F32 = npt.NDArray[np.float32]
 
@@ -112,6 +112,10 @@ class Pocket:
                 file.seek(offset)
                 file.write(data)
                 file.truncate()
+
+    def decoded(self, begin: ModelBegin, decode: Callable[[], F32]) -> F32:
+        """Return the model that a whole download makes; phones of one process may share what is the same for all."""
+        return decode()
 
     def put_update(self, update: PendingUpdate) -> None:
         """Keep a finished update until it is accepted; the one before it is in the model by now, or too late."""

@@ -30,6 +30,7 @@ class LazyGroup(click.Group):
         "swarm": "fl_bench.swarm",
         "performance": "fl_bench.performance",
         "peers": "fl_bench.peers",
+        "virtual": "fl_bench.virtual_cost",
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:

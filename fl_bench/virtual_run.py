@@ -2,13 +2,15 @@
 
 The code is that of `fl-server serve` and `fl-edge run`, from the first byte of an upgrade to the last of a model. What
 is left out has no effect on bytes: fsync, and the kernel's sockets. What is shared could not differ: weights of a
-version, which all phones that hold it have bit for bit, the data set, and the module that phones train one by one.
+version, which all phones that hold it have bit for bit and which are decoded once for each parcel that makes them, the
+data set, and the module that phones train one by one.
 
 Training and evaluation take no virtual time by themselves; a phone's steps take those of its `device`.
 """
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from edge_client.learner import Learner, NoiseLearner
 from edge_client.one_phone import PhoneOptions, play_phone
 from edge_client.pocket import F32, Pocket
 from featherfed.errors import ConfigError, FeatherfedError, LocalError
-from featherfed.wire.messages import Welcome
+from featherfed.wire.messages import ModelBegin, Welcome
 from fl_bench.scenario import Cell
 from server.aggregation import Aggregator
 from server.report import make_report, write_csv
@@ -41,7 +43,7 @@ def run_virtual(cell: Cell, out: Path, data_dir: str | None) -> None:
     """Run a cell in `out/<its name>`; raises `LocalError` where it does not come to its end."""
     config = cell.config
     aggregator = Aggregator(config, data_dir)
-    folder = create(out, cell.name, config)
+    folder = replace(create(out, cell.name, config), durable=False)
     store = Store(folder.database, durable=False)
     try:
 
@@ -134,11 +136,13 @@ class SharedMemory:
 
 
 class _Pockets:
-    """Pockets without a folder whose models lie in memory once."""
+    """Pockets without a folder whose models lie in memory once, and are decoded once."""
 
     def __init__(self) -> None:
         self._newest = -1
         self._weights: F32 | None = None
+        self._made = -1
+        self._parcels: dict[tuple[int, bytes], F32] = {}  # of version `_made`, by base and digest
 
     def one(self) -> Pocket:
         return _SharedPocket(self)
@@ -149,6 +153,18 @@ class _Pockets:
             self._newest, self._weights = version, weights
         return self._weights if version == self._newest and self._weights is not None else weights
 
+    def decoded(self, begin: ModelBegin, decode: Callable[[], F32]) -> F32:
+        """Return what a parcel makes of its base: the digest, which was checked, stands for its bytes."""
+        if begin.version > self._made:
+            self._made = begin.version
+            self._parcels.clear()
+        if begin.version < self._made:
+            return decode()
+        key = begin.base, begin.digest
+        if key not in self._parcels:
+            self._parcels[key] = decode()
+        return self._parcels[key]
+
 
 class _SharedPocket(Pocket):
     def __init__(self, pockets: _Pockets) -> None:
@@ -157,6 +173,9 @@ class _SharedPocket(Pocket):
 
     def hold(self, version: int, weights: F32) -> None:
         super().hold(version, self._pockets.share(version, weights))
+
+    def decoded(self, begin: ModelBegin, decode: Callable[[], F32]) -> F32:
+        return self._pockets.decoded(begin, decode)
 
 
 def _say_nothing(line: str) -> None:

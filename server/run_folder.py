@@ -12,9 +12,10 @@ from server.database import Remote, read_remote, remote_for
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """The paths of one run."""
+    """The paths of one run. Not `durable`: what a crash of the machine may cost is nothing to this run."""
 
     path: Path
+    durable: bool = True
 
     @property
     def database(self) -> Path | Remote:
@@ -46,10 +47,13 @@ class RunFolder:
         return self.path / f"model-{number}.safetensors"
 
     def write_version(self, number: int, data: bytes) -> None:
-        """Write a version durably, before the database points to it; raises `LocalError` when the disk fails."""
+        """Write a version before the database points to it; raises `LocalError` when the disk fails."""
         path = self.version(number)
         try:
-            write_durably(path, data)
+            if self.durable:
+                write_durably(path, data)
+            else:
+                path.write_bytes(data)
         except OSError as error:
             raise LocalError(f"cannot write the model {path} of {len(data)} bytes: {error.strerror}") from error
 

@@ -34,7 +34,7 @@ def test_real_and_virtual_runs_agree(tmp_path: Path) -> None:
     assert both.differing == 0
     assert both.same_model
     # Never faster than link and device allow; how much slower depends on who else uses this machine. The table of
-    # docs/VIRTUAL_TIME.md has the deviation where nobody does.
+    # docs/BENCHMARKS.md has the deviation where nobody does.
     assert both.virtual_s > 10
     assert both.deviation > -0.05
     assert both.real_s - both.virtual_s < 60
