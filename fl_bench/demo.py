@@ -37,6 +37,13 @@ def run_demo(out: Path | None, bandwidth: str, tell: Callable[[str], None]) -> P
         processes.wait_for_server(timeout_s=300)
     folder, config = existing(runs / "demo")
     page = folder.path / "report.html"
-    page.write_text(run_page(report_of(folder.path), config.command()))
+    each = f"fl-edge run --shard $shard/{PHONES} --bandwidth {bandwidth}"
+    commands = [
+        f"fl-bench demo --bandwidth {bandwidth}",
+        "# or its parts:",
+        config.command(),
+        f"for shard in $(seq 0 {PHONES - 1}); do {each} & done; wait",
+    ]
+    page.write_text(run_page(report_of(folder.path), commands, config.to_toml()), encoding="utf-8")
     tell(f"its page opens again with: fl-server dashboard {folder.path}")
     return page

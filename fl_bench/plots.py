@@ -1,4 +1,8 @@
-"""The plots of a comparison: accuracy against bytes and against time, and where the bytes of a round went."""
+"""The plots of a comparison: accuracy against bytes and against time, and where the bytes of a round went.
+
+In a page their ink, their lines and their ground are the page's own (templates/style.css), so that they are dark where
+it is; as PNG they are dark on white.
+"""
 
 import io
 import textwrap
@@ -10,22 +14,40 @@ import numpy as np
 
 matplotlib.use("agg")
 from matplotlib import pyplot
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
 from fl_bench.results import Strategy
 from server.report import size
 
-SHARES = ("payload", "framing", "resent", "wasted")
+SHARES = {"payload": "#3b7dd8", "framing": "#e8a33d", "resent": "#8e6bbf", "wasted": "#d2504b"}
+"""What a round's bytes are, in colours that can be told apart on light and on dark ground."""
+SHARE_NAMES = {"resent": "sent again"}
 _COLORS = tuple(pyplot.get_cmap("tab20")(at) for at in (*range(0, 20, 2), *range(1, 20, 2)))
+_INK = {"#1b1f24": "ink", "#5b6570": "soft", "#dde2e7": "line"}
+"""Colours of no data, and the page's names for them."""
+_BLACK, _GREY, _PALE = _INK
+matplotlib.rcParams.update(
+    {
+        "text.color": _BLACK, "axes.labelcolor": _GREY, "axes.titlecolor": _BLACK, "axes.edgecolor": _GREY,
+        "xtick.color": _GREY, "ytick.color": _GREY, "grid.color": _PALE, "font.size": 9, "axes.titlesize": 10,
+        "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "featherfed",
+    }
+)  # fmt: skip
+
+
+Point = tuple[float, float]
 
 
 def as_svg(figure: Figure) -> str:
-    """Return a figure as SVG text, and close it."""
+    """Return a figure as SVG text in the colours of the page that it will stand in, and close it."""
     text = io.StringIO()
-    figure.savefig(text, format="svg", bbox_inches="tight", metadata={"Date": None})
+    figure.savefig(text, format="svg", bbox_inches="tight", transparent=True, metadata={"Date": None})
     pyplot.close(figure)
     content = text.getvalue()
+    for color, name in _INK.items():
+        content = content.replace(color, f"var(--{name}, {color})")
     return content[content.index("<svg") :]
 
 
@@ -39,17 +61,37 @@ def share(traffic: dict[str, int], name: str) -> int:
 
 
 def accuracy_by_bytes(strategies: Sequence[Strategy]) -> Figure:
-    """Return accuracy against bytes up, log axis; one line a seed, one colour a strategy."""
+    """Return accuracy against bytes up, log axis: of each strategy the mean over its seeds, and pale ones of each."""
 
     def uplink(row: dict[str, Any], before: float) -> float:
         return before + float(row["uplink"]["socket"])
 
     figure = _accuracy(strategies, uplink, "bytes up, all phones, on the socket")
     axes = figure.axes[0]
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: size(round(value))))
-    axes.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+    byte_axis(axes)
     return figure
+
+
+def byte_axis(axes: Axes) -> None:
+    """Make the horizontal axis logarithmic, marked in bytes as people write them."""
+    if not np.isfinite(axes.dataLim.x0):
+        # A run without a round: there is nothing to take the logarithm of.
+        return
+    axes.set_xscale("log")
+    lowest, highest = axes.get_xlim()
+    axes.xaxis.set_major_locator(LogLocator(10, (1, 2, 5) if highest < 150 * lowest else (1,)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: size(round(value))))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def accuracy_axis(axes: Axes, lowest: float) -> None:
+    """Make the vertical axis one of errors, so that 97 and 99 % lie apart: what is learned last costs most."""
+    axes.set_yscale("function", functions=(_stretch, _shrink))
+    ticks = [tick for tick in (0, 50, 80, 90, 95, 97, 98, 99, 99.5) if tick >= min(lowest, 90) - 30]
+    axes.set_yticks(ticks, [f"{tick:g} %" for tick in ticks])
+    axes.set_ylim(max(0.0, lowest - 5), 99.6)
+    axes.set_ylabel("accuracy on the test set")
+    axes.grid(visible=True)
 
 
 def accuracy_by_time(strategies: Sequence[Strategy]) -> Figure:
@@ -65,32 +107,32 @@ def _accuracy(strategies: Sequence[Strategy], advance: Callable[[dict[str, Any],
     figure, axes = pyplot.subplots(figsize=(7.2, 4.0))
     lowest = 100.0
     for number, strategy in enumerate(strategies):
-        for seed, run in enumerate(strategy.runs):
-            places, accuracies, place = [], [], 0.0
-            for row in run.report["rounds"]:
-                if row["seconds"] is None:
-                    continue
-                place = advance(row, place)
-                if row["accuracy"] is not None:
-                    places.append(place)
-                    accuracies.append(100 * row["accuracy"])
-            lowest = min([lowest, *accuracies[:1]])
-            axes.plot(
-                places, accuracies, color=_COLORS[number % len(_COLORS)], marker="o", markersize=2.5, linewidth=1.2,
-                alpha=1 if seed == 0 else 0.45, label=_wrapped(strategy.name, 56) if seed == 0 else None,
-            )  # fmt: skip
-    # What is learned last costs most: the axis is of errors, so that 97 and 99 % lie apart.
-    axes.set_yscale("function", functions=(_stretch, _shrink))
-    ticks = [tick for tick in (0, 50, 80, 90, 95, 97, 98, 99, 99.5) if tick >= min(lowest, 90) - 30]
-    axes.set_yticks(ticks, [f"{tick:g} %" for tick in ticks])
-    axes.set_ylim(max(0.0, lowest - 5), 99.6)
+        color = _COLORS[number % len(_COLORS)]
+        curves = [_curve(run.report["rounds"], advance) for run in strategy.runs]
+        lowest = min([lowest, *(curve[0][1] for curve in curves if curve)])
+        if len(curves) > 1:
+            for curve in curves:
+                axes.plot(*zip(*curve, strict=True), color=color, linewidth=0.8, alpha=0.35)
+        # Rounds that all seeds have: a seed that reached its target ends.
+        mean = np.mean(list(zip(*curves, strict=False)), axis=1).T  # (place and accuracy, rounds)
+        style: dict[str, Any] = {"color": color, "marker": "o", "markersize": 2.5, "linewidth": 1.5}
+        axes.plot(*(mean if mean.size else ((), ())), label=_wrapped(strategy.name, 56), **style)
+    accuracy_axis(axes, lowest)
     axes.set_xlabel(label)
-    axes.set_ylabel("accuracy on the test set")
-    axes.grid(visible=True, alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
     columns = 1 if max(len(strategy.name) for strategy in strategies) > 40 else 2
     axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=columns)
     return figure
+
+
+def _curve(rows: Sequence[dict[str, Any]], advance: Callable[[dict[str, Any], float], float]) -> list[Point]:
+    points, place = [], 0.0
+    for row in rows:
+        if row["seconds"] is None:
+            continue
+        place = advance(row, place)
+        if row["accuracy"] is not None:
+            points.append((place, 100 * row["accuracy"]))
+    return points
 
 
 def _wrapped(name: str, width: int) -> str:
@@ -107,32 +149,34 @@ def _shrink(place: Any) -> Any:
 
 
 def bytes_bars(strategies: Sequence[Strategy]) -> Figure:
-    """Return the mean bytes of a round, up and down, of each strategy's first seed, split in `SHARES`."""
+    """Return what the bytes of a round are, up and down, as shares, and how many: means over rounds and seeds."""
     names = [_wrapped(strategy.name, 30) for strategy in strategies]
     figure, panels = pyplot.subplots(
-        1, 2, figsize=(9.6, 1.1 + 0.45 * sum(name.count("\n") / 2 + 1 for name in names)), sharey=True
+        1, 2, figsize=(13.2, 1.1 + 0.45 * sum(name.count("\n") / 2 + 1 for name in names)), sharey=True
     )
     for axes, way in zip(panels, ("uplink", "downlink"), strict=True):
+        rows = [[row[way] for run in strategy.runs for row in run.report["rounds"]] for strategy in strategies]
+        totals = [sum(traffic["socket"] for traffic in each) for each in rows]
         left = [0.0] * len(strategies)
-        for color, name in zip(_COLORS, SHARES, strict=False):
-            widths = [
-                sum(share(row[way], name) for row in strategy.runs[0].report["rounds"])
-                / max(1, len(strategy.runs[0].report["rounds"]))
-                for strategy in strategies
-            ]
-            axes.barh(names, widths, left=left, label=name, color=color, height=0.6)
+        for name, color in SHARES.items():
+            sums = [sum(share(traffic, name) for traffic in each) for each in rows]
+            widths = [part / (total or 1) for part, total in zip(sums, totals, strict=True)]
+            axes.barh(names, widths, left=left, label=SHARE_NAMES.get(name, name), color=color, height=0.6)
             left = [start + width for start, width in zip(left, widths, strict=True)]
-        for place, total in enumerate(left):
-            axes.annotate(f" {size(round(total))}", (total, place), va="center", fontsize=8)
-        axes.set_title(f"{way}, a round, all phones", fontsize=10)
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: size(round(value))))
+        for place, (total, each) in enumerate(zip(totals, rows, strict=True)):
+            axes.annotate(f" {size(round(total / max(1, len(each))))}", (1, place), va="center", fontsize=8)
+        axes.set_title(f"{way}: bytes a round, all phones, and what they are", loc="left")
+        axes.xaxis.set_major_formatter(PercentFormatter(1))
         axes.tick_params(axis="x", labelsize=8)
-        axes.margins(x=0.18)
-        axes.locator_params(axis="x", nbins=4)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(axis="y", labelsize=9)
+        axes.set_xlim(0, 1.16)
+        axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
     panels[0].invert_yaxis()
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, frameon=False, fontsize=8, loc="lower center", ncols=len(SHARES))
-    figure.tight_layout(rect=(0, 0.25 / figure.get_figheight(), 1, 1))
+    legend_below(figure, panels[0])
     return figure
+
+
+def legend_below(figure: Figure, axes: Axes) -> None:
+    """Put one legend for all panels under them."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, fontsize=8, loc="lower center", ncols=max(1, len(labels)))
+    figure.tight_layout(rect=(0, 0.25 / figure.get_figheight(), 1, 1))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,31 @@ from rich.console import Console
 from featherfed.errors import ConfigError, FeatherfedError
 from fl_bench.plots import accuracy_by_bytes, accuracy_by_time, as_svg, bytes_bars
 from fl_bench.results import Spread, Strategy, as_json, ratio, read_runs, round_rows
-from fl_bench.terminal import accuracy, duration, table
+from fl_bench.scenario import COMMAND, SCENARIO
+from fl_bench.terminal import duration, table
 from server.report import TARGETS, size
 
 PLOTS = {"accuracy-bytes": accuracy_by_bytes, "accuracy-time": accuracy_by_time, "bytes": bytes_bars}
 ROUNDS, PAGE = "rounds", "report.html"
 
 
-def page(strategies: Sequence[Strategy], command: str) -> str:
+Grid = tuple[Path, str, str]
+"""A grid's folder, the command that ran it, and its scenario."""
+
+
+def grids_of(runs: Sequence[Path]) -> list[Grid]:
+    """Return how the grids among some folders were run."""
+    return [
+        (run, (run / COMMAND).read_text(), (run / SCENARIO).read_text())
+        for run in runs
+        if (run / COMMAND).exists() and (run / SCENARIO).exists()
+    ]
+
+
+def page(strategies: Sequence[Strategy], command: str, grids: Sequence[Grid] = ()) -> str:
     """Return one HTML page that needs nothing else: plots, the table, and how to run it again."""
     environment = jinja2.Environment(loader=jinja2.PackageLoader("fl_bench"), autoescape=True)
-    environment.filters.update(size=_size, duration=duration, accuracy=accuracy, spread=_spread)
+    environment.filters.update(size=_size, duration=duration, percent=_percent, spread=_spread)
     targets = [
         target for target in TARGETS if any(each.to_accuracy(target, "round").median is not None for each in strategies)
     ]
@@ -34,6 +49,7 @@ def page(strategies: Sequence[Strategy], command: str) -> str:
         ratio=lambda strategy, target: ratio(strategy, strategies, target),
         plots={name: as_svg(make(strategies)) for name, make in PLOTS.items()},
         command=command,
+        grids=grids,
         config=[(each.name, each.config.command(), each.runs[0].facts.get("phones", {})) for each in strategies],
     )
 
@@ -42,19 +58,23 @@ def _size(value: float | None) -> str:
     return "–" if value is None else size(round(value))
 
 
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{share:.2%}"
+
+
 def _spread(spread: Spread, kind: str) -> str:
-    """Return the least and the most over seeds, nothing where they are one."""
+    """Return the mean, the least and the most over seeds, nothing where they are one."""
     if spread.least is None or spread.most is None or spread.least == spread.most:
         return ""
-    show = duration if kind == "seconds" else _size
-    return f"{show(spread.least)} … {show(spread.most)}"
+    show = {"seconds": duration, "accuracy": _percent}.get(kind, _size)
+    return f"{show(spread.mean)}, {show(spread.least)} … {show(spread.most)}"
 
 
-def write_report(strategies: Sequence[Strategy], out: Path, command: str) -> list[Path]:
+def write_report(strategies: Sequence[Strategy], out: Path, command: str, grids: Sequence[Grid] = ()) -> list[Path]:
     """Write the page, the plots as PNG, and the rounds as CSV (and Parquet with pyarrow); return the files."""
     out.mkdir(parents=True, exist_ok=True)
     written = [out / PAGE]
-    (out / PAGE).write_text(page(strategies, command), encoding="utf-8")
+    (out / PAGE).write_text(page(strategies, command, grids), encoding="utf-8")
     for name, make in PLOTS.items():
         figure: Figure = make(strategies)
         figure.savefig(out / f"{name}.png", dpi=144, bbox_inches="tight")
@@ -90,8 +110,8 @@ def report(runs: tuple[Path, ...], out: Path | None, json_only: bool) -> None:
         if json_only:
             click.echo(json.dumps(as_json(strategies), indent=1))
             return
-        command = f"fl-bench report {' '.join(map(str, runs))}"
-        written = write_report(strategies, out or runs[0] / "report", command)
+        command = shlex.join(["fl-bench", "report", *map(str, runs)])
+        written = write_report(strategies, out or runs[0] / "report", command, grids_of(runs))
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
     except FeatherfedError as error:

@@ -38,12 +38,13 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """A figure over seeds: median, least, most, and of how many seeds; all None where a seed has none."""
+    """A figure over seeds: median, least, most, of how many seeds, and the mean; all None where a seed has none."""
 
     median: float | None
     least: float | None
     most: float | None
     seeds: int
+    mean: float | None = None
 
     @classmethod
     def of(cls, values: Sequence[float | None]) -> "Spread":
@@ -51,7 +52,7 @@ class Spread:
         known = [value for value in values if value is not None]
         if len(known) < len(values) or not known:
             return cls(None, None, None, len(values))
-        return cls(statistics.median(known), min(known), max(known), len(values))
+        return cls(statistics.median(known), min(known), max(known), len(values), statistics.fmean(known))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,10 @@ class Strategy:
         """Return the bytes of all WebSocket upgrades with Hello and Welcome, up and down, of each seed."""
         return Spread.of([_handshakes(run.report["rounds"]) for run in self.runs])
 
+    def whole(self, figure: str) -> Spread:
+        """Return a figure of whole runs: round, seconds (of rounds) or uplink_payload."""
+        return Spread.of([_whole(run.report)[figure] for run in self.runs])
+
     def to_accuracy(self, target: str, figure: str) -> Spread:
         """Return a figure at the end of the first round that reached a target.
 
@@ -84,6 +89,14 @@ class Strategy:
 
 def _best(report: dict[str, Any]) -> float | None:
     return max((row["accuracy"] for row in report["rounds"] if row["accuracy"] is not None), default=None)
+
+
+def _whole(report: dict[str, Any]) -> dict[str, float]:
+    return {
+        "round": len(report["rounds"]),
+        "seconds": sum(row["seconds"] or 0.0 for row in report["rounds"]),
+        "uplink_payload": report["totals"]["uplink"]["payload"],
+    }
 
 
 def _at(report: dict[str, Any], target: str) -> dict[str, float]:
@@ -224,7 +237,7 @@ def as_json(strategies: Sequence[Strategy]) -> list[dict[str, Any]]:
 
 
 def _spread(spread: Spread) -> dict[str, float | int | None]:
-    return {"median": spread.median, "least": spread.least, "most": spread.most, "seeds": spread.seeds}
+    return {name: getattr(spread, name) for name in ("median", "mean", "least", "most", "seeds")}
 
 
 def round_rows(strategies: Sequence[Strategy]) -> list[dict[str, Any]]:

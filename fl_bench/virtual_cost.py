@@ -112,7 +112,7 @@ def _fresh(*calls: tuple[Callable[..., dict[str, Any]], Any, str | None]) -> lis
     context = multiprocessing.get_context("spawn")
     pools = [ProcessPoolExecutor(1, mp_context=context) for _ in calls]
     try:
-        futures = [pool.submit(*call) for pool, call in zip(pools, calls, strict=True)]
+        futures = [pool.submit(make, cell, data) for pool, (make, cell, data) in zip(pools, calls, strict=True)]
         return [future.result() for future in futures]
     finally:
         for pool in pools:

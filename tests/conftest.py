@@ -3,16 +3,23 @@
 import contextlib
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
 
+from tests.programs import program
 from tests.serving import Served, serving
 
 # Before torch or numpy is imported: two test workers with two threads each only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+CHROMIUM_FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
 
 
 def _mnist_folder() -> Path | None:
@@ -52,3 +59,16 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     issued.private_key_pem.write_to_path(paths["key"])
     paths["cert"].write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
     return paths
+
+
+# Not longer than a module: until it ends, Playwright has a loop running in this thread, in which no other can run.
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Debian's Chromium under Playwright."""
+    path = program("chromium", "apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
+        yield launched
+        launched.close()

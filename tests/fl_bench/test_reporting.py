@@ -4,13 +4,17 @@ import csv
 import json
 import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
 from fl_bench.cli import main
+from fl_bench.plots import SHARES, accuracy_by_bytes, bytes_bars, share
 from fl_bench.results import Spread, read_runs
 from fl_bench.terminal import accuracy
+from server.report import size
 
 SCENARIO = """
 model = "tiny"
@@ -55,7 +59,7 @@ def test_strategies_are_cells_without_their_seed_in_the_order_of_the_scenario(gr
 
 def test_a_target_that_a_seed_missed_has_no_median() -> None:
     assert Spread.of([3.0, None, 1.0]) == Spread(None, None, None, 3)
-    assert Spread.of([3.0, 2.0, 1.0]) == Spread(2.0, 1.0, 3.0, 3)
+    assert Spread.of([3.0, 2.0, 1.0]) == Spread(2.0, 1.0, 3.0, 3, mean=2.0)
     assert accuracy(Spread(0.97, 0.9612, 0.98, 3)) == "97.00% (96.12–98.00)"
 
 
@@ -66,6 +70,11 @@ def test_report_is_one_page_that_needs_nothing_with_plots_and_data_beside_it(gri
     body = re.sub(r'xmlns(:\w+)?="[^"]*"|<!DOCTYPE[^>]*>|<metadata>.*?</metadata>', "", page, flags=re.S)
     assert not re.search(r'(src|href)="(?!#)', body)
     assert page.count("<svg") == 3
+    for words in ("bytes up, all phones", "emulated minutes", "sent again"):
+        # Letters are drawn as paths; what they spell stands in a comment beside them.
+        assert f"<!-- {words}" in page
+    assert "fl-bench run" in page and "--virtual</pre>" in page
+    assert "dropout" not in page and "link = &#34;3g&#34;" in page
     assert "fl-server serve --model tiny" in page
     for name in ("accuracy-bytes", "accuracy-time", "bytes"):
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
@@ -137,3 +146,41 @@ def test_a_line_can_be_set_in_place_of_the_scenarios_own(tmp_path: Path) -> None
     assert done.exit_code == 0, done.output
     [cell] = json.loads(done.stdout)
     assert (cell["cell"], cell["uplink"], len(cell["rounds"])) == ({}, "float32", 1)
+
+
+def test_bars_split_what_the_socket_carried_and_add_up(grid: Path) -> None:
+    [float32, *_] = read_runs([grid])
+    traffic = {"payload": 1000, "message": 1100, "socket": 1200, "resent": 100, "wasted": 50}
+    assert {name: share(traffic, name) for name in SHARES} == {
+        "payload": 850, "framing": 200, "resent": 100, "wasted": 50,
+    }  # fmt: skip
+    panel = bytes_bars([float32]).axes[0]
+    assert sum(bar.get_width() for bar in panel.patches) == pytest.approx(1)
+    rows = [row["uplink"]["socket"] for run in float32.runs for row in run.report["rounds"]]
+    assert panel.texts[0].get_text().strip() == size(round(sum(rows) / len(rows)))
+
+
+def test_a_curve_is_the_mean_over_seeds_with_each_seed_behind_it(grid: Path) -> None:
+    [float32, *_] = read_runs([grid])
+    *seeds, mean = accuracy_by_bytes([float32]).axes[0].lines
+    assert [len(line.get_xdata()) for line in seeds] == [2, 2]
+    expected = np.mean([[line.get_xdata(), line.get_ydata()] for line in seeds], axis=0)
+    assert np.allclose([mean.get_xdata(), mean.get_ydata()], expected)
+    assert mean.get_label() == "float32"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_page_follows_the_readers_colours_and_fits_a_phone(
+    grid: Path, tmp_path: Path, browser: Any, scheme: str
+) -> None:
+    assert call("report", grid, "--out", tmp_path).exit_code == 0
+    shown = browser.new_page(viewport={"width": 400, "height": 800}, color_scheme=scheme)
+    shown.goto((tmp_path / "report.html").as_uri())
+    assert shown.evaluate("document.documentElement.scrollWidth") == 400
+    ground = shown.evaluate("getComputedStyle(document.body).backgroundColor")
+    # The letters of a plot have the page's ink.
+    ink = shown.evaluate("getComputedStyle(document.querySelector('svg #legend_1 g[id^=text]  g')).fill")
+    assert (ground, ink) == {
+        "light": ("rgb(255, 255, 255)", "rgb(27, 31, 36)"), "dark": ("rgb(20, 24, 28)", "rgb(228, 232, 236)"),
+    }[scheme]  # fmt: skip
+    shown.close()

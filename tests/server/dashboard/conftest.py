@@ -10,10 +10,6 @@ from ...programs import program
 from .stage import Play, Stage
 
 APT = "apt-get install chromium prometheus"
-CHROMIUM_FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -24,19 +20,6 @@ def promtool() -> str:
 @pytest.fixture(scope="session")
 def prometheus() -> str:
     return program("prometheus", APT)
-
-
-# Not longer than a module: until it ends, Playwright has a loop running in this thread, in which no other can run.
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Debian's Chromium under Playwright."""
-    path = program("chromium", APT)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
-        yield launched
-        launched.close()
 
 
 @pytest.fixture
