@@ -83,6 +83,7 @@ async def _echo() -> None:
 
 async def _serve(settings: dict[str, Any], durable: bool, data_dir: str | None, runs: Path) -> None:
     from server.aggregation import Aggregator
+    from server.allocator import give_back_vectors
     from server.config import config_from
     from server.entrance import Entrance, EntranceOptions
     from server.run_folder import create
@@ -91,6 +92,7 @@ async def _serve(settings: dict[str, Any], durable: bool, data_dir: str | None, 
     from server.store import Store
     from server.watcher import Watcher
 
+    give_back_vectors()
     config = config_from(settings)
     with Entrance(EntranceOptions(host="127.0.0.1", port=0), runs, config.phones) as entrance:
         aggregator = Aggregator(config, data_dir)

@@ -299,7 +299,7 @@ class Gateway:
         """Keep the model that this gateway begins with, so that its next life has one for its phones."""
         aggregator.adopt(news)
         version = aggregator.versions.version
-        self._folder.write_version(version, aggregator.saved())
+        self._folder.write_version(version, aggregator.save)
         self._store.apply([put_value("version", str(version))])
         self._folder.promote(version, best=False)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load_file, save_file
 
 from featherfed.codec.exact_sum import partial_sum_bytes
 from featherfed.codec.fold import Fold, Update
@@ -156,8 +156,10 @@ class Aggregator:
         mean = self._fold.mean()
         if isinstance(self._fold, Fold) and self._buffered:
             mean *= np.float32(self._fold.weight / self._fresh_weight)
-        self._state = optimizer.step(self._state, mean, optimizer=config.server_optimizer, lr=config.server_lr)
+        # What is as long as the model goes as soon as it is not needed: the round's peak is here.
         self._fold = None
+        self._state = optimizer.step(self._state, mean, optimizer=config.server_optimizer, lr=config.server_lr)
+        del mean
         self.versions.publish(self._state.weights)
         weights, memory = self._state.weights, config.server_average
         self._average = averaged(self._average, weights, self.versions.version, memory) if memory else weights
@@ -172,8 +174,8 @@ class Aggregator:
         """Return loss and accuracy of the server's model, the mean with `--server-average`, on the whole test set."""
         return self._evaluator.evaluate(self._average)
 
-    def saved(self) -> bytes:
-        """Return all that `restore` needs, as a safetensors file whose first tensors are the model's own."""
+    def save(self, path: Path) -> None:
+        """Write all that `restore` needs, as a safetensors file whose first tensors are the model's own."""
         tensors = {
             f"model.{tensor.name}": np.ascontiguousarray(self._average[place].reshape(tensor.shape))
             for tensor, place in self.layout.slices()
@@ -186,7 +188,8 @@ class Aggregator:
         for version, payload in self.versions.chain.items():
             tensors[f"phones.chain.{version}"] = np.frombuffer(payload, np.uint8)
         # One entry: safetensors writes several in an order of their own, and equal models shall be equal files.
-        return save(tensors, metadata={"model": f"{self._config.model}, version {self.versions.version}"})
+        # Straight from the tensors to the file: its bytes would be two more of each.
+        save_file(tensors, path, metadata={"model": f"{self._config.model}, version {self.versions.version}"})
 
     def restore(self, path: Path, version: int) -> None:
         """Go on with a saved model."""

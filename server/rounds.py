@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from server.aggregation import Aggregator, Closing
+from server.allocator import give_back_the_rest
 from server.commits import Commits
 from server.config import RunConfig
 from server.downlink import Downlink
@@ -208,9 +209,9 @@ class Rounds:
         loop = asyncio.get_running_loop()
         number = action.round_number
         async with self._uploads.folding:
+            await loop.run_in_executor(None, give_back_the_rest)
             closing = await loop.run_in_executor(None, self._aggregator.close, number)
-            saved = await loop.run_in_executor(None, self._aggregator.saved)
-            await loop.run_in_executor(None, self._folder.write_version, closing.version, saved)
+            await loop.run_in_executor(None, self._folder.write_version, closing.version, self._aggregator.save)
             self._count()
             summary = self._summary(action, closing)
             # Every accepted update of the round was queued for the disk before this: the close never gets ahead.

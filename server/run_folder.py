@@ -1,9 +1,12 @@
 """`runs/<name>/`: what is where, and writes that are whole or not there."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from featherfed.errors import ConfigError, LocalError
 from server.config import RunConfig, read_config
@@ -46,16 +49,17 @@ class RunFolder:
         """The model of a version, until the database says that a newer one counts."""
         return self.path / f"model-{number}.safetensors"
 
-    def write_version(self, number: int, data: bytes) -> None:
-        """Write a version before the database points to it; raises `LocalError` when the disk fails."""
+    def write_version(self, number: int, save: Callable[[Path], None]) -> None:
+        """Have a version written before the database points to it; raises `LocalError` when the disk fails."""
         path = self.version(number)
         try:
             if self.durable:
-                write_durably(path, data)
+                save_durably(path, save)
             else:
-                path.write_bytes(data)
-        except OSError as error:
-            raise LocalError(f"cannot write the model {path} of {len(data)} bytes: {error.strerror}") from error
+                save(path)
+        except (OSError, SafetensorError) as error:
+            cause = error.strerror if isinstance(error, OSError) else str(error)
+            raise LocalError(f"cannot write the model {path}: {cause}") from error
 
     def promote(self, number: int, *, best: bool) -> None:
         """Make a version the current model (and the best one); earlier versions go."""
@@ -74,10 +78,18 @@ class RunFolder:
 
 def write_durably(path: Path, data: bytes) -> None:
     """Write a file so that after a crash it is there whole, or not at all."""
+
+    def write(new: Path) -> None:
+        new.write_bytes(data)
+
+    save_durably(path, write)
+
+
+def save_durably(path: Path, save: Callable[[Path], None]) -> None:
+    """Let `save` write a file so that after a crash it is there whole, or not at all."""
     new = path.with_name(path.name + ".new")
-    with open(new, "wb") as file:
-        file.write(data)
-        file.flush()
+    save(new)
+    with open(new, "rb+") as file:
         os.fsync(file.fileno())
     os.replace(new, path)
     folder = os.open(path.parent, os.O_RDONLY)

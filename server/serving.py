@@ -13,6 +13,7 @@ from featherfed.errors import ConfigError
 from featherfed.learning.names import DATASETS, MODELS
 from featherfed.learning.partition import parse_partition
 from server.aggregation import Aggregator
+from server.allocator import give_back_vectors
 from server.config import RunConfig, config_from
 from server.database import remote_for
 from server.display import display
@@ -59,6 +60,7 @@ def serve_run(
     watching: Watching,
 ) -> str | None:
     """Serve a new or resumed run to its end; return None when it is done, or why it pauses."""
+    give_back_vectors()
     if resume is None:
         config = config_from(settings)
         folder = None

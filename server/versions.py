@@ -20,6 +20,7 @@ from hashlib import blake2b
 import numpy as np
 import numpy.typing as npt
 
+from featherfed.codec.blocks import RUN
 from featherfed.codec.layout import Layout
 from featherfed.codec.pipeline import Pipeline
 from featherfed.errors import CodecError
@@ -74,22 +75,26 @@ class Versions:
                 del self.chain[version]
 
     def _encode(self, difference: F32, key: RoundKey) -> tuple[bytes, F32]:
-        """Return the payload of the multiple of `difference` that leaves least of it, and what it decodes to."""
+        """Return the payload of the multiple of `difference` that leaves least of it, and what it decodes to.
+
+        `difference` may be changed. It is as long as the model, and so is what comes of it: there is one of each.
+        """
         payload = self._pipeline.encode(difference, self._layout, key).payload
         decoded = self._pipeline.decode(payload, self._layout, key)
-        start, scaled, least = 0, difference.copy(), 1.0
+        start, least = 0, 1.0
         for part in self._pipeline.space(self._layout, key).parts:
             place = slice(start, start + part.size)
             start += part.size
-            length = float(np.square(decoded[place], dtype=np.float64).sum())
+            length = _product(decoded[place], decoded[place])
             if length and not part.exact:
-                product = float(np.multiply(difference[place], decoded[place], dtype=np.float64).sum())
+                product = _product(difference[place], decoded[place])
                 factor = min(max(product / length, 0.0), 1.0)
-                scaled[place] *= np.float32(factor)
+                difference[place] *= np.float32(factor)
                 least = min(least, factor)
         if least > NEARLY_ALL:
             return payload, decoded
-        payload = self._pipeline.encode(scaled, self._layout, key).payload
+        del decoded
+        payload = self._pipeline.encode(difference, self._layout, key).payload
         return payload, self._pipeline.decode(payload, self._layout, key)
 
     def adopt(self, version: int, view: F32, payload: bytes) -> None:
@@ -137,3 +142,12 @@ class Versions:
         digest = blake2b(payload, digest_size=8).digest()
         # A whole model in float32 has one part, whatever lies between its base and its version.
         return Parcel(self.version, base, spec, tuple(map(len, parts)), payload, digest, theory)
+
+
+def _product(left: F32, right: F32) -> float:
+    """Return ⟨left, right⟩ in float64, from runs that need no long vector of it."""
+    total = 0.0
+    for start in range(0, len(left), RUN):
+        run = slice(start, start + RUN)
+        total += float(np.multiply(left[run], right[run], dtype=np.float64).sum())
+    return total

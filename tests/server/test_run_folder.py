@@ -1,4 +1,5 @@
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -53,10 +54,17 @@ def test_folder_that_is_no_run_is_refused(tmp_path: Path, missing: str) -> None:
         existing(folder.path)
 
 
+def writes(text: str) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        path.write_text(text)
+
+    return write
+
+
 def test_current_and_best_model_are_the_versions_that_were_promoted(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     for number, best in ((1, True), (2, False), (3, False)):
-        folder.write_version(number, f"model {number}".encode())
+        folder.write_version(number, writes(f"model {number}"))
         folder.promote(number, best=best)
     assert folder.model.read_text() == "model 3"
     assert folder.best.read_text() == "model 1"
@@ -67,9 +75,9 @@ def test_current_and_best_model_are_the_versions_that_were_promoted(tmp_path: Pa
 
 def test_version_that_was_not_promoted_leaves_the_current_model_alone(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    folder.write_version(1, b"one")
+    folder.write_version(1, writes("one"))
     folder.promote(1, best=False)
-    folder.write_version(2, b"two")
+    folder.write_version(2, writes("two"))
     assert folder.model.read_bytes() == b"one"
     assert folder.version(1).exists(), "the database still points to it"
 

@@ -1,0 +1,42 @@
+"""What glibc's malloc keeps of memory that was given back.
+
+By default it moves the size from which a block is mapped on its own up to that of the largest one that was ever freed.
+After one round vectors as long as the model come from heaps, of which each thread has its own, and these only shrink at
+their ends: a server of `cnn` then stands 100 MB above what it uses. With the size fixed, a vector's memory goes back
+when the vector does. A fresh one costs page faults, a millisecond for `cnn`; what an update needs is used again
+(`featherfed/codec/fold.py`).
+"""
+
+import ctypes
+import functools
+import sys
+from typing import Any
+
+MAPPED_FROM = 1 << 20
+"""Bytes from which a block is mapped on its own; what a heap keeps at its end."""
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # mallopt(3)
+
+
+def give_back_vectors() -> None:
+    """Let the memory of large blocks go back to the system when they are freed.
+
+    For the whole process: an entry point calls it, before it allocates much. Other allocators are left as they are.
+    """
+    if (mallopt := _of_glibc("mallopt")) is not None:
+        for option in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
+            mallopt(option, MAPPED_FROM)
+
+
+def give_back_the_rest() -> None:
+    """Return what is free in the middle of heaps too: some milliseconds, at the end of a round."""
+    if (malloc_trim := _of_glibc("malloc_trim")) is not None:
+        malloc_trim(0)
+
+
+@functools.cache
+def _of_glibc(name: str) -> Any:
+    """Return one of glibc's own functions (mallopt(3), malloc_trim(3)), or None where there is another library."""
+    if sys.platform != "linux":
+        return None
+    # musl has none of them, and maps large blocks anyway.
+    return getattr(ctypes.CDLL(None), name, None)
