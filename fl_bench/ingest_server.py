@@ -96,6 +96,8 @@ async def _serve(settings: dict[str, Any], durable: bool, data_dir: str | None, 
     config = config_from(settings)
     with Entrance(EntranceOptions(host="127.0.0.1", port=0), runs, config.phones) as entrance:
         aggregator = Aggregator(config, data_dir)
+        # What torch reads of its own code for that stays: it belongs to the server at rest.
+        aggregator.evaluate()
         folder = create(runs, "ingest", config)
         store = Store(folder.database, durable=durable)
         try:
