@@ -22,6 +22,8 @@ from fl_bench.profile import Profiler
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+AT_ONCE = 32
+"""Connections that are being opened: below the server's limit on strangers."""
 DOWNLINK = "flat | topk(1/1000) | ternary"
 """Models travel before the clock starts; a small one shortens that."""
 
@@ -48,6 +50,8 @@ class _Child:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
 
     @property
     def pid(self) -> int:
@@ -77,12 +81,17 @@ class _Child:
         return self.hear()
 
 
-def _phones(stack: ExitStack, order: dict[str, Any], phones: int, processes: int) -> list[_Child]:
-    """Start all phones and return their processes once everyone is connected."""
+def _phones(
+    stack: ExitStack, order: dict[str, Any], phones: int, processes: int, *, shards: int | None = None
+) -> list[_Child]:
+    """Start the processes of so many phones, which connect; `shards` of the run, where there are more of those."""
     children = []
     for number in range(processes):
         first, end = number * phones // processes, (number + 1) * phones // processes
-        share = {**order, "host": "127.0.0.1", "phones": phones, "first": first, "count": end - first}
+        share = {
+            **order, "host": "127.0.0.1", "phones": shards or phones, "first": first, "count": end - first,
+            "at_once": max(1, AT_ONCE // processes),
+        }  # fmt: skip
         children.append(stack.enter_context(_Child("fl_bench.ingest_phones", share)))
     return children
 
@@ -190,11 +199,7 @@ def measure_idle(settings: dict[str, Any], *, data_dir: str | None, processes: i
         port = server.hear()["port"]
         rest = server.ask()
         share = {"port": port, "model": settings["model"], "spec": settings["uplink"]}
-        children = []
-        for number in range(processes):
-            first, end = number * phones // processes, (number + 1) * phones // processes
-            told = {**share, "host": "127.0.0.1", "phones": phones + 1, "first": first, "count": end - first}
-            children.append(stack.enter_context(_Child("fl_bench.ingest_phones", told)))
+        children = _phones(stack, share, phones, processes, shards=phones + 1)
         _together(children)
         there = server.ask()
     return {

@@ -33,8 +33,6 @@ from featherfed.wire.messages import (
     unpack,
 )
 
-AT_ONCE = 32
-"""Connections that are being opened: below the server's limit on strangers."""
 BINARY, CLOSE, PING, PONG = 0x2, 0x8, 0x9, 0xA
 
 
@@ -241,7 +239,7 @@ async def _play(order: dict[str, Any], orders: asyncio.StreamReader) -> None:
     group = Group(order)
     payload = bytes(order["echo_bytes"]) if "echo_bytes" in order else prepared(order["model"], order["spec"])
     phones: list[Any] = []
-    gate = asyncio.Semaphore(AT_ONCE)
+    gate = asyncio.Semaphore(order["at_once"])
 
     async def join(number: int) -> None:
         async with gate:

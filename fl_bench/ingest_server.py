@@ -86,6 +86,7 @@ async def _serve(settings: dict[str, Any], durable: bool, data_dir: str | None, 
     from server.allocator import give_back_vectors
     from server.config import config_from
     from server.entrance import Entrance, EntranceOptions
+    from server.limits import HANDSHAKES
     from server.run_folder import create
     from server.service import Service
     from server.standing import begin
@@ -94,7 +95,9 @@ async def _serve(settings: dict[str, Any], durable: bool, data_dir: str | None, 
 
     give_back_vectors()
     config = config_from(settings)
-    with Entrance(EntranceOptions(host="127.0.0.1", port=0), runs, config.phones) as entrance:
+    # No phone of the bench has a second connection; twice their number may be more files than the system allows.
+    options = EntranceOptions(host="127.0.0.1", port=0, max_connections=config.phones + HANDSHAKES)
+    with Entrance(options, runs, config.phones) as entrance:
         aggregator = Aggregator(config, data_dir)
         # What torch reads of its own code for that stays: it belongs to the server at rest.
         aggregator.evaluate()

@@ -11,7 +11,7 @@ from fl_bench.documents import fill, markdown
 STRATEGIES = (("lite", "rotate | eden(1)"), ("lite", "rotate_shared | stochastic(1)"), ("cnn", "rotate | eden(1)"),
               ("cnn", "rotate_shared | stochastic(1)"))  # fmt: skip
 PHONES = {"lite": 200, "cnn": 50}
-
+IDLE_PHONES = (5000, 10000)
 
 PARTS = ("training", "ingest", "memory")
 
@@ -44,8 +44,11 @@ def _collect(data_dir: str | None, parts: tuple[str, ...], *, small: bool) -> di
             result["ingest"][-2]["profile"] = row["profile"]
     if "memory" not in parts:
         return result
-    idle = {"model": "lite", "data": "digits", "phones": 50 if small else 5000, "uplink": "rotate | eden(1)"}
-    result["idle"] = measure_idle({**idle, "downlink": DOWNLINK}, data_dir=data_dir, processes=2)
+    idle = {"model": "lite", "data": "digits", "uplink": "rotate | eden(1)", "downlink": DOWNLINK}
+    result["idle"] = [
+        measure_idle({**idle, "phones": phones}, data_dir=data_dir, processes=4)
+        for phones in ((50,) if small else IDLE_PHONES)
+    ]
     result["swarm"] = measure_swarm(4 if small else 200, "lite", data, data_dir, None, 120.0)
     return result
 
@@ -97,16 +100,22 @@ def _profile_table(rows: list[dict[str, Any]]) -> str:
     )
 
 
-def _memory_table(idle: dict[str, Any], swarm: dict[str, Any]) -> str:
+def _memory_table(idle: list[dict[str, Any]], swarm: dict[str, Any]) -> str:
     return markdown(
         ["what:", "phones", "figure"],
         [
-            [
-                "server, for each connected idle phone",
-                f"{idle['phones']:,}",
-                f"{idle['bytes_per_phone'] / 1024:.1f} KiB",
-            ],
-            ["server, CPU to admit a phone", f"{idle['phones']:,}", f"{idle['cpu_ms_per_join']:.2f} ms"],
+            *(
+                row
+                for size in idle
+                for row in (
+                    [
+                        "server, for each connected idle phone",
+                        f"{size['phones']:,}",
+                        f"{size['bytes_per_phone'] / 1024:.1f} KiB",
+                    ],
+                    ["server, CPU to admit a phone", f"{size['phones']:,}", f"{size['cpu_ms_per_join']:.2f} ms"],
+                )
+            ),
             ["swarm, until all could train", f"{swarm['phones']:,}", f"{swarm['ready_s']:.1f} s"],
             ["swarm, all its processes", f"{swarm['phones']:,}", f"{swarm['bytes'] / 1e6:.0f} MB"],
             ["swarm, for each phone", f"{swarm['phones']:,}", f"{swarm['bytes_per_phone'] / 1e6:.2f} MB"],

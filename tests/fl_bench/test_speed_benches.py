@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from fl_bench.ingest import DOWNLINK, measure_server
+
 pytestmark = pytest.mark.processes
 
 
@@ -31,6 +33,20 @@ def test_ingest_takes_every_update_durable_and_not() -> None:
     assert result["echo"]["messages_per_s"] > 0
     # Memory is no matter of speed.
     assert result["idle"]["bytes_per_phone"] < 80 * 1024
+
+
+def test_memory_of_a_round_is_a_few_models_whatever_its_cohort() -> None:
+    """Once it was 15 models of 6.7 MB and more: vectors in float64, and what the allocator kept of them."""
+    model, above = 4 * 1_663_370, {}
+    for phones in (4, 24):
+        settings = {"model": "cnn", "data": "digits", "phones": phones, "uplink": "rotate | eden(1)"}
+        row = measure_server(
+            {**settings, "downlink": DOWNLINK}, 3 * phones, 1, durable=True, data_dir=None, folder=None
+        )
+        # What each phone that sends has on the way: an update of 204 KiB, and a frame of it once more.
+        above[phones] = row["rss_peak"] - row["rss_connected"] - phones * (270 << 10)
+    assert max(above.values()) < 7.5 * model, above
+    assert abs(above[24] - above[4]) < 2 * model, above
 
 
 def test_training_measures_each_way() -> None:
