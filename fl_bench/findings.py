@@ -234,7 +234,7 @@ def _command(grid: Path) -> str:
 @click.option(
     "--write", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write this page, plots beside it."
 )
-@click.option("--check", is_flag=True, help="Fail where a paper's ordering does not hold.")
+@click.option("--check", is_flag=True, help="Fail where a paper's ordering does not hold, or was not run.")
 def results(grids: tuple[Path, ...], path: Path | None, check: bool) -> None:
     """Judge the GRIDS, folders of fl-bench run, by what the papers say, and write docs/RESULTS.md."""
     try:
@@ -259,5 +259,13 @@ def results(grids: tuple[Path, ...], path: Path | None, check: bool) -> None:
         path.write_text(document(groups, plots.name, {grid.name: _command(grid) for grid in grids}), encoding="utf-8")
     if check and not verdicts:
         raise click.ClickException("no two strategies of a claim were run: nothing is checked")
+    judged = [each.claim for each in verdicts]
+    for claim in CLAIMS if check else ():
+        # A scenario that has lost a strategy would pass for want of anything to check.
+        if claim.scenario in groups and claim not in judged:
+            raise click.ClickException(
+                f"{claim.scenario} did not run both {claim.better} and {claim.worse}: nothing says whether"
+                f" {claim.sentence}"
+            )
     if check and not all(each.holds for each in verdicts):
         raise click.ClickException("orderings that the papers claim do not hold; see above")
