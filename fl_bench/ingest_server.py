@@ -83,7 +83,7 @@ async def _echo() -> None:
 
 async def _serve(settings: dict[str, Any], durable: bool, data_dir: str | None, runs: Path) -> None:
     from server.aggregation import Aggregator
-    from server.allocator import give_back_vectors
+    from server.allocator import give_back_vectors, spare_the_collector
     from server.config import config_from
     from server.entrance import Entrance, EntranceOptions
     from server.limits import HANDSHAKES
@@ -107,6 +107,7 @@ async def _serve(settings: dict[str, Any], durable: bool, data_dir: str | None, 
             standing = begin(config, store, aggregator.parameters)
             service = Service(config, folder, aggregator, store, standing, Watcher())
             print(json.dumps({"port": entrance.socket.getsockname()[1]}), flush=True)
+            spare_the_collector()
             serving = asyncio.create_task(service.run(entrance))
             answering = asyncio.create_task(_answer(Meter()))
             await asyncio.wait((serving, answering), return_when=asyncio.FIRST_COMPLETED)

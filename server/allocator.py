@@ -1,4 +1,4 @@
-"""What glibc's malloc keeps of memory that was given back.
+"""What glibc's malloc keeps of memory that was given back, and what Python's collector looks at again and again.
 
 By default it moves the size from which a block is mapped on its own up to that of the largest one that was ever freed.
 After one round vectors as long as the model come from heaps, of which each thread has its own, and these only shrink at
@@ -9,12 +9,17 @@ when the vector does. A fresh one costs page faults, a millisecond for `cnn`; wh
 
 import ctypes
 import functools
+import gc
 import sys
 from typing import Any
 
 MAPPED_FROM = 1 << 20
-"""Bytes from which a block is mapped on its own; what a heap keeps at its end."""
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # mallopt(3)
+"""Bytes from which a block is mapped on its own."""
+KEPT_AT_END = 4 << 20
+"""Bytes that a heap keeps at its end between updates; `give_back_the_rest` takes them too."""
+HEAPS = 2
+"""For the event loop and a thread that works for it: more than two threads never have much to allocate at once."""
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # mallopt(3)
 
 
 def give_back_vectors() -> None:
@@ -23,8 +28,15 @@ def give_back_vectors() -> None:
     For the whole process: an entry point calls it, before it allocates much. Other allocators are left as they are.
     """
     if (mallopt := _of_glibc("mallopt")) is not None:
-        for option in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
-            mallopt(option, MAPPED_FROM)
+        mallopt(_M_MMAP_THRESHOLD, MAPPED_FROM)
+        mallopt(_M_TRIM_THRESHOLD, KEPT_AT_END)
+        mallopt(_M_ARENA_MAX, HEAPS)
+
+
+def spare_the_collector() -> None:
+    """Keep what is there now, torch's hundreds of thousands of objects, out of every later search for garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 def give_back_the_rest() -> None:

@@ -13,7 +13,7 @@ from featherfed.errors import ConfigError
 from featherfed.learning.names import DATASETS, MODELS
 from featherfed.learning.partition import parse_partition
 from server.aggregation import Aggregator
-from server.allocator import give_back_vectors
+from server.allocator import give_back_vectors, spare_the_collector
 from server.config import RunConfig, config_from
 from server.database import remote_for
 from server.display import display
@@ -113,6 +113,7 @@ async def _serve(
 ) -> str | None:
     standing = resume(config, store, folder, aggregator) if resumed else begin(config, store, aggregator.parameters)
     service = Service(config, folder, aggregator, store, standing, watchers)
+    spare_the_collector()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         # Not on every platform's loop: there, Ctrl-C ends the process the usual way.
