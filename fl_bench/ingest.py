@@ -143,8 +143,10 @@ def measure_server(
     """
     phones = settings["phones"]
     rounds = max(1, round(updates / phones))
+    # A profile is of updates, not of what is between rounds.
+    evaluated = {"eval_every": rounds + 1} if profile else {}
     order = {
-        "settings": {**settings, "cohort": phones, "rounds": rounds + 1, "heartbeat": 60.0},
+        "settings": {**settings, "cohort": phones, "rounds": rounds + 1, "heartbeat": 60.0, **evaluated},
         "durable": durable, "data_dir": data_dir, "folder": str(folder) if folder else None,
     }  # fmt: skip
     with ExitStack() as stack:

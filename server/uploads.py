@@ -22,6 +22,8 @@ from server.ledger import Ledger, Traffic
 from server.phone_connection import PhoneConnection
 from server.store import Statement, Store, StoredUpdate, drop_update, put_chunk, put_update, together
 
+BATCH = 64
+"""Updates that are folded and written together: what the event loop does for them in one go takes milliseconds."""
 GROUP_BYTES = 256 * 1024
 """Payloads that are decoded together, and in memory at once: many small ones, or one that is larger."""
 Answer = Accepted | Ack | Cancel | None
@@ -291,8 +293,9 @@ class Uploads:
                     first: dict[int, _Whole] = {}
                     for whole in self._waiting:
                         first.setdefault(whole.key[1], whole)
-                    batch = list(first.values())[: self.room()]
-                    self._waiting = [whole for whole in self._waiting if whole not in batch]
+                    batch = list(first.values())[: min(self.room(), BATCH)]
+                    taken = set(batch)
+                    self._waiting = [whole for whole in self._waiting if whole not in taken]
                     await self._fold(batch)
 
     def _counts(self, whole: "_Whole") -> bool:
