@@ -46,8 +46,8 @@ class RunConfig:
     server_optimizer: str = "fedavg"
     server_lr: float = 1.0
     server_average: float = 0.0
-    uplink: str = "float32"
-    downlink: str = "float32"
+    uplink: str = "vertex-small"
+    downlink: str = "eden-1bit"
     mode: str = "sync"
     buffer: int = 0  # of mode async; 0: the cohort
     deadline: float = 600.0

@@ -65,8 +65,8 @@ FLAGS: tuple[tuple[str, Any, str], ...] = (
         "Memory of a mean over the rounds' models, like 0.85, which is kept and evaluated; phones train the newest."
         " 0 keeps the newest.  [default: 0]",
     ),
-    ("--uplink", str, "How updates are compressed: a codec spec or preset.  [default: float32]"),
-    ("--downlink", str, "How models are compressed.  [default: float32]"),
+    ("--uplink", str, "How updates are compressed: a codec spec or preset.  [default: vertex-small]"),
+    ("--downlink", str, "How models are compressed, alike.  [default: eden-1bit]"),
     (
         "--aggregate",
         str,

@@ -67,6 +67,7 @@ async def serving(
         folder, config = existing(runs / name)
     else:
         defaults = {"data": "digits", "phones": 2, "rounds": 1, "heartbeat": 5.0}
+        defaults |= {"uplink": "float32", "downlink": "float32"}
         merged = {**defaults, **settings}
         config = config_from({"cohort": merged["phones"], **merged})
         folder = create(runs, name, config, store=kept_in)

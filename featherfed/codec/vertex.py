@@ -28,6 +28,7 @@ class Vertex(Stage):
 
     name = "vertex"
     slot = Slot.QUANTIZER
+    leaves_zeros = True
     paper = "Gandikota et al. 2021, arXiv 1911.07971"
     parameter = "values a symbol, a power of two from 2 to 128"
     example = "128"

@@ -28,7 +28,7 @@ def test_real_and_virtual_runs_agree(tmp_path: Path) -> None:
     text = (
         'data = "digits"\nphones = 2\ncohort = 2\nrounds = 2\nlr = 0.05\nbatch_size = 40\nuplink = "rotate | eden(1)"\n'
     )
-    file.write_text(text + 'link = { "2g" = 0.5, "3g" = 0.5 }\ndevice = "200ms"\n')
+    file.write_text(text + 'downlink = "float32"\nlink = { "2g" = 0.5, "3g" = 0.5 }\ndevice = "200ms"\n')
     [both] = run_both_ways(file, tmp_path, None)
     assert both.transfers == 8
     assert both.differing == 0

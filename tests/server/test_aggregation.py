@@ -16,7 +16,9 @@ from featherfed.randomness import RoundKey
 from server.aggregation import Aggregator
 from server.config import RunConfig
 
-CONFIG = RunConfig(model="lite", data="digits", phones=6, cohort=6, rounds=4, eval_every=2)
+CONFIG = RunConfig(
+    model="lite", data="digits", phones=6, cohort=6, rounds=4, eval_every=2, uplink="float32", downlink="float32"
+)
 LAYOUT = LAYOUTS["lite"]
 WEIGHTS = (100, 3, 57, 1, 240, 12)
 

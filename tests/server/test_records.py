@@ -49,7 +49,7 @@ def test_mlflow_run_has_settings_and_rounds_and_goes_on_when_resumed(tmp_path: P
         (run,) = client.search_runs([experiment.experiment_id])
         history = client.get_metric_history(run.info.run_id, "test/accuracy")
     assert (run.info.run_name, run.info.status) == ("run-1", "FINISHED")
-    assert run.data.params["uplink"] == "float32" and run.data.metrics["bytes/uplink"] == 3000
+    assert run.data.params["uplink"] == RunConfig().uplink and run.data.metrics["bytes/uplink"] == 3000
     assert sorted({each.step for each in history}) == [1, 2, 3]
 
 

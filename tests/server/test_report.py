@@ -13,7 +13,7 @@ from server.report import TARGETS, make_report, size, table, write_csv
 from server.run_folder import RunFolder
 from server.store import Statement, Store, StoredUpdate, close_round, put_round, put_traffic, put_update, put_value
 
-CONFIG = RunConfig(model="lite", data="digits", phones=3, cohort=3, uplink="rotate | eden(1)")
+CONFIG = RunConfig(model="lite", data="digits", phones=3, cohort=3, uplink="rotate | eden(1)", downlink="float32")
 DIGEST = b"12345678"
 
 
