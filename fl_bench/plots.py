@@ -95,12 +95,12 @@ def accuracy_axis(axes: Axes, lowest: float) -> None:
 
 
 def accuracy_by_time(strategies: Sequence[Strategy]) -> Figure:
-    """Return accuracy against emulated minutes."""
+    """Return accuracy against the emulated minutes of rounds, as `accuracy_by_bytes` does."""
 
     def minutes(row: dict[str, Any], before: float) -> float:
         return before + float(row["seconds"]) / 60
 
-    return _accuracy(strategies, minutes, "emulated minutes")
+    return _accuracy(strategies, minutes, "emulated minutes of rounds")
 
 
 def _accuracy(strategies: Sequence[Strategy], advance: Callable[[dict[str, Any], float], float], label: str) -> Figure:
