@@ -130,7 +130,7 @@ def measure(data_dir: str | None, parts: tuple[str, ...], *, small: bool) -> dic
         virtual, plain = _fresh((virtual_run, cell, data_dir), (plain_loop, cell, data_dir))
         result["training"] = {**virtual, "plain": plain, "times": virtual["cpu_s"] / plain["cpu_s"]}
     if "rounds" in parts:
-        phones, cohort, rounds = (6, 3, 2) if small else (100, 50, 20)
+        phones, cohort, rounds = (6, 3, 2) if small else (100, 50, 60)
         result["rounds"] = []
         for model, uplink in TWO_KB.items():
             cell = _cell(
