@@ -26,6 +26,7 @@ phones = 2
 cohort = 2
 rounds = 2
 train = "none"
+uplink = "float32"
 """
 
 
