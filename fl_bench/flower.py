@@ -1,93 +1,49 @@
-"""The same round in Flower (flwr): an app whose clients send noise, and the processes that run it."""
+"""The same rounds in Flower (flwr): an app made of `fl_bench/flower_app`, and the processes that run it."""
 
-import re
+import json
+import os
+import shutil
 import subprocess
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from featherfed.errors import ConfigError, LocalError
+import tomlkit
 
-PROGRAMS = ("flower-superlink", "flower-supernode", "flwr")
+from featherfed.errors import LocalError
+
 PORT, CLIENT_PORT = 8000, 9100
 START_S = 60.0
-_PROJECT = """
-[build-system]
-requires = ["hatchling"]
-build-backend = "hatchling.build"
-[project]
-name = "peer"
-version = "1.0.0"
-description = "a round without training"
-license = "Apache-2.0"
-dependencies = []
-[tool.hatch.build.targets.wheel]
-packages = ["."]
-[tool.flwr.app]
-publisher = "featherfed"
-[tool.flwr.app.components]
-serverapp = "peer.server_app:app"
-clientapp = "peer.client_app:app"
-[tool.flwr.app.config]
-num-server-rounds = {rounds}
-parameters = {parameters}
-clients = {phones}
-"""
-_CLIENT = """
-import numpy as np
-from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
-from flwr.clientapp import ClientApp
-app = ClientApp()
-@app.train()
-def train(message: Message, context: Context) -> Message:
-    weights = message.content["arrays"].to_numpy_ndarrays()[0]
-    noise = np.random.default_rng().standard_normal(weights.shape, dtype=np.float32) * np.float32(1e-3)
-    content = {"arrays": ArrayRecord([weights + noise]), "metrics": MetricRecord({"num-examples": 1})}
-    return Message(content=RecordDict(content), reply_to=message)
-"""
-_SERVER = """
-import time
-import numpy as np
-from flwr.app import ArrayRecord, Context
-from flwr.serverapp import Grid, ServerApp
-from flwr.serverapp.strategy import FedAvg
-app = ServerApp()
-class Timed(FedAvg):
-    def configure_train(self, *given, **named):
-        print("ROUND-BEGINS", time.time(), flush=True)
-        return super().configure_train(*given, **named)
-    def aggregate_train(self, *given, **named):
-        mean = super().aggregate_train(*given, **named)
-        print("ROUND-ENDS", time.time(), flush=True)
-        return mean
-@app.main()
-def main(grid: Grid, context: Context) -> None:
-    config = context.run_config
-    phones = int(config["clients"])
-    strategy = Timed(
-        fraction_train=1.0, fraction_evaluate=0.0, min_train_nodes=phones, min_available_nodes=phones
-    )
-    weights = ArrayRecord([np.zeros(int(config["parameters"]), np.float32)])
-    strategy.start(grid=grid, initial_arrays=weights, num_rounds=int(config["num-server-rounds"]))
-"""
+APP = Path(__file__).parent / "flower_app"
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """What the server app wrote down: each round's seconds, and its end with what the loopback had carried."""
+
+    seconds: list[float]
+    ends: list[tuple[float, int]]
+    updates: list[int]
+    accuracy: float | None
 
 
 class Flower:
     """SuperLink, SuperNodes and a run, each started with its output in `folder`."""
 
     def __init__(self, programs: Path, folder: Path) -> None:
-        """`programs` is the folder of Flower's commands; raises `ConfigError` where one is not there."""
-        for name in PROGRAMS:
-            if not (programs / name).exists():
-                raise ConfigError(f"{programs} has no {name}: pip install flwr, best in an environment of its own")
+        """`programs` is the folder of Flower's commands, as `fl_bench.flower_environment.check` has found it."""
         self._programs, self._folder = programs, folder
+        self._notes = folder / "notes.jsonl"
         home = folder / "home"
         home.mkdir(parents=True)
         (home / "config.toml").write_text(
             f'[superlink]\ndefault = "local"\n[superlink.local]\naddress = "127.0.0.1:{PORT}"\ninsecure = true\n'
         )
         self._environment = {
-            "PATH": f"{programs}:/usr/bin:/bin", "HOME": str(home), "FLWR_HOME": str(home),
-            "FLWR_TELEMETRY_ENABLED": "0", "OMP_NUM_THREADS": "1",
+            "PATH": f"{programs}:/usr/bin:/bin", "HOME": str(home), "FLWR_HOME": str(home), "OMP_NUM_THREADS": "1",
+            # Nothing calls home.
+            "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "RAY_USAGE_STATS_ENABLED": "0",
         }  # fmt: skip
         self.running: list[subprocess.Popen[bytes]] = []
 
@@ -101,38 +57,51 @@ class Flower:
         self.running.append(process)
         return process
 
-    def start_server(self) -> "subprocess.Popen[bytes]":
-        """Start the SuperLink; returns when it listens."""
-        process = self.start("superlink", "flower-superlink", "--insecure")
-        self._wait_for("superlink", "Uvicorn running on")
+    def start_server(self, *, simulation: bool = False) -> "subprocess.Popen[bytes]":
+        """Start the SuperLink, of phones or of Flower's simulation; returns when it listens."""
+        flags = ["--simulation"] if simulation else []
+        process = self.start("superlink", "flower-superlink", "--insecure", *flags)
+        log, until_s = self._folder / "superlink.log", time.monotonic() + START_S
+        while "Uvicorn running on" not in log.read_text(errors="replace"):
+            if time.monotonic() > until_s or process.poll() is not None:
+                raise LocalError(f"the SuperLink did not start: {log.read_text(errors='replace')[-400:]}")
+            time.sleep(0.1)
         return process
 
-    def start_phone(self, number: int) -> "subprocess.Popen[bytes]":
+    def start_phone(self, number: int, phones: int) -> "subprocess.Popen[bytes]":
         """Start one SuperNode."""
         return self.start(
             f"supernode-{number}", "flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{PORT}",
-            "--port", str(CLIENT_PORT + number),
+            "--port", str(CLIENT_PORT + number), "--node-config", f"partition-id={number} num-partitions={phones}",
         )  # fmt: skip
 
-    def start_run(self, parameters: int, phones: int, rounds: int) -> "subprocess.Popen[bytes]":
-        """Start the rounds; the process ends with them."""
+    def start_run(self, settings: dict[str, Any], *, simulation: bool = False) -> "subprocess.Popen[bytes]":
+        """Start the rounds; the process ends with them. `settings` are what `flower_app/server_app.py` reads."""
         app = self._folder / "app"
-        (app / "peer").mkdir(parents=True)
-        (app / "pyproject.toml").write_text(_PROJECT.format(rounds=rounds, parameters=parameters, phones=phones))
-        (app / "peer" / "__init__.py").touch()
-        (app / "peer" / "client_app.py").write_text(_CLIENT)
-        (app / "peer" / "server_app.py").write_text(_SERVER)
-        return self.start("run", "flwr", "run", str(app), "local", "--stream")
+        shutil.copytree(APP, app / "peer", ignore=shutil.ignore_patterns("__pycache__"))
+        client = "training_client" if settings["train"] else "noise_client"
+        (app / "pyproject.toml").write_text(_project(client, {**settings, "notes": str(self._notes)}))
+        flags = []
+        if simulation:
+            # One client a core, where Flower's default is one for every two.
+            resources = f"client-resources-num-cpus=1 init-args-num-cpus={os.cpu_count() or 1}"
+            flags = ["--federation-config", f"num-supernodes={settings['phones']} {resources}"]
+        return self.start("run", "flwr", "run", str(app), "local", "--stream", *flags)
 
-    def round_seconds(self) -> list[float]:
-        """Return how long each round took."""
-        log = (self._folder / "run.log").read_text(errors="replace")
-        begun, ended = (
-            [float(found) for found in re.findall(rf"ROUND-{word} ([\d.]+)", log)] for word in ("BEGINS", "ENDS")
+    def noted(self) -> Noted:
+        """Return what the rounds were; raises `LocalError` where they did not come to their end."""
+        lines = self._notes.read_text().splitlines() if self._notes.exists() else []
+        notes = [json.loads(line) for line in lines]
+        begun, ended, done = ([note for note in notes if note["what"] == what] for what in ("begins", "ends", "done"))
+        if not done:
+            log = (self._folder / "run.log").read_text(errors="replace")
+            raise LocalError(f"Flower finished {len(ended)} rounds and not all: {log.strip()[-600:]}")
+        return Noted(
+            [end["s"] - begin["s"] for begin, end in zip(begun, ended, strict=True)],
+            [(end["s"], end["bytes"]) for end in ended],
+            [end["updates"] for end in ended],
+            done[0]["accuracy"],
         )
-        if not ended or len(begun) != len(ended):
-            raise LocalError(f"Flower finished {len(ended)} rounds: {log[-400:]}")
-        return [end - begin for begin, end in zip(begun, ended, strict=True)]
 
     def stop(self) -> None:
         """End all that was started."""
@@ -145,9 +114,17 @@ class Flower:
                 process.kill()
                 process.wait()
 
-    def _wait_for(self, name: str, sentence: str) -> None:
-        log, until_s = self._folder / f"{name}.log", time.monotonic() + START_S
-        while sentence not in log.read_text(errors="replace"):
-            if time.monotonic() > until_s or self.running[-1].poll() is not None:
-                raise LocalError(f"{name} did not start: {log.read_text(errors='replace')[-400:]}")
-            time.sleep(0.1)
+
+def _project(client: str, settings: dict[str, Any]) -> str:
+    """Return the app's pyproject.toml."""
+    components = {"serverapp": "peer.server_app:app", "clientapp": f"peer.{client}:app"}
+    return tomlkit.dumps(
+        {
+            "build-system": {"requires": ["hatchling"], "build-backend": "hatchling.build"},
+            "project": {"name": "peer", "version": "1.0.0", "description": "the same rounds", "license": "Apache-2.0"},
+            "tool": {
+                "hatch": {"build": {"targets": {"wheel": {"packages": ["."]}}}},
+                "flwr": {"app": {"publisher": "featherfed", "components": components, "config": settings}},
+            },
+        }
+    )

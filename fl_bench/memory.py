@@ -1,5 +1,9 @@
-"""Memory of a tree of processes, as Linux counts it: shared pages are divided among those who share them (PSS)."""
+"""Memory and processor time of a tree of processes, as Linux counts them.
 
+Shared pages are divided among those who share them (PSS).
+"""
+
+import os
 from pathlib import Path
 
 from featherfed.errors import LocalError
@@ -35,3 +39,15 @@ def proportional_bytes(pids: list[int]) -> int:
             continue
         total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024
     return total
+
+
+def cpu_s(pids: list[int]) -> float:
+    """Return the processes' processor time so far, that of children which have ended included (proc(5), stat)."""
+    ticks = 0
+    for pid in pids:
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        ticks += sum(int(field) for field in fields[11:15])
+    return ticks / os.sysconf("SC_CLK_TCK")

@@ -39,8 +39,8 @@ ABANDONED_S = 60.0
 """How long a server without phones may go on, in virtual seconds: after the last round it writes its report."""
 
 
-def run_virtual(cell: Cell, out: Path, data_dir: str | None) -> None:
-    """Run a cell in `out/<its name>`; raises `LocalError` where it does not come to its end."""
+def run_virtual(cell: Cell, out: Path, data_dir: str | None, watcher: Watcher | None = None) -> None:
+    """Run a cell in `out/<its name>`, told to a watcher; raises `LocalError` where it does not come to its end."""
     config = cell.config
     aggregator = Aggregator(config, data_dir)
     folder = replace(create(out, cell.name, config), durable=False)
@@ -48,7 +48,8 @@ def run_virtual(cell: Cell, out: Path, data_dir: str | None) -> None:
     try:
 
         async def main() -> str | None:
-            service = Service(config, folder, aggregator, store, begin(config, store, aggregator.parameters), Watcher())
+            standing = begin(config, store, aggregator.parameters)
+            service = Service(config, folder, aggregator, store, standing, watcher or Watcher())
             serving = asyncio.create_task(service.run(host=HOST, port=PORT), name="server")
             shared = SharedMemory(data_dir)
             phones = [asyncio.create_task(shared.play(options), name=options.name) for options in phone_options(cell)]

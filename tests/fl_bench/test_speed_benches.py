@@ -76,8 +76,6 @@ def test_performance_fills_the_tables_of_its_page(tmp_path: Path) -> None:
         (["ingest", "--model", "mlpp"], "unknown model 'mlpp'"),
         (["ingest", "--spec", "eden"], "eden"),
         (["training", "--models", "lita"], "unknown model 'lita'"),
-        (["peers", "--model", "lita"], "unknown model 'lita'"),
-        (["peers", "--flower", "/nowhere"], "pip install flwr"),
     ],
 )
 def test_a_wrong_flag_is_one_sentence(arguments: list[str], sentence: str) -> None:
