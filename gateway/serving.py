@@ -7,11 +7,13 @@ what this round had of them (`Pocket.take_back`).
 
 import asyncio
 import contextlib
+import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from rich.console import Console
 
@@ -141,29 +143,29 @@ def serve_gateway(
     again = f"go on with: fl-server serve --resume {path} --gateway-of {root.url} --gateway {place[0]}/{place[1]}"
     with shown:
         try:
-            shown.say(play(plan, shown, signals=True))
+            shown.say(play(plan, shown, signals=(signal.SIGINT, signal.SIGTERM)))
         except RunPausedError as error:
             shown.say(f"{error.sentence}; {again}")
         except GatewayStoppedError as error:
             shown.say(f"{error}; {again}")
 
 
-def play(
-    plan: GatewayPlan, watcher: Watcher, *, signals: bool = False, started: Callable[["Gateway"], None] | None = None
-) -> str:
+def play(plan: GatewayPlan, watcher: Watcher, *, signals: Sequence[int] = ()) -> str:
     """Serve a gateway in this thread, from its folder if there is one; return what the root said at the end.
 
-    `started` is given the gateway, which may be stopped from then on. Raises `LocalError` where there is no way on.
+    The `signals` stop it. Raises `LocalError` where there is no way on.
     """
     if (plan.folder / "config.toml").exists():
         folder, config = RunFolder(plan.folder), existing(plan.folder)[1] if _begun(plan.folder) else plan.config
     else:
+        # Nothing is known in a folder without it: a gateway may be killed while it makes its own.
+        shutil.rmtree(plan.folder, ignore_errors=True)
         folder, config = create(plan.folder.parent, plan.folder.name, plan.config), plan.config
     guests = gateway_rules(config, *plan.place).phones
     with Entrance(plan.entrance, plan.folder.absolute().parent, guests) as door:
         store = Store(folder.database, durable=plan.durable)
         try:
-            return asyncio.run(_play(plan, config, folder, store, door, watcher, signals, started))
+            return asyncio.run(_play(plan, config, folder, store, door, watcher, signals))
         finally:
             store.close()
 
@@ -180,16 +182,12 @@ async def _play(
     store: Store,
     door: Entrance,
     watcher: Watcher,
-    signals: bool,
-    started: Callable[["Gateway"], None] | None,
+    signals: Sequence[int],
 ) -> str:
     gateway = Gateway(config, folder, store, watcher, root=plan.root, place=plan.place)
-    if signals:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            with contextlib.suppress(NotImplementedError):
-                asyncio.get_running_loop().add_signal_handler(number, gateway.stop)
-    if started is not None:
-        started(gateway)
+    for number in signals:
+        with contextlib.suppress(NotImplementedError):
+            asyncio.get_running_loop().add_signal_handler(number, gateway.stop)
     return await gateway.run(door)
 
 
@@ -345,3 +343,15 @@ def _settle(welcome: "asyncio.Future[Welcome]", outcome: Welcome | LocalError) -
         welcome.set_exception(outcome)
     else:
         welcome.set_result(outcome)
+
+
+def reached(url: str, host: str | None) -> str:
+    """Return an address with another host.
+
+    >>> reached("ws://0.0.0.0:8765", "10.0.0.1"), reached("wss://[::]:8765", "fd00::1"), reached("ws://h:1", None)
+    ('ws://10.0.0.1:8765', 'wss://[fd00::1]:8765', 'ws://h:1')
+    """
+    if host is None:
+        return url
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{parts.port}"

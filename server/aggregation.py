@@ -43,6 +43,8 @@ class Closing:
     """Whether the run ends here, whatever the accuracy: a gateway's root has said so."""
     following: int = 0
     """The next round, where it is not the one after."""
+    phones: int | None = None
+    """How many updates are in the sums of gateways, at their root."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,7 @@ class Aggregator:
         mean = self._fold.mean()
         if isinstance(self._fold, Fold) and self._buffered:
             mean *= np.float32(self._fold.weight / self._fresh_weight)
+        phones = self._fold.count if config.gateways and isinstance(self._fold, Fold) else None
         # What is as long as the model goes as soon as it is not needed: the round's peak is here.
         self._fold = None
         self._state = optimizer.step(self._state, mean, optimizer=config.server_optimizer, lr=config.server_lr)
@@ -168,7 +171,7 @@ class Aggregator:
         best = evaluation is not None and evaluation.accuracy > self.best_accuracy
         if evaluation and best:
             self.best_accuracy = evaluation.accuracy
-        return Closing(self.versions.version, evaluation, best)
+        return Closing(self.versions.version, evaluation, best, phones=phones)
 
     def evaluate(self) -> Evaluation:
         """Return loss and accuracy of the server's model, the mean with `--server-average`, on the whole test set."""

@@ -9,7 +9,9 @@ import click
 
 from server.entrance_flags import entrance_flags
 from server.options import run_flags
+from server.serve_flags import check_resume, ended, serve_flags
 from server.token_commands import token
+from server.tree_command import tree
 from server.watching import Watching, dashboard_flags, watch_flags
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -49,12 +51,7 @@ def main() -> None:
 
 @main.command()
 @entrance_flags
-@click.option("--runs", default="runs", show_default=True, type=click.Path(path_type=Path), help="Folder of all runs.")
-@click.option("--name", help="Name of this run's folder.  [default: time and model]")
-@click.option("--resume", type=click.Path(path_type=Path), metavar="DIR", help="Go on with a run where it stopped.")
-@click.option("--data-dir", type=click.Path(), help="Folder with MNIST.  [default: FL_DATA_DIR, else a cache]")
-@click.option("--store", metavar="URL", help="PostgreSQL to keep the run in: postgresql+psycopg://USER@HOST/DATABASE.")
-@click.option("--durable/--no-durable", default=True, show_default=True, help="Acknowledge only what is on the disk.")
+@serve_flags
 @click.option("--gateway-of", "root", metavar="URL", help="Serve phones as a gateway of the root at ws://….")
 @click.option("--gateway", "place", type=Place(), metavar="INDEX/OF", help="Which of the root's gateways, from 0.")
 @click.option("--gateway-token", envvar="FL_TOKEN", help="Token that the root gave out.  [env: FL_TOKEN]")
@@ -77,44 +74,34 @@ def serve(
     **settings: Any,
 ) -> None:
     """Run the rounds, and exit 0 when they are done."""
-    from featherfed.errors import ConfigError, FeatherfedError
-
     given = {key: value for key, value in settings.items() if value is not None}
-    if resume is not None and (given or name or store):
-        flags = ", ".join(
-            "--" + key.replace("_", "-") for key in [*given, *(["name"] if name else []), *(["store"] if store else [])]
-        )
-        raise click.UsageError(f"--resume takes the run's own configuration; leave out {flags}")
+    check_resume(resume, given, name=name, store=store)
     if (root is None) != (place is None):
         raise click.UsageError("--gateway-of URL and --gateway INDEX/OF go together")
     if root is None and gateway_ca:
         raise click.UsageError("--gateway-ca is for --gateway-of; phones trust this server by their own --ca")
     if root is not None and store:
         raise click.UsageError("--store is for the root; a gateway keeps what its phones send in its own folder")
-    try:
+
+    def run() -> str | None:
         if root is not None and place is not None:
             _serve_gateway(
                 given, root=root, place=place, token=gateway_token, ca=gateway_ca, entrance=entrance, runs=runs,
                 name=name, resume=resume, durable=durable, log_format=watching.log_format,
             )  # fmt: skip
-            return
+            return None
         from server.entrance import EntranceOptions
-        from server.round_machine import STOPPED
         from server.serving import serve_run
 
-        door = EntranceOptions(**entrance)
-        paused = serve_run(
-            given, entrance=door, runs=runs, name=name, resume=resume, data_dir=data_dir, store=store,
-            durable=durable, watching=watching,
+        return serve_run(
+            given, entrance=EntranceOptions(**entrance), runs=runs, name=name, resume=resume, data_dir=data_dir,
+            store=store, durable=durable, watching=watching,
         )  # fmt: skip
-    except ConfigError as error:
-        raise click.UsageError(str(error)) from error
-    except FeatherfedError as error:
-        raise click.ClickException(str(error)) from error
-    if paused is not None:
-        raise SystemExit(0 if paused == STOPPED else 1)
+
+    ended(run)
 
 
+main.add_command(tree)
 main.add_command(token)
 
 

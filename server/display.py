@@ -77,6 +77,10 @@ class PlainDisplay(Watcher):
         """Print the round's line."""
         self.say("  ".join(f"{name} {text}" for name, text in _cells(summary)))
 
+    def note(self, sentence: str) -> None:
+        """Print it."""
+        self.say(sentence)
+
 
 class LiveDisplay(PlainDisplay):
     """A table that grows by a row a round, and a bar for the round under way."""
@@ -173,6 +177,10 @@ class JsonDisplay(PlainDisplay):
         }
         self._log("round_closed", **facts)
 
+    def note(self, sentence: str) -> None:
+        """Log it."""
+        self._log("note", sentence=sentence)
+
     def ended(self, pause: str | None) -> None:
         """Log the end."""
         self._log("ended", pause=pause)
@@ -187,9 +195,13 @@ def display(console: Console, page: Page | None, log_format: str) -> PlainDispla
 
 def _cells(summary: RoundSummary) -> list[tuple[str, str]]:
     accuracy, loss = summary.accuracy, summary.loss
+    accepted = f"{summary.accepted}/{summary.cohort}"
+    updates = [("updates", accepted)]
+    if summary.phones is not None:
+        updates = [("gateways", accepted), ("updates", str(summary.phones))]
     return [
         ("round", f"{summary.round_number}/{summary.rounds}"),
-        ("updates", f"{summary.accepted}/{summary.cohort}"),
+        *updates,
         ("accuracy", "–" if accuracy is None else f"{accuracy:.2%}"),
         ("loss", "–" if loss is None else f"{loss:.4f}"),
         ("up", size(summary.uplink_bytes)),

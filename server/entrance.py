@@ -25,7 +25,7 @@ from featherfed.wire.closing import Close
 from server.doorkeeper import Doorkeeper, DoorSocket
 from server.guarded_connection import GuardedConnection
 from server.limits import OPEN_S, Limits, limits_for
-from server.tokens import FILE, Tokens
+from server.tokens import FILE, Token, Tokens
 
 REVOCATION_S = 1.0
 """How often the tokens of open connections are looked at."""
@@ -35,7 +35,10 @@ OTHER_FILES = 128
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntranceOptions:
-    """What `fl-server serve` was told about who may come in; None is a limit's default."""
+    """What `fl-server serve` was told about who may come in; None is a limit's default.
+
+    `lent` are tokens that are in no file, where others open too: of the gateways that `fl-server tree` starts.
+    """
 
     host: str
     port: int
@@ -46,6 +49,11 @@ class EntranceOptions:
     max_connections: int | None = None
     max_per_address: int | None = None
     max_handshakes: int | None = None
+    lent: tuple[Token, ...] = ()
+
+    def token_file(self, runs: Path) -> Path | None:
+        """Return the file of the tokens that are in force, if any are: the one named, or the one beside the runs."""
+        return self.tokens or (runs / FILE if (runs / FILE).exists() else None)
 
 
 class Entrance:
@@ -58,7 +66,8 @@ class Entrance:
             raise ConfigError(
                 f"there are no tokens in {path}; fl-server token add NAME --tokens {path} makes the first"
             )
-        self._tokens = Tokens(path) if options.tokens or path.exists() else None
+        in_force = options.token_file(runs)
+        self._tokens = Tokens(in_force, options.lent) if in_force else None
         self.tls = _context(options.tls_cert, options.tls_key)
         if not is_loopback(options.host):
             if self._tokens is None:

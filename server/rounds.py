@@ -251,4 +251,5 @@ class Rounds:
             seconds=self._clock_s() - self._started_s,
             uplink_bytes=self._ledger.total("uplink", number).socket,
             downlink_bytes=self._ledger.total("downlink", number).socket,
+            phones=closing.phones,
         )

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,9 @@ from server.watching import Watching
 if TYPE_CHECKING:
     from server.dashboard.serving import Where
 
+Beside = Callable[[Service, RunFolder, Watchers], contextlib.AbstractAsyncContextManager[None]]
+"""What runs beside a run, and may watch it and end it."""
+
 
 def check(config: RunConfig) -> None:
     """Raise `ConfigError` for names and specs that nothing could be made of, before anything is loaded."""
@@ -58,8 +62,14 @@ def serve_run(
     store: str | None = None,
     durable: bool,
     watching: Watching,
+    beside: Beside | None = None,
+    command: str = "serve",
 ) -> str | None:
-    """Serve a new or resumed run to its end; return None when it is done, or why it pauses."""
+    """Serve a new or resumed run to its end; return None when it is done, or why it pauses.
+
+    What `beside` gives is entered before the first phone may come, and left when the last one has gone. `command` of
+    `fl-server` is what serves this run.
+    """
     give_back_vectors()
     if resume is None:
         config = config_from(settings)
@@ -84,7 +94,7 @@ def serve_run(
         watchers = Watchers([shown, *watching.records(stack, folder.path.name, folder.path, config)])
         with shown:
             paused = asyncio.run(
-                _serve(config, folder, aggregator, kept, watchers, door, where, resumed=resume is not None)
+                _serve(config, folder, aggregator, kept, watchers, door, where, beside, resumed=resume is not None)
             )
         report = make_report(folder, config, kept)
         write_csv(folder, report)
@@ -95,7 +105,7 @@ def serve_run(
     if report.content["rounds"]:
         console.print(table(report, console.width))
     if paused is not None:
-        console.print(f"paused: {paused}; go on with: fl-server serve --resume {folder.path}", soft_wrap=True)
+        console.print(f"paused: {paused}; go on with: fl-server {command} --resume {folder.path}", soft_wrap=True)
     console.print(f"the run is in {folder.path}: fl-server report {folder.path}", soft_wrap=True)
     return paused
 
@@ -108,6 +118,7 @@ async def _serve(
     watchers: Watchers,
     entrance: Entrance,
     where: "Where | None",
+    beside: Beside | None,
     *,
     resumed: bool,
 ) -> str | None:
@@ -119,11 +130,13 @@ async def _serve(
         # Not on every platform's loop: there, Ctrl-C ends the process the usual way.
         with contextlib.suppress(NotImplementedError):
             loop.add_signal_handler(number, service.stop)
-    if where is None:
-        return await service.run(entrance)
-    from server.dashboard.serving import make_scene, open_page
+    async with contextlib.AsyncExitStack() as stack:
+        if beside is not None:
+            await stack.enter_async_context(beside(service, folder, watchers))
+        if where is not None:
+            from server.dashboard.serving import make_scene, open_page
 
-    scene = make_scene(service, config, folder, store, aggregator)
-    watchers.add(scene)
-    async with open_page(where, scene, service.count, folder.path):
+            scene = make_scene(service, config, folder, store, aggregator)
+            watchers.add(scene)
+            await stack.enter_async_context(open_page(where, scene, service.count, folder.path))
         return await service.run(entrance)

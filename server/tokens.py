@@ -15,7 +15,7 @@ import hmac
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,11 +48,17 @@ def add(path: Path, name: str) -> str:
     with _changing(path) as tokens:
         if any(token.name == name for token in tokens.values()):
             raise ConfigError(f"phone {name!r} has a token in {path}; fl-server token revoke takes it back")
-        key, secret = secrets.token_hex(4), secrets.token_urlsafe(32)
-        while key in tokens:
-            key = secrets.token_hex(4)
-        tokens[key] = Token(name, key, _hash(secret), f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}")
-    return f"{key}.{secret}"
+        token, text = make(name)
+        while token.key in tokens:
+            token, text = make(name)
+        tokens[token.key] = token
+    return text
+
+
+def make(name: str) -> tuple[Token, str]:
+    """Return a new token for a name: what a server keeps of it, and what its owner gets."""
+    key, secret = secrets.token_hex(4), secrets.token_urlsafe(32)
+    return Token(name, key, _hash(secret), f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"), f"{key}.{secret}"
 
 
 def revoke(path: Path, name: str) -> None:
@@ -101,11 +107,12 @@ def _hash(secret: str) -> str:
 class Tokens:
     """The tokens of a file, as they are now. A file that goes or breaks while it is used opens to nobody."""
 
-    def __init__(self, path: Path) -> None:
-        """Read the file; raises `ConfigError` if that cannot be done."""
+    def __init__(self, path: Path, lent: Sequence[Token] = ()) -> None:
+        """Read the file; raises `ConfigError` if that cannot be done. `lent` open too, and are in no file."""
         self._path = path
+        self._lent = {token.key: token for token in lent}
         self._seen = self._look()
-        self._tokens = read(path)
+        self._tokens = read(path) | self._lent
 
     def find(self, authorization: str | None) -> Token | None:
         """Return the token that an `Authorization` header presents, or None if it presents no valid one."""
@@ -128,9 +135,9 @@ class Tokens:
             return
         self._seen = seen
         try:
-            self._tokens = read(self._path)
+            self._tokens = read(self._path) | self._lent
         except ConfigError:
-            self._tokens = {}
+            self._tokens = dict(self._lent)
 
     def _look(self) -> tuple[int, int, int] | None:
         try:

@@ -19,6 +19,8 @@ class RoundSummary:
     seconds: float
     uplink_bytes: int
     downlink_bytes: int
+    phones: int | None = None
+    """Whose updates are in the sums that were accepted, where those of gateways were."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,9 @@ class Watcher:
 
     def round_closed(self, summary: RoundSummary) -> None:
         """A round's model is durable."""
+
+    def note(self, sentence: str) -> None:
+        """Something beside the rounds has happened that the operator should know."""
 
     def ended(self, pause: str | None) -> None:
         """The run is over: its rounds are done, or why it pauses."""
@@ -139,6 +144,11 @@ class Watchers(Watcher):
         """Tell all."""
         for watcher in self._watchers:
             watcher.round_closed(summary)
+
+    def note(self, sentence: str) -> None:
+        """Tell all."""
+        for watcher in self._watchers:
+            watcher.note(sentence)
 
     def ended(self, pause: str | None) -> None:
         """Tell all."""

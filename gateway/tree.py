@@ -1,0 +1,131 @@
+"""`fl-server tree`: a root in this process, and its gateways beside it, on this machine or on a Ray cluster."""
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from featherfed.errors import ConfigError
+from featherfed.wire.address import is_loopback
+from gateway.keeper import Keeper, Seat
+from gateway.serving import GatewayPlan, Root, gateway_config, reached
+from server import tokens
+from server.config import RunConfig, config_from
+from server.doorkeeper import Doorkeeper
+from server.entrance import EntranceOptions, bind
+from server.limits import limits_for
+from server.run_folder import RunFolder, existing
+from server.serving import check, serve_run
+from server.watching import Watching
+
+ANY = ("0.0.0.0", "::")
+LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grove:
+    """How the gateways are started: `port` is that of the first, 0 for free ones; `ray` None is on this machine.
+
+    `root_host` is what they call the root's machine, `ca` who signed its certificate.
+    """
+
+    port: int
+    ray: str | None = None
+    root_host: str | None = None
+    ca: str | None = None
+
+
+def serve_tree(
+    settings: dict[str, Any],
+    *,
+    entrance: EntranceOptions,
+    runs: Path,
+    name: str | None,
+    resume: Path | None,
+    data_dir: str | None,
+    store: str | None,
+    durable: bool,
+    watching: Watching,
+    grove: Grove,
+) -> str | None:
+    """Serve a run by a root and its gateways to its end; return None when it is done, or why it pauses."""
+    config = config_from(settings) if resume is None else existing(resume)[1]
+    if not config.gateways:
+        raise ConfigError(f"the run {resume} has no gateways; go on with fl-server serve --resume {resume}")
+    check(config)
+    gateway_config(config, (0, config.gateways))
+    if grove.port and grove.port + config.gateways - 1 > 65535:
+        raise ConfigError(f"--gateway-port {grove.port} leaves no port for the last of {config.gateways} gateways")
+    if grove.ca and not entrance.tls_cert:
+        raise ConfigError("--gateway-ca is for a root with --tls-cert")
+    files = entrance.token_file(resume.absolute().parent if resume else runs)
+    doors = replace(
+        entrance,
+        tokens=files and files.absolute(),
+        tls_cert=entrance.tls_cert and entrance.tls_cert.absolute(),
+        tls_key=entrance.tls_key and entrance.tls_key.absolute(),
+    )
+    # Who starts them lets them in: a token that is written down nowhere.
+    lent, token = tokens.make("gateway-*") if files else (None, None)
+    with contextlib.ExitStack() as stack:
+        host, seat = _ground(stack, grove, doors, config)
+
+        def plan(index: int, url: str, folder: RunFolder) -> GatewayPlan:
+            return GatewayPlan(
+                config=gateway_config(config, (index, config.gateways)),
+                index=index,
+                of=config.gateways,
+                root=Root(url=reached(url, host), token=token, ca=grove.ca, insecure=entrance.insecure),
+                entrance=replace(doors, port=grove.port + index if grove.port else 0),
+                folder=folder.path.absolute() / f"gateway-{index}",
+                durable=durable,
+            )
+
+        keeper = Keeper(gateways=config.gateways, plan=plan, seat=seat)
+        # The limits are for phones, which come to the gateways.
+        door = replace(
+            entrance,
+            lent=(lent,) if lent else (),
+            max_connections=None,
+            max_per_address=None,
+            max_handshakes=None,
+        )
+        return serve_run(
+            settings, entrance=door, runs=runs, name=name, resume=resume, data_dir=data_dir, store=store,
+            durable=durable, watching=watching, beside=keeper.beside, command="tree",
+        )  # fmt: skip
+
+
+def _ground(
+    stack: contextlib.ExitStack, grove: Grove, doors: EntranceOptions, config: RunConfig
+) -> tuple[str | None, Callable[[], Seat]]:
+    """Return what gateways call the root's machine (None: as the root does), and where they run."""
+    if grove.ray is None:
+        from gateway.processes import LocalSeat
+
+        for index in range(config.gateways if grove.port else 0):
+            _check_port(doors.host, grove.port + index)
+        return grove.root_host or (LOOPBACK if doors.host in ANY else None), LocalSeat
+    from gateway.actors import ActorSeat
+    from gateway.ray_cluster import cluster
+
+    ray = stack.enter_context(cluster(grove.ray))
+    ready = int(ray.cluster_resources().get("CPU", 0))
+    if ready < config.gateways:
+        raise ConfigError(f"the Ray cluster has {ready} CPUs, and each of {config.gateways} gateways takes one")
+    others = len({node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}) > 1
+    if others and is_loopback(doors.host):
+        raise ConfigError(f"--host {doors.host} is out of reach of the cluster's other machines; say --host 0.0.0.0")
+    here = str(ray.util.get_node_ip_address())
+    return grove.root_host or (here if doors.host in ANY else None), lambda: ActorSeat(ray, any_host=doors.host in ANY)
+
+
+def _check_port(host: str, port: int) -> None:
+    """Raise `ConfigError` for a port that is taken, before the run has its folder."""
+    try:
+        bind(host, port, Doorkeeper(limits_for(1)), speaks_tls=False).close()
+    except ConfigError as error:
+        raise ConfigError(
+            f"{str(error).partition(';')[0]}; choose another --gateway-port, or 0 for free ones"
+        ) from error
