@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from safetensors import SafetensorError
@@ -18,9 +19,6 @@ from featherfed.codec.fold import Fold, Update
 from featherfed.codec.layout import Layout
 from featherfed.codec.pipeline import Pipeline
 from featherfed.errors import CodecError, ConfigError
-from featherfed.learning.data import load
-from featherfed.learning.evaluation import Evaluation, Evaluator
-from featherfed.learning.models import build, layout
 from featherfed.learning.names import TRAINING_EXAMPLES
 from featherfed.learning.partition import largest_shard
 from featherfed.randomness import RoundKey
@@ -31,13 +29,16 @@ from server.robust import KeptUpdates, parse_aggregate
 from server.staleness import UNIT, stale_weight
 from server.versions import Versions
 
+if TYPE_CHECKING:
+    from featherfed.learning.evaluation import Evaluation
+
 
 @dataclass(frozen=True, slots=True)
 class Closing:
     """What a round's close gave."""
 
     version: int
-    evaluation: Evaluation | None
+    evaluation: "Evaluation | None"
     best: bool
     over: bool = False
     """Whether the run ends here, whatever the accuracy: a gateway's root has said so."""
@@ -61,6 +62,11 @@ class Aggregator:
     """The model of a run, its versions on the phones, and the sum of the open round."""
 
     def __init__(self, config: RunConfig, data_dir: str | None) -> None:
+        # torch: 170 MB and seconds that a gateway, which evaluates nothing, does not have to spend.
+        from featherfed.learning.data import load
+        from featherfed.learning.evaluation import Evaluator
+        from featherfed.learning.models import build, layout
+
         self._config = config
         examples = load(config.data, data_dir, train=False)
         model = build(config.model, config.seed)
@@ -173,7 +179,7 @@ class Aggregator:
             self.best_accuracy = evaluation.accuracy
         return Closing(self.versions.version, evaluation, best, phones=phones)
 
-    def evaluate(self) -> Evaluation:
+    def evaluate(self) -> "Evaluation":
         """Return loss and accuracy of the server's model, the mean with `--server-average`, on the whole test set."""
         return self._evaluator.evaluate(self._average)
 

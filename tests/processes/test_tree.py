@@ -45,14 +45,16 @@ def test_root_gateways_and_swarms_make_the_model_of_one_server(tmp_path: Path) -
 
     try:
         one = serve("one")
-        swarm = start("swarm.log", "edge_client.cli", "swarm", "--train", "none", "--count", "4", "--shard", "0/4", "--server",
+        swarm = start("swarm.log", "edge_client.cli", "swarm", "--train", "none", "--count", "4", "--shard", "0/4",
+                      "--server",
                       listening(tmp_path / "one.log", one))  # fmt: skip
         assert (one.wait(120), swarm.wait(60)) == (0, 0)
         root = serve("root", "--gateways", "2")
         address = listening(tmp_path / "root.log", root)
         gateways = [serve(f"g{n}", "--gateway-of", address, "--gateway", f"{n}/2") for n in (0, 1)]
         swarms = [
-            start(f"swarm{n}.log", "edge_client.cli", "swarm", "--train", "none", "--count", "2", "--shard", f"{2 * n}/4", "--server",
+            start(f"swarm{n}.log", "edge_client.cli", "swarm", "--train", "none", "--count", "2",
+                  "--shard", f"{2 * n}/4", "--server",
                   listening(tmp_path / f"g{n}.log", gateways[n]))
             for n in (0, 1)
         ]  # fmt: skip
