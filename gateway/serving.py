@@ -25,6 +25,7 @@ from featherfed.wire.messages import Welcome
 from gateway.aggregation import GatewayAggregator
 from gateway.handoff import Handoff, News
 from gateway.upstream import GatewayLearner, GatewayPocket
+from server.allocator import give_back_vectors
 from server.config import RunConfig, config_from
 from server.display import display
 from server.entrance import Entrance, EntranceOptions
@@ -161,6 +162,7 @@ def play(plan: GatewayPlan, watcher: Watcher, *, signals: Sequence[int] = ()) ->
         # Nothing is known in a folder without it: a gateway may be killed while it makes its own.
         shutil.rmtree(plan.folder, ignore_errors=True)
         folder, config = create(plan.folder.parent, plan.folder.name, plan.config), plan.config
+    give_back_vectors()
     guests = gateway_rules(config, *plan.place).phones
     with Entrance(plan.entrance, plan.folder.absolute().parent, guests) as door:
         store = Store(folder.database, durable=plan.durable)
