@@ -5,17 +5,16 @@ whose worker or node died; a cell that fails by itself is not run again.
 """
 
 import io
-import logging
-import os
 import tarfile
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from featherfed.errors import ConfigError, FeatherfedError, LocalError
+from featherfed.errors import FeatherfedError, LocalError
 from fl_bench.running import left_to_run, run_cell
 from fl_bench.scenario import Cell
+from gateway.ray_cluster import cluster
 
 RETRIES = 5
 
@@ -35,28 +34,14 @@ def run_on_cluster(cells: Sequence[Cell], out: Path, data_dir: str | None, *, ad
 
     Raises `ConfigError` where there is no Ray or no cluster, `LocalError` where a cell fails.
     """
-    try:
-        import ray
-    except ImportError as error:
-        raise ConfigError("--ray needs Ray: pip install 'featherfed[ray]'") from error
     left = left_to_run(cells, out)
-    environment = {name: os.environ[name] for name in ("PYTHONPATH", "FL_DATA_DIR") if name in os.environ}
-    try:
-        ray.init(
-            address=address, log_to_driver=False, logging_level=logging.ERROR,
-            runtime_env={"env_vars": {"OMP_NUM_THREADS": "1", **environment}},
-        )  # fmt: skip
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"no Ray cluster at {address!r}: {' '.join(str(error).split())[:200]}") from error
-    try:
+    with cluster(address) as ray:
         task: Any = ray.remote(packed_cell).options(num_cpus=1, max_retries=RETRIES)
         cell_of = {task.remote(cell, data_dir): cell for cell in left}
         under_way = list(cell_of)
         while under_way:
             done, under_way = ray.wait(under_way, num_returns=1)
             _unpack(_result(ray, done[0], cell_of[done[0]]), out)
-    finally:
-        ray.shutdown()
 
 
 def _result(ray: Any, task: Any, cell: Cell) -> bytes:

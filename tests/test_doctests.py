@@ -6,7 +6,7 @@ import pkgutil
 
 import pytest
 
-PACKAGES = ("bandwidth_sim", "featherfed", "server", "edge_client", "fl_bench")
+PACKAGES = ("bandwidth_sim", "featherfed", "server", "edge_client", "gateway", "fl_bench")
 ELSEWHERE = "fl_bench.flower_app."
 """Runs in Flower's environment: what it imports is not in ours."""
 FEWEST = 30
