@@ -75,7 +75,7 @@ class ActorSeat:
             self._ray.kill(self._actor, no_restart=True)
             raise
         except self._ray.exceptions.RayActorError as error:
-            raise GatewayDiedError(f"Ray says {type(error).__name__}, and starts it again") from error
+            raise GatewayDiedError(f"Ray: {type(error).__name__}") from error
         except self._ray.exceptions.RayTaskError as error:
             raise GatewayDiedError(repr(error.cause)) from error
         self._ray.kill(self._actor, no_restart=True)

@@ -2,11 +2,14 @@
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from featherfed.errors import ConfigError
+
+KNOCK_S = 5.0
 
 
 @contextmanager
@@ -19,6 +22,7 @@ def cluster(address: str) -> Iterator[Any]:
         import ray
     except ImportError as error:
         raise ConfigError("--ray needs Ray: pip install 'featherfed[ray]'") from error
+    _knock(address)
     environment = {name: os.environ[name] for name in ("PYTHONPATH", "FL_DATA_DIR") if name in os.environ}
     try:
         ray.init(
@@ -31,3 +35,13 @@ def cluster(address: str) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raise `ConfigError` where nobody listens: Ray would look for minutes."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdecimal() and "/" not in address:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), KNOCK_S).close()
+        except (OSError, OverflowError) as error:
+            raise ConfigError(f"no Ray cluster at {address!r}: {error}") from error

@@ -13,7 +13,7 @@ from websockets.http11 import Request, Response
 
 from edge_client.one_phone import PhoneOptions, play_phone
 from edge_client.pocket import Pocket
-from featherfed.errors import LocalError
+from featherfed.errors import ConfigError, LocalError
 from featherfed.wire.messages import Finish, pack
 
 Serve = Callable[..., Any]
@@ -131,3 +131,31 @@ async def test_phone_over_a_dropping_link_loses_no_acknowledged_byte(serve: Serv
     assert up["payload"] - up["resent"] == 2 * size
     # Each of the drops may have lost what was on its way: at most what the link holds.
     assert up["resent"] < 0.15 * up["payload"]
+
+
+async def test_phone_looks_for_its_shard_at_every_address(serve: Serve, tmp_path: Path) -> None:
+    async with serve(phones=2, name="full") as full, serve(phones=1, name="free") as free:
+        others = [asyncio.create_task(play(options(full.address, name=name))) for name in "ab"]
+        while len(full.service.fleet.connections) < 2:
+            await asyncio.sleep(0.001)
+        nobody = "ws://127.0.0.1:1"
+        assert await play(options(nobody, others=(full.address, free.address), name="c")) == "all 1 rounds are done"
+        assert await free.ended is None
+        await asyncio.gather(*others)
+        with pytest.raises(LocalError, match=r"no server at ws://127\.0\.0\.1:1 or ws://.* for"):
+            await play(options(nobody, others=(free.address,), name="d", patience_s=0.2))
+
+
+async def test_phone_without_a_shard_anywhere_ends_at_once(serve: Serve) -> None:
+    async with serve(phones=1, name="one", deadline=60.0) as one, serve(phones=1, name="two") as two:
+        for served in (one, two):
+            served.service.fleet.names[0] = "somebody"
+        with pytest.raises(LocalError, match="all 1 shards are taken"):
+            await play(options(one.address, others=(two.address,), name="late"))
+
+
+def test_addresses_of_a_phone_are_alike() -> None:
+    with pytest.raises(ConfigError, match="some --server addresses are ws:// and some wss://"):
+        options("ws://a", others=("wss://b",)).check()
+    with pytest.raises(ConfigError, match="--server 'b' is not an address like ws://127"):
+        options("ws://a", others=("b",)).check()

@@ -37,6 +37,10 @@ def test_phones_without_a_folder_share_none() -> None:
 
 
 def test_shards_are_counted_on_from_the_first() -> None:
+    phones = phone_options(PhoneOptions(server="ws://x", others=("ws://y",)), 3)
+    assert [(phone.server, phone.others) for phone in phones] == [
+        ("ws://x", ("ws://y",)), ("ws://y", ("ws://x",)), ("ws://x", ("ws://y",)),
+    ]  # fmt: skip
     phones = phone_options(PhoneOptions(server="ws://x", shard=(3, 10)), 4)
     assert [phone.shard for phone in phones] == [(3, 10), (4, 10), (5, 10), (6, 10)]
     with pytest.raises(ConfigError, match="leaves no shard for swarm-7; choose --count 7"):
