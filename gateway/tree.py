@@ -66,6 +66,7 @@ def serve_tree(
         tls_cert=entrance.tls_cert and entrance.tls_cert.absolute(),
         tls_key=entrance.tls_key and entrance.tls_key.absolute(),
     )
+    ca = grove.ca and str(Path(grove.ca).absolute())
     # Who starts them lets them in: a token that is written down nowhere.
     lent, token = tokens.make("gateway-*") if files else (None, None)
     with contextlib.ExitStack() as stack:
@@ -76,7 +77,7 @@ def serve_tree(
                 config=gateway_config(config, (index, config.gateways)),
                 index=index,
                 of=config.gateways,
-                root=Root(url=reached(url, host), token=token, ca=grove.ca, insecure=entrance.insecure),
+                root=Root(url=reached(url, host), token=token, ca=ca, insecure=entrance.insecure),
                 entrance=replace(doors, port=grove.port + index if grove.port else 0),
                 folder=folder.path.absolute() / f"gateway-{index}",
                 durable=durable,

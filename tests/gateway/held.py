@@ -22,9 +22,11 @@ class HeldPhones:
     """The phones of a run with these settings.
 
     Of the shards in `row` that are asked in a round, the last one's update waits for `may`. `trained` counts trainings.
+    `options` are more of the phones'.
     """
 
-    def __init__(self, settings: dict[str, Any], row: Sequence[int], round_number: int) -> None:
+    def __init__(self, settings: dict[str, Any], row: Sequence[int], round_number: int, **options: Any) -> None:
+        self._options = {"train": False, "patience_s": 8.0, **options}
         shards = range(settings["phones"])
         cohort = choose_cohort(shards, settings["cohort"], seed=settings["seed"], round_number=round_number, attempt=0)
         asked = [(round_number, shard) for shard in cohort if shard in row]
@@ -61,7 +63,7 @@ class HeldPhones:
             if line.endswith(": accepted"):
                 self._accepted.add((int(line.split()[1].rstrip(":")), shard))
 
-        options = PhoneOptions(server=servers[0], others=tuple(servers[1:]), train=False, name=name, patience_s=8)
+        options = PhoneOptions(server=servers[0], others=tuple(servers[1:]), name=name, **self._options)
         return await play_phone(options, say, learn=learn)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from server import tokens
 from tests.gateway.held import HeldPhones
 from tests.gateway.trees import SETTINGS
 from tests.processes.trees import GATEWAY, LISTENING, flags, programs
@@ -172,4 +173,21 @@ async def test_interrupt_pauses_a_tree_with_all_its_processes_and_resume_goes_on
         places = [(await started.said("again", GATEWAY.format(index)))[1] for index in (0, 1)]
         await phones.end(phones.start(places))
         assert await started.ended("again") == 0
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == calm
+
+
+async def test_tree_over_tls_lets_its_own_gateways_in_where_phones_need_a_token(
+    tmp_path: Path, authority: dict[str, Path], calm: bytes
+) -> None:
+    token = tokens.add(tmp_path / "tokens.json", "p*")
+    phones = HeldPhones(SETTINGS, ROW, 1, token=token, ca=str(authority["ca"]))
+    phones.may.set()
+    with programs(tmp_path) as started:
+        started.start("tree", "tree", "--port", "0", "--gateway-port", "0", "--no-dashboard", "--runs", str(tmp_path),
+                      "--name", "run", "--tls-cert", str(authority["cert"]), "--tls-key", str(authority["key"]),
+                      "--gateway-ca", str(authority["ca"]), *flags({**SETTINGS, "gateways": 2}))  # fmt: skip
+        places = [(await started.said("tree", GATEWAY.format(index)))[1] for index in (0, 1)]
+        assert all(place.startswith("wss://127.0.0.1:") for place in places)
+        await phones.end(phones.start(places))
+        assert await started.ended("tree") == 0
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == calm
