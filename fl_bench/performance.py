@@ -96,8 +96,13 @@ def _profile_table(rows: list[dict[str, Any]]) -> str:
     parts = sorted({part for row in profiled for part in row["profile"]})
     return markdown(
         ["part:", *(f"{row['model']} `{row['spec']}`" for row in profiled)],
-        [[part, *(f"{row['profile'].get(part, 0.0):.0%}" for row in profiled)] for part in parts],
+        [[part, *(_share(row, part) for row in profiled)] for part in parts],
     )
+
+
+def _share(row: dict[str, Any], part: str) -> str:
+    share = row["profile"].get(part, 0.0)
+    return f"{share:.0%} ({1e3 * share * row['cpu_ms_per_update']:.0f} µs)"
 
 
 def _memory_table(idle: list[dict[str, Any]], swarm: dict[str, Any]) -> str:
