@@ -22,6 +22,7 @@ from server.limits import (
     FRAME_BYTES,
     HANDSHAKE_BYTES,
     HELLO_BYTES,
+    READ_BYTES,
     SLICE_BYTES,
     SMALL_BYTES,
     SMALL_PER_S,
@@ -73,6 +74,9 @@ class GuardedConnection(CountsBytes, ServerConnection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin, and tell the door."""
+        if hasattr(transport, "max_size"):
+            # asyncio's own: how much one read may take.
+            transport.max_size = READ_BYTES
         super().connection_made(transport)
         if self._door is not None:
             self._door.met(self)

@@ -2,7 +2,7 @@
 
 Every number is here, with its reason. Together they bound what a connection can make the server hold: a stranger's is
 `HANDSHAKE_BYTES`, then one Hello; a phone's is 4 frames of `FRAME_BYTES`, after which reading stops, with what the one
-read before brought (256 KiB, asyncio's), in at most `WAITING_FRAMES` frames, and `UNREAD_BYTES` out.
+read before brought (`READ_BYTES`), in at most `WAITING_FRAMES` frames, and `UNREAD_BYTES` out.
 """
 
 from dataclasses import dataclass
@@ -18,6 +18,8 @@ HELLO_BYTES = 1024
 """Of a message before a phone is admitted."""
 FRAME_BYTES = MAX_CHUNK_BYTES + 128
 """Of a message after that: the chunk that Welcome grants, and what UpdateBegin puts around it."""
+READ_BYTES = MAX_CHUNK_BYTES
+"""Of one read from a socket; asyncio would take 256 KiB of each phone before it does anything else."""
 SLICE_BYTES = 4 * 1024
 """What comes from the socket is parsed in such slices, so that thousands of empty frames never are objects at once."""
 WAITING_FRAMES = 64
