@@ -30,8 +30,8 @@ def rows(table: str) -> list[list[str]]:
 
 
 def figure(table: str, what: str) -> float:
-    """Return the number in the last cell of the row that begins with `what`."""
-    (cell,) = [row[-1] for row in rows(table) if row[0] == what]
+    """Return the number in the last cell of the row that begins with `what`: of the most phones, if of several."""
+    *_, cell = [row[-1] for row in rows(table) if row[0] == what]
     return float(cell.split()[0])
 
 
