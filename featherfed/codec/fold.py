@@ -143,7 +143,6 @@ class _Rows:
         self._rotation = None if rotated else pipeline.rotation
         self._sum = total
         levels = quantizer.block_levels
-        # Two levels lie at ±t. They are ±1 here and their t goes into a block's number, as in `blocks.scaled`.
         self._largest = float(np.abs(levels).max())
         # Two levels lie at ±t. They are ±1 here and their t goes into a block's number, as in `blocks.scaled`.
         pair = len(levels) == 2
