@@ -15,13 +15,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from fl_bench.memory import resident_bytes
+
 TICK_S = 0.005
-
-
-def resident_bytes(field: str) -> int:
-    """Return `VmRSS` or `VmHWM` (the peak since it was last cleared) of this process."""
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(field + ":"))
 
 
 class Meter:

@@ -1,7 +1,6 @@
 """Many phones at once: what the relay costs for a fleet, and what virtual time costs for a larger one."""
 
 import asyncio
-import os
 import subprocess
 import sys
 import time
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from bandwidth_sim.measure import percentile
 from bandwidth_sim.profile import Profile
 from bandwidth_sim.proxy import Proxy
+from fl_bench.memory import resident_bytes
 
 _PEERS = """
 import selectors, socket, sys, time
@@ -60,11 +60,6 @@ class RelayLoad:
     p99_late_s: float
 
 
-def _resident_bytes() -> int:
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
 async def relay_load(profile: Profile, phones: int, num_bytes: int) -> RelayLoad:
     """Let so many phones upload `num_bytes` each, every one over its own link; both ends are in another process."""
     peers = await asyncio.create_subprocess_exec(
@@ -78,12 +73,12 @@ async def relay_load(profile: Profile, phones: int, num_bytes: int) -> RelayLoad
         late: list[float] = []
         for proxy in proxies:
             proxy.link.up.lateness = late
-        before = _resident_bytes()
+        before = resident_bytes("VmRSS")
         cpu_s, began_s = time.process_time(), time.perf_counter()
         peers.stdin.write(f"{' '.join(map(str, ports))}\n".encode())
         await peers.stdout.readline()
         seconds, cpu_s = time.perf_counter() - began_s, time.process_time() - cpu_s
-        memory = _resident_bytes() - before
+        memory = resident_bytes("VmRSS") - before
         peers.stdin.write(b"\n")
     finally:
         for proxy in proxies:

@@ -41,6 +41,18 @@ def proportional_bytes(pids: list[int]) -> int:
     return total
 
 
+def resident_bytes(field: str) -> int:
+    """Return `VmRSS` or `VmHWM` (the peak since it was last cleared) of this process.
+
+    Not getrusage's peak: that of a child begins with its parent's. Raises `LocalError` where the kernel tells none.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError as error:
+        raise LocalError("this system does not tell how much memory a process has; Linux does") from error
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field + ":"))
+
+
 def cpu_s(pids: list[int]) -> float:
     """Return the processes' processor time so far, that of children which have ended included (proc(5), stat)."""
     ticks = 0

@@ -8,8 +8,6 @@ memory     what a fleet needs, all of its phones connected
 
 import json
 import multiprocessing
-import resource
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,6 +18,7 @@ from typing import Any
 import click
 
 from fl_bench.documents import fill, markdown
+from fl_bench.memory import resident_bytes
 
 PARTS = ("training", "rounds", "memory")
 MIX = {"2g": 0.2, "3g": 0.5, "4g": 0.3}
@@ -55,8 +54,7 @@ def virtual_run(cell: Any, data_dir: str | None) -> dict[str, Any]:
         run_virtual(cell, Path(folder), data_dir)
         seconds, cpu_s = time.perf_counter() - began_s, time.process_time() - cpu_s
         report = report_of(Path(folder) / cell.name)
-    # Linux counts in KiB, macOS in bytes.
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    peak = resident_bytes("VmHWM")
     updates = sum(row["accepted"] for row in report["rounds"])
     return {
         "phones": cell.config.phones,

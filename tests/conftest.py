@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import trustme
+from filelock import FileLock
 
 from tests.programs import program
 from tests.serving import Served, serving
@@ -37,6 +38,13 @@ def mnist_dir() -> Path:
             pytest.fail("FEATHERFED_REQUIRE_MNIST is set, but FL_DATA_DIR holds no MNIST")
         pytest.skip("needs the full MNIST: set FL_DATA_DIR to a folder in torchvision's layout")
     return folder
+
+
+@pytest.fixture
+def ray_turn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One Ray cluster at a time, whatever pytest's workers do: `auto` finds any, and two starve each other."""
+    with FileLock(tmp_path_factory.getbasetemp().parent / "ray.lock"):
+        yield
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ seed = [0, 1]
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def cluster(ray_turn: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
@@ -86,7 +86,7 @@ def test_cells_survive_the_death_of_a_worker_and_give_what_they_give_locally(tmp
         assert cell_report(cell, tmp_path / "cluster") == cell_report(cell, tmp_path / "local")
 
 
-def test_no_cluster_is_a_sentence(tmp_path: Path) -> None:
+def test_no_cluster_is_a_sentence(tmp_path: Path, ray_turn: None) -> None:
     (tmp_path / "grid.toml").write_text(SCENARIO)
     cells = read_scenario(tmp_path / "grid.toml", way="virtual")
     with pytest.raises(ConfigError, match="no Ray cluster at 'auto'"):
