@@ -76,10 +76,13 @@ class Tollgate:
         finally:
             for way in ways:
                 way.cancel()
-            await asyncio.gather(*ways, return_exceptions=True)
-            near.transport.abort()
-            if far is not None:
-                await _part(far_reader, far)
+            try:
+                await asyncio.gather(*ways, return_exceptions=True)
+            finally:
+                # A phone that is back already may be reset again while its old connection parts.
+                near.transport.abort()
+                if far is not None:
+                    await _part(far_reader, far)
 
     async def _pass(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, conversation: Conversation, *, up: bool
@@ -102,9 +105,11 @@ async def _part(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
     Closed with answers unread, the kernel would reset the connection, and the server lose what it had not read yet.
     """
-    with contextlib.suppress(OSError, TimeoutError):
-        writer.write_eof()
-        async with asyncio.timeout(PART_S):
-            while await reader.read(PIECE_BYTES):
-                pass
-    writer.transport.abort()
+    try:
+        with contextlib.suppress(OSError, TimeoutError):
+            writer.write_eof()
+            async with asyncio.timeout(PART_S):
+                while await reader.read(PIECE_BYTES):
+                    pass
+    finally:
+        writer.transport.abort()
