@@ -11,13 +11,13 @@ from typing import TextIO
 
 import click
 
-from bandwidth_sim.control import Control, describe
-from bandwidth_sim.errors import LinkConfigError
-from bandwidth_sim.flags import link_flags
-from bandwidth_sim.link import LinkSpec
-from bandwidth_sim.measure import measure
-from bandwidth_sim.profile import Profile, find_profile, known_profiles
-from bandwidth_sim.proxy import Proxy, parse_address
+from featherfed.bandwidth_sim.control import Control, describe
+from featherfed.bandwidth_sim.errors import LinkConfigError
+from featherfed.bandwidth_sim.flags import link_flags
+from featherfed.bandwidth_sim.link import LinkSpec
+from featherfed.bandwidth_sim.measure import measure
+from featherfed.bandwidth_sim.profile import Profile, find_profile, known_profiles
+from featherfed.bandwidth_sim.proxy import Proxy, parse_address
 
 
 @click.group()
@@ -126,7 +126,7 @@ async def _proxy(
 @click.option("--png", type=click.Path(dir_okay=False, path_type=Path), help="Also write a plot here.")
 def show(name: str, seconds: float, seed: int, profiles_file: Path | None, png: Path | None) -> None:
     """Plot a named link's rate and outages over time."""
-    from bandwidth_sim.plot import as_text, rates_over_time, save_png
+    from featherfed.bandwidth_sim.plot import as_text, rates_over_time, save_png
 
     try:
         profile = find_profile(name, profiles_file)

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from bandwidth_sim.drop import ENDINGS
-from bandwidth_sim.errors import LinkConfigError
-from bandwidth_sim.profile import Profile, apply_settings
-from bandwidth_sim.relay import PhoneLink
+from featherfed.bandwidth_sim.drop import ENDINGS
+from featherfed.bandwidth_sim.errors import LinkConfigError
+from featherfed.bandwidth_sim.profile import Profile, apply_settings
+from featherfed.bandwidth_sim.relay import PhoneLink
 
 MAX_BODY_BYTES = 64 * 1024
 _REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 413: "Content Too Large"}

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from bandwidth_sim.errors import LinkConfigError
+from featherfed.bandwidth_sim.errors import LinkConfigError
 
 Ending = Literal["reset", "close", "stall"]
 ENDINGS: tuple[Ending, ...] = ("reset", "close", "stall")

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
-from bandwidth_sim.errors import LinkConfigError
-from bandwidth_sim.profile import profile_from_flags
+from featherfed.bandwidth_sim.errors import LinkConfigError
+from featherfed.bandwidth_sim.profile import profile_from_flags
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

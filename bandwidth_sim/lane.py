@@ -15,8 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from bandwidth_sim.drop import Ending
-from bandwidth_sim.link import PIECE_S, Link, LinkSpec
+from featherfed.bandwidth_sim.drop import Ending
+from featherfed.bandwidth_sim.link import PIECE_S, Link, LinkSpec
 
 CallAt = Callable[..., asyncio.Handle]
 """`loop.call_at`, or what calls back for bytes that arrive: (when, callback, *arguments)."""

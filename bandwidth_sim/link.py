@@ -17,13 +17,13 @@ Each box is one class in a file of its own. Nothing here reads a clock or sleeps
 import math
 from dataclasses import dataclass
 
-from bandwidth_sim.drop import DropRule, Ending
-from bandwidth_sim.errors import LinkConfigError
-from bandwidth_sim.jitter import Jitter
-from bandwidth_sim.loss import Loss
-from bandwidth_sim.outage import Outages, OutageSpec, Schedule
-from bandwidth_sim.rate import Rate
-from bandwidth_sim.trace import Opportunities, Trace
+from featherfed.bandwidth_sim.drop import DropRule, Ending
+from featherfed.bandwidth_sim.errors import LinkConfigError
+from featherfed.bandwidth_sim.jitter import Jitter
+from featherfed.bandwidth_sim.loss import Loss
+from featherfed.bandwidth_sim.outage import Outages, OutageSpec, Schedule
+from featherfed.bandwidth_sim.rate import Rate
+from featherfed.bandwidth_sim.trace import Opportunities, Trace
 
 MSS = 1448
 """Payload bytes of a full TCP segment over Ethernet, with timestamps."""

@@ -7,8 +7,8 @@ import statistics
 import time
 from dataclasses import dataclass
 
-from bandwidth_sim.profile import Profile
-from bandwidth_sim.relay import LinkedDialer
+from featherfed.bandwidth_sim.profile import Profile
+from featherfed.bandwidth_sim.relay import LinkedDialer
 
 
 @dataclass(frozen=True, slots=True)

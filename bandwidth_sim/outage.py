@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bandwidth_sim.errors import LinkConfigError
+from featherfed.bandwidth_sim.errors import LinkConfigError
 
 RTO_RANGE_S = (0.28, 0.315)
 """The first retransmission timeout, drawn for each outage: fitted to the kernel, see docs/LINKS.md."""

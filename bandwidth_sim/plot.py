@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from bandwidth_sim.link import Link, LinkSpec
-from bandwidth_sim.profile import Profile
+from featherfed.bandwidth_sim.link import Link, LinkSpec
+from featherfed.bandwidth_sim.profile import Profile
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _COLUMNS = 72

@@ -10,12 +10,12 @@ from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
 
-from bandwidth_sim.drop import ENDINGS, DropRule
-from bandwidth_sim.errors import LinkConfigError
-from bandwidth_sim.link import MSS, SLACK_BYTES, LinkSpec
-from bandwidth_sim.outage import GilbertElliott, OutageSpec, Schedule
-from bandwidth_sim.trace import PACKET_BYTES, read_trace
-from bandwidth_sim.units import parse_duration, parse_percent, parse_rate, parse_size
+from featherfed.bandwidth_sim.drop import ENDINGS, DropRule
+from featherfed.bandwidth_sim.errors import LinkConfigError
+from featherfed.bandwidth_sim.link import MSS, SLACK_BYTES, LinkSpec
+from featherfed.bandwidth_sim.outage import GilbertElliott, OutageSpec, Schedule
+from featherfed.bandwidth_sim.trace import PACKET_BYTES, read_trace
+from featherfed.bandwidth_sim.units import parse_duration, parse_percent, parse_rate, parse_size
 
 KEYS = (
     "up",

@@ -5,10 +5,10 @@ import socket
 from types import TracebackType
 from typing import Self
 
-from bandwidth_sim.errors import LinkConfigError
-from bandwidth_sim.lane import handshake
-from bandwidth_sim.profile import Profile
-from bandwidth_sim.relay import Log, PhoneLink, dial, shrink
+from featherfed.bandwidth_sim.errors import LinkConfigError
+from featherfed.bandwidth_sim.lane import handshake
+from featherfed.bandwidth_sim.profile import Profile
+from featherfed.bandwidth_sim.relay import Log, PhoneLink, dial, shrink
 
 
 def parse_address(text: str) -> tuple[str, int]:

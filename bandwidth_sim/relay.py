@@ -17,10 +17,10 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from bandwidth_sim.drop import Ending
-from bandwidth_sim.lane import DropWatch, Lane, handshake
-from bandwidth_sim.link import LinkSpec
-from bandwidth_sim.profile import Profile
+from featherfed.bandwidth_sim.drop import Ending
+from featherfed.bandwidth_sim.lane import DropWatch, Lane, handshake
+from featherfed.bandwidth_sim.link import LinkSpec
+from featherfed.bandwidth_sim.profile import Profile
 
 BUFFER_BYTES = 8 * 1024
 """SO_SNDBUF and SO_RCVBUF of each hop on a slow link; the kernel doubles it for its own bookkeeping."""

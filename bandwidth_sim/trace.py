@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from bandwidth_sim.errors import LinkConfigError
+from featherfed.bandwidth_sim.errors import LinkConfigError
 
 PACKET_BYTES = 1504
 """What one opportunity carries: 1500 bytes and the tunnel's 4."""

@@ -3,7 +3,7 @@
 import math
 import re
 
-from bandwidth_sim.errors import LinkConfigError
+from featherfed.bandwidth_sim.errors import LinkConfigError
 
 _NUMBER = re.compile(r"^\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)\s*(.*?)\s*$")
 

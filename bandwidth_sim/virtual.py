@@ -32,8 +32,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar, TypeVarTuple
 
-from bandwidth_sim.virtual_connection import VirtualTransport
-from bandwidth_sim.virtual_network import NetworkLog, VirtualNetwork, VirtualServer
+from featherfed.bandwidth_sim.virtual_connection import VirtualTransport
+from featherfed.bandwidth_sim.virtual_network import NetworkLog, VirtualNetwork, VirtualServer
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")

@@ -17,11 +17,11 @@ from collections.abc import Iterable
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
 
-from bandwidth_sim.drop import Ending
-from bandwidth_sim.lane import DropWatch, Lane
+from featherfed.bandwidth_sim.drop import Ending
+from featherfed.bandwidth_sim.lane import DropWatch, Lane
 
 if TYPE_CHECKING:
-    from bandwidth_sim.virtual_network import VirtualLink, VirtualNetwork
+    from featherfed.bandwidth_sim.virtual_network import VirtualLink, VirtualNetwork
 
 WRITE_LIMIT_BYTES = 64 * 1024
 """asyncio's own default for when `pause_writing` is called."""

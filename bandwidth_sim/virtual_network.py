@@ -9,14 +9,14 @@ from contextvars import ContextVar, copy_context
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from bandwidth_sim.drop import Ending
-from bandwidth_sim.lane import Lane, handshake
-from bandwidth_sim.link import LinkSpec
-from bandwidth_sim.profile import Profile
-from bandwidth_sim.virtual_connection import VirtualConnection, VirtualTransport
+from featherfed.bandwidth_sim.drop import Ending
+from featherfed.bandwidth_sim.lane import Lane, handshake
+from featherfed.bandwidth_sim.link import LinkSpec
+from featherfed.bandwidth_sim.profile import Profile
+from featherfed.bandwidth_sim.virtual_connection import VirtualConnection, VirtualTransport
 
 if TYPE_CHECKING:
-    from bandwidth_sim.virtual import VirtualLoop
+    from featherfed.bandwidth_sim.virtual import VirtualLoop
 
 NetworkLog = Callable[[float, int, str, int], None]
 """Is told of every event: (t_s, connection, event, bytes)."""
@@ -69,7 +69,9 @@ class VirtualDialer:
         """Make it inside a running `VirtualLoop`."""
         network = getattr(asyncio.get_running_loop(), "network", None)
         if not isinstance(network, VirtualNetwork):
-            raise TypeError("a VirtualDialer needs a running VirtualLoop: start it with bandwidth_sim.virtual.run")
+            raise TypeError(
+                "a VirtualDialer needs a running VirtualLoop: start it with featherfed.bandwidth_sim.virtual.run"
+            )
         self.link = VirtualLink(profile, seed, network.loop)
 
     async def __aenter__(self) -> Self:

@@ -1,6 +1,6 @@
 """What the phones of one process need once: a data set, its partition, and a model to train them on, one at a time."""
 
-from edge_client.learner import SgdLearner
+from featherfed.edge_client.learner import SgdLearner
 from featherfed.wire.messages import Welcome
 
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bandwidth_sim.flags import link_flags
-from bandwidth_sim.profile import Profile
-from bandwidth_sim.units import parse_duration
-from edge_client.device import parse_device
+from featherfed.bandwidth_sim.flags import link_flags
+from featherfed.bandwidth_sim.profile import Profile
+from featherfed.bandwidth_sim.units import parse_duration
+from featherfed.edge_client.device import parse_device
 
 if TYPE_CHECKING:
-    from edge_client.one_phone import PhoneOptions
+    from featherfed.edge_client.one_phone import PhoneOptions
 
 # A phone is one of many on this machine: more threads than cores would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -72,8 +72,8 @@ def _options(
     servers: tuple[str, ...], profile: Profile | None, device: str, train: str, patience: str, away: str, **rest: Any
 ) -> "PhoneOptions":
     """Return the checked options; raises a usage error in one sentence."""
-    from bandwidth_sim.errors import LinkConfigError
-    from edge_client.one_phone import PhoneOptions
+    from featherfed.bandwidth_sim.errors import LinkConfigError
+    from featherfed.edge_client.one_phone import PhoneOptions
     from featherfed.errors import ConfigError
 
     try:
@@ -98,7 +98,7 @@ def _options(
 def run(quiet: bool, **flags: Any) -> None:
     """Run one phone until the server ends it."""
     options = _options(**flags)
-    from edge_client.one_phone import play
+    from featherfed.edge_client.one_phone import play
     from featherfed.errors import ConfigError, FeatherfedError
 
     say = (lambda line: None) if quiet else click.echo
@@ -137,9 +137,9 @@ def swarm(count: int, workers: int | None, links: str | None, tokens: Path | Non
     if tokens is not None and flags["token"]:
         raise click.UsageError("--tokens gives each phone its own token; leave out --token")
     options = _options(**flags)
-    from bandwidth_sim.errors import LinkConfigError
-    from bandwidth_sim.profile import profile_from_flags
-    from edge_client.swarm import Deal, phone_options, run_swarm
+    from featherfed.bandwidth_sim.errors import LinkConfigError
+    from featherfed.bandwidth_sim.profile import profile_from_flags
+    from featherfed.edge_client.swarm import Deal, phone_options, run_swarm
     from featherfed.errors import ConfigError
 
     try:

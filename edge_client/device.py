@@ -2,8 +2,8 @@
 
 import re
 
-from bandwidth_sim.errors import LinkConfigError
-from bandwidth_sim.units import parse_duration
+from featherfed.bandwidth_sim.errors import LinkConfigError
+from featherfed.bandwidth_sim.units import parse_duration
 from featherfed.errors import ConfigError
 
 STEP_S = {"slow": 0.2, "mid": 0.05, "fast": 0.01}

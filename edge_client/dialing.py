@@ -1,7 +1,7 @@
 """The way out of the phone: where a link goes in.
 
-A dialer gives a connected socket, or None to let the event loop connect by itself. `bandwidth_sim.relay.LinkedDialer`
-is one whose sockets run over an emulated link.
+A dialer gives a connected socket, or None to let the event loop connect by itself.
+`featherfed.bandwidth_sim.relay.LinkedDialer` is one whose sockets run over an emulated link.
 """
 
 import socket

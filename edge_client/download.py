@@ -5,9 +5,9 @@ from hashlib import blake2b
 import numpy as np
 import numpy.typing as npt
 
-from edge_client.pocket import Pocket
 from featherfed.codec.layout import Layout
 from featherfed.codec.pipeline import Pipeline
+from featherfed.edge_client.pocket import Pocket
 from featherfed.errors import CodecError, ProtocolError
 from featherfed.randomness import RoundKey
 from featherfed.wire.messages import NOTHING, ModelBegin

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from edge_client.learner import Learner, Trained
+from featherfed.edge_client.learner import Learner, Trained
 from featherfed.errors import LocalError
 from featherfed.randomness import RoundKey
 from featherfed.wire.messages import NOTHING, Task, Welcome

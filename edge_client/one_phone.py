@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from bandwidth_sim.profile import Profile
-from bandwidth_sim.relay import LinkedDialer
-from edge_client.dialing import Dialer, DirectDialer, check_address, check_secrecy, trust
-from edge_client.learner import Learner, NoiseLearner, SgdLearner, import_torch
-from edge_client.leaving import LeavingLearner
-from edge_client.phone import Phone, PhoneSettings
-from edge_client.pocket import Pocket
+from featherfed.bandwidth_sim.profile import Profile
+from featherfed.bandwidth_sim.relay import LinkedDialer
+from featherfed.edge_client.dialing import Dialer, DirectDialer, check_address, check_secrecy, trust
+from featherfed.edge_client.learner import Learner, NoiseLearner, SgdLearner, import_torch
+from featherfed.edge_client.leaving import LeavingLearner
+from featherfed.edge_client.phone import Phone, PhoneSettings
+from featherfed.edge_client.pocket import Pocket
 from featherfed.errors import ConfigError
 from featherfed.wire.messages import Welcome
 

@@ -12,14 +12,14 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.protocol import State as SocketState
 
-from edge_client.addresses import Addresses
-from edge_client.backoff import Backoff
-from edge_client.dialing import Dialer
-from edge_client.download import Download
-from edge_client.learner import Learner
-from edge_client.leaving import PhoneLeftError
-from edge_client.pocket import PendingUpdate, Pocket
-from edge_client.workshop import Workshop
+from featherfed.edge_client.addresses import Addresses
+from featherfed.edge_client.backoff import Backoff
+from featherfed.edge_client.dialing import Dialer
+from featherfed.edge_client.download import Download
+from featherfed.edge_client.learner import Learner
+from featherfed.edge_client.leaving import PhoneLeftError
+from featherfed.edge_client.pocket import PendingUpdate, Pocket
+from featherfed.edge_client.workshop import Workshop
 from featherfed.errors import LocalError, ProtocolError, RemoteError
 from featherfed.learning.names import LAYOUTS
 from featherfed.wire.chunking import ChunkSizer

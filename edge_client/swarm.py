@@ -17,14 +17,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bandwidth_sim.profile import Profile
-from edge_client.classroom import Classroom
-from edge_client.learner import Learner, NoiseLearner
-from edge_client.one_phone import PhoneOptions, play_phone
+from featherfed.bandwidth_sim.profile import Profile
+from featherfed.edge_client.classroom import Classroom
+from featherfed.edge_client.learner import Learner, NoiseLearner
+from featherfed.edge_client.one_phone import PhoneOptions, play_phone
 from featherfed.errors import ConfigError, FeatherfedError
 from featherfed.wire.messages import Welcome
 
-WITHOUT_TORCH = ("edge_client.swarm",)
+WITHOUT_TORCH = ("featherfed.edge_client.swarm",)
 WITH_TORCH = (*WITHOUT_TORCH, "featherfed.learning.data", "featherfed.learning.training")
 
 

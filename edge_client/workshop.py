@@ -4,9 +4,9 @@ import asyncio
 import threading
 from collections.abc import Callable
 
-from edge_client.learner import Learner, Trained
-from edge_client.leaving import PhoneLeftError
-from edge_client.pocket import PendingUpdate, Pocket
+from featherfed.edge_client.learner import Learner, Trained
+from featherfed.edge_client.leaving import PhoneLeftError
+from featherfed.edge_client.pocket import PendingUpdate, Pocket
 from featherfed.wire.messages import NOTHING, Task, Welcome
 
 

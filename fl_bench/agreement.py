@@ -9,11 +9,11 @@ from typing import Any
 import click
 
 from featherfed.errors import ConfigError, FeatherfedError
-from fl_bench.documents import fill, markdown
-from fl_bench.running import report_of, run_cell
-from fl_bench.scenario import Cell, read_scenario
-from server.run_folder import existing
-from server.store import Store
+from featherfed.fl_bench.documents import fill, markdown
+from featherfed.fl_bench.running import report_of, run_cell
+from featherfed.fl_bench.scenario import Cell, read_scenario
+from featherfed.server.run_folder import existing
+from featherfed.server.store import Store
 
 
 @dataclass(frozen=True, slots=True)

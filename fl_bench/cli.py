@@ -16,21 +16,21 @@ class LazyGroup(click.Group):
     """Commands that live in modules of their own are imported when they are asked for."""
 
     MODULES: ClassVar[dict[str, str]] = {
-        "agree": "fl_bench.agreement",
-        "compare": "fl_bench.comparing",
-        "report": "fl_bench.reporting",
-        "results": "fl_bench.findings",
-        "links": "fl_bench.links",
-        "codec": "fl_bench.codec",
-        "dashboard": "fl_bench.dashboard_cost",
-        "training": "fl_bench.training",
-        "chaos": "fl_bench.chaos.command",
-        "hostile": "fl_bench.hostile",
-        "ingest": "fl_bench.ingest",
-        "swarm": "fl_bench.swarm",
-        "performance": "fl_bench.performance",
-        "peers": "fl_bench.peers",
-        "virtual": "fl_bench.virtual_cost",
+        "agree": "featherfed.fl_bench.agreement",
+        "compare": "featherfed.fl_bench.comparing",
+        "report": "featherfed.fl_bench.reporting",
+        "results": "featherfed.fl_bench.findings",
+        "links": "featherfed.fl_bench.links",
+        "codec": "featherfed.fl_bench.codec",
+        "dashboard": "featherfed.fl_bench.dashboard_cost",
+        "training": "featherfed.fl_bench.training",
+        "chaos": "featherfed.fl_bench.chaos.command",
+        "hostile": "featherfed.fl_bench.hostile",
+        "ingest": "featherfed.fl_bench.ingest",
+        "swarm": "featherfed.fl_bench.swarm",
+        "performance": "featherfed.fl_bench.performance",
+        "peers": "featherfed.fl_bench.peers",
+        "virtual": "featherfed.fl_bench.virtual_cost",
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -59,7 +59,7 @@ def main() -> None:
 def demo(out: Path | None, bandwidth: str) -> None:
     """One server, ten phones, bundled data, a report: under a minute, no download."""
     from featherfed.errors import FeatherfedError
-    from fl_bench.demo import run_demo
+    from featherfed.fl_bench.demo import run_demo
 
     try:
         page = run_demo(out, bandwidth, click.echo)
@@ -101,10 +101,10 @@ def run(
     from rich.console import Console
 
     from featherfed.errors import ConfigError, FeatherfedError
-    from fl_bench.grid import run_grid
-    from fl_bench.progress import Progress
-    from fl_bench.running import cell_report, left_to_run
-    from fl_bench.scenario import COMMAND, SCENARIO, changed_text, read_scenario
+    from featherfed.fl_bench.grid import run_grid
+    from featherfed.fl_bench.progress import Progress
+    from featherfed.fl_bench.running import cell_report, left_to_run
+    from featherfed.fl_bench.scenario import COMMAND, SCENARIO, changed_text, read_scenario
 
     folder = out / file.stem
     try:
@@ -119,7 +119,7 @@ def run(
         left_to_run(cells, folder)  # or what an interrupted grid left would show as under way
         with Progress(cells, folder, Console(stderr=True)):
             if ray is not None:
-                from fl_bench.cluster import run_on_cluster
+                from featherfed.fl_bench.cluster import run_on_cluster
 
                 run_on_cluster(cells, folder, data_dir, address=ray)
             else:
@@ -135,8 +135,8 @@ def run(
     if as_json:
         click.echo(json.dumps(reports, indent=2))
         return
-    from fl_bench.results import read_runs
-    from fl_bench.terminal import table
+    from featherfed.fl_bench.results import read_runs
+    from featherfed.fl_bench.terminal import table
 
     Console(width=None if Console().is_terminal else 200).print(table(read_runs([folder])))
     click.echo(f"all figures: fl-bench report {folder}", err=True)

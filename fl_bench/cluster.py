@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from featherfed.errors import FeatherfedError, LocalError
-from fl_bench.running import left_to_run, run_cell
-from fl_bench.scenario import Cell
-from gateway.ray_cluster import cluster
+from featherfed.fl_bench.running import left_to_run, run_cell
+from featherfed.fl_bench.scenario import Cell
+from featherfed.gateway.ray_cluster import cluster
 
 RETRIES = 5
 

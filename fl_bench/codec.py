@@ -48,9 +48,9 @@ def codec(
     """
     from featherfed.codec.pipeline import Pipeline
     from featherfed.errors import ConfigError, DataError, LocalError
-    from fl_bench.codec_figures import DATA, measure, vector
-    from fl_bench.codec_tables import accuracy_table, figures_table, listing, presets_table, stages_table
-    from fl_bench.documents import fill
+    from featherfed.fl_bench.codec_figures import DATA, measure, vector
+    from featherfed.fl_bench.codec_tables import accuracy_table, figures_table, listing, presets_table, stages_table
+    from featherfed.fl_bench.documents import fill
 
     if accuracy is not None and document is None:
         raise click.UsageError("--accuracy needs --write FILE to fill")

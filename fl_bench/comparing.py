@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from featherfed.errors import ConfigError, FeatherfedError
-from fl_bench.results import Spread, Strategy, read_runs
-from server.report import TARGETS
+from featherfed.fl_bench.results import Spread, Strategy, read_runs
+from featherfed.server.report import TARGETS
 
 
 @dataclass(frozen=True, slots=True)

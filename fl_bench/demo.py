@@ -4,10 +4,10 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from fl_bench.page import run_page
-from fl_bench.processes import Processes
-from fl_bench.running import report_of
-from server.run_folder import existing
+from featherfed.fl_bench.page import run_page
+from featherfed.fl_bench.processes import Processes
+from featherfed.fl_bench.running import report_of
+from featherfed.server.run_folder import existing
 
 PHONES = 10
 SETTINGS = {

@@ -8,12 +8,12 @@ from pathlib import Path
 import click
 
 from featherfed.errors import ConfigError, FeatherfedError
-from fl_bench.documents import markdown
-from fl_bench.plots import accuracy_by_bytes
-from fl_bench.results import Strategy, ratio, read_runs
-from fl_bench.scenario import COMMAND
-from fl_bench.terminal import accuracy, duration
-from server.report import TARGETS, size
+from featherfed.fl_bench.documents import markdown
+from featherfed.fl_bench.plots import accuracy_by_bytes
+from featherfed.fl_bench.results import Strategy, ratio, read_runs
+from featherfed.fl_bench.scenario import COMMAND
+from featherfed.fl_bench.terminal import accuracy, duration
+from featherfed.server.report import TARGETS, size
 
 TITLES = {
     "best_iid": "The least uplink on IID shards",

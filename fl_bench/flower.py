@@ -32,7 +32,7 @@ class Flower:
     """SuperLink, SuperNodes and a run, each started with its output in `folder`."""
 
     def __init__(self, programs: Path, folder: Path) -> None:
-        """`programs` is the folder of Flower's commands, as `fl_bench.flower_environment.check` has found it."""
+        """`programs` is the folder of Flower's commands, as `flower_environment.check` has found it."""
         self._programs, self._folder = programs, folder
         self._notes = folder / "notes.jsonl"
         home = folder / "home"

@@ -10,9 +10,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from featherfed.errors import LocalError
-from fl_bench.running import left_to_run, run_cell
-from fl_bench.scenario import Cell
-from fl_bench.tether import tie
+from featherfed.fl_bench.running import left_to_run, run_cell
+from featherfed.fl_bench.scenario import Cell
+from featherfed.fl_bench.tether import tie
 
 
 def run_grid(cells: Sequence[Cell], out: Path, data_dir: str | None, *, jobs: int = 1) -> None:

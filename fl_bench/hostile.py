@@ -23,6 +23,9 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from featherfed.codec.pipeline import Pipeline
 from featherfed.errors import FeatherfedError
+from featherfed.fl_bench.documents import fill, markdown
+from featherfed.fl_bench.processes import Processes
+from featherfed.fl_bench.running import report_of
 from featherfed.learning.names import LAYOUTS
 from featherfed.wire.messages import (
     NOTHING,
@@ -35,9 +38,6 @@ from featherfed.wire.messages import (
     pack,
     unpack,
 )
-from fl_bench.documents import fill, markdown
-from fl_bench.processes import Processes
-from fl_bench.running import report_of
 
 SOURCE = "127.0.0.2"
 HONEST, ROUNDS, MODEL, UPLINK, BANDWIDTH = 10, 8, "lite", "float32", "1mbps"

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fl_bench.memory import resident_bytes
+from featherfed.fl_bench.memory import resident_bytes
 
 TICK_S = 0.005
 
@@ -78,16 +78,16 @@ async def _echo() -> None:
 
 
 async def _serve(settings: dict[str, Any], durable: bool, data_dir: str | None, runs: Path) -> None:
-    from server.aggregation import Aggregator
-    from server.allocator import give_back_vectors, spare_the_collector
-    from server.config import config_from
-    from server.entrance import Entrance, EntranceOptions
-    from server.limits import HANDSHAKES
-    from server.run_folder import create
-    from server.service import Service
-    from server.standing import begin
-    from server.store import Store
-    from server.watcher import Watcher
+    from featherfed.server.aggregation import Aggregator
+    from featherfed.server.allocator import give_back_vectors, spare_the_collector
+    from featherfed.server.config import config_from
+    from featherfed.server.entrance import Entrance, EntranceOptions
+    from featherfed.server.limits import HANDSHAKES
+    from featherfed.server.run_folder import create
+    from featherfed.server.service import Service
+    from featherfed.server.standing import begin
+    from featherfed.server.store import Store
+    from featherfed.server.watcher import Watcher
 
     give_back_vectors()
     config = config_from(settings)

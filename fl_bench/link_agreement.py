@@ -7,21 +7,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bandwidth_sim.profile import Profile
-from bandwidth_sim.relay import LinkedDialer
-from bandwidth_sim.virtual import run
-from bandwidth_sim.virtual_network import VirtualDialer
-from edge_client.learner import F32, NoiseLearner, Trained
-from edge_client.phone import Phone, PhoneSettings
-from edge_client.pocket import Pocket
+from featherfed.bandwidth_sim.profile import Profile
+from featherfed.bandwidth_sim.relay import LinkedDialer
+from featherfed.bandwidth_sim.virtual import run
+from featherfed.bandwidth_sim.virtual_network import VirtualDialer
+from featherfed.edge_client.learner import F32, NoiseLearner, Trained
+from featherfed.edge_client.phone import Phone, PhoneSettings
+from featherfed.edge_client.pocket import Pocket
+from featherfed.server.aggregation import Aggregator
+from featherfed.server.config import RunConfig
+from featherfed.server.run_folder import create
+from featherfed.server.service import Service
+from featherfed.server.standing import begin
+from featherfed.server.store import Store
+from featherfed.server.watcher import Watcher
 from featherfed.wire.messages import Task
-from server.aggregation import Aggregator
-from server.config import RunConfig
-from server.run_folder import create
-from server.service import Service
-from server.standing import begin
-from server.store import Store
-from server.watcher import Watcher
 
 STEPS, STEP_S = 20, 0.05
 """Each phone trains for a second a round, on the loop's clock."""

@@ -6,10 +6,10 @@ import sys
 import time
 from dataclasses import dataclass
 
-from bandwidth_sim.measure import percentile
-from bandwidth_sim.profile import Profile
-from bandwidth_sim.proxy import Proxy
-from fl_bench.memory import resident_bytes
+from featherfed.bandwidth_sim.measure import percentile
+from featherfed.bandwidth_sim.profile import Profile
+from featherfed.bandwidth_sim.proxy import Proxy
+from featherfed.fl_bench.memory import resident_bytes
 
 _PEERS = """
 import selectors, socket, sys, time

@@ -7,9 +7,9 @@ import jinja2
 from matplotlib import pyplot
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from fl_bench.plots import SHARE_NAMES, SHARES, accuracy_axis, as_svg, byte_axis, legend_below, share
-from fl_bench.terminal import duration
-from server.report import size
+from featherfed.fl_bench.plots import SHARE_NAMES, SHARES, accuracy_axis, as_svg, byte_axis, legend_below, share
+from featherfed.fl_bench.terminal import duration
+from featherfed.server.report import size
 
 _TEMPLATE = jinja2.Environment(loader=jinja2.PackageLoader("fl_bench"), autoescape=True)
 _TEMPLATE.filters["size"] = size

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from fl_bench.documents import fill, markdown
+from featherfed.fl_bench.documents import fill, markdown
 
 STRATEGIES = (("lite", "rotate | eden(1)"), ("lite", "rotate_shared | stochastic(1)"), ("cnn", "rotate | eden(1)"),
               ("cnn", "rotate_shared | stochastic(1)"))  # fmt: skip
@@ -17,10 +17,10 @@ PARTS = ("training", "ingest", "memory")
 
 
 def _collect(data_dir: str | None, parts: tuple[str, ...], *, small: bool) -> dict[str, Any]:
-    from fl_bench.ingest import DOWNLINK, measure_echo, measure_idle, measure_server
-    from fl_bench.swarm import measure as measure_swarm
-    from fl_bench.training import machine
-    from fl_bench.training import measure as measure_training
+    from featherfed.fl_bench.ingest import DOWNLINK, measure_echo, measure_idle, measure_server
+    from featherfed.fl_bench.swarm import measure as measure_swarm
+    from featherfed.fl_bench.training import machine
+    from featherfed.fl_bench.training import measure as measure_training
 
     names = ("lite",) if small else ("lite", "2nn", "mlp", "cnn")
     data = "digits" if small else "mnist"

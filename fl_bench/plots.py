@@ -18,8 +18,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
-from fl_bench.results import Strategy
-from server.report import size
+from featherfed.fl_bench.results import Strategy
+from featherfed.server.report import size
 
 SHARES = {"payload": "#3b7dd8", "framing": "#e8a33d", "resent": "#8e6bbf", "wasted": "#d2504b"}
 """What a round's bytes are, in colours that can be told apart on light and on dark ground."""

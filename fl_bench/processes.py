@@ -56,7 +56,8 @@ class Processes:
         Every line that it prints after that goes to `tell`, from a thread. Raises `LocalError` if it does not listen.
         """
         process = subprocess.Popen(
-            [sys.executable, "-m", "fl_bench.tether", "server.cli", "serve", "--port", "0", *arguments],
+            [sys.executable, "-m", "featherfed.fl_bench.tether", "featherfed.server.cli", "serve",
+             "--port", "0", *arguments],
             stdin=self._tether[0], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         self._running["server"] = process
@@ -82,7 +83,7 @@ class Processes:
         """Start `fl-edge run` (or `swarm`) with these arguments; what it prints goes to a log of its name."""
         with open(self._logs / f"{name}.log", "w") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "fl_bench.tether", "edge_client.cli", command, *arguments],
+                [sys.executable, "-m", "featherfed.fl_bench.tether", "featherfed.edge_client.cli", command, *arguments],
                 stdin=self._tether[0], stdout=log, stderr=log, text=True,
             )  # fmt: skip
         self._running[name] = process

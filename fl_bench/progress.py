@@ -20,11 +20,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from fl_bench.processes import SERVER_LOG
-from fl_bench.running import finished, logs_of
-from fl_bench.scenario import Cell
-from fl_bench.terminal import duration
-from server.report import size
+from featherfed.fl_bench.processes import SERVER_LOG
+from featherfed.fl_bench.running import finished, logs_of
+from featherfed.fl_bench.scenario import Cell
+from featherfed.fl_bench.terminal import duration
+from featherfed.server.report import size
 
 POLL_S = 1.0
 

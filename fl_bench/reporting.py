@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from featherfed.errors import ConfigError, FeatherfedError
-from fl_bench.plots import accuracy_by_bytes, accuracy_by_time, as_svg, bytes_bars
-from fl_bench.results import Spread, Strategy, as_json, ratio, read_runs, round_rows
-from fl_bench.scenario import COMMAND, SCENARIO
-from fl_bench.terminal import duration, table
-from server.report import TARGETS, size
+from featherfed.fl_bench.plots import accuracy_by_bytes, accuracy_by_time, as_svg, bytes_bars
+from featherfed.fl_bench.results import Spread, Strategy, as_json, ratio, read_runs, round_rows
+from featherfed.fl_bench.scenario import COMMAND, SCENARIO
+from featherfed.fl_bench.terminal import duration, table
+from featherfed.server.report import TARGETS, size
 
 PLOTS = {"accuracy-bytes": accuracy_by_bytes, "accuracy-time": accuracy_by_time, "bytes": bytes_bars}
 ROUNDS, PAGE = "rounds", "report.html"

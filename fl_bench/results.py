@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from featherfed.errors import ConfigError
-from fl_bench.running import DONE, FACTS, report_of
-from fl_bench.scenario import SCENARIO, read_scenario
-from server.config import RunConfig
-from server.report import TARGETS
-from server.run_folder import existing
+from featherfed.fl_bench.running import DONE, FACTS, report_of
+from featherfed.fl_bench.scenario import SCENARIO, read_scenario
+from featherfed.server.config import RunConfig
+from featherfed.server.report import TARGETS
+from featherfed.server.run_folder import existing
 
 BASELINE = "float32"
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import featherfed
 from featherfed.errors import LocalError
-from fl_bench.processes import Processes
-from fl_bench.scenario import Cell
-from server.report import make_report
-from server.run_folder import existing, write_durably
-from server.store import Store
+from featherfed.fl_bench.processes import Processes
+from featherfed.fl_bench.scenario import Cell
+from featherfed.server.report import make_report
+from featherfed.server.run_folder import existing, write_durably
+from featherfed.server.store import Store
 
 DONE = "done"
 FACTS = "cell.json"
@@ -47,7 +47,7 @@ def run_cell(cell: Cell, out: Path, data_dir: str | None) -> None:
         return
     began_s = time.monotonic()
     if cell.way == "virtual":
-        from fl_bench.virtual_run import run_virtual
+        from featherfed.fl_bench.virtual_run import run_virtual
 
         run_virtual(cell, out, data_dir)
     else:

@@ -18,14 +18,14 @@ from typing import Any
 
 import tomlkit
 
-from bandwidth_sim.errors import LinkConfigError
-from bandwidth_sim.profile import find_profile, profile_from_flags
-from bandwidth_sim.units import parse_duration
-from edge_client.device import parse_device
+from featherfed.bandwidth_sim.errors import LinkConfigError
+from featherfed.bandwidth_sim.profile import find_profile, profile_from_flags
+from featherfed.bandwidth_sim.units import parse_duration
+from featherfed.edge_client.device import parse_device
 from featherfed.errors import ConfigError
-from server.config import RunConfig, config_from, flag
-from server.nearest import nearest
-from server.serving import check
+from featherfed.server.config import RunConfig, config_from, flag
+from featherfed.server.nearest import nearest
+from featherfed.server.serving import check
 
 PHONE_KEYS = ("link", "device", "bandwidth", "train", "dropout", "away", "as")
 """`link`, `device`: a name or shares of names; `as`: processes, swarm or virtual; the others as for fl-edge."""

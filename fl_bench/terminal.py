@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from fl_bench.results import Spread, Strategy, ratio
-from server.report import TARGETS, size
+from featherfed.fl_bench.results import Spread, Strategy, ratio
+from featherfed.server.report import TARGETS, size
 
 
 def table(strategies: Sequence[Strategy]) -> Table:

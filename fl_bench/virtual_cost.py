@@ -17,8 +17,8 @@ from typing import Any
 
 import click
 
-from fl_bench.documents import fill, markdown
-from fl_bench.memory import resident_bytes
+from featherfed.fl_bench.documents import fill, markdown
+from featherfed.fl_bench.memory import resident_bytes
 
 PARTS = ("training", "rounds", "memory")
 MIX = {"2g": 0.2, "3g": 0.5, "4g": 0.3}
@@ -29,8 +29,8 @@ AIMS = {"training": 1.2, "rounds": 300.0, "memory": 2e9}
 
 
 def _cell(how: dict[str, Any], /, **settings: Any) -> Any:
-    from fl_bench.scenario import Cell
-    from server.config import config_from
+    from featherfed.fl_bench.scenario import Cell
+    from featherfed.server.config import config_from
 
     return Cell({}, config_from({"downlink": DOWNLINK, **settings}), {"link": MIX, "as": "virtual", **how})
 
@@ -45,9 +45,9 @@ def _training_cell(data: str, phones: int, cohort: int, rounds: int) -> Any:
 
 def virtual_run(cell: Any, data_dir: str | None) -> dict[str, Any]:
     """Run a cell; return seconds and CPU seconds, what its report counts, and the process's peak memory in bytes."""
-    import server.aggregation  # noqa: F401  (torch: its import is no part of a run)
-    from fl_bench.running import report_of
-    from fl_bench.virtual_run import run_virtual
+    import featherfed.server.aggregation  # noqa: F401  (torch: its import is no part of a run)
+    from featherfed.fl_bench.running import report_of
+    from featherfed.fl_bench.virtual_run import run_virtual
 
     with tempfile.TemporaryDirectory(prefix="featherfed-virtual-") as folder:
         began_s, cpu_s = time.perf_counter(), time.process_time()
@@ -119,7 +119,7 @@ def _fresh(*calls: tuple[Callable[..., dict[str, Any]], Any, str | None]) -> lis
 
 def measure(data_dir: str | None, parts: tuple[str, ...], *, small: bool) -> dict[str, Any]:
     """Return the figures of the parts; `small` ones are for tests and mean nothing."""
-    from fl_bench.training import machine
+    from featherfed.fl_bench.training import machine
 
     data = "digits" if small else "mnist"
     result: dict[str, Any] = {"machine": machine()}

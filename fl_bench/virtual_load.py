@@ -11,9 +11,9 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import ServerConnection, serve
 
-from bandwidth_sim.profile import find_profile
-from bandwidth_sim.virtual import run
-from bandwidth_sim.virtual_network import VirtualDialer
+from featherfed.bandwidth_sim.profile import find_profile
+from featherfed.bandwidth_sim.virtual import run
+from featherfed.bandwidth_sim.virtual_network import VirtualDialer
 
 LINKS = ("2g", "3g", "lossy-3g", "subway")
 SERVER = "server", 80

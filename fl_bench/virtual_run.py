@@ -14,25 +14,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bandwidth_sim.errors import LinkConfigError
-from bandwidth_sim.profile import Profile, profile_from_flags
-from bandwidth_sim.virtual import VirtualTimeError, run
-from bandwidth_sim.virtual_network import VirtualDialer
-from edge_client.classroom import Classroom
-from edge_client.device import parse_device
-from edge_client.learner import Learner, NoiseLearner
-from edge_client.one_phone import PhoneOptions, play_phone
-from edge_client.pocket import F32, Pocket
+from featherfed.bandwidth_sim.errors import LinkConfigError
+from featherfed.bandwidth_sim.profile import Profile, profile_from_flags
+from featherfed.bandwidth_sim.virtual import VirtualTimeError, run
+from featherfed.bandwidth_sim.virtual_network import VirtualDialer
+from featherfed.edge_client.classroom import Classroom
+from featherfed.edge_client.device import parse_device
+from featherfed.edge_client.learner import Learner, NoiseLearner
+from featherfed.edge_client.one_phone import PhoneOptions, play_phone
+from featherfed.edge_client.pocket import F32, Pocket
 from featherfed.errors import ConfigError, FeatherfedError, LocalError
+from featherfed.fl_bench.scenario import Cell
+from featherfed.server.aggregation import Aggregator
+from featherfed.server.report import make_report, write_csv
+from featherfed.server.run_folder import create
+from featherfed.server.service import Service
+from featherfed.server.standing import begin
+from featherfed.server.store import Store
+from featherfed.server.watcher import Watcher
 from featherfed.wire.messages import ModelBegin, Welcome
-from fl_bench.scenario import Cell
-from server.aggregation import Aggregator
-from server.report import make_report, write_csv
-from server.run_folder import create
-from server.service import Service
-from server.standing import begin
-from server.store import Store
-from server.watcher import Watcher
 
 HOST, PORT = "server", 80
 ABANDONED_S = 60.0

@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from featherfed.errors import LocalError
-from gateway.processes import outcome
-from gateway.reports import Ended, Failed, GatewayDiedError, Listening, Report
-from gateway.serving import GatewayPlan, reached
+from featherfed.gateway.processes import outcome
+from featherfed.gateway.reports import Ended, Failed, GatewayDiedError, Listening, Report
+from featherfed.gateway.serving import GatewayPlan, reached
 
 LISTEN_S = 5.0
 """How long one question for news waits for an answer."""

@@ -2,12 +2,12 @@
 
 from featherfed.codec.fold import Fold
 from featherfed.codec.pipeline import Pipeline
+from featherfed.gateway.handoff import Handoff, News
 from featherfed.learning.names import LAYOUTS
-from gateway.handoff import Handoff, News
-from server.aggregation import Aggregator, Closing
-from server.config import RunConfig
-from server.optimizer import start
-from server.versions import Versions
+from featherfed.server.aggregation import Aggregator, Closing
+from featherfed.server.config import RunConfig
+from featherfed.server.optimizer import start
+from featherfed.server.versions import Versions
 
 
 class GatewayAggregator(Aggregator):

@@ -15,10 +15,10 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
-from edge_client.phone import RunPausedError
+from featherfed.edge_client.phone import RunPausedError
 from featherfed.errors import ConfigError, FeatherfedError
-from gateway.reports import Ended, Failed, GatewayDiedError, Log, Report, log_file
-from gateway.serving import GatewayPlan, GatewayStoppedError, play
+from featherfed.gateway.reports import Ended, Failed, GatewayDiedError, Log, Report, log_file
+from featherfed.gateway.serving import GatewayPlan, GatewayStoppedError, play
 
 STOP_S = 5.0
 
@@ -46,7 +46,7 @@ class LocalSeat:
         forks = "forkserver" in multiprocessing.get_all_start_methods()
         self._context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
         if forks:
-            self._context.set_forkserver_preload(["gateway.processes"])
+            self._context.set_forkserver_preload(["featherfed.gateway.processes"])
 
     async def play(self, plan: GatewayPlan, report: Callable[[Report], None]) -> str:
         """Return the gateway's last sentence; see `Seat`."""

@@ -9,8 +9,8 @@ from types import TracebackType
 from rich.console import Console
 
 from featherfed.errors import ConfigError, FeatherfedError, LocalError
-from server.display import PlainDisplay
-from server.watcher import Visitor, Watcher, Watchers
+from featherfed.server.display import PlainDisplay
+from featherfed.server.watcher import Visitor, Watcher, Watchers
 
 
 def log_file(folder: Path) -> Path:

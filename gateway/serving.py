@@ -17,25 +17,25 @@ from urllib.parse import urlsplit
 
 from rich.console import Console
 
-from edge_client.dialing import DirectDialer, check_address, check_secrecy, trust
-from edge_client.learner import Learner
-from edge_client.phone import Phone, PhoneSettings, RunPausedError
+from featherfed.edge_client.dialing import DirectDialer, check_address, check_secrecy, trust
+from featherfed.edge_client.learner import Learner
+from featherfed.edge_client.phone import Phone, PhoneSettings, RunPausedError
 from featherfed.errors import ConfigError, LocalError
+from featherfed.gateway.aggregation import GatewayAggregator
+from featherfed.gateway.handoff import Handoff, News
+from featherfed.gateway.upstream import GatewayLearner, GatewayPocket
+from featherfed.server.allocator import give_back_vectors
+from featherfed.server.config import RunConfig, config_from
+from featherfed.server.display import display
+from featherfed.server.entrance import Entrance, EntranceOptions
+from featherfed.server.round_machine import Phase, Rules, RunState
+from featherfed.server.run_folder import RunFolder, create, existing
+from featherfed.server.service import Service
+from featherfed.server.serving import check
+from featherfed.server.standing import Standing, resume, rules
+from featherfed.server.store import Store, put_value
+from featherfed.server.watcher import Watcher
 from featherfed.wire.messages import Welcome
-from gateway.aggregation import GatewayAggregator
-from gateway.handoff import Handoff, News
-from gateway.upstream import GatewayLearner, GatewayPocket
-from server.allocator import give_back_vectors
-from server.config import RunConfig, config_from
-from server.display import display
-from server.entrance import Entrance, EntranceOptions
-from server.round_machine import Phase, Rules, RunState
-from server.run_folder import RunFolder, create, existing
-from server.service import Service
-from server.serving import check
-from server.standing import Standing, resume, rules
-from server.store import Store, put_value
-from server.watcher import Watcher
 
 DEADLINE_SHARE = 0.9
 """Of the root's deadline: what a gateway has must be there before the root stops waiting."""

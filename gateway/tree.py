@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from featherfed.errors import ConfigError
+from featherfed.gateway.keeper import Keeper, Seat
+from featherfed.gateway.serving import GatewayPlan, Root, gateway_config, reached
+from featherfed.server import tokens
+from featherfed.server.config import RunConfig, config_from
+from featherfed.server.doorkeeper import Doorkeeper
+from featherfed.server.entrance import EntranceOptions, bind
+from featherfed.server.limits import limits_for
+from featherfed.server.run_folder import RunFolder, existing
+from featherfed.server.serving import check, serve_run
+from featherfed.server.watching import Watching
 from featherfed.wire.address import is_loopback
-from gateway.keeper import Keeper, Seat
-from gateway.serving import GatewayPlan, Root, gateway_config, reached
-from server import tokens
-from server.config import RunConfig, config_from
-from server.doorkeeper import Doorkeeper
-from server.entrance import EntranceOptions, bind
-from server.limits import limits_for
-from server.run_folder import RunFolder, existing
-from server.serving import check, serve_run
-from server.watching import Watching
 
 ANY = ("0.0.0.0", "::")
 LOOPBACK = "127.0.0.1"
@@ -103,13 +103,13 @@ def _ground(
 ) -> tuple[str | None, Callable[[], Seat]]:
     """Return what gateways call the root's machine (None: as the root does), and where they run."""
     if grove.ray is None:
-        from gateway.processes import LocalSeat
+        from featherfed.gateway.processes import LocalSeat
 
         for index in range(config.gateways if grove.port else 0):
             _check_port(doors.host, grove.port + index)
         return grove.root_host or (LOOPBACK if doors.host in ANY else None), LocalSeat
-    from gateway.actors import ActorSeat
-    from gateway.ray_cluster import cluster
+    from featherfed.gateway.actors import ActorSeat
+    from featherfed.gateway.ray_cluster import cluster
 
     ray = stack.enter_context(cluster(grove.ray))
     ready = int(ray.cluster_resources().get("CPU", 0))

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edge_client.learner import Trained
-from edge_client.pocket import Pocket
+from featherfed.edge_client.learner import Trained
+from featherfed.edge_client.pocket import Pocket
 from featherfed.errors import LocalError
+from featherfed.gateway.handoff import Handoff, News
+from featherfed.server.config import RunConfig, flag
 from featherfed.wire.messages import NOTHING, Task, Welcome
-from gateway.handoff import Handoff, News
-from server.config import RunConfig, flag
 
 F32 = npt.NDArray[np.float32]
 

@@ -22,12 +22,12 @@ from featherfed.errors import CodecError, ConfigError
 from featherfed.learning.names import TRAINING_EXAMPLES
 from featherfed.learning.partition import largest_shard
 from featherfed.randomness import RoundKey
-from server import optimizer
-from server.averaging import averaged
-from server.config import RunConfig
-from server.robust import KeptUpdates, parse_aggregate
-from server.staleness import UNIT, stale_weight
-from server.versions import Versions
+from featherfed.server import optimizer
+from featherfed.server.averaging import averaged
+from featherfed.server.config import RunConfig
+from featherfed.server.robust import KeptUpdates, parse_aggregate
+from featherfed.server.staleness import UNIT, stale_weight
+from featherfed.server.versions import Versions
 
 if TYPE_CHECKING:
     from featherfed.learning.evaluation import Evaluation

@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from server.cohort import choose_cohort
-from server.round_machine import (
+from featherfed.server.cohort import choose_cohort
+from featherfed.server.round_machine import (
     STOPPED,
     Accept,
     Action,

@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
-from server.entrance_flags import entrance_flags
-from server.options import run_flags
-from server.serve_flags import check_resume, ended, serve_flags
-from server.token_commands import token
-from server.tree_command import tree
-from server.watching import Watching, dashboard_flags, watch_flags
+from featherfed.server.entrance_flags import entrance_flags
+from featherfed.server.options import run_flags
+from featherfed.server.serve_flags import check_resume, ended, serve_flags
+from featherfed.server.token_commands import token
+from featherfed.server.tree_command import tree
+from featherfed.server.watching import Watching, dashboard_flags, watch_flags
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -36,9 +36,9 @@ def _serve_gateway(
     """Serve a gateway, which is a phone too: it lives in a house that knows both, and that none of them knows."""
     from importlib import import_module
 
-    from server.entrance import EntranceOptions
+    from featherfed.server.entrance import EntranceOptions
 
-    serving = import_module("gateway.serving")
+    serving = import_module("featherfed.gateway.serving")
     way = serving.Root(url=root, token=token, ca=ca, insecure=entrance["insecure"])
     serving.serve_gateway(settings, entrance=EntranceOptions(**entrance), root=way, **where)
 
@@ -90,8 +90,8 @@ def serve(
                 name=name, resume=resume, durable=durable, log_format=watching.log_format,
             )  # fmt: skip
             return None
-        from server.entrance import EntranceOptions
-        from server.serving import serve_run
+        from featherfed.server.entrance import EntranceOptions
+        from featherfed.server.serving import serve_run
 
         return serve_run(
             given, entrance=EntranceOptions(**entrance), runs=runs, name=name, resume=resume, data_dir=data_dir,
@@ -114,9 +114,9 @@ def report(run: Path, as_json: bool, as_csv: bool) -> None:
     from rich.console import Console
 
     from featherfed.errors import FeatherfedError
-    from server.report import make_report, table
-    from server.run_folder import existing
-    from server.store import Store
+    from featherfed.server.report import make_report, table
+    from featherfed.server.run_folder import existing
+    from featherfed.server.store import Store
 
     if as_json and as_csv:
         raise click.UsageError("--json and --csv are two formats; choose one")
@@ -142,7 +142,7 @@ def report(run: Path, as_json: bool, as_csv: bool) -> None:
 def models(names: tuple[str, ...], as_json: bool) -> None:
     """Print the layers of the models NAME (of all without one): shapes, parameters and float32 bytes."""
     from featherfed.learning.names import LAYOUTS, summary
-    from server.nearest import nearest
+    from featherfed.server.nearest import nearest
 
     for name in names:
         if name not in LAYOUTS:
@@ -174,7 +174,7 @@ def dashboard(runs: Path, dashboard: str, dashboard_token: str | None) -> None:
     from featherfed.errors import ConfigError, FeatherfedError
 
     try:
-        from server.dashboard.serving import serve_stored
+        from featherfed.server.dashboard.serving import serve_stored
 
         serve_stored(runs, dashboard, dashboard_token, click.echo)
     except ConfigError as error:

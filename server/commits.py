@@ -7,7 +7,7 @@ each batch and not one for each update.
 import asyncio
 from collections.abc import Callable
 
-from server.store import Statement, Store
+from featherfed.server.store import Statement, Store
 
 
 class Commits:

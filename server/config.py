@@ -10,7 +10,7 @@ from typing import Any
 import tomlkit
 
 from featherfed.errors import ConfigError
-from server.nearest import nearest
+from featherfed.server.nearest import nearest
 
 MODES = ("sync", "async")
 SERVER_OPTIMIZERS = ("fedavg", "fedavgm", "fedadam", "fedyogi")

@@ -12,8 +12,8 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from server.report import size
-from server.watcher import RoundSummary, Visitor, Watcher
+from featherfed.server.report import size
+from featherfed.server.watcher import RoundSummary, Visitor, Watcher
 
 ROWS = 20
 

@@ -14,10 +14,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from featherfed.server.guarded_connection import GuardedConnection, answer
+from featherfed.server.limits import HANDSHAKE_BYTES, PATIENCE_S, Limits
 from featherfed.wire.address import is_loopback
 from featherfed.wire.closing import Close
-from server.guarded_connection import GuardedConnection, answer
-from server.limits import HANDSHAKE_BYTES, PATIENCE_S, Limits
 
 REFUSALS = 50
 """In one turn of the event loop: a flood neither keeps those inside waiting nor fills the kernel's queue."""

@@ -3,12 +3,12 @@
 from collections.abc import Coroutine
 from dataclasses import dataclass
 
+from featherfed.server.config import RunConfig
+from featherfed.server.phone_connection import PhoneConnection
+from featherfed.server.versions import Parcel, Versions
+from featherfed.server.watcher import Watcher
 from featherfed.wire.chunking import ChunkSizer
 from featherfed.wire.messages import Cancel, ModelBegin, ModelChunk, Task
-from server.config import RunConfig
-from server.phone_connection import PhoneConnection
-from server.versions import Parcel, Versions
-from server.watcher import Watcher
 
 CHUNK_BYTES = 16 * 1024
 """Of a model: so little that a Cancel or a ping never waits long behind it on a slow link."""

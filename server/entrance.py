@@ -20,12 +20,12 @@ from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request, Response
 
 from featherfed.errors import ConfigError
+from featherfed.server.doorkeeper import Doorkeeper, DoorSocket
+from featherfed.server.guarded_connection import GuardedConnection
+from featherfed.server.limits import OPEN_S, Limits, limits_for
+from featherfed.server.tokens import FILE, Token, Tokens
 from featherfed.wire.address import is_loopback
 from featherfed.wire.closing import Close
-from server.doorkeeper import Doorkeeper, DoorSocket
-from server.guarded_connection import GuardedConnection
-from server.limits import OPEN_S, Limits, limits_for
-from server.tokens import FILE, Token, Tokens
 
 REVOCATION_S = 1.0
 """How often the tokens of open connections are looked at."""

@@ -5,7 +5,7 @@ Strangers and broken phones come back as often as they like; what is kept of the
 as many, and so on.
 """
 
-from server.phone_connection import STRANGER
+from featherfed.server.phone_connection import STRANGER
 
 KEPT = 20
 KEPT_OF_STRANGERS = 200

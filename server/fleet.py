@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable
 
 from msgspec.structs import replace
 
+from featherfed.server.admission import allot
+from featherfed.server.phone_connection import PhoneConnection
 from featherfed.wire.messages import NOTHING, Hello
-from server.admission import allot
-from server.phone_connection import PhoneConnection
 
 
 class Fleet:

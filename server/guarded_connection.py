@@ -16,9 +16,7 @@ from websockets.protocol import CONNECTING, OPEN
 from websockets.server import ServerProtocol
 
 from featherfed.errors import RemoteError
-from featherfed.wire.closing import Close, reason
-from featherfed.wire.counting import CountsBytes
-from server.limits import (
+from featherfed.server.limits import (
     FRAME_BYTES,
     HANDSHAKE_BYTES,
     HELLO_BYTES,
@@ -30,7 +28,9 @@ from server.limits import (
     WAITING_FRAMES,
     Allowance,
 )
-from server.tokens import Token
+from featherfed.server.tokens import Token
+from featherfed.wire.closing import Close, reason
+from featherfed.wire.counting import CountsBytes
 
 LIBRARY_FAULTS = (CloseCode.PROTOCOL_ERROR, CloseCode.INVALID_DATA, CloseCode.MESSAGE_TOO_BIG)
 """What the library finds by itself: a bad WebSocket frame, text that is none, a message beyond its limit."""

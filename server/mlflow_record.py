@@ -14,9 +14,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from featherfed.errors import ConfigError
-from server.config import RunConfig
-from server.tensorboard_record import scalars
-from server.watcher import RoundSummary, Watcher
+from featherfed.server.config import RunConfig
+from featherfed.server.tensorboard_record import scalars
+from featherfed.server.watcher import RoundSummary, Watcher
 
 EXPERIMENT = "featherfed"
 LAST_WORDS_S = 30.0

@@ -8,6 +8,8 @@ from websockets.asyncio.server import ServerConnection
 from websockets.protocol import State as SocketState
 
 from featherfed.errors import ProtocolError
+from featherfed.server.guarded_connection import GuardedConnection
+from featherfed.server.ledger import Ledger, Traffic
 from featherfed.wire.closing import reason
 from featherfed.wire.liveness import Pulse
 from featherfed.wire.messages import (
@@ -22,8 +24,6 @@ from featherfed.wire.messages import (
     unpack,
 )
 from featherfed.wire.session import Role, Session, State
-from server.guarded_connection import GuardedConnection
-from server.ledger import Ledger, Traffic
 
 UNSENT_BYTES = 16 * 1024
 STRANGER = -1

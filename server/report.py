@@ -9,10 +9,10 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from server.config import RunConfig
-from server.ledger import DIRECTIONS, FIELDS, Traffic
-from server.run_folder import RunFolder, write_durably
-from server.store import Store
+from featherfed.server.config import RunConfig
+from featherfed.server.ledger import DIRECTIONS, FIELDS, Traffic
+from featherfed.server.run_folder import RunFolder, write_durably
+from featherfed.server.store import Store
 
 TARGETS = ("0.90", "0.95", "0.97", "0.98", "0.99")
 

@@ -23,7 +23,7 @@ from featherfed.codec.pipeline import Pipeline
 from featherfed.codec.space import F32
 from featherfed.errors import ConfigError
 from featherfed.randomness import RoundKey
-from server.nearest import nearest
+from featherfed.server.nearest import nearest
 
 AGGREGATES = ("mean", "median", "trimmed-mean:0.1")
 _RUN = 1 << 12

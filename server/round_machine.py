@@ -13,7 +13,7 @@ import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from server.cohort import choose_cohort
+from featherfed.server.cohort import choose_cohort
 
 STOPPED = "the operator stopped the run"
 """The reason of the one pause that is nobody's failure."""

@@ -8,14 +8,14 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from server.aggregation import Aggregator, Closing
-from server.allocator import give_back_the_rest
-from server.commits import Commits
-from server.config import RunConfig
-from server.downlink import Downlink
-from server.fleet import Fleet
-from server.ledger import Ledger
-from server.round_machine import (
+from featherfed.server.aggregation import Aggregator, Closing
+from featherfed.server.allocator import give_back_the_rest
+from featherfed.server.commits import Commits
+from featherfed.server.config import RunConfig
+from featherfed.server.downlink import Downlink
+from featherfed.server.fleet import Fleet
+from featherfed.server.ledger import Ledger
+from featherfed.server.round_machine import (
     Accept,
     Action,
     Asked,
@@ -31,11 +31,11 @@ from server.round_machine import (
     Pause,
     Phase,
 )
-from server.run_folder import RunFolder
-from server.standing import Standing, advance
-from server.store import Statement, close_round, drop_chunks, put_round, put_value
-from server.uploads import Uploads
-from server.watcher import RoundSummary, Watcher
+from featherfed.server.run_folder import RunFolder
+from featherfed.server.standing import Standing, advance
+from featherfed.server.store import Statement, close_round, drop_chunks, put_round, put_value
+from featherfed.server.uploads import Uploads
+from featherfed.server.watcher import RoundSummary, Watcher
 
 
 class Rounds:

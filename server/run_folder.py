@@ -9,8 +9,8 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from featherfed.errors import ConfigError, LocalError
-from server.config import RunConfig, read_config
-from server.database import Remote, read_remote, remote_for
+from featherfed.server.config import RunConfig, read_config
+from featherfed.server.database import Remote, read_remote, remote_for
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ def check_resume(resume: Path | None, given: dict[str, Any], *, name: str | None
 def ended(serve: Callable[[], str | None]) -> None:
     """Serve a run; say in one sentence why it could not be, and exit 1 where it pauses by itself."""
     from featherfed.errors import ConfigError, FeatherfedError
-    from server.round_machine import STOPPED
+    from featherfed.server.round_machine import STOPPED
 
     try:
         paused = serve()

@@ -13,32 +13,29 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 from featherfed.errors import FeatherfedError, ProtocolError, RemoteError
-from featherfed.wire.closing import Close
-from featherfed.wire.liveness import Pulse
-from featherfed.wire.messages import MAX_CHUNK_BYTES, Finish, Hello, UpdateBegin, UpdateChunk, Welcome
-from server.admission import check_gateway
-from server.aggregation import Aggregator
-from server.commits import Commits
-from server.config import RunConfig
-from server.downlink import Downlink
-from server.entrance import Entrance
-from server.faultbook import FaultBook
-from server.fleet import Fleet
-from server.guarded_connection import GuardedConnection
-from server.ledger import Ledger
-from server.limits import FRAME_BYTES, OPEN_S
-from server.phone_connection import STRANGER, PhoneConnection
-from server.round_machine import (
+from featherfed.server.admission import check_gateway
+from featherfed.server.aggregation import Aggregator
+from featherfed.server.commits import Commits
+from featherfed.server.config import RunConfig
+from featherfed.server.downlink import Downlink
+from featherfed.server.entrance import Entrance
+from featherfed.server.faultbook import FaultBook
+from featherfed.server.fleet import Fleet
+from featherfed.server.guarded_connection import GuardedConnection
+from featherfed.server.ledger import Ledger
+from featherfed.server.limits import FRAME_BYTES, OPEN_S
+from featherfed.server.phone_connection import STRANGER, PhoneConnection
+from featherfed.server.round_machine import (
     Joined,
     Lost,
     Phase,
     Resume,
     Stop,
 )
-from server.rounds import Rounds
-from server.run_folder import RunFolder
-from server.standing import Standing, State
-from server.store import (
+from featherfed.server.rounds import Rounds
+from featherfed.server.run_folder import RunFolder
+from featherfed.server.standing import Standing, State
+from featherfed.server.store import (
     Statement,
     Store,
     put_fault,
@@ -46,8 +43,11 @@ from server.store import (
     put_traffic,
     put_value,
 )
-from server.uploads import Uploads
-from server.watcher import Visitor, Watcher
+from featherfed.server.uploads import Uploads
+from featherfed.server.watcher import Visitor, Watcher
+from featherfed.wire.closing import Close
+from featherfed.wire.liveness import Pulse
+from featherfed.wire.messages import MAX_CHUNK_BYTES, Finish, Hello, UpdateBegin, UpdateChunk, Welcome
 
 HELLO_S = 10.0
 """A connection that has said no Hello after so long is closed."""

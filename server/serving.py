@@ -13,24 +13,24 @@ from featherfed.codec.pipeline import Pipeline
 from featherfed.errors import ConfigError
 from featherfed.learning.names import DATASETS, MODELS
 from featherfed.learning.partition import parse_partition
-from server.aggregation import Aggregator
-from server.allocator import give_back_vectors, spare_the_collector
-from server.config import RunConfig, config_from
-from server.database import remote_for
-from server.display import display
-from server.entrance import Entrance, EntranceOptions
-from server.nearest import nearest
-from server.report import make_report, table, write_csv
-from server.robust import parse_aggregate
-from server.run_folder import RunFolder, create, existing
-from server.service import Service
-from server.standing import begin, resume
-from server.store import Store
-from server.watcher import Watchers
-from server.watching import Watching
+from featherfed.server.aggregation import Aggregator
+from featherfed.server.allocator import give_back_vectors, spare_the_collector
+from featherfed.server.config import RunConfig, config_from
+from featherfed.server.database import remote_for
+from featherfed.server.display import display
+from featherfed.server.entrance import Entrance, EntranceOptions
+from featherfed.server.nearest import nearest
+from featherfed.server.report import make_report, table, write_csv
+from featherfed.server.robust import parse_aggregate
+from featherfed.server.run_folder import RunFolder, create, existing
+from featherfed.server.service import Service
+from featherfed.server.standing import begin, resume
+from featherfed.server.store import Store
+from featherfed.server.watcher import Watchers
+from featherfed.server.watching import Watching
 
 if TYPE_CHECKING:
-    from server.dashboard.serving import Where
+    from featherfed.server.dashboard.serving import Where
 
 Beside = Callable[[Service, RunFolder, Watchers], contextlib.AbstractAsyncContextManager[None]]
 """What runs beside a run, and may watch it and end it."""
@@ -134,7 +134,7 @@ async def _serve(
         if beside is not None:
             await stack.enter_async_context(beside(service, folder, watchers))
         if where is not None:
-            from server.dashboard.serving import make_scene, open_page
+            from featherfed.server.dashboard.serving import make_scene, open_page
 
             scene = make_scene(service, config, folder, store, aggregator)
             watchers.add(scene)

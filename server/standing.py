@@ -5,13 +5,13 @@ import secrets
 from dataclasses import dataclass
 from typing import Any
 
-from server import async_machine, round_machine
-from server.aggregation import Aggregator
-from server.async_machine import AsyncState
-from server.config import RunConfig
-from server.round_machine import Action, Event, Phase, Rules, RunState
-from server.run_folder import RunFolder
-from server.store import Store, put_value
+from featherfed.server import async_machine, round_machine
+from featherfed.server.aggregation import Aggregator
+from featherfed.server.async_machine import AsyncState
+from featherfed.server.config import RunConfig
+from featherfed.server.round_machine import Action, Event, Phase, Rules, RunState
+from featherfed.server.run_folder import RunFolder
+from featherfed.server.store import Store, put_value
 
 State = RunState | AsyncState
 """Both modes' states: what the service asks of them has the same names."""

@@ -16,8 +16,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from featherfed.errors import LocalError
-from server.database import Remote
-from server.ledger import FIELDS, Traffic
+from featherfed.server.database import Remote
+from featherfed.server.ledger import FIELDS, Traffic
 
 metadata = sa.MetaData()
 Whole = sa.BigInteger().with_variant(sa.Integer(), "sqlite")

@@ -6,8 +6,8 @@ from types import TracebackType
 from typing import Self
 
 from featherfed.errors import ConfigError
-from server.config import RunConfig
-from server.watcher import RoundSummary, Watcher
+from featherfed.server.config import RunConfig
+from featherfed.server.watcher import RoundSummary, Watcher
 
 FLUSH_S = 5
 

@@ -33,7 +33,7 @@ def _file(command: Callable[..., Any]) -> Callable[..., Any]:
 @_file
 def add(name: str, path: Path) -> None:
     """Make a token for the phone NAME and print it; nobody can print it again. NAME* is for all that begin so."""
-    from server import tokens
+    from featherfed.server import tokens
 
     try:
         made = tokens.add(path, name)
@@ -49,7 +49,7 @@ def add(name: str, path: Path) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_tokens(path: Path, as_json: bool) -> None:
     """List the names that have a token."""
-    from server import tokens
+    from featherfed.server import tokens
 
     try:
         known = list(tokens.read(path).values()) if path.exists() else []
@@ -69,7 +69,7 @@ def list_tokens(path: Path, as_json: bool) -> None:
 @_file
 def revoke(name: str, path: Path) -> None:
     """Take the token of the phone NAME back; running servers close its connection."""
-    from server import tokens
+    from featherfed.server import tokens
 
     try:
         tokens.revoke(path, name)

@@ -15,12 +15,12 @@ from hashlib import blake2b
 from websockets.exceptions import ConnectionClosed
 
 from featherfed.errors import CodecError, RefusedError
+from featherfed.server.aggregation import Aggregator, Received
+from featherfed.server.commits import Commits
+from featherfed.server.ledger import Ledger, Traffic
+from featherfed.server.phone_connection import PhoneConnection
+from featherfed.server.store import Statement, Store, StoredUpdate, drop_update, put_chunk, put_update, together
 from featherfed.wire.messages import Accepted, Ack, Cancel, UpdateBegin, UpdateChunk
-from server.aggregation import Aggregator, Received
-from server.commits import Commits
-from server.ledger import Ledger, Traffic
-from server.phone_connection import PhoneConnection
-from server.store import Statement, Store, StoredUpdate, drop_update, put_chunk, put_update, together
 
 BATCH = 64
 """Updates that are folded and written together: what the event loop does for them in one go takes milliseconds."""

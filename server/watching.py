@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from featherfed.errors import ConfigError
-from server.watcher import Watcher
+from featherfed.server.watcher import Watcher
 
 if TYPE_CHECKING:
-    from server.config import RunConfig
-    from server.dashboard.serving import Where
+    from featherfed.server.config import RunConfig
+    from featherfed.server.dashboard.serving import Where
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -43,7 +43,7 @@ class Watching:
         if self.dashboard is None:
             return None
         # The page's libraries are loaded only where there is one.
-        from server.dashboard.serving import open_socket
+        from featherfed.server.dashboard.serving import open_socket
 
         return open_socket(self.dashboard, self.dashboard_token)
 
@@ -51,11 +51,11 @@ class Watching:
         """Open the records that the flags ask for, to be closed with `stack`; raises `ConfigError`."""
         watchers: list[Watcher] = []
         if self.tensorboard is not None:
-            from server.tensorboard_record import TensorBoardRecord
+            from featherfed.server.tensorboard_record import TensorBoardRecord
 
             watchers.append(stack.enter_context(TensorBoardRecord(self.tensorboard / run, config)))
         if self.mlflow is not None:
-            from server.mlflow_record import MlflowRecord
+            from featherfed.server.mlflow_record import MlflowRecord
 
             watchers.append(stack.enter_context(MlflowRecord(self.mlflow, run, folder, config)))
         return watchers

@@ -34,8 +34,8 @@ class Served:
     watcher: Recorder = field(default_factory=Recorder)
 
     def report(self) -> dict[str, Any]:
-        from server.report import make_report
-        from server.run_folder import existing
+        from featherfed.server.report import make_report
+        from featherfed.server.run_folder import existing
 
         run, config = existing(self.folder.path)
         content: dict[str, Any] = make_report(run, config, self.store).content
@@ -55,13 +55,13 @@ async def serving(
     disk: dict[str, Any] | None = None,
     **settings: Any,
 ) -> AsyncIterator[Served]:
-    from server import standing
-    from server.aggregation import Aggregator
-    from server.config import config_from
-    from server.entrance import Entrance, EntranceOptions
-    from server.run_folder import create, existing
-    from server.service import Service
-    from server.store import Store
+    from featherfed.server import standing
+    from featherfed.server.aggregation import Aggregator
+    from featherfed.server.config import config_from
+    from featherfed.server.entrance import Entrance, EntranceOptions
+    from featherfed.server.run_folder import create, existing
+    from featherfed.server.service import Service
+    from featherfed.server.store import Store
 
     if resume:
         folder, config = existing(runs / name)

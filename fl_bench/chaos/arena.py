@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import IO
 
 from featherfed.errors import LocalError
-from fl_bench.chaos.schedule import Schedule
-from fl_bench.chaos.tollgate import Tollgate
-from fl_bench.chaos.wiretap import Witness
-from server.ledger import Ledger
-from server.run_folder import RunFolder
-from server.store import Store
+from featherfed.fl_bench.chaos.schedule import Schedule
+from featherfed.fl_bench.chaos.tollgate import Tollgate
+from featherfed.fl_bench.chaos.wiretap import Witness
+from featherfed.server.ledger import Ledger
+from featherfed.server.run_folder import RunFolder
+from featherfed.server.store import Store
 
 LISTEN_S = 60.0
 LEAVE_S = 20.0
@@ -99,7 +99,7 @@ class Arena:
         return open(self._logs / f"{name}.log", "ab")
 
     async def _serve(self, arguments: list[str]) -> None:
-        command = [sys.executable, "-m", "server.cli", "serve", "--port", str(self._server_port), *arguments]
+        command = [sys.executable, "-m", "featherfed.server.cli", "serve", "--port", str(self._server_port), *arguments]
         with self._log("server") as log:
             self._server = subprocess.Popen(command, stdout=log, stderr=log)
         deadline_s = time.monotonic() + LISTEN_S
@@ -111,7 +111,7 @@ class Arena:
     def _start_phone(self, shard: int) -> None:
         schedule = self._schedule
         command = [
-            sys.executable, "-m", "edge_client.cli", "run", "--server", f"ws://127.0.0.1:{self._gate_port}",
+            sys.executable, "-m", "featherfed.edge_client.cli", "run", "--server", f"ws://127.0.0.1:{self._gate_port}",
             "--name", f"phone-{shard}", "--shard", f"{shard}/{schedule.phones}",
             "--state-dir", str(self._logs / f"phone-{shard}"),
             "--train", "sgd" if shard < schedule.trainers else "none",

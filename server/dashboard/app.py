@@ -14,15 +14,15 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from server.dashboard.gate import Gate, let_in, same
-from server.dashboard.source import NoRunError, Source
+from featherfed.server.dashboard.gate import Gate, let_in, same
+from featherfed.server.dashboard.source import NoRunError, Source
 
 MAX_PAGES = 64
 """Open event streams; a server with more people than that before it needs another kind of page."""
 MAX_LOGIN_BYTES = 4096
 WRONG_TOKEN_S = 1.0
 """How long a wrong token waits for its answer."""
-STATIC = resources.files("server.dashboard") / "static"
+STATIC = resources.files("featherfed.server.dashboard") / "static"
 
 
 def make_app(

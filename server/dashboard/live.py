@@ -7,11 +7,11 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from server.dashboard.scene import Scene
-from server.dashboard.source import NoRunError, RunLine, event
-from server.dashboard.timeline import keep, read
-from server.dashboard.view import Change, Standing, Timeline
-from server.service import Service
+from featherfed.server.dashboard.scene import Scene
+from featherfed.server.dashboard.source import NoRunError, RunLine, event
+from featherfed.server.dashboard.timeline import keep, read
+from featherfed.server.dashboard.view import Change, Standing, Timeline
+from featherfed.server.service import Service
 
 TICK_S = 0.25
 LOOK_S = 0.05

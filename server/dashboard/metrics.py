@@ -13,8 +13,8 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
-from server.dashboard.scene import Scene
-from server.dashboard.view import PhoneState, RoundRow, parts
+from featherfed.server.dashboard.scene import Scene
+from featherfed.server.dashboard.view import PhoneState, RoundRow, parts
 
 ROUND_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 """Upper bounds of the histogram's buckets."""

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from server.config import RunConfig
-from server.dashboard.sums import Sums
-from server.dashboard.timeline import KeptTimeline, Lanes
-from server.dashboard.view import (
+from featherfed.server.config import RunConfig
+from featherfed.server.dashboard.sums import Sums
+from featherfed.server.dashboard.timeline import KeptTimeline, Lanes
+from featherfed.server.dashboard.view import (
     About,
     Change,
     FaultRow,
@@ -20,8 +20,8 @@ from server.dashboard.view import (
     Standing,
     Timeline,
 )
-from server.ledger import Traffic
-from server.watcher import RoundSummary, Visitor, Watcher
+from featherfed.server.ledger import Traffic
+from featherfed.server.watcher import RoundSummary, Visitor, Watcher
 
 UPLOAD_BYTES = 64
 """What a training phone may send before it counts as uploading: a pong and a close take less."""

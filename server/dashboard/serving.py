@@ -18,18 +18,18 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from featherfed.errors import ConfigError
-from server.aggregation import Aggregator
-from server.config import RunConfig
-from server.dashboard.app import make_app
-from server.dashboard.gate import hosts_of
-from server.dashboard.live import LiveRun, ServedSockets
-from server.dashboard.metrics import Metrics
-from server.dashboard.scene import Scene
-from server.dashboard.stored import StoredRuns, about, read_snapshot
-from server.dashboard.sums import Sums
-from server.run_folder import RunFolder
-from server.service import Service
-from server.store import Store
+from featherfed.server.aggregation import Aggregator
+from featherfed.server.config import RunConfig
+from featherfed.server.dashboard.app import make_app
+from featherfed.server.dashboard.gate import hosts_of
+from featherfed.server.dashboard.live import LiveRun, ServedSockets
+from featherfed.server.dashboard.metrics import Metrics
+from featherfed.server.dashboard.scene import Scene
+from featherfed.server.dashboard.stored import StoredRuns, about, read_snapshot
+from featherfed.server.dashboard.sums import Sums
+from featherfed.server.run_folder import RunFolder
+from featherfed.server.service import Service
+from featherfed.server.store import Store
 
 READY_PHASES = ("gathering", "open", "closing")
 

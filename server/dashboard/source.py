@@ -5,7 +5,7 @@ from typing import Protocol
 
 import msgspec
 
-from server.dashboard.view import Change, Snapshot, Timeline
+from featherfed.server.dashboard.view import Change, Snapshot, Timeline
 
 
 class NoRunError(Exception):

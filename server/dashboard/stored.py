@@ -8,10 +8,10 @@ from pathlib import Path
 import msgspec
 
 from featherfed.errors import ConfigError, FeatherfedError
-from server.config import RunConfig
-from server.dashboard.source import NoRunError, RunLine, event
-from server.dashboard.timeline import read
-from server.dashboard.view import (
+from featherfed.server.config import RunConfig
+from featherfed.server.dashboard.source import NoRunError, RunLine, event
+from featherfed.server.dashboard.timeline import read
+from featherfed.server.dashboard.view import (
     About,
     FaultRow,
     FleetRow,
@@ -22,10 +22,10 @@ from server.dashboard.view import (
     Standing,
     Timeline,
 )
-from server.ledger import Traffic
-from server.report import make_report
-from server.run_folder import RunFolder, existing
-from server.store import Store
+from featherfed.server.ledger import Traffic
+from featherfed.server.report import make_report
+from featherfed.server.run_folder import RunFolder, existing
+from featherfed.server.store import Store
 
 LOOK_S = 2.0
 """Another process may be serving the run: how often its database is looked at."""

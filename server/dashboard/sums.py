@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from server.ledger import DIRECTIONS, FIELDS, Ledger, Traffic
+from featherfed.server.ledger import DIRECTIONS, FIELDS, Ledger, Traffic
 
 Key = tuple[int, int, str]
 

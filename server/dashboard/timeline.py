@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from server.dashboard.view import Lane, PhoneState, Timeline
+from featherfed.server.dashboard.view import Lane, PhoneState, Timeline
 
 
 class KeptTimeline(msgspec.Struct, frozen=True):

@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from server.ledger import Traffic
+from featherfed.server.ledger import Traffic
 
 Lane = list[tuple[float, int]]
 """When a phone's state changed in a round, and to what: (seconds, `PhoneState`)."""

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from bandwidth_sim.cli import main
+from featherfed.bandwidth_sim.cli import main
 
 
 def test_list_prints_every_link_with_its_source() -> None:

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bandwidth_sim.drop import DropRule
-from bandwidth_sim.errors import LinkConfigError
-from bandwidth_sim.link import Link, LinkSpec
-from bandwidth_sim.outage import GilbertElliott, Schedule
+from featherfed.bandwidth_sim.drop import DropRule
+from featherfed.bandwidth_sim.errors import LinkConfigError
+from featherfed.bandwidth_sim.link import Link, LinkSpec
+from featherfed.bandwidth_sim.outage import GilbertElliott, Schedule
 
 
 def upload(link: Link, total_bytes: int, now_s: float = 0.0) -> tuple[float, float]:

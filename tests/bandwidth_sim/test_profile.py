@@ -4,11 +4,11 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from bandwidth_sim.drop import DropRule
-from bandwidth_sim.errors import LinkConfigError
-from bandwidth_sim.flags import link_flags
-from bandwidth_sim.outage import GilbertElliott, Schedule
-from bandwidth_sim.profile import Profile, named_profiles, parse_profiles, parse_schedule, profile_from_flags
+from featherfed.bandwidth_sim.drop import DropRule
+from featherfed.bandwidth_sim.errors import LinkConfigError
+from featherfed.bandwidth_sim.flags import link_flags
+from featherfed.bandwidth_sim.outage import GilbertElliott, Schedule
+from featherfed.bandwidth_sim.profile import Profile, named_profiles, parse_profiles, parse_schedule, profile_from_flags
 
 
 def test_no_flags_mean_no_link() -> None:

@@ -4,11 +4,11 @@ from contextlib import suppress
 
 import pytest
 
-from bandwidth_sim.control import Control
-from bandwidth_sim.errors import LinkConfigError
-from bandwidth_sim.link import LinkSpec
-from bandwidth_sim.profile import Profile
-from bandwidth_sim.proxy import Proxy, parse_address
+from featherfed.bandwidth_sim.control import Control
+from featherfed.bandwidth_sim.errors import LinkConfigError
+from featherfed.bandwidth_sim.link import LinkSpec
+from featherfed.bandwidth_sim.profile import Profile
+from featherfed.bandwidth_sim.proxy import Proxy, parse_address
 
 
 def profile() -> Profile:

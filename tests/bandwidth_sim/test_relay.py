@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from bandwidth_sim.drop import DropRule, Ending
-from bandwidth_sim.link import LinkSpec
-from bandwidth_sim.profile import Profile
-from bandwidth_sim.relay import LinkedDialer
+from featherfed.bandwidth_sim.drop import DropRule, Ending
+from featherfed.bandwidth_sim.link import LinkSpec
+from featherfed.bandwidth_sim.profile import Profile
+from featherfed.bandwidth_sim.relay import LinkedDialer
 
 
 def symmetric(spec: LinkSpec) -> Profile:

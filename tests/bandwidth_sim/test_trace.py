@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from bandwidth_sim.errors import LinkConfigError
-from bandwidth_sim.link import Link, LinkSpec
-from bandwidth_sim.trace import PACKET_BYTES, Trace, read_trace
+from featherfed.bandwidth_sim.errors import LinkConfigError
+from featherfed.bandwidth_sim.link import Link, LinkSpec
+from featherfed.bandwidth_sim.trace import PACKET_BYTES, Trace, read_trace
 
 
 def traced(*stamps_ms: int) -> Link:

@@ -2,8 +2,8 @@ from collections.abc import Callable
 
 import pytest
 
-from bandwidth_sim.errors import LinkConfigError
-from bandwidth_sim.units import parse_duration, parse_percent, parse_rate, parse_size
+from featherfed.bandwidth_sim.errors import LinkConfigError
+from featherfed.bandwidth_sim.units import parse_duration, parse_percent, parse_rate, parse_size
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bandwidth_sim.drop import DropRule, Ending
-from bandwidth_sim.link import LinkSpec
-from bandwidth_sim.outage import Schedule
-from bandwidth_sim.profile import Profile, find_profile
-from bandwidth_sim.virtual import DeadlockError, VirtualTimeError, run
-from bandwidth_sim.virtual_network import VirtualDialer
+from featherfed.bandwidth_sim.drop import DropRule, Ending
+from featherfed.bandwidth_sim.link import LinkSpec
+from featherfed.bandwidth_sim.outage import Schedule
+from featherfed.bandwidth_sim.profile import Profile, find_profile
+from featherfed.bandwidth_sim.virtual import DeadlockError, VirtualTimeError, run
+from featherfed.bandwidth_sim.virtual_network import VirtualDialer
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from featherfed.errors import ConfigError
-from fl_bench.chaos.arena import Arena
-from fl_bench.chaos.schedule import plan, read_schedule
-from fl_bench.chaos.verdict import broken_promises, figures
+from featherfed.fl_bench.chaos.arena import Arena
+from featherfed.fl_bench.chaos.schedule import plan, read_schedule
+from featherfed.fl_bench.chaos.verdict import broken_promises, figures
 
 HERE = Path(__file__).parent
 RUN = {

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from edge_client import backoff
-from edge_client.dialing import DirectDialer
-from edge_client.one_phone import PhoneOptions, play_phone
+from featherfed.edge_client import backoff
+from featherfed.edge_client.dialing import DirectDialer
+from featherfed.edge_client.one_phone import PhoneOptions, play_phone
 from featherfed.errors import LocalError
-from fl_bench.chaos.tollgate import Tollgate
-from fl_bench.chaos.wiretap import Witness
-from server.ledger import Ledger
+from featherfed.fl_bench.chaos.tollgate import Tollgate
+from featherfed.fl_bench.chaos.wiretap import Witness
+from featherfed.server.ledger import Ledger
 
 Serve = Callable[..., Any]
 RUN: dict[str, Any] = {

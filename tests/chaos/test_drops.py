@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from bandwidth_sim.profile import profile_from_flags
-from edge_client import backoff
-from edge_client.one_phone import PhoneOptions, play_phone
-from fl_bench.chaos import tollgate
-from fl_bench.chaos.wiretap import Witness
+from featherfed.bandwidth_sim.profile import profile_from_flags
+from featherfed.edge_client import backoff
+from featherfed.edge_client.one_phone import PhoneOptions, play_phone
+from featherfed.fl_bench.chaos import tollgate
+from featherfed.fl_bench.chaos.wiretap import Witness
 
 Serve = Callable[..., Any]
 MEAN_BYTES = 20_000

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from server import round_machine
+from featherfed.server import round_machine
 
 NAMED = r"`((?:server|edge_client|bandwidth_sim|featherfed|fl_bench|tests|scenarios)/[\w/]+\.\w+)`"
 ADDED_BY_EXAMPLES = {"featherfed/codec/terngrad.py"}

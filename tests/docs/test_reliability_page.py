@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from server import faultbook, limits, service
+from featherfed.server import faultbook, limits, service
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "RELIABILITY.md").read_text(encoding="utf-8")

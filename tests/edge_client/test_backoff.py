@@ -1,6 +1,6 @@
 import random
 
-from edge_client.backoff import CAP_S, FIRST_S, Backoff
+from featherfed.edge_client.backoff import CAP_S, FIRST_S, Backoff
 
 
 def test_waits_are_uniform_below_a_cap_that_doubles() -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from edge_client.cli import main
+from featherfed.edge_client.cli import main
 
 
 def invoke(*arguments: str) -> Result:

@@ -1,6 +1,6 @@
 import pytest
 
-from edge_client.device import parse_device
+from featherfed.edge_client.device import parse_device
 from featherfed.errors import ConfigError
 
 

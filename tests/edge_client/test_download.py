@@ -3,10 +3,10 @@ from hashlib import blake2b
 import numpy as np
 import pytest
 
-from edge_client.download import Download
-from edge_client.pocket import Pocket
 from featherfed.codec.layout import Layout, Tensor
 from featherfed.codec.pipeline import Pipeline
+from featherfed.edge_client.download import Download
+from featherfed.edge_client.pocket import Pocket
 from featherfed.errors import CodecError, ProtocolError
 from featherfed.randomness import RoundKey
 from featherfed.wire.messages import NOTHING, ModelBegin

@@ -4,8 +4,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from edge_client.learner import NoiseLearner, SgdLearner
 from featherfed.codec.pipeline import Pipeline
+from featherfed.edge_client.learner import NoiseLearner, SgdLearner
 from featherfed.errors import ConfigError
 from featherfed.learning.names import LAYOUTS
 from featherfed.randomness import RoundKey

@@ -1,7 +1,7 @@
 from dataclasses import replace
 
-from bandwidth_sim.profile import find_profile, profile_from_flags
-from edge_client.one_phone import link_label, link_rate
+from featherfed.bandwidth_sim.profile import find_profile, profile_from_flags
+from featherfed.edge_client.one_phone import link_label, link_rate
 
 
 def test_phone_names_its_link_and_what_it_can_carry_up() -> None:

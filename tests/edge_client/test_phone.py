@@ -11,8 +11,8 @@ from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_websocket
 from websockets.http11 import Request, Response
 
-from edge_client.one_phone import PhoneOptions, play_phone
-from edge_client.pocket import Pocket
+from featherfed.edge_client.one_phone import PhoneOptions, play_phone
+from featherfed.edge_client.pocket import Pocket
 from featherfed.errors import ConfigError, LocalError
 from featherfed.wire.messages import Finish, pack
 
@@ -119,7 +119,7 @@ async def test_server_that_breaks_the_protocol_is_left(frame: bytes | str, words
 
 
 async def test_phone_over_a_dropping_link_loses_no_acknowledged_byte(serve: Serve) -> None:
-    from bandwidth_sim.profile import profile_from_flags
+    from featherfed.bandwidth_sim.profile import profile_from_flags
 
     link = profile_from_flags(bandwidth="4mbps", drop_every="60kB")
     async with serve(phones=1, rounds=2, downlink="rotate | eden(4)") as served:

@@ -4,7 +4,7 @@ import msgpack
 import numpy as np
 import pytest
 
-from edge_client.pocket import PendingUpdate, Pocket
+from featherfed.edge_client.pocket import PendingUpdate, Pocket
 from featherfed.errors import ConfigError
 from featherfed.wire.messages import NOTHING
 

@@ -8,9 +8,9 @@ import pytest
 from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_websocket
 
-from bandwidth_sim.profile import find_profile
-from edge_client.one_phone import PhoneOptions
-from edge_client.swarm import Deal, phone_options
+from featherfed.bandwidth_sim.profile import find_profile
+from featherfed.edge_client.one_phone import PhoneOptions
+from featherfed.edge_client.swarm import Deal, phone_options
 from featherfed.errors import ConfigError
 from featherfed.learning.models import build
 from featherfed.wire.messages import Accepted, Finish, ModelBegin, ModelChunk, Task, Welcome, pack
@@ -87,7 +87,7 @@ async def _bytes_of_a_round(*command: str) -> bytes:
     async with serve_websocket(play, "127.0.0.1", 0, compression=None) as server:
         port = next(iter(server.sockets)).getsockname()[1]
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "edge_client.cli", *command, "--server", f"ws://127.0.0.1:{port}"
+            sys.executable, "-m", "featherfed.edge_client.cli", *command, "--server", f"ws://127.0.0.1:{port}"
         )
         assert await asyncio.wait_for(process.wait(), 120) == 0
         await done.wait()

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from edge_client.learner import F32, Trained
-from edge_client.pocket import Pocket
-from edge_client.workshop import Workshop
+from featherfed.edge_client.learner import F32, Trained
+from featherfed.edge_client.pocket import Pocket
+from featherfed.edge_client.workshop import Workshop
 from featherfed.errors import DataError
 from featherfed.wire.messages import NOTHING, Task, Welcome
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from fl_bench.cli import main
+from featherfed.fl_bench.cli import main
 
 SMALL = 'phones = 1\nrounds = 1\ndata = "digits"\n'
 

@@ -12,10 +12,10 @@ import psutil
 import pytest
 
 from featherfed.errors import ConfigError
-from fl_bench.cluster import run_on_cluster
-from fl_bench.grid import run_grid
-from fl_bench.running import cell_report
-from fl_bench.scenario import read_scenario
+from featherfed.fl_bench.cluster import run_on_cluster
+from featherfed.fl_bench.grid import run_grid
+from featherfed.fl_bench.running import cell_report
+from featherfed.fl_bench.scenario import read_scenario
 
 ray = pytest.importorskip("ray", reason="needs featherfed[ray]")
 pytestmark = [pytest.mark.processes, pytest.mark.filterwarnings("ignore")]

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from featherfed.codec.grammar import PRESETS, STAGES
-from fl_bench.cli import main
+from featherfed.fl_bench.cli import main
 
 FIELDS = {
     "spec", "data", "bits_per_coordinate", "theory_bits", "vnmse", "bias", "encode_mb_s", "decode_mb_s", "fold_mb_s",
@@ -99,7 +99,7 @@ def test_tables_are_written_between_their_marks(tmp_path: Path) -> None:
 
 
 def test_the_page_lists_every_stage_and_preset_as_they_are() -> None:
-    from fl_bench.codec_tables import presets_table, stages_table
+    from featherfed.fl_bench.codec_tables import presets_table, stages_table
 
     text = PAGE.read_text(encoding="utf-8")
     assert stages_table() in text and presets_table() in text, "run fl-bench codec --write docs/CODECS.md"

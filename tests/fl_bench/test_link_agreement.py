@@ -1,10 +1,10 @@
 from dataclasses import replace
 
-from bandwidth_sim.profile import profile_from_flags
-from bandwidth_sim.virtual import run
-from bandwidth_sim.virtual_network import VirtualDialer
-from fl_bench.link_agreement import STEP_S, STEPS, agreement, uploads
-from server.config import RunConfig
+from featherfed.bandwidth_sim.profile import profile_from_flags
+from featherfed.bandwidth_sim.virtual import run
+from featherfed.bandwidth_sim.virtual_network import VirtualDialer
+from featherfed.fl_bench.link_agreement import STEP_S, STEPS, agreement, uploads
+from featherfed.server.config import RunConfig
 
 CONFIG = RunConfig(data="digits", phones=3, cohort=3, rounds=1, uplink="rotate | eden(1)", downlink="rotate | eden(4)")
 

@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from fl_bench.page import accuracy_plot, bytes_plot, run_page
+from featherfed.fl_bench.page import accuracy_plot, bytes_plot, run_page
 
 TRAFFIC = {"theory": 10, "payload": 1000, "message": 1100, "socket": 1200, "handshake": 50, "resent": 100, "wasted": 50}
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from featherfed.errors import LocalError
-from fl_bench.processes import Processes
+from featherfed.fl_bench.processes import Processes
 
 
 @pytest.mark.processes

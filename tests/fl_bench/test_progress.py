@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from fl_bench.grid import run_grid
-from fl_bench.processes import SERVER_LOG
-from fl_bench.progress import Progress, reached
-from fl_bench.running import logs_of
-from fl_bench.scenario import Cell, read_scenario
+from featherfed.fl_bench.grid import run_grid
+from featherfed.fl_bench.processes import SERVER_LOG
+from featherfed.fl_bench.progress import Progress, reached
+from featherfed.fl_bench.running import logs_of
+from featherfed.fl_bench.scenario import Cell, read_scenario
 
 SCENARIO = """
 model = "tiny"
@@ -113,7 +113,7 @@ def test_lines_of_a_cells_server_are_passed_on_up_to_its_report(tmp_path: Path) 
 def test_a_terminal_has_its_table_and_then_the_results(tmp_path: Path) -> None:
     (tmp_path / "grid.toml").write_text(SCENARIO.replace("rounds = 2", "rounds = 60") + "seed = [0, 1]\n")
     controller, terminal = pty.openpty()
-    command = [sys.executable, "-m", "fl_bench.cli", "run", str(tmp_path / "grid.toml"), "--virtual"]
+    command = [sys.executable, "-m", "featherfed.fl_bench.cli", "run", str(tmp_path / "grid.toml"), "--virtual"]
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "20"}
     with subprocess.Popen(
         [*command, "--out", str(tmp_path)], stdout=terminal, stderr=terminal, env=environment

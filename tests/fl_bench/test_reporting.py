@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from fl_bench.cli import main
-from fl_bench.plots import SHARES, accuracy_by_bytes, bytes_bars, share
-from fl_bench.results import Spread, read_runs
-from fl_bench.terminal import accuracy
-from server.report import size
+from featherfed.fl_bench.cli import main
+from featherfed.fl_bench.plots import SHARES, accuracy_by_bytes, bytes_bars, share
+from featherfed.fl_bench.results import Spread, read_runs
+from featherfed.fl_bench.terminal import accuracy
+from featherfed.server.report import size
 
 SCENARIO = """
 model = "tiny"

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from featherfed.errors import ConfigError
-from fl_bench.scenario import read_scenario
+from featherfed.fl_bench.scenario import read_scenario
 
 SCENARIOS = Path(__file__).parents[2] / "scenarios"
 

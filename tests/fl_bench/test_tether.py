@@ -28,7 +28,7 @@ train = "none"
 def start(file: Path, *flags: str) -> "subprocess.Popen[str]":
     # In a session of its own, as a terminal starts it: Ctrl-C is for the whole of it.
     return subprocess.Popen(
-        [sys.executable, "-m", "fl_bench.cli", "run", str(file), "--out", str(file.parent), *flags],
+        [sys.executable, "-m", "featherfed.fl_bench.cli", "run", str(file), "--out", str(file.parent), *flags],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
 

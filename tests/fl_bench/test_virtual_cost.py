@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from featherfed.fl_bench.documents import fill
+from featherfed.fl_bench.virtual_cost import measure, table
+from featherfed.fl_bench.virtual_run import _Pockets
 from featherfed.wire.messages import ModelBegin
-from fl_bench.documents import fill
-from fl_bench.virtual_cost import measure, table
-from fl_bench.virtual_run import _Pockets
 
 PAGE = Path(__file__).parents[2] / "docs" / "BENCHMARKS.md"
 

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from featherfed.errors import LocalError
-from fl_bench.agreement import run_both_ways
-from fl_bench.grid import run_grid
-from fl_bench.running import cell_report
-from fl_bench.scenario import read_scenario
+from featherfed.fl_bench.agreement import run_both_ways
+from featherfed.fl_bench.grid import run_grid
+from featherfed.fl_bench.running import cell_report
+from featherfed.fl_bench.scenario import read_scenario
 
 SMALL = 'data = "digits"\nphones = 4\ncohort = 3\nlr = 0.05\nbatch_size = 40\n'
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fl_bench.documents import fill, markdown
+from featherfed.fl_bench.documents import fill, markdown
 
 from . import budget
 

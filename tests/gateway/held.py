@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_client.learner import Learner, NoiseLearner, Trained
-from edge_client.one_phone import PhoneOptions, play_phone
+from featherfed.edge_client.learner import Learner, NoiseLearner, Trained
+from featherfed.edge_client.one_phone import PhoneOptions, play_phone
+from featherfed.server.cohort import choose_cohort
 from featherfed.wire.messages import Task, Welcome
-from server.cohort import choose_cohort
 
 Place = tuple[int, int]
 """A round and a shard."""

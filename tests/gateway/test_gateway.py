@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from featherfed.errors import LocalError
+from featherfed.gateway.serving import gateway_rules
+from featherfed.server.config import config_from
 from featherfed.wire.closing import Close
 from featherfed.wire.messages import Accepted
-from gateway.serving import gateway_rules
-from server.config import config_from
 from tests.gateway.trees import SETTINGS, address, gateway, play_all
 from tests.server.peer import hello, peer
 from tests.serving import serving
@@ -81,7 +81,7 @@ def test_gateways_ask_whom_one_server_would_ask() -> None:
 
 
 def test_phone_of_another_gateway_is_told_so(tmp_path: Path) -> None:
-    from server.admission import NoShardError, allot
+    from featherfed.server.admission import NoShardError, allot
     from tests.server.peer import hello
 
     with pytest.raises(NoShardError, match="shard 7 is played at another gateway; this one has 0 to 4"):

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from edge_client.one_phone import PhoneOptions, play_phone
+from featherfed.edge_client.one_phone import PhoneOptions, play_phone
 from featherfed.errors import ConfigError, LocalError
-from gateway.serving import Root
-from server import tokens
+from featherfed.gateway.serving import Root
+from featherfed.server import tokens
 from tests.gateway.trees import SETTINGS, address, gateway
 from tests.serving import serving
 
@@ -59,7 +59,7 @@ async def test_tree_over_tls_with_tokens_at_every_door(tmp_path: Path, authority
 async def test_gateway_that_the_root_does_not_let_in_says_why(
     tmp_path: Path, authority: dict[str, Path], token: str | None, ca: bool, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge_client.phone.FIRST_CONTACT_S", 0.2)
+    monkeypatch.setattr("featherfed.edge_client.phone.FIRST_CONTACT_S", 0.2)
     given = tokens.add(tmp_path / "tokens.json", token or "somebody")
     entrance = door(authority, tmp_path)
     async with serving(tmp_path, entrance=entrance, **{**SETTINGS, "gateways": 2}) as root:

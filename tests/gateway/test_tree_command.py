@@ -8,11 +8,11 @@ import pytest
 from click.testing import CliRunner
 
 from featherfed.errors import ConfigError
-from gateway import ray_cluster
-from server.cli import main
-from server.config import config_from
-from server.run_folder import create
-from server.tree_command import tree
+from featherfed.gateway import ray_cluster
+from featherfed.server.cli import main
+from featherfed.server.config import config_from
+from featherfed.server.run_folder import create
+from featherfed.server.tree_command import tree
 
 
 def refused(*flags: str) -> str:

@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
 
+from featherfed.gateway.serving import Gateway, Root, gateway_config
+from featherfed.server.config import config_from
+from featherfed.server.entrance import Entrance, EntranceOptions
+from featherfed.server.run_folder import create, existing
+from featherfed.server.store import Store
 from featherfed.wire.messages import Accepted, Finish, ModelBegin, Task
-from gateway.serving import Gateway, Root, gateway_config
-from server.config import config_from
-from server.entrance import Entrance, EntranceOptions
-from server.run_folder import create, existing
-from server.store import Store
 from tests.server.peer import Peer, peer
 from tests.serving import Recorder
 

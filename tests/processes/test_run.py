@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from fl_bench.processes import Processes
+from featherfed.fl_bench.processes import Processes
 
 pytestmark = pytest.mark.processes
 TIMEOUT_S = 120.0
@@ -32,7 +32,7 @@ def run(folder: Path, name: str, flags: Sequence[str], phones: Sequence[Sequence
         for number, phone in enumerate(phones):
             processes.start_phone(f"{number}", ["--server", address, *phone])
         assert processes.wait_for_server(TIMEOUT_S) == 0
-    report = command("server.cli", "report", str(folder / name), "--json")
+    report = command("featherfed.server.cli", "report", str(folder / name), "--json")
     assert report.returncode == 0, report.stderr
     result: dict[str, Any] = json.loads(report.stdout)
     return result
@@ -93,7 +93,10 @@ def test_signal_ends_the_run_cleanly_and_tells_the_phones_why(tmp_path: Path, nu
     assert any(f"fl-server serve --resume {tmp_path / 'a'}" in line for line in joined)
 
 
-@pytest.mark.parametrize("module", ["server.cli", "edge_client.cli", "bandwidth_sim.cli", "fl_bench.cli"])
+@pytest.mark.parametrize(
+    "module",
+    ["featherfed.server.cli", "featherfed.edge_client.cli", "featherfed.bandwidth_sim.cli", "featherfed.fl_bench.cli"],
+)
 def test_help_imports_nothing_heavy(module: str) -> None:
     code = (
         f"import sys, {module}; heavy = {{'torch', 'numpy', 'sqlalchemy', 'matplotlib', 'websockets', 'sklearn'}};"

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from server import tokens
+from featherfed.server import tokens
 from tests.gateway.held import HeldPhones
 from tests.gateway.trees import SETTINGS
 from tests.processes.trees import GATEWAY, LISTENING, flags, programs
@@ -41,12 +41,14 @@ def test_root_gateways_and_swarms_make_the_model_of_one_server(tmp_path: Path) -
         return running[-1]
 
     def serve(name: str, *flags: str) -> "subprocess.Popen[bytes]":
-        return start(f"{name}.log", "server.cli", "serve", "--port", "0", "--runs", str(tmp_path), "--name", name,
+        return start(f"{name}.log", "featherfed.server.cli", "serve", "--port", "0", "--runs", str(tmp_path),
+                     "--name", name,
                      *FLAGS, *flags)  # fmt: skip
 
     try:
         one = serve("one")
-        swarm = start("swarm.log", "edge_client.cli", "swarm", "--train", "none", "--count", "4", "--shard", "0/4",
+        swarm = start("swarm.log", "featherfed.edge_client.cli", "swarm", "--train", "none", "--count", "4",
+                      "--shard", "0/4",
                       "--server",
                       listening(tmp_path / "one.log", one))  # fmt: skip
         assert (one.wait(120), swarm.wait(60)) == (0, 0)
@@ -54,7 +56,7 @@ def test_root_gateways_and_swarms_make_the_model_of_one_server(tmp_path: Path) -
         address = listening(tmp_path / "root.log", root)
         gateways = [serve(f"g{n}", "--gateway-of", address, "--gateway", f"{n}/2") for n in (0, 1)]
         swarms = [
-            start(f"swarm{n}.log", "edge_client.cli", "swarm", "--train", "none", "--count", "2",
+            start(f"swarm{n}.log", "featherfed.edge_client.cli", "swarm", "--train", "none", "--count", "2",
                   "--shard", f"{2 * n}/4", "--server",
                   listening(tmp_path / f"g{n}.log", gateways[n]))
             for n in (0, 1)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from server.config import config_from
+from featherfed.server.config import config_from
 
 LISTENING = r"^listening on (\S+)"
 GATEWAY = r"^gateway {} serves shards \d+ to \d+ at (\S+) \(process (\d+)"
@@ -27,7 +27,9 @@ class Programs:
 
     def start(self, name: str, *command: str) -> "subprocess.Popen[bytes]":
         with open(self.folder / f"{name}.log", "w") as log:
-            process = subprocess.Popen([sys.executable, "-m", "server.cli", *command], stdout=log, stderr=log)
+            process = subprocess.Popen(
+                [sys.executable, "-m", "featherfed.server.cli", *command], stdout=log, stderr=log
+            )
         self.running[name] = process
         return process
 

@@ -2,9 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from featherfed.server.admission import NoShardError, allot
 from featherfed.wire.closing import Close
 from featherfed.wire.messages import NOTHING, PROTOCOL_VERSION, Hello
-from server.admission import NoShardError, allot
 
 
 def hello(name: str, shard: int = NOTHING, shards: int = 0) -> Hello:

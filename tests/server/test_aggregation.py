@@ -13,8 +13,8 @@ from featherfed.codec.pipeline import Pipeline
 from featherfed.errors import CodecError, ConfigError
 from featherfed.learning.names import LAYOUTS
 from featherfed.randomness import RoundKey
-from server.aggregation import Aggregator
-from server.config import RunConfig
+from featherfed.server.aggregation import Aggregator
+from featherfed.server.config import RunConfig
 
 CONFIG = RunConfig(
     model="lite", data="digits", phones=6, cohort=6, rounds=4, eval_every=2, uplink="float32", downlink="float32"

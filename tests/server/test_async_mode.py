@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_client.one_phone import PhoneOptions, play_phone
 from featherfed.codec.pipeline import Pipeline
+from featherfed.edge_client.one_phone import PhoneOptions, play_phone
 from featherfed.errors import ConfigError
 from featherfed.learning.names import LAYOUTS
 from featherfed.randomness import RoundKey
+from featherfed.server.config import RunConfig
+from featherfed.server.staleness import UNIT, stale_weight
 from featherfed.wire.messages import Accepted, Finish, Task
-from server.config import RunConfig
-from server.staleness import UNIT, stale_weight
 
 from .peer import Peer, peer
 

@@ -3,7 +3,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.cohort import choose_cohort
+from featherfed.server.cohort import choose_cohort
 
 
 @given(st.sets(st.integers(0, 200), max_size=50), st.integers(0, 60), st.integers(0, 3), st.integers(1, 9))

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from featherfed.errors import LocalError
-from server.commits import Commits
-from server.store import Statement, Store, put_phone, put_value
+from featherfed.server.commits import Commits
+from featherfed.server.store import Statement, Store, put_phone, put_value
 
 
 class WatchedStore(Store):

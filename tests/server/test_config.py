@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featherfed.errors import ConfigError
-from server.config import SERVER_OPTIMIZERS, RunConfig, config_from, read_config
-from server.options import FLAGS, run_flags
+from featherfed.server.config import SERVER_OPTIMIZERS, RunConfig, config_from, read_config
+from featherfed.server.options import FLAGS, run_flags
 
 ODD = RunConfig(
     phones=20, cohort=7, batch_size=0, uplink="subsample(1/16)|rotate|quantize(2)", downlink="rotate | eden(4)",

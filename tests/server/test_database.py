@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from featherfed.errors import ConfigError
-from server.database import Remote, read_remote, remote_for
-from server.run_folder import existing
+from featherfed.server.database import Remote, read_remote, remote_for
+from featherfed.server.run_folder import existing
 from tests.server.peer import peer
 from tests.serving import serving
 

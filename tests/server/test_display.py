@@ -3,8 +3,8 @@ import io
 import pytest
 from rich.console import Console
 
-from server.display import LiveDisplay, PlainDisplay, display
-from server.watcher import RoundSummary, Visitor
+from featherfed.server.display import LiveDisplay, PlainDisplay, display
+from featherfed.server.watcher import RoundSummary, Visitor
 
 PHONE = Visitor(3, "phone-[red]3[/red]", "3g", 91_815)
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import trustme
 
-from bandwidth_sim.profile import profile_from_flags
-from edge_client.one_phone import PhoneOptions, play_phone
+from featherfed.bandwidth_sim.profile import profile_from_flags
+from featherfed.edge_client.one_phone import PhoneOptions, play_phone
 from featherfed.errors import ConfigError, LocalError
-from server import tokens
-from server.doorkeeper import network
-from server.entrance import Entrance, EntranceOptions
+from featherfed.server import tokens
+from featherfed.server.doorkeeper import network
+from featherfed.server.entrance import Entrance, EntranceOptions
 
 Serve = Callable[..., Any]
 
@@ -105,7 +105,7 @@ def test_half_of_tls_or_broken_tls_is_refused(tmp_path: Path, authority: dict[st
 
 
 def test_more_connections_than_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.entrance.resource.getrlimit", lambda _: (256, 1024))
+    monkeypatch.setattr("featherfed.server.entrance.resource.getrlimit", lambda _: (256, 1024))
     with pytest.raises(ConfigError, match=r"1000 connections .* need 1128 open files, and the system allows 1024"):
         opened(tmp_path, max_connections=1000)
 

@@ -106,8 +106,8 @@ async def test_phone_keeps_its_residual_when_the_next_task_overtakes_the_word_th
     serve: Serve, tmp_path: Any
 ) -> None:
     """The server counted the update and was killed before it said so: the phone asks before it trains again."""
-    from edge_client.one_phone import PhoneOptions, play_phone
-    from edge_client.pocket import Pocket
+    from featherfed.edge_client.one_phone import PhoneOptions, play_phone
+    from featherfed.edge_client.pocket import Pocket
 
     lines: list[str] = []
     settings = {"phones": 1, "rounds": 3, "uplink": "feedback | topk(1/8)"}

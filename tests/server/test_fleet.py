@@ -8,11 +8,11 @@ from typing import Any, cast
 import pytest
 from msgspec.structs import replace
 
-from bandwidth_sim.virtual import run
+from featherfed.bandwidth_sim.virtual import run
+from featherfed.server.admission import NoShardError
+from featherfed.server.fleet import Fleet
+from featherfed.server.phone_connection import PhoneConnection
 from featherfed.wire.messages import NOTHING, PROTOCOL_VERSION, Hello
-from server.admission import NoShardError
-from server.fleet import Fleet
-from server.phone_connection import PhoneConnection
 
 GRACE_S = 40.0
 RUN = "ab12"

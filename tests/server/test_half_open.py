@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 import pytest
 from websockets.asyncio.client import connect
 
-from bandwidth_sim.profile import profile_from_flags
-from bandwidth_sim.relay import LinkedDialer
-from edge_client.one_phone import PhoneOptions, play_phone
+from featherfed.bandwidth_sim.profile import profile_from_flags
+from featherfed.bandwidth_sim.relay import LinkedDialer
+from featherfed.edge_client.one_phone import PhoneOptions, play_phone
 
 from .peer import CountedClient, Peer
 

@@ -10,8 +10,8 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from featherfed.server.limits import FRAME_BYTES, HELLO_BYTES, WAITING_FRAMES
 from featherfed.wire.messages import Accepted, Ack, UpdateBegin, UpdateChunk, pack
-from server.limits import FRAME_BYTES, HELLO_BYTES, WAITING_FRAMES
 
 from .peer import CountedClient, Peer, digest, hello, peer
 
@@ -126,7 +126,7 @@ async def test_a_flood_of_one_address_displaces_itself_only_slowly(
             status, sentence = await refused(served.address)
             assert (status, sentence) == (503, "2 connections wait to be admitted, the limit; come again later\n")
             assert not oldest.at_eof()
-            monkeypatch.setattr("server.doorkeeper.PATIENCE_S", 0.0)
+            monkeypatch.setattr("featherfed.server.doorkeeper.PATIENCE_S", 0.0)
             async with stranger(served.address):
                 assert (await asyncio.wait_for(oldest.read(), WAIT_S)).startswith(b"HTTP/1.1 503 ")
         await play_honest(honest, served)
@@ -161,8 +161,8 @@ async def test_endless_http_request(serve: Serve) -> None:
 
 
 async def test_silence_before_the_upgrade_and_before_the_hello(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.service.OPEN_S", 0.3)
-    monkeypatch.setattr("server.service.HELLO_S", 0.3)
+    monkeypatch.setattr("featherfed.server.service.OPEN_S", 0.3)
+    monkeypatch.setattr("featherfed.server.service.HELLO_S", 0.3)
     async with serve(phones=1) as served, peer(served.address) as honest:
         await honest.join("honest")
         async with tcp(served.address) as (reader, writer), stranger(served.address) as silent:
@@ -253,8 +253,8 @@ async def test_pings_without_end(serve: Serve) -> None:
 
 async def test_phone_that_never_reads_its_pongs(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """Faster than anybody may ping, so that the test need not take an hour."""
-    monkeypatch.setattr("server.guarded_connection.UNREAD_BYTES", 4096)
-    monkeypatch.setattr("server.guarded_connection.SMALL_BYTES", 0)
+    monkeypatch.setattr("featherfed.server.guarded_connection.UNREAD_BYTES", 4096)
+    monkeypatch.setattr("featherfed.server.guarded_connection.SMALL_BYTES", 0)
     async with joined(serve) as (served, honest, wrong):
         wrong.connection.transport.pause_reading()
         deadline_s = asyncio.get_running_loop().time() + WAIT_S
@@ -283,7 +283,7 @@ async def test_claim_of_more_examples_than_there_can_be(serve: Serve) -> None:
 
 
 async def test_faults_without_end_leave_a_bounded_trace(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.faultbook.KEPT_OF_STRANGERS", 3)
+    monkeypatch.setattr("featherfed.server.faultbook.KEPT_OF_STRANGERS", 3)
     async with serve(phones=1) as served, peer(served.address) as honest:
         await honest.join("honest")
         for _ in range(31):

@@ -3,8 +3,8 @@ import json
 
 from rich.console import Console
 
-from server.display import JsonDisplay, PlainDisplay, display
-from server.watcher import RoundSummary, Visitor, Watcher, Watchers
+from featherfed.server.display import JsonDisplay, PlainDisplay, display
+from featherfed.server.watcher import RoundSummary, Visitor, Watcher, Watchers
 
 
 class Page:

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.ledger import DIRECTIONS, FIELDS, Ledger, Traffic
+from featherfed.server.ledger import DIRECTIONS, FIELDS, Ledger, Traffic
 
 COUNTS = st.builds(Traffic, *(st.integers(0, 1 << 40) for _ in FIELDS))
 KEYS = st.tuples(st.integers(1, 3), st.integers(-1, 3), st.sampled_from(DIRECTIONS))

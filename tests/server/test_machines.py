@@ -6,8 +6,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from server.async_machine import AsyncState
-from server.round_machine import (
+from featherfed.server.async_machine import AsyncState
+from featherfed.server.round_machine import (
     Accept,
     Assign,
     CancelPhones,
@@ -27,7 +27,7 @@ from server.round_machine import (
     RunState,
     Stop,
 )
-from server.standing import State, advance
+from featherfed.server.standing import State, advance
 
 SHARDS = st.integers(0, 7)
 ROUNDS = st.integers(0, 6)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.config import SERVER_OPTIMIZERS
-from server.optimizer import ServerState, start, step
+from featherfed.server.config import SERVER_OPTIMIZERS
+from featherfed.server.optimizer import ServerState, start, step
 
 SIZE = 50
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from server.cli import main
-from server.config import RunConfig
-from server.watcher import RoundSummary
-from server.watching import Watching
+from featherfed.server.cli import main
+from featherfed.server.config import RunConfig
+from featherfed.server.watcher import RoundSummary
+from featherfed.server.watching import Watching
 
 
 def record(watching: Watching, folder: Path, rounds: int = 2) -> None:
@@ -57,7 +57,7 @@ def test_mlflow_run_has_settings_and_rounds_and_goes_on_when_resumed(tmp_path: P
 def test_missing_library_is_one_sentence_before_a_folder_is_made(
     flag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("server.watching.find_spec", lambda name: None)
+    monkeypatch.setattr("featherfed.server.watching.find_spec", lambda name: None)
     value = str(tmp_path / "here")
     arguments = ["serve", "--port", "0", "--runs", str(tmp_path / "runs"), "--data", "digits", f"--{flag}", value]
     result = CliRunner().invoke(main, arguments)

@@ -7,11 +7,20 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from server.config import RunConfig
-from server.ledger import DIRECTIONS, FIELDS, Traffic
-from server.report import TARGETS, make_report, size, table, write_csv
-from server.run_folder import RunFolder
-from server.store import Statement, Store, StoredUpdate, close_round, put_round, put_traffic, put_update, put_value
+from featherfed.server.config import RunConfig
+from featherfed.server.ledger import DIRECTIONS, FIELDS, Traffic
+from featherfed.server.report import TARGETS, make_report, size, table, write_csv
+from featherfed.server.run_folder import RunFolder
+from featherfed.server.store import (
+    Statement,
+    Store,
+    StoredUpdate,
+    close_round,
+    put_round,
+    put_traffic,
+    put_update,
+    put_value,
+)
 
 CONFIG = RunConfig(model="lite", data="digits", phones=3, cohort=3, uplink="rotate | eden(1)", downlink="float32")
 DIGEST = b"12345678"

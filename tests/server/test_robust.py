@@ -7,7 +7,7 @@ from featherfed.codec.layout import Layout, Tensor
 from featherfed.codec.pipeline import Pipeline
 from featherfed.errors import CodecError, ConfigError
 from featherfed.randomness import RoundKey
-from server.robust import KeptUpdates, parse_aggregate, trimmed_mean
+from featherfed.server.robust import KeptUpdates, parse_aggregate, trimmed_mean
 
 LAYOUT = Layout((Tensor("a", (5000,)),))
 FLOATS = Pipeline.parse("float32")

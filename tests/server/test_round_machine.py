@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from server.round_machine import (
+from featherfed.server.round_machine import (
     TABLE,
     Accept,
     Assign,

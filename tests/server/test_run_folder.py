@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from featherfed.errors import ConfigError
-from server.config import RunConfig
-from server.run_folder import RunFolder, create, existing, write_durably
+from featherfed.server.config import RunConfig
+from featherfed.server.run_folder import RunFolder, create, existing, write_durably
 
 CONFIG = RunConfig(model="2nn", rounds=3)
 

@@ -3,12 +3,12 @@ from pathlib import Path
 
 import pytest
 
-from server.aggregation import Aggregator
-from server.config import RunConfig
-from server.round_machine import Phase
-from server.run_folder import RunFolder
-from server.standing import begin, resume, rules
-from server.store import Store, StoredUpdate, close_round, put_phone, put_round, put_update, put_value
+from featherfed.server.aggregation import Aggregator
+from featherfed.server.config import RunConfig
+from featherfed.server.round_machine import Phase
+from featherfed.server.run_folder import RunFolder
+from featherfed.server.standing import begin, resume, rules
+from featherfed.server.store import Store, StoredUpdate, close_round, put_phone, put_round, put_update, put_value
 
 CONFIG = RunConfig(model="lite", data="digits", phones=4, cohort=3, over_select=1.3, quorum=2, rounds=5)
 DIGEST = b"12345678"

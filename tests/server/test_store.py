@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from featherfed.errors import LocalError
-from server.database import remote_for
-from server.ledger import Traffic
-from server.store import (
+from featherfed.server.database import remote_for
+from featherfed.server.ledger import Traffic
+from featherfed.server.store import (
     Statement,
     Store,
     StoredUpdate,

@@ -13,11 +13,11 @@ from click.testing import CliRunner
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from edge_client.one_phone import PhoneOptions
+from featherfed.edge_client.one_phone import PhoneOptions
 from featherfed.errors import ConfigError, RefusedError
-from server import tokens
-from server.cli import main
-from server.tokens import Tokens
+from featherfed.server import tokens
+from featherfed.server.cli import main
+from featherfed.server.tokens import Tokens
 
 from .peer import CountedClient, Peer, hello, peer
 
@@ -178,7 +178,7 @@ async def test_a_phone_may_claim_its_own_name_only(serve: Serve, path: Path) -> 
 async def test_revocation_ends_the_connection_while_the_server_runs(
     serve: Serve, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("server.entrance.REVOCATION_S", 0.02)
+    monkeypatch.setattr("featherfed.server.entrance.REVOCATION_S", 0.02)
     alice, bob = tokens.add(path, "alice"), tokens.add(path, "bob")
     async with (
         serve() as served,

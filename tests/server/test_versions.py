@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from featherfed.codec.layout import Layout, Tensor
 from featherfed.codec.pipeline import Pipeline
 from featherfed.randomness import RoundKey
-from server.versions import Parcel, Versions
+from featherfed.server.versions import Parcel, Versions
 
 LAYOUT = Layout((Tensor("a.weight", (30, 20)), Tensor("a.bias", (30,))))
 SEED = 7

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from server.config import RunConfig
-from server.dashboard.scene import Scene
-from server.dashboard.serving import open_page, open_socket
-from server.dashboard.stored import about
-from server.dashboard.sums import Sums
-from server.ledger import Ledger
-from server.run_folder import RunFolder
-from server.watcher import RoundSummary, Visitor
+from featherfed.server.config import RunConfig
+from featherfed.server.dashboard.scene import Scene
+from featherfed.server.dashboard.serving import open_page, open_socket
+from featherfed.server.dashboard.stored import about
+from featherfed.server.dashboard.sums import Sums
+from featherfed.server.ledger import Ledger
+from featherfed.server.run_folder import RunFolder
+from featherfed.server.watcher import RoundSummary, Visitor
 
 
 class StillSockets:

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from featherfed.errors import ConfigError
-from server.dashboard.app import STATIC
-from server.dashboard.serving import open_socket
+from featherfed.server.dashboard.app import STATIC
+from featherfed.server.dashboard.serving import open_socket
 
 from .stage import Stage
 

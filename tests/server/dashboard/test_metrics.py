@@ -12,7 +12,7 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from server.dashboard.metrics import Metrics
+from featherfed.server.dashboard.metrics import Metrics
 
 from .stage import Play, Stage
 

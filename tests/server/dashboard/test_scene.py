@@ -2,8 +2,8 @@
 
 import msgspec
 
-from server.dashboard.timeline import KeptTimeline, keep, read
-from server.dashboard.view import PhoneState, Snapshot
+from featherfed.server.dashboard.timeline import KeptTimeline, keep, read
+from featherfed.server.dashboard.view import PhoneState, Snapshot
 
 from .stage import Play
 
