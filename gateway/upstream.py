@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from featherfed.codec.pipeline import Pipeline
 from featherfed.edge_client.learner import Trained
 from featherfed.edge_client.pocket import Pocket
 from featherfed.errors import LocalError
@@ -46,7 +47,8 @@ class GatewayLearner:
 
     def train(self, weights: F32, task: Task, residual: F32 | None, stopped: Callable[[], bool]) -> Trained | None:
         """Return the sum of the phones' updates."""
-        for name in ("uplink", "epochs", "batch_size", "momentum", "weight_decay", "prox_mu", "shift"):
+        _agree("uplink", task.uplink, str(Pipeline.parse(self._config.uplink)))
+        for name in ("epochs", "batch_size", "momentum", "weight_decay", "prox_mu", "shift"):
             _agree(name, getattr(task, name), getattr(self._config, name))
         _agree("lr", task.lr, self._config.learning_rate(task.round))
         version, payload = self._pocket.arrived

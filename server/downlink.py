@@ -3,6 +3,7 @@
 from collections.abc import Coroutine
 from dataclasses import dataclass
 
+from featherfed.codec.pipeline import Pipeline
 from featherfed.server.config import RunConfig
 from featherfed.server.phone_connection import PhoneConnection
 from featherfed.server.versions import Parcel, Versions
@@ -34,6 +35,8 @@ class Downlink:
 
     def __init__(self, config: RunConfig, versions: Versions, watcher: Watcher) -> None:
         self._config = config
+        # Written out where the operator named a preset: a phone need not know what the presets of this release are.
+        self._uplink = str(Pipeline.parse(config.uplink))
         self._versions = versions
         self._watcher = watcher
         self._under_way: dict[PhoneConnection, _Delivery] = {}
@@ -58,7 +61,7 @@ class Downlink:
         task = Task(
             round_number,
             round_number - 1,
-            config.uplink,
+            self._uplink,
             config.epochs,
             config.batch_size,
             _short(config.learning_rate(round_number)),

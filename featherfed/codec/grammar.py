@@ -95,6 +95,9 @@ def parse_stages(spec: str, *, direction: str) -> list[Stage]:
     if len(spec) > MAX_SPEC:
         raise SpecError(f"codec spec of {len(spec)} characters exceeds {MAX_SPEC}")
     stages = [_stage(text.strip(), spec) for text in PRESETS.get(spec.strip(), spec).split("|")]
+    # What travels is the pipeline's own spelling, which has other blanks and fractions than what was typed.
+    if (length := len(" | ".join(map(str, stages)))) > MAX_SPEC:
+        raise SpecError(f"codec spec of {length} characters, written out, exceeds {MAX_SPEC}")
     for first, second in itertools.pairwise(stages):
         if first.slot == second.slot:
             raise SpecError(f"{first} and {second} do the same job: a pipeline has one {first.slot.name.lower()} stage")

@@ -39,6 +39,8 @@ def test_preset_prints_the_spec_that_it_stands_for(name: str) -> None:
         ("", ["expected"]),
         ("rotate ||", ["expected"]),
         ("x" * 300, ["300 characters"]),
+        # 0.1000…1 is longer as a fraction, and it is the fraction that travels.
+        (f"topk(0.1{'0' * 130}1)", ["written out, exceeds 256"]),
     ],
 )
 def test_nonsense_is_refused_with_a_sentence(spec: str, words: list[str]) -> None:

@@ -33,6 +33,18 @@ async def test_tree_gives_the_model_of_one_server_bit_for_bit(tmp_path: Path, on
     assert sum(asked) == 3 * SETTINGS["cohort"]
 
 
+async def test_root_may_name_a_preset_and_the_gateway_its_stages(tmp_path: Path) -> None:
+    few = {**SETTINGS, "phones": 2, "cohort": 2, "rounds": 1}
+    async with (
+        serving(tmp_path, **{**few, "gateways": 1, "uplink": "eden-1bit"}) as root,
+        gateway(root.address, tmp_path / "g0", 0, 1, **{**few, "uplink": "rotate|eden(1)"}) as (first, told),
+    ):
+        place = await address(told, first)
+        await asyncio.wait_for(play_all([(place, shard) for shard in range(2)]), 60)
+        assert await asyncio.wait_for(root.ended, 30) is None
+        await asyncio.wait_for(first, 30)
+
+
 async def test_killed_gateway_costs_a_reconnect_and_not_a_round(tmp_path: Path, one_server: bytes) -> None:
     async with (
         serving(tmp_path, **{**SETTINGS, "gateways": 2}) as root,

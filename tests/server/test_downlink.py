@@ -83,6 +83,15 @@ async def test_whole_numbers_among_the_settings_take_a_byte(serve: Serve) -> Non
         assert frame[-5:] == b"\x01\x00\x00\x00\x00"
 
 
+async def test_preset_travels_written_out_and_the_run_keeps_its_name(serve: Serve) -> None:
+    async with serve(phones=1, uplink="vertex-small") as served, peer(served.address) as phone:
+        await welcome(phone, hello("a"))
+        task = await phone.task()
+        # A phone needs the stages of CODECS.md, and no list of names.
+        assert task.uplink == "exact(0) | flat | rotate | vertex(32)"
+        assert 'uplink = "vertex-small"' in (served.folder.path / "config.toml").read_text()
+
+
 async def test_task_carries_the_settings_of_the_run(serve: Serve) -> None:
     settings = {
         "epochs": 3,
