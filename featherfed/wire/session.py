@@ -76,14 +76,16 @@ TABLES: Mapping[Role, Table] = MappingProxyType(
                 ModelBegin: State.SENDING,
                 Ack: State.TASKED,
                 Accepted: State.TASKED,
-                Cancel: State.IDLE,
+                Cancel: State.TASKED,
             },
             State.SENDING: {
                 **_IN_ANY_TASK,
                 ModelChunk: State.SENDING,
                 Ack: State.SENDING,
                 Accepted: State.SENDING,
-                Cancel: State.IDLE,
+                # It may be about another round than the one whose model is under way: a phone that comes back with an
+                # old update gets its task at once, and asks for that update while the model comes.
+                Cancel: State.SENDING,
             },
             State.OVER: {},
         },

@@ -10,7 +10,18 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from featherfed.wire.messages import Accepted, Ack, Cancel, Hello, ModelBegin, ModelChunk, Task, Welcome, unpack
+from featherfed.wire.messages import (
+    Accepted,
+    Ack,
+    Cancel,
+    Hello,
+    ModelBegin,
+    ModelChunk,
+    Task,
+    UpdateBegin,
+    Welcome,
+    unpack,
+)
 
 from .peer import Peer, digest, hello, peer
 
@@ -160,3 +171,23 @@ async def test_straggler_s_next_task_is_not_the_cancelled_one(serve: Serve) -> N
         following = await asyncio.wait_for(slow.receive_until(Task), 30)
         assert isinstance(following, Task)
         assert following.round == 2
+
+
+async def test_question_about_an_old_update_in_the_middle_of_a_download_disturbs_nothing(serve: Serve) -> None:
+    # A model that no socket takes at once.
+    async with serve(phones=1, model="cnn", uplink="vertex-small") as served, peer(served.address) as phone:
+        await welcome(phone, hello("a"))
+        task, begin = await begun(phone)
+        await phone.send(UpdateBegin(7, 1000, bytes(8), 1, 0, b""))
+        cancelled, got = None, len(begin.data)
+        while got < sum(begin.lengths):
+            message = await asyncio.wait_for(phone.receive(), 30)
+            if isinstance(message, ModelChunk):
+                got += len(message.data)
+            else:
+                cancelled, after = message, got
+        assert cancelled == Cancel(7)
+        assert after < got, "the answer came before the model's end"
+        await phone.upload(task.round, phone.update(task))
+        assert await phone.receive_until(Accepted) == Accepted(1)
+        assert await asyncio.wait_for(served.ended, 30) is None

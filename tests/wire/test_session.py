@@ -84,6 +84,16 @@ def test_update_before_the_welcome_is_refused() -> None:
         session.follow(Role.PHONE, UpdateBegin(1, 2, DIGEST, 1, 0, b""))
 
 
+def test_cancel_of_another_round_leaves_the_model_under_way() -> None:
+    session = started()
+    session.follow(Role.SERVER, TASK)
+    session.follow(Role.SERVER, Cancel(7))
+    session.follow(Role.SERVER, ModelBegin(0, -1, "float32", [6], DIGEST, 0, b"abc"))
+    session.follow(Role.SERVER, Cancel(7))
+    session.follow(Role.SERVER, ModelChunk(3, b"def"))
+    assert session.states[Role.SERVER] is State.IDLE
+
+
 def test_cancelled_model_gives_way_to_the_next_task() -> None:
     session = started()
     session.follow(Role.SERVER, TASK)
