@@ -19,8 +19,8 @@ MAX_CHUNK_BYTES = 1 << 16
 MAX_TEXT = 256
 MAX_SHIFT = 27
 
-Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$")]
-Label = Annotated[str, Meta(max_length=32, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
+Label = Annotated[str, Meta(max_length=32, pattern=r"^[^\x00-\x1f\x7f]*\Z")]
 Text = Annotated[str, Meta(max_length=MAX_TEXT)]
 Digest = Annotated[bytes, Meta(min_length=8, max_length=8)]
 Chunk = Annotated[bytes, Meta(max_length=MAX_CHUNK_BYTES)]

@@ -23,6 +23,8 @@ from featherfed.wire.messages import (
     pack,
     unpack,
 )
+from tests.docs.learning import architecture_rows, data_rows, sgd_rows
+from tests.docs.sizes import limit_rows, size_rows
 from tests.docs.types import model_rows, session_rows
 from tests.server.peer import Peer, digest, hello, peer
 from tests.serving import serving
@@ -115,6 +117,14 @@ def main() -> None:
     for name, content in (
         ("session", f"| track | state | message | next state |\n|---|---|---|---|\n{table(session_rows())}"),
         ("models", f"| model | parameters | tensors |\n|---|--:|---|\n{table(model_rows())}"),
+        ("limits", f"| what | limit | beyond it |\n|---|---|---|\n{table(limit_rows())}"),
+        ("sizes", f"| | message | from | bytes at most |\n|--:|---|---|--:|\n{table(size_rows())}"),
+        ("architecture", f"| model | layers |\n|---|---|\n{table(architecture_rows())}"),
+        ("data", f"| data set | training examples N |\n|---|--:|\n{table(data_rows())}"),
+        (
+            "sgd",
+            f"| step | | g | g + λw + μ(w − w₀) | m | w after it |\n|--:|---|--:|--:|--:|--:|\n{table(sgd_rows())}",
+        ),
         ("exchange", block(asyncio.run(record()))),
         ("resume", block(asyncio.run(record_resume()))),
     ):

@@ -47,6 +47,8 @@ def test_messages_around_a_small_update_take_under_60_bytes() -> None:
         (msgpack.packb([8, 1, 2, 3]), "not a message"),
         (msgpack.packb([7, 0, bytes(MAX_CHUNK_BYTES + 1)]), "not msgpack"),
         (pack(HELLO).replace(b"\xa23g", b"\xa2\x1bg"), "not a message"),
+        (pack(HELLO).replace(b"\xa23g", b"\xa23\n"), "not a message"),
+        (pack(HELLO).replace(b"phone-7", b"phone-\n"), "not a message"),
         (b"[" * 5000, "not msgpack"),
         (b"\x92\x0b\xa1\x80", "not msgpack"),
         (b"\x91" * 5000, "not msgpack"),
