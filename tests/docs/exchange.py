@@ -34,6 +34,7 @@ CUT = 7
 """So many bytes of the update are durable when the first connection breaks."""
 SPEC = "exact(0) | flat | subsample(1/1024) | rotate | eden(2)"
 RUN, NAME = "5eed1e57", "phone-7"
+SGD_HEAD = "| step | | g | g + λw + μ(w − w₀) | m | w after it |"
 
 
 async def record() -> list[tuple[str, bytes]]:

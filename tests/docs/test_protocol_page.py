@@ -3,18 +3,27 @@
 import re
 import typing
 
+import msgpack
 import numpy as np
+import pytest
 
 from featherfed.codec.pipeline import Pipeline
+from featherfed.edge_client.backoff import CAP_S, FIRST_S
+from featherfed.errors import ProtocolError
 from featherfed.learning.names import LAYOUTS
 from featherfed.randomness import RoundKey
+from featherfed.server.guarded_connection import LIBRARY_FAULTS
+from featherfed.server.limits import FRAME_BYTES, HANDSHAKE_BYTES, HELLO_BYTES
+from featherfed.server.service import SILENT_HEARTBEATS
 from featherfed.wire import messages
 from featherfed.wire.closing import MAX_REASON_BYTES, Close
 from featherfed.wire.messages import (
+    MAX_CHUNK_BYTES,
     MAX_FRAME_BYTES,
     PROTOCOL_VERSION,
     Accepted,
     Ack,
+    Cancel,
     Finish,
     Hello,
     ModelBegin,
@@ -22,14 +31,17 @@ from featherfed.wire.messages import (
     UpdateBegin,
     UpdateChunk,
     Welcome,
+    pack,
     unpack,
 )
 from featherfed.wire.session import TABLES, Role, Session, State
 from tests.docs.exchange import CUT, NAME, PAGE, RUN, SPEC
+from tests.docs.sizes import limit_rows, most_bytes, size_rows
 from tests.docs.types import fields_of, model_rows, number_of, session_rows
 from tests.server.peer import digest
 
 TEXT = PAGE.read_text(encoding="utf-8")
+WORDS = " ".join(TEXT.split())
 
 
 def between(name: str) -> str:
@@ -60,8 +72,9 @@ def test_session_table_is_the_code_s() -> None:
 
 
 def test_close_codes_are_the_code_s() -> None:
-    expected = [[str(code.value), code.name, "yes" if code.final else "no"] for code in Close]
-    assert [row[:3] for row in rows(between("codes"))] == expected
+    ours = [[str(code.value), code.name, "yes" if code.final else "no"] for code in Close]
+    library_s = [[str(code.value), code.name, "no"] for code in LIBRARY_FAULTS]
+    assert [row[:3] for row in rows(between("codes"))] == sorted(ours + library_s)
 
 
 def test_models_are_the_code_s() -> None:
@@ -70,8 +83,51 @@ def test_models_are_the_code_s() -> None:
 
 def test_numbers_in_the_text_are_the_code_s() -> None:
     assert f"protocol version **{PROTOCOL_VERSION}**" in TEXT
-    assert f"at most {MAX_FRAME_BYTES:,} bytes" in TEXT
     assert f"a sentence of at most {MAX_REASON_BYTES} bytes" in TEXT
+    assert f"of more than {MAX_FRAME_BYTES:,} bytes; what a phone may send is at most {FRAME_BYTES:,}" in WORDS
+    assert f"a request of more than {HANDSHAKE_BYTES:,} bytes" in WORDS
+    assert f"between 0 and {FIRST_S:g} s · 2^failures, at most {CAP_S:g} s" in WORDS
+    assert f"either way for {SILENT_HEARTBEATS:g} times that" in WORDS
+    assert f"The digest of no bytes at all is `{digest(b'').hex()}`" in WORDS
+
+
+def test_limits_and_sizes_are_the_code_s() -> None:
+    assert rows(between("limits")) == limit_rows()
+    assert rows(between("sizes")) == size_rows()
+    # What a phone may say fits what the server takes, however wide its msgpack writes numbers and lengths.
+    assert most_bytes(Hello) + 100 < HELLO_BYTES
+    assert most_bytes(UpdateBegin) + 50 < FRAME_BYTES
+    assert max(map(most_bytes, typing.get_args(messages.AnyMessage))) <= MAX_FRAME_BYTES
+
+
+def test_sizes_are_those_of_the_largest_messages() -> None:
+    wide, big = "\N{GRINNING FACE}", (1 << 53) - 1
+    data = bytes(MAX_CHUNK_BYTES)
+    assert len(pack(UpdateBegin(big, big, bytes(8), big, big, data))) == most_bytes(UpdateBegin)
+    assert len(pack(ModelBegin(big, big, wide * 256, [big] * 4096, bytes(8), big, data))) == most_bytes(ModelBegin)
+    # Its version is 1, and takes a byte.
+    hello = Hello(1, wide * 64, big, big, wide * 64, big, bytes(8), big, big, wide * 32, big)
+    assert len(pack(hello)) == most_bytes(Hello) - 8
+
+
+def test_frames_are_read_in_the_encodings_of_the_page_and_in_no_others() -> None:
+    task = [3, 1, 0, "float32", 1, 10, 0.5, 0, 0, 0, 0]
+    assert unpack(msgpack.packb(task, use_single_float=True)) == unpack(msgpack.packb(task))
+    wide = (b"\xdd\0\0\0\2\xcc\x0a", b"\xdc\0\2\xd0\x0a")
+    numbers = (b"\1", b"\xcc\1", b"\xcf" + bytes(7) + b"\1", b"\xd0\1", b"\xd3" + bytes(7) + b"\1")
+    for frame in (head + number for head in wide for number in numbers):
+        assert unpack(frame) == Cancel(1)
+    for value in (1.0, True, None, "1", b"1", [1], {}):
+        with pytest.raises(ProtocolError):
+            unpack(msgpack.packb([10, value]))
+    for value in (float("nan"), float("inf"), True, None, "1"):
+        with pytest.raises(ProtocolError):
+            unpack(msgpack.packb([*task[:6], value, *task[7:]]))
+    chunk = [7, 0, b"abc"]
+    assert unpack(b"\x93\7\0\xc6\0\0\0\3abc") == unpack(msgpack.packb(chunk))
+    for other in ([7, 0, "abc"], [7, 0], [*chunk, 0]):
+        with pytest.raises(ProtocolError):
+            unpack(msgpack.packb(other))
 
 
 def frames(name: str = "exchange") -> list[tuple[Role, bytes]]:
