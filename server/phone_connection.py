@@ -1,5 +1,6 @@
 """One phone's connection: messages in and out by the session's rules, and every byte of it in the ledger."""
 
+import asyncio
 import socket
 import sys
 from collections.abc import Callable
@@ -51,6 +52,7 @@ class PhoneConnection:
         """When the first bytes of the last message came, by the loop's clock."""
         self._pulse = pulse
         self._session = Session()
+        self._sending = asyncio.Lock()
         self._ledger = ledger
         self._current_round = current_round
         self._up = self._down = 0  # bytes of the socket that are in the ledger
@@ -94,22 +96,26 @@ class PhoneConnection:
         return message
 
     async def send(self, *messages: AnyMessage) -> None:
-        """Send messages in one piece; returns when the socket took them. What comes too late for Finish is dropped."""
-        if self._session.states[Role.SERVER] is State.OVER:
-            return
-        frames = []
-        for message in messages:
-            frames.append(pack(message))
-            self._session.follow(Role.SERVER, message)
-            if self.open and not self._handshake:
-                entry = self.traffic("downlink")
-                entry.message += len(frames[-1])
-                if isinstance(message, ModelBegin | ModelChunk):
-                    entry.payload += len(message.data)
-        self.websocket.join_writes(len(frames))
-        for frame in frames:
-            await self.websocket.send_frame(frame)
-        self._count_sent()
+        """Send messages in one piece; returns when the socket took them. What comes too late for Finish is dropped.
+
+        Who comes while another's messages wait for a slow phone waits behind them: the session's order is the wire's.
+        """
+        async with self._sending:
+            if self._session.states[Role.SERVER] is State.OVER:
+                return
+            frames = []
+            for message in messages:
+                frames.append(pack(message))
+                self._session.follow(Role.SERVER, message)
+                if self.open and not self._handshake:
+                    entry = self.traffic("downlink")
+                    entry.message += len(frames[-1])
+                    if isinstance(message, ModelBegin | ModelChunk):
+                        entry.payload += len(message.data)
+            self.websocket.join_writes(len(frames))
+            for frame in frames:
+                await self.websocket.send_frame(frame)
+            self._count_sent()
 
     def count(self) -> None:
         """Bring the ledger up to what the socket has carried."""

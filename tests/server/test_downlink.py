@@ -22,6 +22,7 @@ from featherfed.wire.messages import (
     Welcome,
     unpack,
 )
+from featherfed.wire.session import Role, Session, State
 
 from .peer import Peer, digest, hello, peer
 
@@ -191,3 +192,28 @@ async def test_question_about_an_old_update_in_the_middle_of_a_download_disturbs
         await phone.upload(task.round, phone.update(task))
         assert await phone.receive_until(Accepted) == Accepted(1)
         assert await asyncio.wait_for(served.ended, 30) is None
+
+
+async def test_tasks_of_a_phone_that_reads_nothing_for_rounds_stay_in_their_order(serve: Serve) -> None:
+    run = serve(phones=2, cohort=2, quorum=1, rounds=4, model="2nn", uplink="vertex-small")
+    async with run as served, peer(served.address) as fast, peer(served.address) as slow:
+        await welcome(fast, hello("fast"))
+        await welcome(slow, hello("slow"))
+        session = Session()
+        session.follow(Role.PHONE, hello("slow"))
+        assert slow.welcome is not None
+        session.follow(Role.SERVER, slow.welcome)
+        session.follow(Role.SERVER, await slow.receive())
+        # Until here: from now on what the server sends waits in its buffers.
+        slow.connection.transport.pause_reading()
+        for number in (1, 2, 3):
+            await fast.upload(number, fast.update(await fast.task()))
+            assert await fast.receive_until(Accepted) == Accepted(number)
+        slow.connection.transport.resume_reading()
+        task: Task | None = None
+        while task is None or session.states[Role.SERVER] is not State.IDLE:
+            message = await asyncio.wait_for(slow.receive(), 30)
+            session.follow(Role.SERVER, message)
+            if isinstance(message, Task):
+                task = message
+        assert task.round == 4
