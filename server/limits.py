@@ -2,7 +2,7 @@
 
 Every number is here, with its reason. Together they bound what a connection can make the server hold: a stranger's is
 `HANDSHAKE_BYTES`, then one Hello; a phone's is 4 frames of `FRAME_BYTES`, after which reading stops, with what the one
-read before brought (`READ_BYTES`), in at most `WAITING_FRAMES` small frames, and `UNREAD_BYTES` out.
+read before brought (`READ_BYTES`), in at most `WAITING_FRAMES` frames, and `UNREAD_BYTES` out.
 """
 
 from dataclasses import dataclass
@@ -23,8 +23,7 @@ READ_BYTES = MAX_CHUNK_BYTES
 SLICE_BYTES = 4 * 1024
 """What comes from the socket is parsed in such slices, so that thousands of empty frames never are objects at once."""
 WAITING_FRAMES = 64
-"""Received and not yet handled, where one more small frame comes; reading stops at 4, but what one read brought is
-already here. Of larger frames a read brings few: a phone may send them as fast as its socket takes them."""
+"""Received and not yet handled; reading stops at 4, but what one read brought is already here."""
 UNREAD_BYTES = 128 * 1024
 """Sent and not taken by the peer: a phone that pings and never reads would collect pongs without end."""
 SMALL_BYTES = LEAST_BYTES

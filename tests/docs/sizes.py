@@ -70,7 +70,7 @@ def limit_rows() -> list[list[str]]:
             f"{SMALL_BURST} at once, then {SMALL_PER_S:g} a second",
             "4008",
         ],
-        ["frames that the server has not handled, when one so small comes", f"{WAITING_FRAMES}", "4008"],
+        ["such small frames that the server has not handled", f"{WAITING_FRAMES}", "4008"],
         ["the server's bytes that the phone does not read", f"{UNREAD_BYTES:,} bytes", "broken off, no close frame"],
         [
             "silence",

@@ -245,36 +245,6 @@ async def test_frames_that_wait_to_be_handled(serve: Serve) -> None:
         await expect_failed(served, honest, wrong, 4008, f"more than {WAITING_FRAMES} frames wait to be handled")
 
 
-async def test_chunks_that_are_not_small_may_come_as_fast_as_the_socket_takes_them(serve: Serve) -> None:
-    async with serve(phones=1, model="2nn") as served, peer(served.address) as phone:
-        welcome = await phone.join("fast")
-        task = await phone.task()
-        payload = phone.update(task)
-        sent = 0
-
-        async def send(frames: int) -> None:
-            """Write so many frames of 1,024 bytes and a few at once; some reads of the server's bring 63 of them."""
-            nonlocal sent
-            data = b""
-            for offset in range(sent, min(sent + 1024 * frames, len(payload)), 1024):
-                chunk = pack(UpdateChunk(offset, payload[offset : offset + 1024]))
-                data += b"\x82\xfe" + struct.pack("!H", len(chunk)) + bytes(4) + chunk
-                sent = offset + 1024
-            phone.connection.transport.write(data)
-            await asyncio.sleep(0.1)
-
-        # The handler waits for its turn: what comes meanwhile is four frames, where reading goes on, and then a read.
-        async with served.service._uploads._turn((1, welcome.shard)):
-            await phone.send(UpdateBegin(1, len(payload), digest(payload), 1, 0, b""))
-            await send(3)
-            await send(200)
-        while sent < len(payload):
-            await phone.send(UpdateChunk(sent, payload[sent : sent + 60_000]))
-            sent += 60_000
-        assert await asyncio.wait_for(phone.receive_until(Accepted), WAIT_S) == Accepted(1)
-        assert served.store.faults() == []
-
-
 async def test_pings_without_end(serve: Serve) -> None:
     async with joined(serve) as (served, honest, wrong):
         wrong.connection.transport.write((b"\x89\xfd" + bytes(4) + bytes(125)) * 1000)
