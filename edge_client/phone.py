@@ -9,8 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
-from websockets.protocol import State as SocketState
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from featherfed.edge_client.addresses import Addresses
 from featherfed.edge_client.backoff import Backoff
@@ -24,7 +23,7 @@ from featherfed.errors import LocalError, ProtocolError, RemoteError
 from featherfed.learning.names import LAYOUTS
 from featherfed.wire.chunking import ChunkSizer
 from featherfed.wire.closing import Close, reason
-from featherfed.wire.counting import CountsBytes
+from featherfed.wire.edge import Edge
 from featherfed.wire.liveness import Pulse
 from featherfed.wire.messages import (
     MAX_FRAME_BYTES,
@@ -89,7 +88,7 @@ class NoShardHereError(LocalError):
     """The server has no shard for this phone; another address of the run may have one."""
 
 
-class CountedConnection(CountsBytes, ClientConnection):
+class CountedConnection(Edge, ClientConnection):
     """The library's client connection that knows what its socket has moved."""
 
 
@@ -139,7 +138,8 @@ class Phone:
                         f" {self._settings.token_flag} right?"
                     ) from error
                 trouble = f"the server answered {status}"
-            except (OSError, TimeoutError, InvalidHandshake) as error:
+            except (OSError, WebSocketException) as error:
+                # Any of the library's: a connection may also be lost between its request and the server's answer.
                 trouble = str(error) or type(error).__name__
             else:
                 visit = Visit(connection, self)
@@ -276,17 +276,14 @@ class Visit:
             await self._stop_sending()
             if self._pocket.pending is not None and self._pocket.pending.round_number == self._offered:
                 self._phone._progress.sizer.broke()
-            # asyncio's transport cannot be aborted once more where it ended with bytes unsent; the library would try.
-            if self._connection.state is not SocketState.CLOSED:
-                await self._connection.close()
+            await self._connection.close()
 
     async def _watch(self) -> None:
         """Break the connection off when no byte of it moves for longer than the link can explain."""
         now_s = asyncio.get_running_loop().time
         while self._connection.beats(self._pulse, now_s()):
             await asyncio.sleep(self._pulse.check_s)
-        if self._connection.state is not SocketState.CLOSED:
-            self._connection.transport.abort()
+        self._connection.transport.abort()
 
     def _leave_pings_to_the_server(self, heartbeat_s: float) -> None:
         """Ping less often than the server does, whose pings show that both ends live.

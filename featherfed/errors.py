@@ -6,7 +6,8 @@
     ├── LocalError            ours: a wrong flag, a missing file, a run folder that cannot be used
     │   ├── ConfigError       a setting that cannot work; the sentence names the way out (exit code 2)
     │   │   └── SpecError     a codec spec that cannot be built, naming the stages that clash
-    │   └── DataError         data that cannot be read or downloaded
+    │   ├── DataError         data that cannot be read or downloaded
+    │   └── UnexpectedError   a fault that nobody foresaw: says what and where, for whoever mends it
     └── RemoteError           the other side's fault: ends that connection with a close code, never the round
         ├── ProtocolError     not our protocol: a bad frame, a message out of turn, a wrong length
         ├── VersionError      another version of our protocol
@@ -15,6 +16,8 @@
 
 A sentence is lower case, has no full stop and gives the actual numbers.
 """
+
+import traceback
 
 
 class FeatherfedError(Exception):
@@ -35,6 +38,19 @@ class SpecError(ConfigError):
 
 class DataError(LocalError):
     """Data that cannot be read or downloaded."""
+
+
+class UnexpectedError(LocalError):
+    """A fault that nobody foresaw, in a sentence; the fault itself is its `__cause__`."""
+
+    def __init__(self, fault: BaseException) -> None:
+        self.fault = fault
+        self.__cause__ = fault
+
+    def __str__(self) -> str:
+        what = f"{type(self.fault).__name__}: {self.fault}" if str(self.fault) else type(self.fault).__name__
+        frames = traceback.extract_tb(self.fault.__traceback__)
+        return f"{what} ({frames[-1].filename}, line {frames[-1].lineno})" if frames else what
 
 
 class RemoteError(FeatherfedError):

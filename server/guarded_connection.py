@@ -30,7 +30,7 @@ from featherfed.server.limits import (
 )
 from featherfed.server.tokens import Token
 from featherfed.wire.closing import Close, reason
-from featherfed.wire.counting import CountsBytes
+from featherfed.wire.edge import Edge
 
 LIBRARY_FAULTS = (CloseCode.PROTOCOL_ERROR, CloseCode.INVALID_DATA, CloseCode.MESSAGE_TOO_BIG)
 """What the library finds by itself: a bad WebSocket frame, text that is none, a message beyond its limit."""
@@ -50,7 +50,7 @@ class Door(Protocol):
         """Note that a connection is a phone's."""
 
 
-class GuardedConnection(CountsBytes, ServerConnection):
+class GuardedConnection(Edge, ServerConnection):
     """The library's server connection that counts its socket's bytes and ends what exceeds a limit."""
 
     token: Token | None = None
@@ -120,7 +120,8 @@ class GuardedConnection(CountsBytes, ServerConnection):
     async def send_frame(self, frame: bytes) -> None:
         """Send a message as the library's `send` does, in a third of its time where nothing stands in the way.
 
-        No message is fragmented here (docs/PROTOCOL.md), so none is ever under way when another begins.
+        No message is fragmented here (docs/PROTOCOL.md), so none is ever under way when another begins. Raises
+        `ConnectionClosed` where the connection is lost, or gets lost meanwhile.
         """
         if self.protocol.state is not OPEN:
             await self.send(frame)

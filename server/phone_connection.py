@@ -1,6 +1,7 @@
 """One phone's connection: messages in and out by the session's rules, and every byte of it in the ledger."""
 
 import asyncio
+import contextlib
 import socket
 import sys
 from collections.abc import Callable
@@ -74,8 +75,7 @@ class PhoneConnection:
 
     def abort(self) -> None:
         """End the connection without a word: its other end is not there."""
-        if self.websocket.state is not SocketState.CLOSED:
-            self.websocket.transport.abort()
+        self.websocket.transport.abort()
 
     async def receive(self) -> AnyMessage:
         """Return the next message; raises `RemoteError` on a fault, `ConnectionClosed` at the end."""
@@ -159,14 +159,14 @@ class PhoneConnection:
         self._handshake = False
 
     async def close(self, code: int, sentence: str) -> None:
-        """End the connection with a code and a sentence."""
-        # asyncio's transport cannot be aborted once more where it ended with bytes unsent; the library would try.
-        if self.websocket.state is not SocketState.CLOSED:
-            await self.websocket.close(code, reason(sentence))
+        """End the connection with a code and a sentence; one that is lost is closed too."""
+        await self.websocket.close(code, reason(sentence))
 
 
 def keep_little_unsent(websocket: ServerConnection) -> None:
     """Keep the kernel from taking megabytes for a slow phone: a ping or a Cancel would wait behind them for minutes."""
     raw = websocket.transport.get_extra_info("socket")
     if raw is not None and raw.family in {socket.AF_INET, socket.AF_INET6} and sys.platform == "linux":
-        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+        # Within TLS its socket may be closed before the connection hears of it.
+        with contextlib.suppress(OSError):
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)

@@ -12,7 +12,7 @@ from typing import Any
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from featherfed.errors import FeatherfedError, ProtocolError, RemoteError
+from featherfed.errors import FeatherfedError, LocalError, ProtocolError, RemoteError, UnexpectedError
 from featherfed.server.admission import check_gateway
 from featherfed.server.aggregation import Aggregator
 from featherfed.server.commits import Commits
@@ -131,7 +131,7 @@ class Service:
         """Serve until the run is over; return None when its rounds are done, or why it pauses.
 
         Phones come in by the entrance, or to host and port where there is none to guard: on an event loop without real
-        sockets. Raises `LocalError` when the disk fails.
+        sockets. Raises `LocalError` when the disk fails, or this program in what no single phone has asked of it.
         """
         loop = asyncio.get_running_loop()
         self._started_s = loop.time()
@@ -240,6 +240,23 @@ class Service:
         phone = PhoneConnection(websocket, self._ledger, lambda: self._rounds.current, self._pulse())
         self._connected[phone] = None
         try:
+            await self._converse(phone)
+        except (LocalError, OSError) as error:
+            # Ours, a disk or a database: what happens on the connection is no OSError (featherfed/wire/edge.py).
+            self.end(error)
+            # Not the 1000 of a handler that returns, which tells a phone that the run is over.
+            await phone.close(Close.GOING_AWAY, "the server stops for a fault of its own; it can be resumed")
+        finally:
+            phone.count()
+            self._connected.pop(phone, None)
+            self._uploads.forget(phone)
+            self._downlink.stop(phone)
+            if self._fleet.left(phone):
+                self._watcher.phone_left(phone.shard, phone.name, len(self._fleet.connections))
+
+    async def _converse(self, phone: PhoneConnection) -> None:
+        """Hand on what a phone says until its connection ends; raises what is our own fault, and ends the run."""
+        try:
             await self._welcome(phone)
             while True:
                 message = await phone.receive()
@@ -252,17 +269,11 @@ class Service:
                 await self._refuse(phone, fault)
         except RemoteError as error:
             await self._refuse(phone, error)
-        except (FeatherfedError, OSError) as error:
-            self.end(error)
-            # Not the 1000 of a handler that returns, which tells a phone that the run is over.
-            await phone.close(Close.GOING_AWAY, "the server stops for a fault of its own; it can be resumed")
-        finally:
-            phone.count()
-            self._connected.pop(phone, None)
-            self._uploads.forget(phone)
-            self._downlink.stop(phone)
-            if self._fleet.left(phone):
-                self._watcher.phone_left(phone.shard, phone.name, len(self._fleet.connections))
+        except (LocalError, OSError):
+            raise
+        except Exception as error:
+            # Whatever a phone's message makes of this program, it ends that connection: the others play on.
+            await self._refuse(phone, RemoteError(f"the server failed on a message of it: {UnexpectedError(error)}"))
 
     async def _welcome(self, phone: PhoneConnection) -> None:
         try:
@@ -366,7 +377,7 @@ class Service:
         if self._ended.done():
             return
         if isinstance(outcome, BaseException):
-            self._ended.set_exception(outcome)
+            self._ended.set_exception(outcome if isinstance(outcome, FeatherfedError) else UnexpectedError(outcome))
         else:
             self._ended.set_result(outcome)
 

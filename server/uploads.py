@@ -14,7 +14,7 @@ from hashlib import blake2b
 
 from websockets.exceptions import ConnectionClosed
 
-from featherfed.errors import CodecError, RefusedError
+from featherfed.errors import CodecError, LocalError, RefusedError, UnexpectedError
 from featherfed.server.aggregation import Aggregator, Received
 from featherfed.server.commits import Commits
 from featherfed.server.ledger import Ledger, Traffic
@@ -305,9 +305,10 @@ class Uploads:
         try:
             errors = await asyncio.get_running_loop().run_in_executor(None, self._add, batch)
         except Exception as error:
-            # Ours: whoever waits must hear of it.
+            # Ours: the sum of the round cannot be trusted any more.
+            ours = error if isinstance(error, LocalError) else UnexpectedError(error)
             for whole in batch:
-                whole.fail(error)
+                whole.fail(ours)
             return
         folded = []
         for whole, fault in zip(batch, errors, strict=True):

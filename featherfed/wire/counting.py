@@ -4,6 +4,7 @@ A connection class of the websockets library is mixed with `CountsBytes`; what i
 frame headers, masks, pings and closes, and excludes TLS records, TCP and IP.
 """
 
+import contextlib
 import struct
 import sys
 from typing import Any
@@ -16,11 +17,17 @@ if sys.platform == "linux":
 
 
 class CountingTransport:
-    """A transport that adds up what is written to it and passes everything else on."""
+    """A transport that adds up what is written to it and passes everything else on.
+
+    After its end it takes everything and does nothing: whoever still writes or closes will hear of the end elsewhere.
+    asyncio's own would fail there, where it was closed with bytes unsent.
+    """
 
     def __init__(self, transport: Any) -> None:
         self._transport = transport
         self.bytes_written = 0
+        self.ended = False
+        """Whether the protocol has been told that the connection is lost."""
         self._joining = 0
         self._joined = bytearray()
 
@@ -30,6 +37,8 @@ class CountingTransport:
 
     def write(self, data: Any) -> None:
         """Count, then write."""
+        if self.ended:
+            return
         self.bytes_written += len(data)
         if self._joining > 1 or self._joined:
             self._joining -= 1
@@ -41,13 +50,24 @@ class CountingTransport:
 
     def write_eof(self) -> None:
         """Write what waits, then the end."""
-        self._flush()
-        self._transport.write_eof()
+        if not self.ended:
+            self._flush()
+            self._transport.write_eof()
 
     def close(self) -> None:
         """Write what waits, then close."""
-        self._flush()
-        self._transport.close()
+        if not self.ended:
+            self._flush()
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once; what waits is lost."""
+        if not self.ended:
+            self._transport.abort()
+
+    def get_write_buffer_size(self) -> int:
+        """Return how many bytes wait for the socket."""
+        return 0 if self.ended else len(self._joined) + int(self._transport.get_write_buffer_size())
 
     def _flush(self) -> None:
         joined, self._joined, self._joining = self._joined, bytearray(), 0
@@ -84,11 +104,12 @@ class CountsBytes:
         """
         if self._counting is None:
             return 0
-        waiting: int = self._counting.get_write_buffer_size()
+        waiting = self._counting.get_write_buffer_size()
         raw = self._counting.get_extra_info("socket")
         if sys.platform == "linux" and raw is not None and raw.fileno() >= 0:
             # SIOCOUTQ (tcp(7)), which has the number of TIOCOUTQ.
-            waiting += struct.unpack("i", fcntl.ioctl(raw.fileno(), termios.TIOCOUTQ, bytes(4)))[0]
+            with contextlib.suppress(OSError):
+                waiting += struct.unpack("i", fcntl.ioctl(raw.fileno(), termios.TIOCOUTQ, bytes(4)))[0]
         return waiting
 
     def beats(self, pulse: Pulse, now_s: float) -> bool:
@@ -99,6 +120,12 @@ class CountsBytes:
         """Put the counter in front of the transport."""
         self._counting = CountingTransport(transport)
         super().connection_made(self._counting)  # type: ignore[misc]
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Let the transport rest, then end."""
+        if self._counting is not None:
+            self._counting.ended = True
+        super().connection_lost(error)  # type: ignore[misc]
 
     def data_received(self, data: bytes) -> None:
         """Count, then parse."""

@@ -1,0 +1,33 @@
+"""The edge of a connection: whatever happens on a connection ends that connection, and nothing else.
+
+This is the one rule, for phones, servers and gateways alike. A socket that is reset, half-closed or timed out, TLS that
+breaks, a write that fails: whoever holds a connection hears of each as one thing, the library's `ConnectionClosed`,
+with the fault as its cause. An `OSError` that comes from anywhere else is therefore this machine's own: a disk, a
+database, a descriptor too many.
+
+The library keeps to it in `recv`, `send`, `ping` and `close`, but not where a program waits for the socket by itself:
+`drain` lets the raw error out. Every way to send comes through here. That a transport takes what comes after its end
+is `CountingTransport`'s part (featherfed/wire/counting.py).
+"""
+
+from featherfed.wire.counting import CountsBytes
+
+
+class Edge(CountsBytes):
+    """A mixin for the library's connection classes, between them and whoever sends."""
+
+    async def drain(self) -> None:
+        """Return when the socket takes more; raises `ConnectionClosed` where the connection is lost before that."""
+        try:
+            await super().drain()  # type: ignore[misc]
+        except Exception as fault:
+            raise await self._ended_by(fault) from fault
+
+    async def _ended_by(self, fault: Exception) -> Exception:
+        """End the connection for a fault that happened on it; return what whoever used it is told."""
+        self.set_connection_exc(fault)  # type: ignore[attr-defined]
+        self.transport.abort()  # type: ignore[attr-defined]
+        # Only then does the protocol know how it was closed.
+        await self.wait_closed()  # type: ignore[attr-defined]
+        closed: Exception = self.close_exc  # type: ignore[attr-defined]
+        return closed
