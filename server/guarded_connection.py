@@ -107,15 +107,25 @@ class GuardedConnection(Edge, ServerConnection):
             if event.opcode is Opcode.CONT or not event.fin:
                 self.turn_out(Close.PROTOCOL, "fragmented message; each message is one frame")
                 return
-            if len(event.data) < SMALL_BYTES and not self._allowance.take(self.loop.time()):
-                self.turn_out(
-                    Close.TOO_FAST, f"more than {SMALL_PER_S:g} frames a second of less than {SMALL_BYTES} bytes"
-                )
-                return
-            if len(self.recv_messages.frames) >= WAITING_FRAMES:
-                self.turn_out(Close.TOO_FAST, f"more than {WAITING_FRAMES} frames wait to be handled")
-                return
+            if len(event.data) < SMALL_BYTES:
+                if not self._allowance.take(self.loop.time()):
+                    self.turn_out(
+                        Close.TOO_FAST, f"more than {SMALL_PER_S:g} frames a second of less than {SMALL_BYTES} bytes"
+                    )
+                    return
+                if self._small_waiting() >= WAITING_FRAMES:
+                    self.turn_out(
+                        Close.TOO_FAST,
+                        f"more than {WAITING_FRAMES} frames of less than {SMALL_BYTES} bytes wait to be handled",
+                    )
+                    return
         super().process_event(event)
+
+    def _small_waiting(self) -> int:
+        waiting = self.recv_messages.frames
+        if len(waiting) < WAITING_FRAMES:
+            return 0
+        return sum(len(frame.data) < SMALL_BYTES for frame in waiting.queue)
 
     async def send_frame(self, frame: bytes) -> None:
         """Send a message as the library's `send` does, in a third of its time where nothing stands in the way.

@@ -2,7 +2,7 @@
 
 Every number is here, with its reason. Together they bound what a connection can make the server hold: a stranger's is
 `HANDSHAKE_BYTES`, then one Hello; a phone's is 4 frames of `FRAME_BYTES`, after which reading stops, with what the one
-read before brought (`READ_BYTES`), in at most `WAITING_FRAMES` frames, and `UNREAD_BYTES` out.
+read before brought (`READ_BYTES`), of which at most `WAITING_FRAMES` frames are small, and `UNREAD_BYTES` out.
 """
 
 from dataclasses import dataclass
@@ -19,11 +19,18 @@ HELLO_BYTES = 1024
 FRAME_BYTES = MAX_CHUNK_BYTES + 128
 """Of a message after that: the chunk that Welcome grants, and what UpdateBegin puts around it."""
 READ_BYTES = MAX_CHUNK_BYTES
-"""Of one read from a socket; asyncio would take 256 KiB of each phone before it does anything else."""
+"""Of one read from a socket; asyncio would take 256 KiB of each phone before it does anything else.
+
+Within TLS it does, and twice that where it has read on while the phone's frames waited.
+"""
 SLICE_BYTES = 4 * 1024
 """What comes from the socket is parsed in such slices, so that thousands of empty frames never are objects at once."""
 WAITING_FRAMES = 64
-"""Received and not yet handled; reading stops at 4, but what one read brought is already here."""
+"""Small ones, received and not yet handled; reading stops at 4, but what one read brought is already here.
+
+Of larger ones a read brings no more than its bytes hold, and they are a phone's right: where its link breaks often, its
+chunks are small.
+"""
 UNREAD_BYTES = 128 * 1024
 """Sent and not taken by the peer: a phone that pings and never reads would collect pongs without end."""
 SMALL_BYTES = LEAST_BYTES

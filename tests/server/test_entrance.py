@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import trustme
+from websockets.asyncio.client import connect
 
 from featherfed.bandwidth_sim.profile import profile_from_flags
 from featherfed.edge_client.one_phone import PhoneOptions, play_phone
@@ -16,6 +17,10 @@ from featherfed.errors import ConfigError, LocalError
 from featherfed.server import tokens
 from featherfed.server.doorkeeper import network
 from featherfed.server.entrance import Entrance, EntranceOptions
+from featherfed.wire.chunking import LEAST_BYTES
+from featherfed.wire.messages import Accepted, UpdateBegin, UpdateChunk
+
+from .peer import CountedClient, Peer, digest
 
 Serve = Callable[..., Any]
 
@@ -52,6 +57,26 @@ async def test_a_phone_trusts_no_certificate_that_its_authority_did_not_sign(
         )
         with pytest.raises(LocalError, match="certificate verify failed"):
             await play_phone(options, lambda line: None)
+
+
+async def test_chunks_as_small_as_a_breaking_link_makes_them_are_welcome_within_tls(
+    serve: Serve, authority: dict[str, Path]
+) -> None:
+    async with serve(phones=1, model="2nn", entrance=tls(authority), disk={"durable": False}) as served:
+        trusting = ssl.create_default_context(cafile=authority["ca"])
+        async with connect(
+            served.address, ssl=trusting, compression=None, proxy=None, create_connection=CountedClient
+        ) as connection:
+            assert isinstance(connection, CountedClient)
+            phone = Peer(connection)
+            await phone.join("alice")
+            payload = phone.update(await phone.task())
+            await phone.send(UpdateBegin(1, len(payload), digest(payload), 1, 0, b""))
+            for offset in range(0, len(payload), LEAST_BYTES):
+                await phone.send(UpdateChunk(offset, payload[offset : offset + LEAST_BYTES]))
+            assert await phone.receive_until(Accepted) == Accepted(1)
+        assert served.watcher.told("fault") == []
+        assert await served.ended is None
 
 
 async def test_silence_in_the_middle_of_tls_makes_room_and_holds_nothing_up(

@@ -242,7 +242,9 @@ async def test_frames_that_wait_to_be_handled(serve: Serve) -> None:
             chunk = pack(UpdateChunk(offset, bytes(500)))
             frames += b"\x82\xfe" + struct.pack("!H", len(chunk)) + bytes(4) + chunk
         wrong.connection.transport.write(frames)
-        await expect_failed(served, honest, wrong, 4008, f"more than {WAITING_FRAMES} frames wait to be handled")
+        await expect_failed(
+            served, honest, wrong, 4008, f"more than {WAITING_FRAMES} frames of less than 1024 bytes wait to be handled"
+        )
 
 
 async def test_pings_without_end(serve: Serve) -> None:
