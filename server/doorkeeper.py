@@ -7,6 +7,7 @@ its own knocking, and keeps nobody else out.
 """
 
 import contextlib
+import errno
 import http
 import ipaddress
 import socket
@@ -19,6 +20,8 @@ from featherfed.server.limits import HANDSHAKE_BYTES, PATIENCE_S, Limits
 from featherfed.wire.address import is_loopback
 from featherfed.wire.closing import Close
 
+OUT_OF_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+"""Errors of accepting that are this machine's: asyncio waits a second where it meets one."""
 REFUSALS = 50
 """In one turn of the event loop: a flood neither keeps those inside waiting nor fills the kernel's queue."""
 
@@ -32,11 +35,15 @@ class Guest(socket.socket):
     since_s = 0.0
     connection: GuardedConnection | None = None
     left: Callable[["Guest"], None] | None = None
+    closed: Callable[["Guest"], None] | None = None
 
     def close(self) -> None:
         """Close, and leave."""
         super().close()
         self.leave()
+        closed, self.closed = self.closed, None
+        if closed is not None:
+            closed(self)
 
     def leave(self) -> None:
         """Take no place any more, once."""
@@ -54,6 +61,23 @@ class Doorkeeper:
         # By address, then by number in the order of their coming.
         self._strangers: dict[str, dict[int, Guest]] = {}
         self._guests: dict[int, Guest] = {}
+        self._open: set[Guest] = set()
+        """All whose sockets are open, those included that take no place any more."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether every socket that was let in is closed."""
+        return not self._open
+
+    def break_off(self) -> None:
+        """End all connections at once."""
+        for guest in list(self._open):
+            if guest.connection is not None:
+                guest.connection.transport.abort()
+            else:
+                # In the middle of TLS: asyncio, which holds it, closes it for its end.
+                with contextlib.suppress(OSError):
+                    guest.shutdown(socket.SHUT_RDWR)
 
     @property
     def guests(self) -> list[GuardedConnection]:
@@ -87,6 +111,8 @@ class Doorkeeper:
             return f"this server has {len(self._guests)} connections, its limit; come again later"
         there = self._of_address.get(address, 0)
         guest.number, guest.address, guest.since_s, guest.left = guest.fileno(), address, now_s, self._left
+        guest.closed = self._open.discard
+        self._open.add(guest)
         self._guests[guest.number] = guest
         self._of_address[address] = there + 1
         self._strangers.setdefault(address, {})[guest.number] = guest
@@ -135,7 +161,13 @@ class DoorSocket(socket.socket):
     def accept(self) -> tuple[socket.socket, Any]:
         """Return the next connection that may stay; BlockingIOError where there is none."""
         for _ in range(REFUSALS):
-            conn, address = super().accept()
+            try:
+                conn, address = super().accept()
+            except OSError as error:
+                if isinstance(error, BlockingIOError) or error.errno in OUT_OF_ROOM:
+                    raise
+                # A connection that was over before it was accepted: accept(2) tells of it, and has the next one.
+                continue
             guest = Guest(conn.family, conn.type, conn.proto, fileno=conn.detach())
             guest.setblocking(False)
             refusal = self.doorkeeper.enter(guest, address[0])

@@ -11,6 +11,7 @@ import http
 import resource
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from websockets.http11 import Request, Response
 
 from featherfed.errors import ConfigError
 from featherfed.server.doorkeeper import Doorkeeper, DoorSocket
-from featherfed.server.guarded_connection import GuardedConnection
+from featherfed.server.guarded_connection import GOODBYE_S, GuardedConnection
 from featherfed.server.limits import OPEN_S, Limits, limits_for
 from featherfed.server.tokens import FILE, Token, Tokens
 from featherfed.wire.address import is_loopback
@@ -108,9 +109,22 @@ class Entrance:
             arguments["process_request"] = functools.partial(self._process_request, turned_away)
         return arguments
 
-    def dismiss_strangers(self, sentence: str) -> None:
-        """End the connections that were not admitted: nobody waits for their handshakes."""
+    async def close(self, sentence: str) -> None:
+        """Let nobody in any more, and tell those who were not admitted why: nobody waits for their handshakes."""
+        asyncio.get_running_loop().remove_reader(self.socket)
+        # Who was accepted just now gets a transport in the loop's next turn, and a connection in the one after that. A
+        # server that is closed before has nobody to end them, and they would be left behind.
+        for _ in range(2):
+            await asyncio.sleep(0)
         self._doorkeeper.dismiss_strangers(sentence)
+
+    async def emptied(self) -> None:
+        """Return when no socket of any connection is open; soon, whatever is still unsent."""
+        deadline_s = time.monotonic() + GOODBYE_S
+        while not self._doorkeeper.empty:
+            if time.monotonic() > deadline_s:
+                self._doorkeeper.break_off()
+            await asyncio.sleep(0.01)
 
     async def watch(self) -> None:
         """Close the connections whose token is revoked, as long as the server runs."""

@@ -143,22 +143,27 @@ class Service:
             # Before the first phone comes back: what it sends again must be known.
             await loop.run_in_executor(None, self._uploads.restore, self._rounds.current, is_open)
         where = entrance.serve_arguments(self._turned_away) if entrance else {"create_connection": GuardedConnection}
-        async with serve(
-            self._serve_phone,
-            host,
-            port,
-            compression=None,
-            max_size=FRAME_BYTES,
-            max_queue=4,
-            write_limit=WRITE_LIMIT_BYTES,
-            ping_interval=heartbeat_s,
-            # A silent connection is found by its own watch: see featherfed/wire/liveness.py.
-            ping_timeout=None,
-            open_timeout=OPEN_S,
-            close_timeout=GOODBYE_S,
-            server_header=None,
-            **where,
-        ) as server:
+        async with contextlib.AsyncExitStack() as doors:
+            if entrance is not None:
+                doors.push_async_callback(entrance.emptied)
+            server = await doors.enter_async_context(
+                serve(
+                    self._serve_phone,
+                    host,
+                    port,
+                    compression=None,
+                    max_size=FRAME_BYTES,
+                    max_queue=4,
+                    write_limit=WRITE_LIMIT_BYTES,
+                    ping_interval=heartbeat_s,
+                    # A silent connection is found by its own watch: see featherfed/wire/liveness.py.
+                    ping_timeout=None,
+                    open_timeout=OPEN_S,
+                    close_timeout=GOODBYE_S,
+                    server_header=None,
+                    **where,
+                )
+            )
             self._watcher.listening(_address(server, tls=entrance is not None and entrance.tls is not None), self._run)
             self._fleet.start()
             if entrance is not None:
@@ -172,7 +177,7 @@ class Service:
                 await self._dismiss(pause)
             finally:
                 if entrance is not None:
-                    entrance.dismiss_strangers("the run is over")
+                    await entrance.close("the run is over")
                 self._rounds.stop()
                 self._fleet.stop()
                 for task in self._tasks:

@@ -49,14 +49,13 @@ def port_of(served: Any) -> int:
 
 
 async def play_through(cutter: Cutter, served: Any, *, phones: int = 2, **options: Any) -> None:
-    """Play whole phones through the cutter to the end of the run; every cut must have been made."""
+    """Play whole phones through the cutter to the end of the run."""
     scheme = urlsplit(served.address).scheme
     settings = {"server": f"{scheme}://127.0.0.1:{cutter.port}", "train": False, **options}
     playing = [play_phone(PhoneOptions(name=f"p{number}", **settings), lambda line: None) for number in range(phones)]
     ends = await asyncio.wait_for(asyncio.gather(*playing), WAIT_S)
     assert len(set(ends)) == 1 and ends[0].endswith("rounds are done")
     assert await asyncio.wait_for(served.ended, WAIT_S) is None
-    assert not cutter.cuts
 
 
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
@@ -65,14 +64,14 @@ async def test_connections_cut_anywhere_end_alone_and_the_run_goes_on(
     serve: Serve, authority: dict[str, Path], mode: str, secure: bool
 ) -> None:
     tls = {"tls_cert": authority["cert"], "tls_key": authority["key"]} if secure else {}
-    more = {"mode": "async", "buffer": 1} if mode == "async" else {}
+    more = {"mode": "async", "buffer": 2} if mode == "async" else {}
     async with serve(model="2nn", phones=2, rounds=2, entrance=tls, disk=HASTY, **more) as served:
         async with cutting(port_of(served), CUTS) as cutter:
             await play_through(cutter, served, ca=str(authority["ca"]) if secure else None)
         total = served.service.ledger.total("uplink")
         counted = sum(row["accepted"] for row in served.report()["rounds"])
         assert total.payload - total.resent - total.wasted == counted * 4 * served.aggregator.parameters
-        assert cutter.made
+        assert {cut.way for cut in cutter.made} == {"up", "down"}
 
 
 async def test_silence_in_both_directions_is_left_within_two_heartbeats_and_the_run_goes_on(

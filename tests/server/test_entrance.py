@@ -1,11 +1,13 @@
 """TLS, and what an open network must not get."""
 
 import asyncio
+import gc
 import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import trustme
@@ -172,3 +174,29 @@ async def test_what_the_server_says_does_not_wait_for_an_acknowledgement(tmp_pat
             async with asyncio.timeout(10):
                 await met.wait()
     assert nodelay == [1]
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+async def test_who_knocks_while_the_run_ends_leaves_no_socket_behind(
+    serve: Serve, authority: dict[str, Path], secure: bool
+) -> None:
+    """pytest makes an error of a transport that is collected and was not closed."""
+    async with serve(phones=1, entrance=tls(authority) if secure else {}) as served:
+        port = urlsplit(served.address).port
+        served.service.stop()
+        # They wait in the kernel: the loop accepts them in the turns in which the server closes.
+        knocking = []
+        for turn in range(6):
+            for _ in range(3):
+                sock = socket.socket()
+                sock.setblocking(False)
+                sock.connect_ex(("127.0.0.1", port))
+                knocking.append(sock)
+            if not turn:
+                sock.send(b"GET / HTTP/1.1\r\n")
+            await asyncio.sleep(0)
+        assert isinstance(await asyncio.wait_for(served.ended, 10), str)
+        assert not asyncio.all_tasks() - {asyncio.current_task()}
+        for sock in knocking:
+            sock.close()
+    gc.collect()
