@@ -38,12 +38,20 @@ class Tollgate:
         """End everything."""
         if self._server is None:
             return
+        loop = asyncio.get_running_loop()
+        for listener in self._server.sockets:
+            loop.remove_reader(listener)
+        # Who was accepted just now is met in the loop's next turns: a server that is closed before loses its socket.
+        for _ in range(2):
+            await asyncio.sleep(0)
         self._server.close()
         tasks = list(self._open)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._server.wait_closed()
+        # What was aborted is closed in the next turn.
+        await asyncio.sleep(0)
 
     def reset(self, phone: str) -> None:
         """Break the connection of a phone, if it has one: a reset for the phone, an early end for the server."""
@@ -57,6 +65,8 @@ class Tollgate:
         task = asyncio.create_task(self._relay(reader, writer, conversation))
         self._open[task] = conversation
         task.add_done_callback(self._open.pop)
+        # Here, because a task that is cancelled before its first step does nothing at all.
+        task.add_done_callback(lambda _: writer.transport.abort())
 
     async def _relay(
         self, near_reader: asyncio.StreamReader, near: asyncio.StreamWriter, conversation: Conversation
