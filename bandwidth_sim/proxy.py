@@ -1,6 +1,7 @@
 """The link alone: a TCP proxy that any program can go through."""
 
 import asyncio
+import errno
 import socket
 from types import TracebackType
 from typing import Self
@@ -9,6 +10,10 @@ from featherfed.bandwidth_sim.errors import LinkConfigError
 from featherfed.bandwidth_sim.lane import handshake
 from featherfed.bandwidth_sim.profile import Profile
 from featherfed.bandwidth_sim.relay import Log, PhoneLink, dial, shrink
+
+OUT_OF_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+"""Errors of accepting that are this machine's, and pass when others close something."""
+PAUSE_S = 0.1
 
 
 def parse_address(text: str) -> tuple[str, int]:
@@ -52,7 +57,13 @@ class Proxy:
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            near, _ = await loop.sock_accept(listener)
+            try:
+                near, _ = await loop.sock_accept(listener)
+            except OSError as error:
+                # One connection that was over before it was accepted, or no descriptor is free: the next one may do.
+                if error.errno in OUT_OF_ROOM:
+                    await asyncio.sleep(PAUSE_S)
+                continue
             near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             task = asyncio.create_task(self._connect(near))
             self._dialing.add(task)

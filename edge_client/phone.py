@@ -92,6 +92,14 @@ class CountedConnection(Edge, ClientConnection):
     """The library's client connection that knows what its socket has moved."""
 
 
+class ConnectHere(connect):
+    """The library's connect, to the address that was named and to no other: whoever answers there gets the token."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        """Return the answer as the error that it is here."""
+        return exc
+
+
 class Phone:
     """Runs one phone until the server ends it."""
 
@@ -185,7 +193,7 @@ class Phone:
             where["ssl"] = self._settings.tls
         if self._settings.token is not None:
             where["additional_headers"] = {"Authorization": f"Bearer {self._settings.token}"}
-        connection = await connect(
+        connection = await ConnectHere(
             server,
             create_connection=CountedConnection,
             compression=None,

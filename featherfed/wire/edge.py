@@ -10,7 +10,13 @@ The library keeps to it in `recv`, `send`, `ping` and `close`, but not where a p
 is `CountingTransport`'s part (featherfed/wire/counting.py).
 """
 
+import logging
+
 from featherfed.wire.counting import CountsBytes
+
+NO_NEWS = ("socket.send() raised exception.", "SSL connection is closed")
+"""What asyncio logs of writes to a connection that is ending: its end says so, and a terminal need not for each."""
+logging.getLogger("asyncio").addFilter(lambda record: record.msg not in NO_NEWS)
 
 
 class Edge(CountsBytes):

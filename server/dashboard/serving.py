@@ -107,10 +107,11 @@ class _Server(uvicorn.Server):
 
 
 def _server(app: ASGIApp) -> _Server:
+    # Its warnings are of what strangers send, a line each on the run's terminal; its errors are faults of the page.
     return _Server(
         uvicorn.Config(
-            app, http="h11", ws="none", lifespan="off", log_config=None, access_log=False, server_header=False,
-            timeout_graceful_shutdown=1, timeout_keep_alive=30,
+            app, http="h11", ws="none", lifespan="off", log_config=None, log_level="error", access_log=False,
+            server_header=False, timeout_graceful_shutdown=1, timeout_keep_alive=30,
         )
     )  # fmt: skip
 

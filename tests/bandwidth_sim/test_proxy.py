@@ -1,6 +1,10 @@
 import asyncio
+import errno
 import json
+import socket
+import struct
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -85,3 +89,102 @@ async def test_the_control_port_shows_and_changes_a_running_link() -> None:
 def test_an_address_without_host_and_port_is_refused(text: str) -> None:
     with pytest.raises(LinkConfigError, match="HOST:PORT"):
         parse_address(text)
+
+
+LINGER_NOT = struct.pack("ii", 1, 0)
+"""SO_LINGER's: closing is a reset."""
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NOT)
+    writer.transport.abort()
+
+
+@pytest.mark.parametrize("kept_bytes", [0, 1, 300_000])
+async def test_connections_that_break_on_either_side_end_alone(kept_bytes: int) -> None:
+    async def pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        what = await reader.readexactly(1)
+        with suppress(OSError):
+            writer.write(bytes(1_000_000))
+            if what == b"r":
+                reset(writer)
+            else:
+                await writer.drain()
+                await hang_up(writer)
+
+    server = await asyncio.start_server(pour, "127.0.0.1", 0)
+    async with server, Proxy(profile(), 0, server.sockets[0].getsockname()) as proxy:
+        where = await proxy.listen("127.0.0.1", 0)
+        whole_reader, whole = await asyncio.open_connection(*where)
+        for what in (b"r", b"w", b"", b"r", b"w"):
+            reader, writer = await asyncio.open_connection(*where)
+            writer.write(what)
+            if what == b"w":
+                await reader.readexactly(kept_bytes)
+                reset(writer)
+            else:
+                if not what:
+                    writer.write_eof()
+                with suppress(ConnectionError):
+                    await reader.read()
+                await hang_up(writer)
+        whole.write(b"w")
+        assert len(await whole_reader.read(-1)) == 1_000_000
+        await hang_up(whole)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_accept_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, errors = asyncio.get_running_loop(), [errno.ECONNABORTED, errno.EMFILE, errno.EPROTO]
+    accept = loop.sock_accept
+
+    async def fail_first(listener: socket.socket) -> tuple[socket.socket, object]:
+        if errors:
+            raise OSError(errors.pop(), "injected")
+        return await accept(listener)
+
+    monkeypatch.setattr(loop, "sock_accept", fail_first)
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server, Proxy(profile(), 0, server.sockets[0].getsockname()) as proxy:
+        reader, writer = await asyncio.open_connection(*await proxy.listen("127.0.0.1", 0))
+        writer.write(b"question")
+        writer.write_eof()
+        assert await asyncio.wait_for(reader.read(-1), 10) == b"question"
+        await hang_up(writer)
+
+
+async def test_connections_to_the_control_port_that_break_end_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Proxy(profile(), 0, ("127.0.0.1", 1)) as proxy:
+        control = Control({"test": proxy.link})
+        faults: list[dict[str, object]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: faults.append(context))
+        port = await control.listen(0)
+        for said in (
+            b"",
+            b"GET /li",
+            b"POST /links/test HTTP/1.1\r\nContent-Length: 100\r\n\r\n{",
+            b"GET / HTTP/1.1\r\n\r\n",
+        ):
+            for way in ("rst", "fin"):
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(said)
+                await asyncio.sleep(0.005)
+                if way == "rst":
+                    reset(writer)
+                else:
+                    await hang_up(writer)
+        handle = control.handle
+
+        def time_out(*request: Any) -> tuple[int, object]:
+            monkeypatch.setattr(control, "handle", handle)
+            raise TimeoutError(errno.ETIMEDOUT, "injected, as the socket's")
+
+        monkeypatch.setattr(control, "handle", time_out)
+        for words in (b"", b"HTTP/1.1 200 OK"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET /links HTTP/1.1\r\n\r\n")
+            with suppress(ConnectionError):
+                assert (await reader.read()).startswith(words)
+            await hang_up(writer)
+        await control.close()
+        assert faults == []

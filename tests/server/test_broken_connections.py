@@ -4,9 +4,10 @@ Every run here plays over real sockets, with models that no socket's buffer hold
 """
 
 import asyncio
+import logging
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -40,6 +41,14 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Come back at once."""
     monkeypatch.setattr(backoff, "FIRST_S", 0.02)
     monkeypatch.setattr(backoff, "CAP_S", 0.1)
+
+
+@pytest.fixture(autouse=True)
+def silent(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Neither asyncio nor the library has anything to report of a connection that ends."""
+    caplog.set_level(logging.WARNING)
+    yield
+    assert not caplog.get_records("call"), caplog.text
 
 
 def port_of(served: Any) -> int:
