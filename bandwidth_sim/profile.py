@@ -67,13 +67,18 @@ class Profile:
         and at most one message of `message_bytes` that is not sent in chunks. An outage holds them up three times as
         long as it lasts, for TCP's back-off.
         """
+        wait_s = self.answer_s(message_bytes)
+        return max(PING_S, wait_s), max(PING_S, 2 * wait_s)
+
+    def answer_s(self, message_bytes: int = 0) -> float:
+        """Return how many seconds a full link may take for a ping and its pong, as `keepalive` says."""
         wait_s = 0.0
         for spec in (self.up, self.down):
             backlog = 4 * self.chunk_bytes + SLACK_BYTES + message_bytes
             rate = max(spec.goodput_bytes_per_s, 1.0)
             wait_s += backlog / rate + spec.queue_s + spec.delay_s + spec.jitter_s
             wait_s += 3 * spec.longest_outage_s / 2
-        return max(PING_S, wait_s), max(PING_S, 2 * wait_s)
+        return wait_s
 
 
 def parse_schedule(text: str) -> Schedule:

@@ -340,6 +340,11 @@ class LinkedDialer:
         """Return ping interval and timeout in seconds that a full link does not break."""
         return self._link.profile.keepalive(message_bytes)
 
+    @property
+    def answer_s(self) -> float:
+        """How many seconds a ping and its pong may take."""
+        return self._link.profile.answer_s()
+
     async def close(self) -> None:
         """End all connections; leaves no task and no descriptor of the relay."""
         self._link.close()

@@ -107,13 +107,14 @@ class _Stream:
         return self._in_line
 
     def _ready(self) -> bool:
-        if self._end_sent:
+        if self._end_sent or self._connection.stalled:
+            # Of what goes into silence nothing is acknowledged: it waits for ever.
             return False
         if not self.unsent:
             return self._end_asked
         if self._under_way >= self._window:
             return False
-        return self._connection.stalled or self._lane.link.allowance(self._sent) > 0
+        return self._lane.link.allowance(self._sent) > 0
 
     def ask(self) -> None:
         """Wait for the lane's next turn if there is anything to send."""
@@ -141,8 +142,7 @@ class _Stream:
         """Return the next piece for the lane."""
         if not self.stays():
             return None
-        if not self._connection.stalled:
-            room = int(min(room, self._lane.link.allowance(self._sent)))
+        room = int(min(room, self._lane.link.allowance(self._sent)))
         piece = bytes(self.unsent[:room])
         del self.unsent[: len(piece)]
         self._sent += len(piece)
@@ -156,8 +156,6 @@ class _Stream:
         """Hand a piece to the receiver, unless it is lost in silence."""
         connection = self._connection
         if connection.stalled:
-            self._under_way -= len(piece)
-            self.ask()
             return False
         self._delivered += len(piece)
         connection.note("up" if self is connection.up else "down", len(piece))

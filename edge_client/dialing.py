@@ -30,6 +30,10 @@ class Dialer(Protocol):
     def keepalive(self) -> tuple[float, float]:
         """Return ping interval and timeout in seconds."""
 
+    @property
+    def answer_s(self) -> float:
+        """How many seconds a full link may take for a ping and its pong."""
+
 
 class DirectDialer:
     """No link: as fast as the machine."""
@@ -46,6 +50,11 @@ class DirectDialer:
     def keepalive(self) -> tuple[float, float]:
         """Return the library's own defaults."""
         return PING_S, PING_S
+
+    @property
+    def answer_s(self) -> float:
+        """Nothing to speak of."""
+        return 0.0
 
 
 def check_address(server: str, flag: str) -> SplitResult:

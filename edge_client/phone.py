@@ -24,7 +24,7 @@ from featherfed.learning.names import LAYOUTS
 from featherfed.wire.chunking import ChunkSizer
 from featherfed.wire.closing import Close, reason
 from featherfed.wire.edge import Edge
-from featherfed.wire.liveness import Pulse
+from featherfed.wire.liveness import SILENT_HEARTBEATS, Pulse
 from featherfed.wire.messages import (
     MAX_FRAME_BYTES,
     NOTHING,
@@ -51,6 +51,8 @@ OPEN_S = 60.0
 FIRST_CONTACT_S = 10.0
 """How long to look for a server that was never seen: it may just be starting."""
 READ_AHEAD_FRAMES = 4
+LEAST_SILENCE_S = 0.5
+"""However short a server's heartbeat is: a phone that trains may be late to look at its socket."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,7 +269,7 @@ class Visit:
 
         A `RemoteError` is told to the server as the code and reason of the close before it is raised.
         """
-        reading, watching = asyncio.create_task(self._read()), asyncio.create_task(self._watch())
+        reading, self._watching = asyncio.create_task(self._read()), asyncio.create_task(self._watch())
         try:
             waiting: set[asyncio.Future[Any]] = {reading, self._failed}
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -278,9 +280,9 @@ class Visit:
             await self._connection.close(error.code, reason(str(error)))
             raise
         finally:
-            for task in (reading, watching):
+            for task in (reading, self._watching):
                 task.cancel()
-            await asyncio.gather(reading, watching, return_exceptions=True)
+            await asyncio.gather(reading, self._watching, return_exceptions=True)
             await self._stop_sending()
             if self._pocket.pending is not None and self._pocket.pending.round_number == self._offered:
                 self._phone._progress.sizer.broke()
@@ -300,7 +302,12 @@ class Visit:
         of ten that train.
         """
         interval_s, _ = self._phone._dialer.keepalive()
-        self._pulse.silence_s = max(self._pulse.silence_s, 2 * heartbeat_s)
+        # The server pings every heartbeat; on a slow link its ping waits behind what is under way.
+        explained_s = heartbeat_s + 2 * self._phone._dialer.answer_s
+        self._pulse.silence_s = max(SILENT_HEARTBEATS * heartbeat_s, explained_s, LEAST_SILENCE_S)
+        # It may be asleep for longer than that.
+        self._watching.cancel()
+        self._watching = asyncio.create_task(self._watch())
         self._connection.ping_interval = max(interval_s, 2 * heartbeat_s)
         self._connection.start_keepalive()
 

@@ -46,7 +46,7 @@ from featherfed.server.store import (
 from featherfed.server.uploads import Uploads
 from featherfed.server.watcher import Visitor, Watcher
 from featherfed.wire.closing import Close
-from featherfed.wire.liveness import Pulse
+from featherfed.wire.liveness import SILENT_HEARTBEATS, Pulse
 from featherfed.wire.messages import MAX_CHUNK_BYTES, Finish, Hello, UpdateBegin, UpdateChunk, Welcome
 
 HELLO_S = 10.0
@@ -55,8 +55,6 @@ LEDGER_S = 1.0
 """How old the bytes in the ledger's file may be: what a killed server forgets of them."""
 GOODBYE_S = 5.0
 """How long the end of a run waits for phones to take their leave."""
-SILENT_HEARTBEATS = 1.6
-"""A connection that moves no byte for so many heartbeats is dead: found within two, with the time between looks."""
 WRITE_LIMIT_BYTES = 16 * 1024
 SWITCH_S = 0.0005
 """How long a thread that decodes keeps the event loop waiting."""

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -11,7 +12,16 @@ from websockets.asyncio.client import connect
 
 from featherfed.bandwidth_sim.profile import profile_from_flags
 from featherfed.bandwidth_sim.relay import LinkedDialer
+from featherfed.bandwidth_sim.virtual import run
+from featherfed.bandwidth_sim.virtual_network import VirtualDialer
 from featherfed.edge_client.one_phone import PhoneOptions, play_phone
+from featherfed.server.aggregation import Aggregator
+from featherfed.server.config import config_from
+from featherfed.server.run_folder import create
+from featherfed.server.service import Service
+from featherfed.server.standing import begin
+from featherfed.server.store import Store
+from tests.serving import Recorder
 
 from .peer import CountedClient, Peer
 
@@ -52,3 +62,43 @@ async def test_link_that_stalls_is_left_by_both_ends_and_the_run_ends(
         total = served.service.ledger.total("uplink")
         assert len(served.watcher.told("phone_left")) >= 2
         assert total.payload - total.resent - total.wasted == 4 * served.aggregator.parameters
+
+
+@pytest.mark.parametrize("bandwidth", ["2mbps", "100mbps"])
+@pytest.mark.parametrize("after", ["5kB", "30kB", "100kB", "150kB", "200kB", "50s"])
+def test_silence_is_found_by_both_ends_within_two_heartbeats(tmp_path: Path, after: str, bandwidth: str) -> None:
+    """On the virtual clock; the link falls silent in a download, an upload, or where only pings move."""
+    heartbeat_s = 20.0
+    link = profile_from_flags(bandwidth=bandwidth, drop_every=after, drop_how="stall")
+    config = config_from(
+        {
+            "data": "digits", "phones": 2 if after.endswith("s") else 1, "cohort": 1, "rounds": 2,
+            "heartbeat": heartbeat_s, "uplink": "float32", "downlink": "float32",
+        }
+    )  # fmt: skip
+    folder = create(tmp_path, "run", config)
+    aggregator, store = Aggregator(config, None), Store(folder.database, durable=False)
+    at_s: dict[str, float] = {}
+
+    def note(t_s: float, connection: int, event: str, num_bytes: int) -> None:
+        if connection == 1:
+            at_s.setdefault(event, t_s)
+
+    async def main() -> None:
+        watcher = Recorder()
+        standing = begin(config, store, aggregator.parameters)
+        service = Service(config, folder, aggregator, store, standing, watcher)  # type: ignore[arg-type]
+        serving = asyncio.create_task(service.run(host="server", port=80))
+        options = PhoneOptions(server="ws://server:80", train=False, name="p", profile=link)
+        playing = asyncio.create_task(play_phone(options, lambda line: None, linked=VirtualDialer))
+        # Closed is what both of its ends have left.
+        while "closed" not in at_s:
+            await asyncio.sleep(0.1)
+        playing.cancel()
+        service.stop()
+        await asyncio.gather(serving, playing, return_exceptions=True)
+
+    run(main(), log=note)
+    store.close()
+    # What was already handed to the link still leaves for nowhere.
+    assert at_s["closed"] - at_s["drop-stall"] <= 2 * heartbeat_s + link.answer_s()
