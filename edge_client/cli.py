@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 # A phone is one of many on this machine: more threads than cores would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Every Python that this one starts would look for modules in the current folder first: a file server.py there, or an
+# empty json.py, would be imported in place of ours or the library's.
+os.environ.setdefault("PYTHONSAFEPATH", "1")
 
 
 class Shard(click.ParamType[tuple[int, int] | None]):

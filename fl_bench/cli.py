@@ -10,6 +10,9 @@ import click
 
 # A cell is one of several on this machine, and its phones take turns: more threads would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Every Python that this one starts would look for modules in the current folder first: a file server.py there, or an
+# empty json.py, would be imported in place of ours or the library's.
+os.environ.setdefault("PYTHONSAFEPATH", "1")
 
 
 class LazyGroup(click.Group):

@@ -15,6 +15,9 @@ from featherfed.server.tree_command import tree
 from featherfed.server.watching import Watching, dashboard_flags, watch_flags
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Every Python that this one starts would look for modules in the current folder first: a file server.py there, or an
+# empty json.py, would be imported in place of ours or the library's.
+os.environ.setdefault("PYTHONSAFEPATH", "1")
 
 
 class Place(click.ParamType[tuple[int, int]]):

@@ -72,6 +72,10 @@ class GuardedConnection(Edge, ServerConnection):
         if self._door is not None:
             self._door.admit(self)
 
+    def expect_update(self) -> None:
+        """Grant what a phone needs to answer a task."""
+        self._allowance.grant()
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin, and tell the door."""
         if hasattr(transport, "max_size"):

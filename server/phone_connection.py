@@ -20,6 +20,7 @@ from featherfed.wire.messages import (
     Hello,
     ModelBegin,
     ModelChunk,
+    Task,
     UpdateBegin,
     UpdateChunk,
     pack,
@@ -107,6 +108,8 @@ class PhoneConnection:
             for message in messages:
                 frames.append(pack(message))
                 self._session.follow(Role.SERVER, message)
+                if isinstance(message, Task):
+                    self.websocket.expect_update()
                 if self.open and not self._handshake:
                     entry = self.traffic("downlink")
                     entry.message += len(frames[-1])

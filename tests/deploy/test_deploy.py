@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,13 @@ def test_dockerfile_is_small_non_root_and_copies_what_is_here() -> None:
                 assert (ROOT / source).exists(), source
                 assert f"!{source}" in ignored, f".dockerignore keeps {source} out"
     assert "http" not in next(value for name, value in found if name == "ARG")
+
+
+def test_image_has_every_package_of_this_release() -> None:
+    found = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]["include"]
+    copied = [shlex.split(value) for name, value in instructions() if name == "COPY" and "--from" not in value]
+    folders = [(source, to) for *sources, to in copied for source in sources if (ROOT / source).is_dir()]
+    assert sorted(folders) == sorted((name.removesuffix("*"),) * 2 for name in found)
 
 
 def test_dockerfile_passes_its_linter() -> None:

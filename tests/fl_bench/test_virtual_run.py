@@ -86,3 +86,17 @@ def test_a_run_that_cannot_end_says_why(tmp_path: Path) -> None:
     text = 'train = "none"\ndeadline = 1.0\nmax_retries = 1\nbandwidth = "1kbps"\n'
     with pytest.raises(LocalError, match=r"the run run pauses: .*round 1"):
         virtual(tmp_path, text)
+
+
+@pytest.mark.parametrize("text", ["", 'mode = "async"\n', 'downlink = "float32"\nuplink = "float32"\n'])
+def test_a_run_that_takes_no_time_comes_to_its_end(tmp_path: Path, text: str) -> None:
+    # No link, no device and no training: the clock stands at 0, and no limit may wait for it.
+    path = tmp_path / "still.toml"
+    path.write_text(
+        f'data = "digits"\nmodel = "tiny"\nphones = 1\nrounds = 250\ntrain = "none"\neval_every = 250\n{text}'
+    )
+    [cell] = read_scenario(path, way="virtual")
+    run_grid([cell], tmp_path, None)
+    report = cell_report(cell, tmp_path)
+    assert [row["accepted"] for row in report["rounds"]] == [1] * 250
+    assert report["rounds"][-1]["seconds"] == 0
