@@ -72,7 +72,9 @@ def list_links(profiles_file: Path | None, as_json: bool) -> None:
 @click.option("--to", "target", required=True, metavar="HOST:PORT", help="Where their connections lead.")
 @click.option("--seed", default=0, show_default=True, help="Decides jitter, loss and random outages.")
 @click.option("--events", type=click.File("w"), help="Write a JSON line for each connection here.")
-@click.option("--control", "control_port", type=int, help="HTTP control port on loopback; 0 picks one.")
+@click.option(
+    "--control", "control_port", type=click.IntRange(0, 65535), help="HTTP control port on loopback; 0 picks one."
+)
 @link_flags
 def proxy(
     listen: str, target: str, seed: int, events: TextIO | None, control_port: int | None, profile: Profile | None
@@ -109,7 +111,7 @@ async def _proxy(
     async with contextlib.AsyncExitStack() as stack:
         relay = await stack.enter_async_context(Proxy(profile, seed, target, log=log))
         host, port = await relay.listen(*listen)
-        click.echo(f"listening on {host}:{port}")
+        click.echo(f"listening on {f'[{host}]' if ':' in host else host}:{port}")
         if control_port is not None:
             control = Control({profile.name: relay.link})
             stack.push_async_callback(control.close)
@@ -147,6 +149,8 @@ def show(name: str, seconds: float, seed: int, profiles_file: Path | None, png: 
 @link_flags
 def self_test(seconds: float, as_json: bool, profile: Profile | None) -> None:
     """Print achieved against nominal goodput and round trip, on this machine."""
+    if not 0 < seconds < math.inf:
+        raise click.UsageError(f"--seconds must be positive, not {seconds}")
     names = ("2g", "3g", "4g", "fios")
     profiles = [profile] if profile is not None else [find_profile(name) for name in names]
     if not as_json:

@@ -7,6 +7,7 @@ TOML (`up`, `down`, `rtt`, …, text with units), `rate` for both directions, or
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
@@ -17,6 +18,7 @@ from featherfed.bandwidth_sim.profile import Profile, apply_settings
 from featherfed.bandwidth_sim.relay import PhoneLink
 
 MAX_BODY_BYTES = 64 * 1024
+_LENGTH = re.compile(r"[0-9]{1,9}")
 _REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 413: "Content Too Large"}
 
 
@@ -81,7 +83,7 @@ class Control:
             # A web page that resolved its own name to loopback must not steer the link.
             return 400, {"error": "the control port answers only to 127.0.0.1 and localhost"}
         length = headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > MAX_BODY_BYTES:
+        if not _LENGTH.fullmatch(length) or int(length) > MAX_BODY_BYTES:
             return 413, {"error": f"a body holds at most {MAX_BODY_BYTES} bytes"}
         body = await reader.readexactly(int(length))
         return self.handle(words[0], words[1], body)
@@ -99,7 +101,7 @@ class Control:
         try:
             settings = json.loads(body)
             self._change(name, settings)
-        except (LinkConfigError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        except (LinkConfigError, ValueError, RecursionError) as error:  # of JSON: what it cannot read, or so deep
             return 400, {"error": str(error)}
         return 200, describe(self._links[name])
 

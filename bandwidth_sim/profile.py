@@ -172,7 +172,7 @@ def parse_profiles(text: str, where: str) -> dict[str, Profile]:
     """Read profiles in TOML; raises `LinkConfigError` naming `where`, the profile and the unknown key."""
     try:
         tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also a number of thousands of digits
         raise LinkConfigError(f"{where} is not TOML: {error}") from error
     profiles = {}
     for name, table in tables.items():

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import re
 import socket
 from types import TracebackType
 from typing import Self
@@ -14,14 +15,25 @@ from featherfed.bandwidth_sim.relay import Log, PhoneLink, dial, shrink
 OUT_OF_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 """Errors of accepting that are this machine's, and pass when others close something."""
 PAUSE_S = 0.1
+_ADDRESS = re.compile(r"(?:\[([^\[\]\s/@]+)\]|([^\[\]\s/@]+)):([0-9]{1,5})")
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """Read `HOST:PORT`, where an IPv6 host stands in brackets."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdigit() or int(port) > 65535:
+    """Read `HOST:PORT`, where an IPv6 host may stand in brackets.
+
+    >>> parse_address("127.0.0.1:9000"), parse_address("[::1]:9000"), parse_address("::1:9000")
+    (('127.0.0.1', 9000), ('::1', 9000), ('::1', 9000))
+    """
+    match = _ADDRESS.fullmatch(text)
+    host, port = (match[1] or match[2], int(match[3])) if match else ("", 0)
+    try:
+        # What DNS cannot hold, like a..b, would only be found when somebody connects.
+        valid = bool(host.encode("idna")) and port < 65536
+    except UnicodeError:
+        valid = False
+    if not valid:
         raise LinkConfigError(f"address {text!r} is not HOST:PORT: write it like 127.0.0.1:9000")
-    return host.strip("[]"), int(port)
+    return host, port
 
 
 class Proxy:

@@ -1,5 +1,6 @@
 """mahimahi's traces: one opportunity a line, each lets one packet's worth leave."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,6 +8,8 @@ from featherfed.bandwidth_sim.errors import LinkConfigError
 
 PACKET_BYTES = 1504
 """What one opportunity carries: 1500 bytes and the tunnel's 4."""
+
+_STAMP = re.compile(r"[0-9]{1,15}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +41,10 @@ def read_trace(path: Path) -> Trace:
         raise LinkConfigError(f"the trace {path} is not text: a trace has one millisecond stamp a line") from error
     stamps: list[int] = []
     for number, line in enumerate(lines, 1):
-        if not line.strip().isdigit():
-            raise LinkConfigError(f"{path}, line {number}: {line[:40]!r} is not a whole number of milliseconds")
+        if not _STAMP.fullmatch(line.strip()):
+            raise LinkConfigError(
+                f"{path}, line {number}: {line[:40]!r} is not a whole number of milliseconds of up to 15 digits"
+            )
         stamp = int(line)
         if stamps and stamp < stamps[-1]:
             raise LinkConfigError(

@@ -1,6 +1,7 @@
 """`fl-edge`: one phone, or a swarm of them. Nothing heavy is imported before a command runs."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # empty json.py, would be imported in place of ours or the library's.
 os.environ.setdefault("PYTHONSAFEPATH", "1")
 
+_PLACE = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
+
 
 class Shard(click.ParamType[tuple[int, int] | None]):
     """`auto`, or `7/100`: the eighth of a hundred shards, counted from 0."""
@@ -34,10 +37,10 @@ class Shard(click.ParamType[tuple[int, int] | None]):
         text = str(value)
         if text == "auto":
             return None
-        index, slash, count = text.partition("/")
-        if not (slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)):
-            self.fail(f"{text!r} is not auto or INDEX/OF with INDEX from 0 to OF - 1, like 7/100", param, ctx)
-        return int(index), int(count)
+        match = _PLACE.fullmatch(text)
+        if match is None or int(match[1]) >= int(match[2]):
+            self.fail(f"{text[:40]!r} is not auto or INDEX/OF with INDEX from 0 to OF - 1, like 7/100", param, ctx)
+        return int(match[1]), int(match[2])
 
 
 @click.group()

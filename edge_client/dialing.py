@@ -9,9 +9,12 @@ import ssl
 from typing import Protocol
 from urllib.parse import SplitResult, urlsplit
 
+from websockets.exceptions import InvalidURI
+from websockets.uri import parse_uri
+
 from featherfed.bandwidth_sim.virtual_network import VirtualSocket
 from featherfed.errors import ConfigError
-from featherfed.wire.address import is_loopback
+from featherfed.wire.address import is_host, is_loopback
 
 PING_S = 20.0
 CHUNK_BYTES = 64 * 1024
@@ -61,11 +64,17 @@ def check_address(server: str, flag: str) -> SplitResult:
     """Return the parts of a server's address; raises `ConfigError` if it cannot be one."""
     try:
         url = urlsplit(server)
-        valid = url.scheme in {"ws", "wss"} and url.hostname and url.port != 0
-    except ValueError:
+        # The second finds what the library would refuse later: a fragment, a name that DNS cannot hold.
+        valid = url.port != 0 and is_host(parse_uri(server).host)
+    except (ValueError, InvalidURI):
         valid = False
     if not valid:
-        raise ConfigError(f"{flag} {server!r} is not an address like ws://127.0.0.1:8765")
+        secure = server.startswith("https://")
+        web = secure or server.startswith("http://")
+        hint = f"; phones speak WebSocket, so begin with {'wss' if secure else 'ws'}:// there" if web else ""
+        raise ConfigError(f"{flag} {server!r} is not an address like ws://127.0.0.1:8765{hint}")
+    if url.username is not None or url.password is not None:
+        raise ConfigError(f"{flag} names a user before {url.hostname}; a phone shows a token, which --token gives")
     return url
 
 

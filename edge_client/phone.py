@@ -90,6 +90,14 @@ class NoShardHereError(LocalError):
     """The server has no shard for this phone; another address of the run may have one."""
 
 
+class ConnectHere(connect):
+    """The library's connect without its redirects: a token is for the address that its owner typed, and no other."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        """Follow none."""
+        return exc
+
+
 class CountedConnection(Edge, ClientConnection):
     """The library's client connection that knows what its socket has moved."""
 
@@ -148,6 +156,8 @@ class Phone:
                         f" {self._settings.token_flag} right?"
                     ) from error
                 trouble = f"the server answered {status}"
+                if elsewhere := error.response.headers.get("Location"):
+                    trouble += f" and points to {elsewhere}"
             except (OSError, WebSocketException) as error:
                 # Any of the library's: a connection may also be lost between its request and the server's answer.
                 trouble = str(error) or type(error).__name__

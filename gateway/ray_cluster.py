@@ -40,8 +40,8 @@ def cluster(address: str) -> Iterator[Any]:
 def _knock(address: str) -> None:
     """Raise `ConfigError` where nobody listens: Ray would look for minutes."""
     host, colon, port = address.rpartition(":")
-    if colon and port.isdecimal() and "/" not in address:
+    if colon and len(port) < 6 and port.isdecimal() and "/" not in address:
         try:
             socket.create_connection((host.strip("[]"), int(port)), KNOCK_S).close()
-        except (OSError, OverflowError) as error:
+        except (OSError, OverflowError, UnicodeError) as error:
             raise ConfigError(f"no Ray cluster at {address!r}: {error}") from error

@@ -17,7 +17,7 @@ from featherfed.server.limits import limits_for
 from featherfed.server.run_folder import RunFolder, existing
 from featherfed.server.serving import check, serve_run
 from featherfed.server.watching import Watching
-from featherfed.wire.address import is_loopback
+from featherfed.wire.address import is_host, is_loopback
 
 ANY = ("0.0.0.0", "::")
 LOOPBACK = "127.0.0.1"
@@ -57,6 +57,8 @@ def serve_tree(
     gateway_config(config, (0, config.gateways))
     if grove.port and grove.port + config.gateways - 1 > 65535:
         raise ConfigError(f"--gateway-port {grove.port} leaves no port for the last of {config.gateways} gateways")
+    if grove.root_host is not None and not is_host(grove.root_host):
+        raise ConfigError(f"--root-host {grove.root_host!r} is not a host, like 10.0.0.1 or root.example")
     if grove.ca and not entrance.tls_cert:
         raise ConfigError("--gateway-ca is for a root with --tls-cert")
     files = entrance.token_file(resume.absolute().parent if resume else runs)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # empty json.py, would be imported in place of ours or the library's.
 os.environ.setdefault("PYTHONSAFEPATH", "1")
 
+_PLACE = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
+
 
 class Place(click.ParamType[tuple[int, int]]):
     """`1/4`: the second of four gateways."""
@@ -27,10 +30,10 @@ class Place(click.ParamType[tuple[int, int]]):
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
         """Return (index, of)."""
-        index, slash, count = str(value).partition("/")
-        if not (slash and index.isdigit() and count.isdigit() and int(index) < int(count)):
-            self.fail(f"{value!r} is not INDEX/OF with INDEX from 0 to OF - 1, like 1/4", param, ctx)
-        return int(index), int(count)
+        match = _PLACE.fullmatch(str(value))
+        if match is None or int(match[1]) >= int(match[2]):
+            self.fail(f"{str(value)[:40]!r} is not INDEX/OF with INDEX from 0 to OF - 1, like 1/4", param, ctx)
+        return int(match[1]), int(match[2])
 
 
 def _serve_gateway(

@@ -71,6 +71,8 @@ class RunConfig:
         for name, least in at_least.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"{flag(name)} {getattr(self, name)} is below {least}")
+            if getattr(self, name) > LARGEST and name != "seed":
+                raise ConfigError(f"{flag(name)} {getattr(self, name)} exceeds {LARGEST:.0f}")
         for name in ("lr", "lr_decay", "server_lr", "deadline", "heartbeat", "target_accuracy"):
             value = getattr(self, name)
             if not 0 < value <= LARGEST:

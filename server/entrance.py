@@ -25,7 +25,7 @@ from featherfed.server.doorkeeper import Doorkeeper, DoorSocket
 from featherfed.server.guarded_connection import GOODBYE_S, GuardedConnection
 from featherfed.server.limits import OPEN_S, Limits, limits_for
 from featherfed.server.tokens import FILE, Token, Tokens
-from featherfed.wire.address import is_loopback
+from featherfed.wire.address import is_host, is_loopback
 from featherfed.wire.closing import Close
 
 REVOCATION_S = 1.0
@@ -62,6 +62,8 @@ class Entrance:
 
     def __init__(self, options: EntranceOptions, runs: Path, phones: int) -> None:
         """Bind the socket; raises `ConfigError`. Without `options.tokens`, those beside the runs are used if there."""
+        if not is_host(options.host):
+            raise ConfigError(f"--host {options.host!r} is not a host, like 127.0.0.1, ::1 or the name of this machine")
         path = options.tokens or runs / FILE
         if options.tokens and not path.exists():
             raise ConfigError(

@@ -1,11 +1,14 @@
 """The flags of `fl-server serve`: one for each field of the run's configuration, with its default from there."""
 
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+_WHOLE = re.compile(r"[1-9][0-9]{0,8}")
 
 
 class BatchSize(click.ParamType[int]):
@@ -17,9 +20,10 @@ class BatchSize(click.ParamType[int]):
         """Return the number; 0 stands for all."""
         if value == "all":
             return 0
-        if not str(value).isdecimal() or int(str(value)) == 0:
-            self.fail(f"{value!r} is not a number above 0, or all", param, ctx)
-        return int(str(value))
+        text = str(value)
+        if not _WHOLE.fullmatch(text):
+            self.fail(f"{text[:40]!r} is not a number above 0, or all", param, ctx)
+        return int(text)
 
 
 class Duration(click.ParamType[float]):

@@ -11,8 +11,8 @@ from rich.console import Console
 
 from featherfed.codec.pipeline import Pipeline
 from featherfed.errors import ConfigError
-from featherfed.learning.names import DATASETS, MODELS
-from featherfed.learning.partition import parse_partition
+from featherfed.learning.names import DATASETS, MODELS, TRAINING_EXAMPLES
+from featherfed.learning.partition import check_enough
 from featherfed.server.aggregation import Aggregator
 from featherfed.server.allocator import give_back_vectors, spare_the_collector
 from featherfed.server.config import RunConfig, config_from
@@ -41,7 +41,7 @@ def check(config: RunConfig) -> None:
     for kind, name, known in (("model", config.model, MODELS), ("data set", config.data, DATASETS)):
         if name not in known:
             raise ConfigError(f"unknown {kind} {name!r}{nearest(name, known)}")
-    parse_partition(config.partition)
+    check_enough(config.partition, TRAINING_EXAMPLES[config.data], config.phones)
     uplink = Pipeline.parse(config.uplink)
     if parse_aggregate(config.aggregate) and uplink.leaves_zeros:
         raise ConfigError(

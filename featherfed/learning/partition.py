@@ -18,6 +18,8 @@ from featherfed.errors import ConfigError
 from featherfed.randomness import RoundKey
 
 Indices = npt.NDArray[np.int64]
+LARGEST = 1e6
+"""Of a scheme's number, and the least concentration is its inverse: far beyond, a draw from Dir(A, …, A) is 0/0."""
 SCHEMES = ("iid", "shards:N", "dirichlet:A", "quantity:A")
 
 
@@ -32,11 +34,27 @@ def parse_partition(spec: str) -> tuple[str, float]:
         number = float(text)
     except ValueError:
         number = math.nan
-    whole = name != "shards" or number == int(number) if math.isfinite(number) else False
-    if not (whole and number > 0):
-        what, example = ("a whole number", 2) if name == "shards" else ("a number", 0.5)
-        raise ConfigError(f"partition {spec!r} needs {what} above 0 after the colon, like {name}:{example}")
+    kind, least, example = ("a whole number", 1, "2") if name == "shards" else ("a number", 1 / LARGEST, "0.5")
+    if not least <= number <= LARGEST or (name == "shards" and not number.is_integer()):
+        raise ConfigError(
+            f"partition {spec[:40]!r} needs {kind} from {least:g} to {LARGEST:g} after the colon, like {name}:{example}"
+        )
     return name, number
+
+
+def check_enough(spec: str, examples: int, phones: int) -> None:
+    """Raise `ConfigError` where there are too few examples for each phone to get one, or its slices.
+
+    >>> check_enough("shards:2", 60_000, 30_000)
+    """
+    name, number = parse_partition(spec)
+    each = int(number) if name == "shards" else 1
+    if examples < each * phones:
+        slices = f", {each} slices each" if each > 1 else ""
+        way = f"at most --phones {examples // each}" if examples >= each else "more examples, or fewer slices"
+        raise ConfigError(
+            f"{examples} examples cannot be partitioned {spec} among {phones} phones{slices}; choose {way}"
+        )
 
 
 def largest_shard(spec: str, examples: int, shards: int) -> int:
@@ -61,9 +79,7 @@ def partition(spec: str, labels: npt.NDArray[np.integer], shards: int, seed: int
     """
     name, number = parse_partition(spec)
     generator = RoundKey(seed, 0).generator(f"partition/{spec}/{shards}")
-    needed = shards * int(number) if name == "shards" else shards
-    if len(labels) < needed:
-        raise ConfigError(f"{len(labels)} examples cannot be partitioned {spec} among {shards} phones")
+    check_enough(spec, len(labels), shards)
     if name == "dirichlet":
         return _dirichlet(labels, shards, number, generator)
     order = generator.permutation(len(labels))

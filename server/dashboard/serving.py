@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import errno
 import ipaddress
+import re
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -30,7 +31,9 @@ from featherfed.server.dashboard.sums import Sums
 from featherfed.server.run_folder import RunFolder
 from featherfed.server.service import Service
 from featherfed.server.store import Store
+from featherfed.wire.address import is_host
 
+_PORT = re.compile(r"[0-9]{1,5}")
 READY_PHASES = ("gathering", "open", "closing")
 
 
@@ -53,9 +56,9 @@ class Where:
 
 def parse_address(text: str) -> tuple[str, int]:
     """Read HOST:PORT; raises `ConfigError`."""
-    host, colon, port = text.rpartition(":")
+    host, _, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    if not (colon and host and port.isdigit() and int(port) < 65536):
+    if not (is_host(host) and _PORT.fullmatch(port) and int(port) < 65536):
         raise ConfigError(f"--dashboard {text!r} is not HOST:PORT, like 127.0.0.1:8080")
     return host, int(port)
 

@@ -45,7 +45,12 @@ def test_the_self_test_prints_achieved_beside_nominal() -> None:
         (["show", "3g", "--seconds", "0"], "must be positive"),
         (["proxy", "--listen", "9000", "--to", "127.0.0.1:1"], "HOST:PORT"),
         (["proxy", "--listen", "127.0.0.1:0", "--to", "127.0.0.1:1", "--bandwidth", "256"], "has no unit"),
+        (["proxy", "--listen", "a..b:1", "--to", "127.0.0.1:80"], "address 'a..b:1' is not HOST:PORT"),
+        (["proxy", "--listen", "127.0.0.1:0", "--to", "a..b:80"], "address 'a..b:80' is not HOST:PORT"),
+        (["proxy", "--listen", "127.0.0.1:0", "--to", "h:1", "--control", "65536"], "not in the range 0<=x<=65535"),
         (["test", "--latency", "3ms"], "no rate to test"),
+        (["test", "--link", "4g", "--seconds", "nan"], "--seconds must be positive, not nan"),
+        (["test", "--link", "4g", "--seconds", "1e400"], "--seconds must be positive, not inf"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(arguments: list[str], sentence: str) -> None:

@@ -81,11 +81,27 @@ async def test_the_control_port_shows_and_changes_a_running_link() -> None:
             assert (await request("POST", "/links/test", body))[0] == 400
         assert (await request("GET", "/links/other"))[0] == 404
         assert (await request("PUT", "/links/test"))[0] == 405
+        assert (await request("POST", "/links/test", '{"rate": ' + "9" * 5000 + "}"))[0] == 400
+        assert (await request("POST", "/links/test", "[" * 50_000))[0] == 400
         assert (await request("GET", "/links", host="evil.example:80"))[0] == 400
         await control.close()
 
 
-@pytest.mark.parametrize("text", ["9000", ":9000", "host:x", "host:99999"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "9000",
+        ":9000",
+        "host:x",
+        "host:99999",
+        "a..b:1",
+        "host:²",
+        "host:" + "1" * 5000,
+        "[[::1]]:9",
+        "ann@host:1",
+        "h/x:1",
+    ],
+)
 def test_an_address_without_host_and_port_is_refused(text: str) -> None:
     with pytest.raises(LinkConfigError, match="HOST:PORT"):
         parse_address(text)

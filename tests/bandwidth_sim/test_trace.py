@@ -40,7 +40,14 @@ def test_the_rest_of_an_opportunity_is_lost_when_the_queue_ran_empty() -> None:
 
 @pytest.mark.parametrize(
     ("text", "line"),
-    [("1\n2\nx\n", "line 3"), ("5\n4\n", "line 2"), ("", "line 1"), ("0\n0\n", "line 2"), ("1\n\n3\n", "line 2")],
+    [
+        ("1\n2\nx\n", "line 3"),
+        ("5\n4\n", "line 2"),
+        ("", "line 1"),
+        ("0\n0\n", "line 2"),
+        ("1\n\n3\n", "line 2"),
+        ("9" * 5000, "line 1: '9{40}' is not a whole number of milliseconds of up to 15 digits"),
+    ],
 )
 def test_a_malformed_trace_is_refused_with_its_line(tmp_path: Path, text: str, line: str) -> None:
     path = tmp_path / "bad.trace"

@@ -35,6 +35,11 @@ def test_quantities_are_read_as_written(parse: Callable[[str], float], text: str
         (parse_duration, "5 fortnights", "unknown unit"),
         (parse_percent, "101%", "over 100%"),
         (parse_size, "1e999kB", "finite"),
+        (parse_size, "1e308GB", "at most 1e\\+15 bytes"),
+        (parse_rate, "9" * 5000 + "kbps", "'9{40}…' must be finite"),
+        (parse_duration, "1e308h", "finite"),
+        (parse_duration, "9" * 5000, "'9{40}…' has no unit"),
+        (parse_duration, "nans", "not a number"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_with_a_sentence(parse: Callable[[str], float], text: str, reason: str) -> None:
