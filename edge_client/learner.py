@@ -73,6 +73,13 @@ def import_torch(device: str) -> None:
         raise ConfigError("--device cuda, and torch finds no CUDA device here; leave it out to train on the CPU")
 
 
+def check_data(data_dir: str) -> None:
+    """Raise `DataError` for a folder without MNIST; after `import_torch`, and before the phone joins."""
+    from featherfed.learning.data import check_folder
+
+    check_folder(data_dir)
+
+
 class SgdLearner:
     """Trains the server's model on this phone's shard."""
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from featherfed.bandwidth_sim.profile import Profile
 from featherfed.bandwidth_sim.relay import LinkedDialer
 from featherfed.edge_client.dialing import Dialer, DirectDialer, check_address, check_secrecy, trust
-from featherfed.edge_client.learner import Learner, NoiseLearner, SgdLearner, import_torch
+from featherfed.edge_client.learner import Learner, NoiseLearner, SgdLearner, check_data, import_torch
 from featherfed.edge_client.leaving import LeavingLearner
 from featherfed.edge_client.phone import Phone, PhoneSettings
 from featherfed.edge_client.pocket import Pocket
@@ -90,7 +90,10 @@ async def play_phone(
     pocket = pocket or Pocket(Path(options.state_dir) if options.state_dir else None)
     name = pocket.name_phone(options.name)
     if options.train:
-        await asyncio.get_running_loop().run_in_executor(None, import_torch, options.compute)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, import_torch, options.compute)
+        if options.data_dir is not None:
+            await loop.run_in_executor(None, check_data, options.data_dir)
 
     def learner(welcome: Welcome) -> Learner:
         made = learn(options, welcome)

@@ -90,14 +90,6 @@ class NoShardHereError(LocalError):
     """The server has no shard for this phone; another address of the run may have one."""
 
 
-class ConnectHere(connect):
-    """The library's connect without its redirects: a token is for the address that its owner typed, and no other."""
-
-    def process_redirect(self, exc: Exception) -> Exception | str:
-        """Follow none."""
-        return exc
-
-
 class CountedConnection(Edge, ClientConnection):
     """The library's client connection that knows what its socket has moved."""
 
@@ -131,6 +123,8 @@ class Phone:
         self._say = say
         self._workshop = Workshop(pocket, make_learner, step_s=settings.step_s, say=say)
         self._progress = Progress()
+        self._waits = False
+        """Whether the server has a shard for this phone only later."""
 
     async def run(self) -> str:
         """Return the server's reason for the end; raises `LocalError` where there is no way on."""
@@ -171,6 +165,7 @@ class Phone:
                         backoff.reset()
                     try:
                         trouble, lost_at_s = self._closed(error), loop.time()
+                        seen |= self._waits
                     except NoShardHereError as nothing:
                         trouble, no_shard = str(nothing), True
                 except PhoneLeftError as leave:
@@ -233,10 +228,17 @@ class Phone:
             raise LocalError(f"the server closed the connection ({code}): {sentence}")
         if known is Close.PAUSED:
             raise RunPausedError(sentence)
+        if known is Close.LATER:
+            self._wait_for_a_shard(sentence)
         if known is Close.PAYLOAD:
             # The same bytes would be refused again.
             self._pocket.drop_update()
         return sentence or f"closed with code {code}"
+
+    def _wait_for_a_shard(self, sentence: str) -> None:
+        if not self._waits:
+            self._say(f"{sentence}; waiting (with --name or --state-dir a phone gets its own shard back at once)")
+        self._waits = True
 
 
 class Progress:
@@ -272,6 +274,7 @@ class Visit:
         """The round whose finished update this connection has begun to send."""
         self._pulse = Pulse(sum(phone._dialer.keepalive()), asyncio.get_running_loop().time())
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._unable = False
         self.welcomed = False
 
     async def run(self) -> str:
@@ -288,6 +291,10 @@ class Visit:
             return await reading
         except RemoteError as error:
             await self._connection.close(error.code, reason(str(error)))
+            raise
+        except LocalError as error:
+            if self._unable:
+                await self._connection.close(Close.UNABLE, reason(str(error)))
             raise
         finally:
             for task in (reading, self._watching):
@@ -347,17 +354,25 @@ class Visit:
         self._phone._addresses.found()
         pocket.enter(welcome.run, welcome.shard)
         if welcome.model not in LAYOUTS:
+            self._unable = True
             raise LocalError(f"the server's model {welcome.model!r} is unknown to this phone: is it an older release?")
         self._welcome, self._layout = welcome, LAYOUTS[welcome.model]
         self._leave_pings_to_the_server(welcome.heartbeat_s)
         self._say(f"run {welcome.run}: {self._phone._name} plays shard {welcome.shard} of {welcome.shards}")
-        await self._workshop.prepare(welcome)
+        (await self._workshop.prepare(welcome)).add_done_callback(self._prepared)
         self._go_on()
         while True:
             message = await self._receive()
             if isinstance(message, Finish):
                 return message.reason
             await self._handle(message)
+
+    def _prepared(self, learner: asyncio.Future[Learner]) -> None:
+        """Leave at once where there is nothing to train on: with its first task, a round would wait for this phone."""
+        if not learner.cancelled() and (error := learner.exception()) and not self._failed.done():
+            self._unable = True
+            self._failed.set_exception(error)
+            self._failed.exception()  # seen, also where this visit has ended meanwhile
 
     async def _handle(self, message: AnyMessage) -> None:
         match message:

@@ -1,6 +1,6 @@
 """Which phone plays which shard: a pure book of names and shards."""
 
-from collections.abc import Container
+from collections.abc import Collection, Container
 
 from featherfed.errors import RefusedError
 from featherfed.wire.messages import Hello
@@ -12,11 +12,27 @@ class NoShardError(RefusedError):
     code = 4007
 
 
-def allot(hello: Hello, *, shards: int, held: dict[int, str], away: Container[int], here: range | None = None) -> int:
-    """Return the shard for the phone that says `hello`, or raise `NoShardError`.
+class ShardLaterError(RefusedError):
+    """There is no shard for this phone yet."""
+
+    code = 4011
+
+
+def allot(
+    hello: Hello,
+    *,
+    shards: int,
+    held: dict[int, str],
+    away: Container[int],
+    absent: Collection[int] = (),
+    grace_s: float = 0.0,
+    here: range | None = None,
+) -> int:
+    """Return the shard for the phone that says `hello`; raise `NoShardError`, or `ShardLaterError` where it may wait.
 
     `held` maps shards to the names of their phones; the shards in `away` belong to phones that have been gone for
-    longer than the grace time, and may be given to another where no free one is left. `here` are the shards that this
+    longer than the grace time, and may be given to another where no free one is left; those in `absent` will be so when
+    their phones have been gone for `grace_s` seconds. `here` are the shards that this
     server has, where it is a gateway and has not all.
 
     A phone that says of how many shards it asks for one (`fl-edge --shard 7/100`) gets that or none. One that does not
@@ -34,6 +50,11 @@ def allot(hello: Hello, *, shards: int, held: dict[int, str], away: Container[in
         free = next((shard for shard in here if shard not in held), None)
         if free is None:
             free = next((shard for shard in here if shard in away), None)
+        if free is None and absent:
+            # Perhaps it is the one that left, and has forgotten its name.
+            raise ShardLaterError(
+                f"all {len(here)} shards are taken; the shard of a phone that left is free after {grace_s:g} s"
+            )
         if free is None:
             raise NoShardError(f"all {len(here)} shards are taken; the run was started with --phones {shards}")
         return free
@@ -44,6 +65,10 @@ def allot(hello: Hello, *, shards: int, held: dict[int, str], away: Container[in
     if hello.shard not in here:
         raise NoShardError(_elsewhere(hello.shard, here))
     owner = held.get(hello.shard, hello.name)
+    if owner != hello.name and hello.shard in absent:
+        raise ShardLaterError(
+            f"shard {hello.shard} is that of phone {owner!r}, which left; it is free after {grace_s:g} s"
+        )
     if owner != hello.name and hello.shard not in away:
         raise NoShardError(f"shard {hello.shard} is played by phone {owner!r}; leave out --shard to get a free one")
     if mine not in (None, hello.shard):

@@ -46,11 +46,19 @@ class Fleet:
                 self._let_grace_run(shard)
 
     def admit(self, phone: PhoneConnection, hello: Hello, *, run: str) -> None:
-        """Give the phone its shard, or raise `NoShardError`."""
+        """Give the phone its shard, or raise `NoShardError` or `ShardLaterError`."""
         if hello.shards == 0 and hello.run not in ("", run):
             # The shard that it had was one of another run.
             hello = replace(hello, shard=NOTHING)
-        shard = allot(hello, shards=self.shards, held=self.names, away=self._away, here=self._here)
+        shard = allot(
+            hello,
+            shards=self.shards,
+            held=self.names,
+            away=self._away,
+            absent=self._timers,
+            grace_s=self._grace_s,
+            here=self._here,
+        )
         phone.shard, phone.name = shard, hello.name
         phone.held_version = hello.held_version if hello.run == run else NOTHING
         phone.partial = (hello.partial_digest, hello.partial_bytes)
@@ -68,12 +76,19 @@ class Fleet:
             timer.cancel()
         return older
 
-    def left(self, phone: PhoneConnection) -> bool:
-        """Note the end of a connection; return whether its phone was there and has no other one."""
+    def left(self, phone: PhoneConnection, *, for_good: bool = False) -> bool:
+        """Note the end of a connection; return whether its phone was there and has no other one.
+
+        `for_good`: it has said that it cannot play, and nobody waits for it.
+        """
         if phone.shard not in self.names or self.connections.get(phone.shard, phone) is not phone:
             return False
         self.connections.pop(phone.shard, None)
-        self._let_grace_run(phone.shard)
+        if for_good:
+            self._away.add(phone.shard)
+            self._lost(phone.shard)
+        else:
+            self._let_grace_run(phone.shard)
         return True
 
     def stop(self) -> None:

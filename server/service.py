@@ -242,8 +242,9 @@ class Service:
     async def _serve_phone(self, websocket: ServerConnection) -> None:
         phone = PhoneConnection(websocket, self._ledger, lambda: self._rounds.current, self._pulse())
         self._connected[phone] = None
+        unable = False
         try:
-            await self._converse(phone)
+            unable = await self._converse(phone)
         except (LocalError, OSError) as error:
             # Ours, a disk or a database: what happens on the connection is no OSError (featherfed/wire/edge.py).
             self.end(error)
@@ -254,11 +255,15 @@ class Service:
             self._connected.pop(phone, None)
             self._uploads.forget(phone)
             self._downlink.stop(phone)
-            if self._fleet.left(phone):
+            if self._fleet.left(phone, for_good=unable):
                 self._watcher.phone_left(phone.shard, phone.name, len(self._fleet.connections))
 
-    async def _converse(self, phone: PhoneConnection) -> None:
-        """Hand on what a phone says until its connection ends; raises what is our own fault, and ends the run."""
+    async def _converse(self, phone: PhoneConnection) -> bool:
+        """Hand on what a phone says until its connection ends; return whether it left since it cannot take part.
+
+        Raises what is our own fault, and ends the run.
+        """
+        unable = False
         try:
             await self._welcome(phone)
             while True:
@@ -270,6 +275,9 @@ class Service:
         except ConnectionClosed as error:
             if fault := phone.websocket.fault(error):
                 await self._refuse(phone, fault)
+            elif error.rcvd is not None and error.rcvd.code == Close.UNABLE and phone.name:
+                unable = True
+                await self._note_unable(phone, error.rcvd.reason)
         except RemoteError as error:
             await self._refuse(phone, error)
         except (LocalError, OSError):
@@ -277,6 +285,7 @@ class Service:
         except Exception as error:
             # Whatever a phone's message makes of this program, it ends that connection: the others play on.
             await self._refuse(phone, RemoteError(f"the server failed on a message of it: {UnexpectedError(error)}"))
+        return unable
 
     async def _welcome(self, phone: PhoneConnection) -> None:
         try:
@@ -322,6 +331,14 @@ class Service:
         booked = self._book(phone.shard, name, error.code, str(error))
         await phone.close(error.code, str(error))
         if booked:
+            await self._commits.write(*booked)
+        if self._fleet.connections.get(phone.shard) is phone:
+            await self._rounds.fail(phone.shard)
+
+    async def _note_unable(self, phone: PhoneConnection, sentence: str) -> None:
+        """Book why a phone cannot play, and do not wait for it in this round."""
+        said = "".join(letter if letter.isprintable() else "?" for letter in sentence)
+        if booked := self._book(phone.shard, phone.name, Close.UNABLE, f"it cannot play: {said}"):
             await self._commits.write(*booked)
         if self._fleet.connections.get(phone.shard) is phone:
             await self._rounds.fail(phone.shard)

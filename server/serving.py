@@ -51,6 +51,14 @@ def check(config: RunConfig) -> None:
     Pipeline.parse(config.downlink, direction="downlink")
 
 
+def _check_here(config: RunConfig, data_dir: str | None) -> None:
+    """Raise `ConfigError` where the training examples of this machine, if it has them, are too few for the phones."""
+    from featherfed.learning.data import examples_here
+
+    if examples := examples_here(config.data, data_dir):
+        check_enough(config.partition, examples, config.phones)
+
+
 def serve_run(
     settings: dict[str, Any],
     *,
@@ -85,6 +93,7 @@ def serve_run(
         if where is not None:
             stack.enter_context(where.sock)
         aggregator = Aggregator(config, data_dir)
+        _check_here(config, data_dir)
         if folder is None:
             folder = create(runs, name, config, store=store)
         kept = Store(folder.database, durable=durable)

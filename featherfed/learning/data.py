@@ -21,6 +21,7 @@ from featherfed.learning.partition import partition
 
 MEAN, DEVIATION = 0.1307, 0.3081
 """Of MNIST's training pixels, scaled to 0…1."""
+CLASSES = 10
 MNIST_FILES = {True: "train", False: "t10k"}
 DIGITS_TEST_SHARE = 5
 """One digit in so many is for testing."""
@@ -64,6 +65,28 @@ def load_shard(name: str, data_dir: str | None, scheme: str, shards: int, index:
     return Shards(name, data_dir, scheme, shards, seed).examples(index)
 
 
+def check_folder(data_dir: str) -> None:
+    """Raise `DataError` unless a folder that was named holds MNIST's training set, which is downloaded where it is not.
+
+    Before a phone joins: afterwards a round would wait for it.
+    """
+    _mnist(Path(data_dir), train=True)
+
+
+def examples_here(name: str, data_dir: str | None) -> int | None:
+    """Return how many training examples this machine has of a data set; None where it has none of MNIST.
+
+    A server needs the test set alone.
+    """
+    if name == "digits":
+        return TRAINING_EXAMPLES[name]
+    labels = data_folder(data_dir) / "MNIST" / "raw" / f"{MNIST_FILES[True]}-labels-idx1-ubyte"
+    if not labels.exists():
+        return None
+    there = len(map_idx(labels, 1))
+    return min(there, TRAINING_EXAMPLES[name]) if name == "mnist-tuning" else there
+
+
 def labels_of(name: str, data_dir: str | None) -> npt.NDArray[np.integer]:
     """Return the labels of the training examples, which partitions are made from."""
     return _raw(name, data_dir, train=True)[1]
@@ -88,6 +111,8 @@ def _held_out(folder: Path, *, train: bool) -> tuple[U8, U8]:
     """Return MNIST's training images without the last 10,000, or those: they stand in for the test set."""
     pixels, labels = _mnist(folder, train=True)
     first = TRAINING_EXAMPLES["mnist-tuning"]
+    if len(labels) <= first:
+        raise DataError(f"{folder} has {len(labels)} training examples: mnist-tuning tests on those after {first}")
     chosen = slice(first) if train else slice(first, None)
     return pixels[chosen], labels[chosen]
 
@@ -101,6 +126,13 @@ def _mnist(folder: Path, *, train: bool) -> tuple[U8, U8]:
         pixels, labels = map_idx(paths[0], 3), map_idx(paths[1], 1)
         if len(pixels) != len(labels) or pixels.shape[1:] != (28, 28):
             raise DataError(f"{raw} has {len(labels)} labels for images of shape {pixels.shape}")
+        if len(labels) == 0:
+            raise DataError(f"{paths[1]} holds no example")
+        if (largest := int(labels.max())) >= CLASSES:
+            # EMNIST's letters come under the same names.
+            raise DataError(
+                f"{paths[1]} has labels to {largest}, and the models tell {CLASSES} classes, 0 to {CLASSES - 1}"
+            )
     except DataError as error:
         raise DataError(
             f"{error}; name a folder that holds MNIST with --data-dir or FL_DATA_DIR,"

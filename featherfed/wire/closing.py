@@ -23,6 +23,8 @@ class Close(enum.IntEnum):
     NO_SHARD = 4007
     TOO_FAST = 4008
     TOO_MANY = 4009
+    UNABLE = 4010
+    LATER = 4011
 
     @property
     def final(self) -> bool:

@@ -11,10 +11,13 @@ from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_websocket
 from websockets.http11 import Request, Response
 
+from featherfed.edge_client.learner import Learner
 from featherfed.edge_client.one_phone import PhoneOptions, play_phone
 from featherfed.edge_client.pocket import Pocket
-from featherfed.errors import ConfigError, LocalError
-from featherfed.wire.messages import Finish, pack
+from featherfed.errors import ConfigError, DataError, LocalError
+from featherfed.wire.messages import Finish, Welcome, pack
+
+from ..idx_files import write_mnist
 
 Serve = Callable[..., Any]
 WAIT_S = 30.0
@@ -159,3 +162,60 @@ def test_addresses_of_a_phone_are_alike() -> None:
         options("ws://a", others=("wss://b",)).check()
     with pytest.raises(ConfigError, match="--server 'b' is not an address like ws://127"):
         options("ws://a", others=("b",)).check()
+
+
+async def test_phone_without_its_data_never_joins(serve: Serve, tmp_path: Path) -> None:
+    write_mnist(tmp_path, [1, 26, 3])
+    async with serve(phones=1) as served:
+        with pytest.raises(DataError, match="has labels to 26"):
+            await play(options(served.address, train=True, data_dir=str(tmp_path)))
+        assert served.watcher.told("phone_came") == []
+
+
+async def test_phone_that_finds_no_data_for_its_run_leaves_at_once_and_no_round_waits(serve: Serve) -> None:
+    def find_nothing(phone: PhoneOptions, welcome: Welcome) -> Learner:
+        raise DataError("cannot read\x1b[2J /nowhere: no such file")
+
+    async with serve(phones=2, rounds=2, deadline=600.0) as served:
+        other = asyncio.create_task(play(options(served.address, name="other")))
+        while not served.watcher.told("phone_came"):
+            await asyncio.sleep(0.001)
+        with pytest.raises(DataError, match="/nowhere"):
+            phone = play_phone(options(served.address, name="bare"), str, learn=find_nothing)
+            await asyncio.wait_for(phone, WAIT_S)
+        assert await other == "all 2 rounds are done"
+        assert [row["accepted"] for row in served.report()["rounds"]] == [1, 1]
+    assert served.watcher.told("fault") == [("bare", 4010, "it cannot play: cannot read?[2J /nowhere: no such file")]
+
+
+async def test_unnamed_phone_that_was_killed_gets_its_shard_again(serve: Serve) -> None:
+    async with serve(phones=2, rounds=20, heartbeat=0.2, deadline=600.0) as served:
+        phones = [asyncio.create_task(play(options(served.address))) for _ in range(2)]
+        while served.watcher.told("round_closed") == []:
+            await asyncio.sleep(0.001)
+        # As its process's end would: without a word, and with its name gone.
+        phones.pop().cancel()
+        while served.watcher.told("phone_left") == []:
+            await asyncio.sleep(0.001)
+        lines: list[str] = []
+        phones.append(asyncio.create_task(play(options(served.address), lines)))
+        assert await asyncio.gather(*phones) == ["all 20 rounds are done"] * 2
+    assert lines[0].startswith("all 2 shards are taken; the shard of a phone that left is free after 0.4 s; waiting")
+
+
+async def test_phone_follows_no_redirect_with_its_token() -> None:
+    asked: list[str | None] = []
+
+    def point_elsewhere(connection: ServerConnection, request: Request) -> Response:
+        asked.append(request.headers.get("Authorization"))
+        response = connection.respond(HTTPStatus.MOVED_PERMANENTLY, "over there")
+        response.headers["Location"] = "/elsewhere"
+        return response
+
+    async def nobody(connection: ServerConnection) -> None: ...
+
+    async with serve_websocket(nobody, "127.0.0.1", 0, process_request=point_elsewhere) as server:
+        address = f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
+        with pytest.raises(LocalError, match=r"the server answered 301 and points to /elsewhere"):
+            await play(options(address, token="t0ken", patience_s=0.0))
+    assert asked == ["Bearer t0ken"]

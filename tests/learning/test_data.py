@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from featherfed.errors import ConfigError, DataError
-from featherfed.learning.data import DEVIATION, MEAN, Shards, load, load_shard
+from featherfed.learning.data import DEVIATION, MEAN, Shards, check_folder, examples_here, load, load_shard
 from featherfed.learning.idx import map_idx
+
+from ..idx_files import write_mnist
 
 
 def test_digits_need_no_folder_and_no_download() -> None:
@@ -102,3 +104,35 @@ def test_idx_is_read_as_its_header_says(tmp_path: Path) -> None:
     path = tmp_path / "images"
     path.write_bytes(bytes.fromhex("00000803 00000002 00000001 00000003") + bytes(range(6)))
     assert map_idx(path, 3).tolist() == [[[0, 1, 2]], [[3, 4, 5]]]
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "words"),
+    [
+        (
+            "mnist",
+            [1, 26, 3],
+            "has labels to 26, and the models tell 10 classes, 0 to 9; name a folder",
+        ),
+        ("mnist", [], "holds no example"),
+        ("mnist-tuning", [1, 2, 3], "has 3 training examples: mnist-tuning tests on those after 50000"),
+    ],
+)
+def test_files_that_fit_no_model_are_refused_with_a_sentence(
+    name: str, labels: list[int], words: str, tmp_path: Path
+) -> None:
+    write_mnist(tmp_path, labels)
+    for train in (True, False):
+        with pytest.raises(DataError, match=words):
+            load(name, str(tmp_path), train=train)
+
+
+def test_folder_that_was_named_is_looked_at_before_a_run_is_known(tmp_path: Path) -> None:
+    raw = write_mnist(tmp_path, [0, 9])
+    check_folder(str(tmp_path))
+    assert [examples_here(name, str(tmp_path)) for name in ("mnist", "mnist-tuning", "digits")] == [2, 2, 1438]
+    (raw / "train-images-idx3-ubyte").write_bytes(b"GIF89a")
+    with pytest.raises(DataError, match="not an IDX file"):
+        check_folder(str(tmp_path))
+    (raw / "train-labels-idx1-ubyte").unlink()
+    assert examples_here("mnist", str(tmp_path)) is None

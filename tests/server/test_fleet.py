@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from featherfed.bandwidth_sim.virtual import run
-from featherfed.server.admission import NoShardError
+from featherfed.server.admission import NoShardError, ShardLaterError
 from featherfed.server.fleet import Fleet
 from featherfed.server.phone_connection import PhoneConnection
 from featherfed.wire.messages import NOTHING, PROTOCOL_VERSION, Hello
@@ -101,6 +101,36 @@ async def test_shard_of_a_lost_phone_goes_to_one_newcomer_only() -> None:
         come(fleet, "c")
     fleet.connect(taker)
     assert fleet.names == {0: "b"}
+
+
+@in_virtual_time
+async def test_newcomer_is_told_to_wait_for_the_shard_of_a_phone_that_left_and_then_gets_it() -> None:
+    fleet = Fleet(2, {}, grace_s=GRACE_S, lost=lambda shard: None)
+    stays, gone = come(fleet, "a"), come(fleet, "b")
+    fleet.connect(stays)
+    fleet.connect(gone)
+    with pytest.raises(NoShardError, match="all 2 shards are taken; the run"):
+        come(fleet, "c")
+    fleet.left(gone)
+    with pytest.raises(ShardLaterError, match="the shard of a phone that left is free after 40 s"):
+        come(fleet, "c")
+    with pytest.raises(ShardLaterError, match="shard 1 is that of phone 'b', which left; it is free after 40 s"):
+        come(fleet, "c", shard=1, shards=2)
+    with pytest.raises(NoShardError):
+        come(fleet, "c", shard=0, shards=2)
+    await asyncio.sleep(GRACE_S + 1)
+    assert come(fleet, "c").shard == 1
+
+
+@in_virtual_time
+async def test_shard_of_a_phone_that_cannot_play_is_free_at_once() -> None:
+    lost: list[int] = []
+    fleet = Fleet(1, {}, grace_s=GRACE_S, lost=lost.append)
+    bare = come(fleet, "a")
+    fleet.connect(bare)
+    assert fleet.left(bare, for_good=True)
+    assert lost == [0]
+    assert come(fleet, "b").shard == 0
 
 
 @in_virtual_time
