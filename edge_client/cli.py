@@ -158,6 +158,8 @@ def swarm(count: int, workers: int | None, links: str | None, tokens: Path | Non
         raise click.UsageError(str(error)) from error
     try:
         ended_well = run_swarm(phones, min(workers or os.cpu_count() or 1, count), quiet=quiet)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     if not ended_well:

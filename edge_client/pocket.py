@@ -11,16 +11,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgpack
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from featherfed.errors import ConfigError, LocalError
-from featherfed.wire.messages import NOTHING, ModelBegin
+from featherfed.wire.messages import NOTHING, Count, Digest, ModelBegin, Version
 
 F32 = npt.NDArray[np.float32]
+Label64 = Annotated[str, msgspec.Meta(max_length=64)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,9 +184,9 @@ class Pocket:
     def _load(self) -> None:
         if self._folder is None:
             return
-        if phone := self._read("phone", name=str, run=str, shard=int):
+        if phone := self._read("phone", name=Label64, run=Label64, shard=Version):
             self.name, self.run, self.shard = phone["name"], phone["run"], phone["shard"]
-        if model := self._read("model", version=int, weights=bytes):
+        if model := self._read("model", version=Version, weights=bytes):
             self.held_version, self.weights = model["version"], self._floats("model", model["weights"])
         self.pending = self._read_update("update")
         if accepted := self._read_update("accepted"):
@@ -192,11 +194,17 @@ class Pocket:
         if rest := self._read("residual", residual=bytes):
             self.residual = self._floats("residual", rest["residual"])
         part = self._folder / "download.part"
-        if (download := self._read("download", digest=bytes)) and part.exists():
-            self.download_digest, self.download = download["digest"], bytearray(part.read_bytes())
+        if (download := self._read("download", digest=Digest)) and part.exists():
+            try:
+                self.download_digest, self.download = download["digest"], bytearray(part.read_bytes())
+            except OSError as error:
+                raise self._unreadable(part.name, str(error.strerror)) from error
 
-    def _read(self, file: str, /, **kinds: type | tuple[type, ...]) -> dict[str, Any]:
-        """Return the fields of a file, or nothing where there is none; raises `ConfigError` for any other content."""
+    def _read(self, file: str, /, **kinds: Any) -> dict[str, Any]:
+        """Return the fields of a file, or nothing where there is none; raises `ConfigError` for any other content.
+
+        `kinds` are the wire's where a field is said to the server: what does not fit there is found before it is said.
+        """
         assert self._folder is not None, "only a phone with a folder reads"
         path = self._folder / file
         try:
@@ -208,12 +216,14 @@ class Pocket:
         if not isinstance(content, dict) or content.keys() != kinds.keys():
             raise self._unreadable(file, f"it does not hold {', '.join(kinds)}")
         for key, kind in kinds.items():
-            if not isinstance(content[key], kind):
-                raise self._unreadable(file, f"its {key} is of another kind")
+            try:
+                msgspec.convert(content[key], kind)
+            except msgspec.ValidationError as error:
+                raise self._unreadable(file, f"its {key} is of another kind") from error
         return content
 
     def _read_update(self, file: str) -> PendingUpdate | None:
-        update = self._read(file, round=int, payload=bytes, examples=int, residual=(bytes, type(None)))
+        update = self._read(file, round=Version, payload=bytes, examples=Count, residual=bytes | None)
         if not update:
             return None
         residual = update["residual"]
@@ -242,7 +252,8 @@ class Pocket:
 
     def _remove(self, name: str) -> None:
         if self._folder is not None:
-            (self._folder / name).unlink(missing_ok=True)
+            with _writing(self._folder / name):
+                (self._folder / name).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -8,8 +8,10 @@ directory.
 """
 
 import asyncio
+import contextlib
 import multiprocessing
 import os
+import resource
 import sys
 import threading
 from collections.abc import Sequence
@@ -24,6 +26,8 @@ from featherfed.edge_client.one_phone import PhoneOptions, play_phone
 from featherfed.errors import ConfigError, FeatherfedError
 from featherfed.wire.messages import Welcome
 
+OTHER_FILES = 128
+"""Descriptors of a worker for everything but its phones."""
 WITHOUT_TORCH = ("featherfed.edge_client.swarm",)
 WITH_TORCH = (*WITHOUT_TORCH, "featherfed.learning.data", "featherfed.learning.training")
 
@@ -145,8 +149,33 @@ def _work(phones: list[PhoneOptions], quiet: bool) -> None:
         raise SystemExit(f"{len(failures)} of {len(phones)} phones failed: {failures[0]}")
 
 
+def allow_files(phones: Sequence[PhoneOptions], workers: int) -> None:
+    """Raise this process's limit of open files, which its workers inherit, to what the phones of one of them need.
+
+    Raises `ConfigError` where the system does not let it.
+    """
+    each = -(-len(phones) // workers)
+    # A link stands between two more sockets of the phone's process; then there is what it keeps on the disk.
+    sockets = 3 if any(phone.profile is not None for phone in phones) else 1
+    needed = each * (sockets + 1) + OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        fit = (hard - OTHER_FILES) // (sockets + 1)
+        raise ConfigError(
+            f"--count {len(phones)} in --workers {workers} needs {needed} open files a worker, and the system allows"
+            f" {hard}; raise ulimit -n, give more --workers, or choose --count {max(0, fit * workers)} at the most"
+        )
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
 def run_swarm(phones: list[PhoneOptions], workers: int, *, quiet: bool = True) -> bool:
-    """Play all phones until the server ends them; return whether all ended well."""
+    """Play all phones until the server ends them; return whether all ended well.
+
+    Raises `ConfigError` where the system does not let a process have so many connections.
+    """
+    allow_files(phones, workers)
     trains = any(phone.train for phone in phones)
     # A forked child of a process that has used a GPU cannot use it.
     forks = "forkserver" in multiprocessing.get_all_start_methods() and all(phone.compute == "cpu" for phone in phones)

@@ -1,11 +1,12 @@
 from pathlib import Path
+from typing import Any
 
 import msgpack
 import numpy as np
 import pytest
 
 from featherfed.edge_client.pocket import PendingUpdate, Pocket
-from featherfed.errors import ConfigError
+from featherfed.errors import ConfigError, LocalError
 from featherfed.wire.messages import NOTHING
 
 WEIGHTS = np.arange(5, dtype=np.float32)
@@ -146,3 +147,33 @@ def test_state_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="cannot use the state directory"):
         Pocket(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("phone", {"name": "a" * 65}),
+        ("phone", {"shard": -5}),
+        ("phone", {"shard": True}),
+        ("model", {"version": -2}),
+        ("update", {"round": 1 << 60}),
+        ("update", {"examples": -1}),
+        ("download", {"digest": b"123456789"}),
+    ],
+)
+def test_what_the_server_could_not_be_told_is_found_before(tmp_path: Path, name: str, changed: dict[str, Any]) -> None:
+    full(tmp_path)
+    path = tmp_path / name
+    path.write_bytes(msgpack.packb(msgpack.unpackb(path.read_bytes()) | changed))
+    with pytest.raises(ConfigError, match=f"{name}: its {next(iter(changed))} is of another kind; remove it to begin"):
+        Pocket(tmp_path)
+
+
+def test_what_cannot_be_read_or_removed_is_told(tmp_path: Path) -> None:
+    pocket = full(tmp_path)
+    (tmp_path / "download.part").unlink()
+    (tmp_path / "download.part").mkdir()
+    with pytest.raises(ConfigError, match=r"cannot read .*download\.part: Is a directory; remove it"):
+        Pocket(tmp_path)
+    with pytest.raises(LocalError, match=r"cannot write .*download\.part: "):
+        pocket.hold(4, WEIGHTS)

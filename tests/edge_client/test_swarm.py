@@ -1,4 +1,5 @@
 import asyncio
+import resource
 import sys
 from hashlib import blake2b
 from pathlib import Path
@@ -10,7 +11,7 @@ from websockets.asyncio.server import serve as serve_websocket
 
 from featherfed.bandwidth_sim.profile import find_profile
 from featherfed.edge_client.one_phone import PhoneOptions
-from featherfed.edge_client.swarm import Deal, phone_options
+from featherfed.edge_client.swarm import Deal, allow_files, phone_options
 from featherfed.errors import ConfigError
 from featherfed.learning.models import build
 from featherfed.wire.messages import Accepted, Finish, ModelBegin, ModelChunk, Task, Welcome, pack
@@ -57,6 +58,23 @@ def test_every_phone_gets_its_own_token(tmp_path: Path) -> None:
     file.write_text("alone\n")
     with pytest.raises(ConfigError, match="line 1: 'alone' is not NAME TOKEN"):
         phone_options(PhoneOptions(server="ws://x"), 1, Deal(tokens=file))
+
+
+def test_more_phones_than_files_may_be_open_are_refused_with_the_number_that_fits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    raised: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (256, 4096))
+    monkeypatch.setattr(resource, "setrlimit", lambda kind, limits: raised.append(limits))
+    direct = PhoneOptions(server="ws://x")
+    allow_files([direct] * 100, 2)
+    assert raised == []
+    allow_files([direct] * 1000, 2)
+    assert raised == [(1128, 4096)]
+    linked = PhoneOptions(server="ws://x", profile=find_profile("3g"))
+    with pytest.raises(ConfigError, match=r"needs 10128 open files a worker.*allows 4096; .*--count 1984 at the most"):
+        allow_files([linked] * 5000, 2)
+    allow_files([linked] * 1984, 2)
 
 
 async def _bytes_of_a_round(*command: str) -> bytes:
