@@ -13,6 +13,7 @@ from filelock import FileLock
 
 from tests.programs import program
 from tests.serving import Served, serving
+from tests.skipped import pytest_terminal_summary  # noqa: F401
 
 # Before torch or numpy is imported: two test workers with two threads each only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -17,7 +17,7 @@ from featherfed.fl_bench.grid import run_grid
 from featherfed.fl_bench.running import cell_report
 from featherfed.fl_bench.scenario import read_scenario
 
-ray = pytest.importorskip("ray", reason="needs featherfed[ray]")
+ray = pytest.importorskip("ray", reason="needs ray: pip install 'featherfed[ray]'")
 pytestmark = [pytest.mark.processes, pytest.mark.filterwarnings("ignore")]
 TIMEOUT_S = 120.0
 SCENARIO = """

@@ -89,7 +89,7 @@ def test_report_is_one_page_that_needs_nothing_with_plots_and_data_beside_it(gri
 
 
 def test_parquet_holds_the_same_rows(grid: Path, tmp_path: Path) -> None:
-    parquet = pytest.importorskip("pyarrow.parquet", reason="needs featherfed[parquet]")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs pyarrow: pip install 'featherfed[parquet]'")
     assert call("report", grid, "--out", tmp_path).exit_code == 0
     table = parquet.read_table(tmp_path / "rounds.parquet")
     with open(tmp_path / "rounds.csv", newline="") as file:

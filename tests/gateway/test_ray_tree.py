@@ -17,7 +17,7 @@ from tests.gateway.trees import SETTINGS
 from tests.processes.trees import flags, programs
 from tests.serving import serving
 
-ray = pytest.importorskip("ray", reason="needs featherfed[ray]")
+ray = pytest.importorskip("ray", reason="needs ray: pip install 'featherfed[ray]'")
 pytestmark = [pytest.mark.processes, pytest.mark.filterwarnings("ignore")]
 GATEWAY = r"^gateway {} serves shards \d+ to \d+ at (\S+) \(process (\d+) on (\S+)\)"
 

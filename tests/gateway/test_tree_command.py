@@ -63,7 +63,7 @@ def test_run_without_gateways_is_not_resumed_as_a_tree(tmp_path: Path) -> None:
 
 
 def test_no_ray_and_no_cluster_are_sentences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("ray", reason="needs featherfed[ray]")
+    pytest.importorskip("ray", reason="needs ray: pip install 'featherfed[ray]'")
     with pytest.raises(ConfigError, match=r"no Ray cluster at '127\.0\.0\.1:1'"), ray_cluster.cluster("127.0.0.1:1"):
         pass
     monkeypatch.setitem(sys.modules, "ray", None)
