@@ -126,7 +126,7 @@ def read_scenario(path: Path, *, way: str | None = None, changes: Sequence[str] 
     """
     try:
         content = tomllib.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"cannot read the scenario {path}: {error}") from error
     for line in changes:
         try:

@@ -192,17 +192,22 @@ def config_from(values: dict[str, Any]) -> RunConfig:
             raise ConfigError(f"unknown setting {key!r}{nearest(key, kinds)}")
         kind = kinds[key]
         # TOML, like Python, has 1 where 1.0 would do; but True is no number.
-        checked[key] = float(value) if kind is float and type(value) is int else value
+        checked[key] = _float(value) if kind is float and type(value) is int else value
         if type(checked[key]) is not kind:
-            raise ConfigError(f"{key} = {value!r} is not {KINDS[kind]}")
+            raise ConfigError(f"{key} = {value!r:.40} is not {KINDS[kind]}")
     if "phones" in checked:
         checked.setdefault("cohort", min(COHORT, checked["phones"]))
     return RunConfig(**checked)
+
+
+def _float(value: int) -> float:
+    # Infinity is refused wherever a number stands; of a whole one with 400 digits Python makes none.
+    return float(value) if abs(value) <= LARGEST else math.inf
 
 
 def read_config(path: Path) -> RunConfig:
     """Read `config.toml` of a run folder."""
     try:
         return config_from(tomllib.loads(path.read_text()))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"cannot read the run's configuration {path}: {error}") from error

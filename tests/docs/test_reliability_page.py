@@ -30,7 +30,8 @@ def test_limits_have_the_numbers_of_the_code() -> None:
         f"`HANDSHAKE_BYTES`: {limits.HANDSHAKE_BYTES // 1024} KiB",
         f"`HELLO_BYTES`: {limits.HELLO_BYTES // 1024} KiB",
         f"`FRAME_BYTES`: {limits.FRAME_BYTES // 1024} KiB and {limits.FRAME_BYTES % 1024} bytes",
-        f"`SMALL_BURST`, then `SMALL_PER_S`: {limits.SMALL_BURST}, then {limits.SMALL_PER_S:g} a second",
+        f"`SMALL_BURST`, then `SMALL_PER_S` and `SMALL_PER_TASK`: {limits.SMALL_BURST},"
+        f" then {limits.SMALL_PER_S:g} a second and {limits.SMALL_PER_TASK} for each task",
         f"`WAITING_FRAMES`: {limits.WAITING_FRAMES}",
         f"`UNREAD_BYTES`: {limits.UNREAD_BYTES // 1024} KiB",
         f"`PATIENCE_S`: {limits.PATIENCE_S:g} s",

@@ -219,3 +219,10 @@ async def test_phone_follows_no_redirect_with_its_token() -> None:
         with pytest.raises(LocalError, match=r"the server answered 301 and points to /elsewhere"):
             await play(options(address, token="t0ken", patience_s=0.0))
     assert asked == ["Bearer t0ken"]
+
+
+async def test_phone_asks_no_proxy_of_the_environment(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    async with serve(phones=1) as served:
+        assert await play(options(served.address)) == "all 1 rounds are done"

@@ -17,6 +17,8 @@ from featherfed.server.config import RunConfig
 from featherfed.server.run_folder import create
 from featherfed.server.store import Store, put_value
 
+from ..idx_files import write_mnist
+
 
 def invoke(*arguments: str | Path, **environment: str) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments], env=environment)
@@ -93,6 +95,25 @@ def test_run_folder_that_exists_names_both_ways_on(tmp_path: Path) -> None:
     assert sentence(result, 2) == (
         f"the run folder {folder.path} exists; go on with --resume {folder.path}, or choose another --name"
     )
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ([0, 1, 2, 3, 4], "5 examples cannot be partitioned iid among 8 phones; choose at most --phones 5"),
+        ([1, 26], "has labels to 26, and the models tell 10 classes, 0 to 9"),
+        ([], "holds no example"),
+    ],
+)
+def test_data_that_fit_no_run_are_refused_before_it_has_a_folder(labels: list[int], words: str, tmp_path: Path) -> None:
+    write_mnist(tmp_path / "data", labels)
+    runs = tmp_path / "runs"
+    result = invoke(
+        "serve", "--port", "0", "--phones", "8", "--runs", runs, "--data-dir", tmp_path / "data", "--no-dashboard"
+    )
+    assert result.exit_code in (1, 2)
+    assert words in result.output and "Traceback" not in result.output
+    assert not runs.exists()
 
 
 def test_mnist_that_can_not_be_had_names_the_three_ways_out(tmp_path: Path) -> None:

@@ -116,6 +116,8 @@ def test_cohort_is_the_phones_where_fewer_than_ten_were_asked_for() -> None:
         ({"phones": True}, "phones = True is not a whole number"),
         ({"lr": "0.1"}, "lr = '0.1' is not a number"),
         ({"model": 2}, "model = 2 is not a text"),
+        ({"lr": 10**400}, "--lr inf is not a number above 0"),
+        ({"rounds": 10**30}, "--rounds 1000000000000000000000000000000 exceeds 1000000000"),
     ],
 )
 def test_setting_that_cannot_work_is_refused_by_name(values: dict[str, Any], words: str) -> None:
@@ -129,7 +131,7 @@ def test_whole_number_of_toml_stands_for_a_float() -> None:
     assert isinstance(config.lr, float)
 
 
-@pytest.mark.parametrize("text", ["rounds = ", "rounds 3", "\xff\xfe"])
+@pytest.mark.parametrize("text", ["rounds = ", "rounds 3", "\xff\xfe", "rounds = " + "9" * 5000, "a = " + "[" * 5000])
 def test_broken_file_is_a_sentence(tmp_path: Path, text: str) -> None:
     path = tmp_path / "config.toml"
     path.write_bytes(text.encode("latin-1"))
