@@ -177,3 +177,17 @@ def test_what_cannot_be_read_or_removed_is_told(tmp_path: Path) -> None:
         Pocket(tmp_path)
     with pytest.raises(LocalError, match=r"cannot write .*download\.part: "):
         pocket.hold(4, WEIGHTS)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full on this machine")
+def test_full_disk_is_a_sentence_and_leaves_what_was_kept(tmp_path: Path) -> None:
+    pocket = full(tmp_path)
+    for name in ("update", "model", "phone"):
+        (tmp_path / f"{name}.new").symlink_to("/dev/full")
+    with pytest.raises(LocalError, match=r"cannot write .*update: No space left on device; the phone goes on from it"):
+        pocket.put_update(PendingUpdate(9, b"x", 1, None))
+    with pytest.raises(LocalError, match="No space left on device"):
+        pocket.hold(9, WEIGHTS)
+    with pytest.raises(LocalError, match="No space left on device"):
+        pocket.name_phone("another")
+    assert same(Pocket(tmp_path), full(tmp_path / "whole"))
