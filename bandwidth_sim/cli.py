@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import math
-import signal
 from dataclasses import asdict
 from pathlib import Path
 from typing import TextIO
@@ -18,9 +17,12 @@ from featherfed.bandwidth_sim.link import LinkSpec
 from featherfed.bandwidth_sim.measure import measure
 from featherfed.bandwidth_sim.profile import Profile, find_profile, known_profiles
 from featherfed.bandwidth_sim.proxy import Proxy, parse_address
+from featherfed.commandline.program import Program
+from featherfed.commandline.signals import loading, stopping
+from featherfed.commandline.streams import keep_on, open_log
 
 
-@click.group()
+@click.group(cls=Program)
 def main() -> None:
     """Phone links on real sockets, without root."""
 
@@ -71,13 +73,15 @@ def list_links(profiles_file: Path | None, as_json: bool) -> None:
 @click.option("--listen", required=True, metavar="HOST:PORT", help="Where programs connect; port 0 picks one.")
 @click.option("--to", "target", required=True, metavar="HOST:PORT", help="Where their connections lead.")
 @click.option("--seed", default=0, show_default=True, help="Decides jitter, loss and random outages.")
-@click.option("--events", type=click.File("w"), help="Write a JSON line for each connection here.")
+@click.option(
+    "--events", type=click.Path(dir_okay=False, path_type=Path), help="Write a JSON line for each connection here."
+)
 @click.option(
     "--control", "control_port", type=click.IntRange(0, 65535), help="HTTP control port on loopback; 0 picks one."
 )
 @link_flags
 def proxy(
-    listen: str, target: str, seed: int, events: TextIO | None, control_port: int | None, profile: Profile | None
+    listen: str, target: str, seed: int, events: Path | None, control_port: int | None, profile: Profile | None
 ) -> None:
     """Relay any TCP program through a link, until interrupted."""
     try:
@@ -86,7 +90,12 @@ def proxy(
         raise click.UsageError(str(error)) from error
     link = profile or Profile("unlimited", LinkSpec(), LinkSpec(), "flags")
     try:
-        asyncio.run(_proxy(*addresses, link, seed, events, control_port))
+        lines = None if events is None else open_log(events)
+    except OSError as error:
+        raise click.UsageError(f"cannot write --events {events}: {error.strerror}") from error
+    keep_on()
+    try:
+        asyncio.run(_proxy(*addresses, link, seed, lines, control_port))
     except OSError as error:
         raise click.ClickException(f"cannot listen on {listen}: {error.strerror}") from error
 
@@ -106,9 +115,8 @@ async def _proxy(
             print(json.dumps(event), file=events, flush=True)
 
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(stopping(stop.set))
         relay = await stack.enter_async_context(Proxy(profile, seed, target, log=log))
         host, port = await relay.listen(*listen)
         click.echo(f"listening on {f'[{host}]' if ':' in host else host}:{port}")
@@ -128,7 +136,8 @@ async def _proxy(
 @click.option("--png", type=click.Path(dir_okay=False, path_type=Path), help="Also write a plot here.")
 def show(name: str, seconds: float, seed: int, profiles_file: Path | None, png: Path | None) -> None:
     """Plot a named link's rate and outages over time."""
-    from featherfed.bandwidth_sim.plot import as_text, rates_over_time, save_png
+    with loading():
+        from featherfed.bandwidth_sim.plot import as_text, rates_over_time, save_png
 
     try:
         profile = find_profile(name, profiles_file)

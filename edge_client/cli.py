@@ -11,6 +11,9 @@ import click
 from featherfed.bandwidth_sim.flags import link_flags
 from featherfed.bandwidth_sim.profile import Profile
 from featherfed.bandwidth_sim.units import parse_duration
+from featherfed.commandline.program import Program
+from featherfed.commandline.signals import loading
+from featherfed.commandline.streams import keep_on
 from featherfed.edge_client.device import parse_device
 
 if TYPE_CHECKING:
@@ -43,7 +46,7 @@ class Shard(click.ParamType[tuple[int, int] | None]):
         return int(match[1]), int(match[2])
 
 
-@click.group()
+@click.group(cls=Program)
 @click.version_option(package_name="featherfed")
 def main() -> None:
     """Play phones that train on their own shard and upload compressed updates."""
@@ -78,9 +81,10 @@ def _options(
     servers: tuple[str, ...], profile: Profile | None, device: str, train: str, patience: str, away: str, **rest: Any
 ) -> "PhoneOptions":
     """Return the checked options; raises a usage error in one sentence."""
-    from featherfed.bandwidth_sim.errors import LinkConfigError
-    from featherfed.edge_client.one_phone import PhoneOptions
-    from featherfed.errors import ConfigError
+    with loading():
+        from featherfed.bandwidth_sim.errors import LinkConfigError
+        from featherfed.edge_client.one_phone import PhoneOptions
+        from featherfed.errors import ConfigError
 
     try:
         compute, step_s = parse_device(device)
@@ -103,6 +107,7 @@ def _options(
 @link_flags
 def run(quiet: bool, **flags: Any) -> None:
     """Run one phone until the server ends it."""
+    keep_on()
     options = _options(**flags)
     from featherfed.edge_client.one_phone import play
     from featherfed.errors import ConfigError, FeatherfedError
@@ -114,8 +119,6 @@ def run(quiet: bool, **flags: Any) -> None:
         raise click.UsageError(str(error)) from error
     except FeatherfedError as error:
         raise click.ClickException(str(error)) from error
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
 
 
 @main.command()
@@ -142,11 +145,13 @@ def swarm(count: int, workers: int | None, links: str | None, tokens: Path | Non
     """Run many phones with one import of torch; each has its own link, token, shard and state."""
     if tokens is not None and flags["token"]:
         raise click.UsageError("--tokens gives each phone its own token; leave out --token")
+    keep_on()
     options = _options(**flags)
-    from featherfed.bandwidth_sim.errors import LinkConfigError
-    from featherfed.bandwidth_sim.profile import profile_from_flags
-    from featherfed.edge_client.swarm import Deal, phone_options, run_swarm
-    from featherfed.errors import ConfigError
+    with loading():
+        from featherfed.bandwidth_sim.errors import LinkConfigError
+        from featherfed.bandwidth_sim.profile import profile_from_flags
+        from featherfed.edge_client.swarm import Deal, phone_options, run_swarm
+        from featherfed.errors import ConfigError
 
     try:
         profiles = [profile_from_flags(link=link.strip()) for link in links.split(",")] if links else []
@@ -160,8 +165,6 @@ def swarm(count: int, workers: int | None, links: str | None, tokens: Path | Non
         ended_well = run_swarm(phones, min(workers or os.cpu_count() or 1, count), quiet=quiet)
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
     if not ended_well:
         raise SystemExit(1)
 

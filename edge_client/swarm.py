@@ -20,6 +20,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from featherfed.bandwidth_sim.profile import Profile
+from featherfed.commandline import streams
+from featherfed.commandline.signals import kept_from_children
 from featherfed.edge_client.classroom import Classroom
 from featherfed.edge_client.learner import Learner, NoiseLearner
 from featherfed.edge_client.one_phone import PhoneOptions, play_phone
@@ -85,7 +87,7 @@ def read_tokens(path: Path) -> dict[str, str]:
     """Return tokens by phone from a file of lines `NAME TOKEN`; raises `ConfigError` if it is not one."""
     tokens = {}
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the tokens {path}: {error}") from error
     for number, line in enumerate(lines, 1):
@@ -137,9 +139,15 @@ def _end_with_swarm() -> None:
     os._exit(1)
 
 
-def _work(phones: list[PhoneOptions], quiet: bool) -> None:
+def _work(phones: list[PhoneOptions], quiet: bool, tells: bool) -> None:
     # However the swarm ends, by kill -9 too: its phones would go on without it.
     threading.Thread(target=_end_with_swarm, name="tether", daemon=True).start()
+    with streams.guarded(tells=tells):
+        streams.keep_on()
+        _play(phones, quiet)
+
+
+def _play(phones: list[PhoneOptions], quiet: bool) -> None:
     outcomes = asyncio.run(_Worker(quiet=quiet).play_all(phones))
     failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
     for failure in failures:
@@ -184,16 +192,19 @@ def run_swarm(phones: list[PhoneOptions], workers: int, *, quiet: bool = True) -
         context.set_forkserver_preload([*(WITH_TORCH if trains else WITHOUT_TORCH)])
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     processes = [
-        context.Process(target=_work, args=(phones[worker::workers], quiet))  # type: ignore[attr-defined]
+        context.Process(target=_work, args=(phones[worker::workers], quiet, worker == 0))  # type: ignore[attr-defined]
         for worker in range(workers)
     ]
-    for process in processes:
-        process.start()
     try:
+        # Ctrl-C is for this process, which ends them.
+        with kept_from_children():
+            for process in processes:
+                process.start()
         for process in processes:
             process.join()
     finally:
         for process in processes:
-            process.terminate()
-            process.join()
+            if process.pid is not None:
+                process.terminate()
+                process.join()
     return all(process.exitcode == 0 for process in processes)

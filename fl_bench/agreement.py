@@ -89,7 +89,7 @@ def _table(agreements: list[Agreement]) -> str:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--write", "document", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Fill a table.")
 def agree(file: Path, out: Path | None, data_dir: str | None, as_json: bool, document: Path | None) -> None:
-    """Run the scenario FILE with real processes and in virtual time; fails unless bytes and models are the same."""
+    """Run the scenario FILE with real processes and in virtual time; fails unless bytes and models are equal."""
     folder = out or Path(tempfile.mkdtemp(prefix="featherfed-agree-"))
     try:
         agreements = run_both_ways(file, folder, data_dir)

@@ -8,6 +8,10 @@ from typing import ClassVar
 
 import click
 
+from featherfed.commandline.program import Program
+from featherfed.commandline.signals import loading
+from featherfed.commandline.streams import keep_on
+
 # A cell is one of several on this machine, and its phones take turns: more threads would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Every Python that this one starts would look for modules in the current folder first: a file server.py there, or an
@@ -15,25 +19,73 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("PYTHONSAFEPATH", "1")
 
 
-class LazyGroup(click.Group):
-    """Commands that live in modules of their own are imported when they are asked for."""
+class LazyGroup(Program):
+    """Commands that live in modules of their own are imported when they are asked for.
 
-    MODULES: ClassVar[dict[str, str]] = {
-        "agree": "featherfed.fl_bench.agreement",
-        "compare": "featherfed.fl_bench.comparing",
-        "report": "featherfed.fl_bench.reporting",
-        "results": "featherfed.fl_bench.findings",
-        "links": "featherfed.fl_bench.links",
-        "codec": "featherfed.fl_bench.codec",
-        "dashboard": "featherfed.fl_bench.dashboard_cost",
-        "training": "featherfed.fl_bench.training",
-        "chaos": "featherfed.fl_bench.chaos.command",
-        "hostile": "featherfed.fl_bench.hostile",
-        "ingest": "featherfed.fl_bench.ingest",
-        "swarm": "featherfed.fl_bench.swarm",
-        "performance": "featherfed.fl_bench.performance",
-        "peers": "featherfed.fl_bench.peers",
-        "virtual": "featherfed.fl_bench.virtual_cost",
+    The list of commands has their lines from here, each what its command says of itself.
+    """
+
+    MODULES: ClassVar[dict[str, tuple[str, str]]] = {
+        "agree": (
+            "featherfed.fl_bench.agreement",
+            "Run the scenario FILE with real processes and in virtual time; fails unless bytes and models are equal.",
+        ),
+        "compare": (
+            "featherfed.fl_bench.comparing",
+            "Say what changed from the runs in BEFORE to those in AFTER, and whether it exceeds the spread over seeds.",
+        ),
+        "report": (
+            "featherfed.fl_bench.reporting",
+            "Make a page, plots and data of RUNS: folders of fl-bench run, or of fl-server serve.",
+        ),
+        "results": (
+            "featherfed.fl_bench.findings",
+            "Judge the GRIDS, folders of fl-bench run, by what the papers say, and write docs/RESULTS.md.",
+        ),
+        "links": (
+            "featherfed.fl_bench.links",
+            "Measure links on real sockets: goodput, round trip, lateness and cost beside their nominal figures.",
+        ),
+        "codec": (
+            "featherfed.fl_bench.codec",
+            "Measure codecs: bits, error, bias, and the speed of one core beside a plain memory copy.",
+        ),
+        "dashboard": (
+            "featherfed.fl_bench.dashboard_cost",
+            "Measure what the live page, opened once, costs a round without training and links (Linux).",
+        ),
+        "training": (
+            "featherfed.fl_bench.training",
+            "Measure local training: CPU time of a step, ours beside autograd's and vmap's.",
+        ),
+        "chaos": (
+            "featherfed.fl_bench.chaos.command",
+            "Kill phones and servers by a schedule, and check that nothing is lost.",
+        ),
+        "hostile": (
+            "featherfed.fl_bench.hostile",
+            "Besiege a server with hostile connections; report its memory and the honest phones' rounds (Linux).",
+        ),
+        "ingest": (
+            "featherfed.fl_bench.ingest",
+            "Measure how fast one server takes updates, durable and not, beside a bare websockets echo server.",
+        ),
+        "swarm": (
+            "featherfed.fl_bench.swarm",
+            "Measure how long a swarm of phones takes to be ready to train, and its memory.",
+        ),
+        "performance": (
+            "featherfed.fl_bench.performance",
+            "Measure training, ingest and a swarm: four minutes on a machine that does nothing else.",
+        ),
+        "peers": (
+            "featherfed.fl_bench.peers",
+            "Run the same rounds in featherfed and in Flower, side by side, with training off and on.",
+        ),
+        "virtual": (
+            "featherfed.fl_bench.virtual_cost",
+            "Measure virtual time: its cost over the training alone, without training, and in memory; five minutes.",
+        ),
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -46,8 +98,16 @@ class LazyGroup(click.Group):
             return super().get_command(ctx, cmd_name)
         from importlib import import_module
 
-        command: click.Command = getattr(import_module(self.MODULES[cmd_name]), cmd_name)
+        with loading():
+            command: click.Command = getattr(import_module(self.MODULES[cmd_name][0]), cmd_name)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands, importing none of them."""
+        mine = {name: command.get_short_help_str(1000) for name, command in self.commands.items()}
+        lines = mine | {name: line for name, (_, line) in self.MODULES.items()}
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(lines.items()))
 
 
 @click.group(cls=LazyGroup)
@@ -61,8 +121,10 @@ def main() -> None:
 @click.option("--bandwidth", default="256kbps", show_default=True, help="Of each phone's link, up and down.")
 def demo(out: Path | None, bandwidth: str) -> None:
     """One server, ten phones, bundled data, a report: under a minute, no download."""
-    from featherfed.errors import FeatherfedError
-    from featherfed.fl_bench.demo import run_demo
+    keep_on()
+    with loading():
+        from featherfed.errors import FeatherfedError
+        from featherfed.fl_bench.demo import run_demo
 
     try:
         page = run_demo(out, bandwidth, click.echo)
@@ -101,13 +163,16 @@ def run(
     as_json: bool,
 ) -> None:
     """Run the scenario FILE with real processes or in virtual time; a key with a list makes it a grid."""
-    from rich.console import Console
+    keep_on()
+    with loading():
+        from rich.console import Console
 
-    from featherfed.errors import ConfigError, FeatherfedError
-    from featherfed.fl_bench.grid import run_grid
-    from featherfed.fl_bench.progress import Progress
-    from featherfed.fl_bench.running import cell_report, left_to_run
-    from featherfed.fl_bench.scenario import COMMAND, SCENARIO, changed_text, read_scenario
+        from featherfed.errors import ConfigError, FeatherfedError
+        from featherfed.fl_bench.grid import run_grid
+        from featherfed.fl_bench.progress import Progress
+        from featherfed.fl_bench.running import cell_report, left_to_run
+        from featherfed.fl_bench.scenario import COMMAND, SCENARIO, changed_text, read_scenario
+        from featherfed.holding import held
 
     folder = out / file.stem
     try:
@@ -117,17 +182,18 @@ def run(
         if folder.exists() and not resume:
             raise ConfigError(f"{folder} exists; go on with --resume, or choose another --out")
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / SCENARIO).write_text(changed_text(file, changes))
-        (folder / COMMAND).write_text(_command(file, virtual, changes))
-        left_to_run(cells, folder)  # or what an interrupted grid left would show as under way
-        with Progress(cells, folder, Console(stderr=True)):
-            if ray is not None:
-                from featherfed.fl_bench.cluster import run_on_cluster
+        with held(folder, "run", "wait for it, or choose another --out", say=lambda line: click.echo(line, err=True)):
+            (folder / SCENARIO).write_text(changed_text(file, changes), encoding="utf-8")
+            (folder / COMMAND).write_text(_command(file, virtual, changes), encoding="utf-8")
+            left_to_run(cells, folder)  # or what an interrupted grid left would show as under way
+            with Progress(cells, folder, Console(stderr=True)):
+                if ray is not None:
+                    from featherfed.fl_bench.cluster import run_on_cluster
 
-                run_on_cluster(cells, folder, data_dir, address=ray)
-            else:
-                run_grid(cells, folder, data_dir, jobs=jobs)
-        reports = [cell_report(cell, folder) for cell in cells]
+                    run_on_cluster(cells, folder, data_dir, address=ray)
+                else:
+                    run_grid(cells, folder, data_dir, jobs=jobs)
+            reports = [cell_report(cell, folder) for cell in cells]
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
     except FeatherfedError as error:

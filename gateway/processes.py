@@ -15,6 +15,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
+from featherfed.commandline.signals import kept_from_children
 from featherfed.edge_client.phone import RunPausedError
 from featherfed.errors import ConfigError, FeatherfedError
 from featherfed.gateway.reports import Ended, Failed, GatewayDiedError, Log, Report, log_file
@@ -23,11 +24,11 @@ from featherfed.gateway.serving import GatewayPlan, GatewayStoppedError, play
 STOP_S = 5.0
 
 
-def outcome(plan: GatewayPlan, report: Callable[[Report], None], *, signals: tuple[int, ...] = ()) -> Ended | Failed:
+def outcome(plan: GatewayPlan, report: Callable[[Report], None], *, stoppable: bool = False) -> Ended | Failed:
     """Play a gateway, with its lines in its log; return how it ended."""
     with Log(plan.folder, report) as watchers:
         try:
-            return Ended(play(plan, watchers, signals=signals))
+            return Ended(play(plan, watchers, stoppable=stoppable))
         except GatewayStoppedError:
             raise
         except RunPausedError as error:
@@ -63,7 +64,7 @@ class LocalSeat:
                 messages.put_nowait(None)
 
         try:
-            await loop.run_in_executor(None, process.start)
+            await loop.run_in_executor(None, _start, process)
             theirs.close()
             loop.add_reader(ours.fileno(), readable)
             while (message := await messages.get()) is not None:
@@ -86,6 +87,12 @@ def _cause(exitcode: int | None, plan: GatewayPlan) -> str:
     return f"exit code {exitcode}, see {log_file(plan.folder)}"
 
 
+def _start(process: Any) -> None:
+    # Ctrl-C is for the root: it pauses, and its gateways hear of it.
+    with kept_from_children():
+        process.start()
+
+
 def _end(process: Any) -> None:
     """End a process that is not needed any more: it may be saying goodbye to its phones."""
     if process.pid is None:
@@ -100,8 +107,6 @@ def _end(process: Any) -> None:
 
 
 def _work(plan: GatewayPlan, pipe: "Connection") -> None:
-    # Ctrl-C is for the root: it pauses, and its gateways hear of it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_follow_parent, daemon=True).start()
 
     def report(message: Report) -> None:
@@ -109,7 +114,7 @@ def _work(plan: GatewayPlan, pipe: "Connection") -> None:
             pipe.send(message)
 
     try:
-        report(outcome(plan, report, signals=(signal.SIGTERM,)))
+        report(outcome(plan, report, stoppable=True))
     except GatewayStoppedError:
         pass
     except BaseException:

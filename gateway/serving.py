@@ -8,8 +8,7 @@ what this round had of them (`Pocket.take_back`).
 import asyncio
 import contextlib
 import shutil
-import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from urllib.parse import urlsplit
 
 from rich.console import Console
 
+from featherfed.commandline.signals import stopping
 from featherfed.edge_client.dialing import DirectDialer, check_address, check_secrecy, trust
 from featherfed.edge_client.learner import Learner
 from featherfed.edge_client.phone import Phone, PhoneSettings, RunPausedError
@@ -144,17 +144,17 @@ def serve_gateway(
     again = f"go on with: fl-server serve --resume {path} --gateway-of {root.url} --gateway {place[0]}/{place[1]}"
     with shown:
         try:
-            shown.say(play(plan, shown, signals=(signal.SIGINT, signal.SIGTERM)))
+            shown.say(play(plan, shown, stoppable=True))
         except RunPausedError as error:
             shown.say(f"{error.sentence}; {again}")
         except GatewayStoppedError as error:
             shown.say(f"{error}; {again}")
 
 
-def play(plan: GatewayPlan, watcher: Watcher, *, signals: Sequence[int] = ()) -> str:
+def play(plan: GatewayPlan, watcher: Watcher, *, stoppable: bool = False) -> str:
     """Serve a gateway in this thread, from its folder if there is one; return what the root said at the end.
 
-    The `signals` stop it. Raises `LocalError` where there is no way on.
+    Where it is `stoppable`, Ctrl-C and SIGTERM stop it. Raises `LocalError` where there is no way on.
     """
     if (plan.folder / "config.toml").exists():
         folder, config = RunFolder(plan.folder), existing(plan.folder)[1] if _begun(plan.folder) else plan.config
@@ -167,7 +167,7 @@ def play(plan: GatewayPlan, watcher: Watcher, *, signals: Sequence[int] = ()) ->
     with Entrance(plan.entrance, plan.folder.absolute().parent, guests) as door:
         store = Store(folder.database, durable=plan.durable)
         try:
-            return asyncio.run(_play(plan, config, folder, store, door, watcher, signals))
+            return asyncio.run(_play(plan, config, folder, store, door, watcher, stoppable))
         finally:
             store.close()
 
@@ -184,13 +184,11 @@ async def _play(
     store: Store,
     door: Entrance,
     watcher: Watcher,
-    signals: Sequence[int],
+    stoppable: bool,
 ) -> str:
     gateway = Gateway(config, folder, store, watcher, root=plan.root, place=plan.place)
-    for number in signals:
-        with contextlib.suppress(NotImplementedError):
-            asyncio.get_running_loop().add_signal_handler(number, gateway.stop)
-    return await gateway.run(door)
+    with stopping(gateway.stop) if stoppable else contextlib.nullcontext():
+        return await gateway.run(door)
 
 
 class Gateway:

@@ -8,6 +8,9 @@ from typing import Any
 
 import click
 
+from featherfed.commandline.program import Program
+from featherfed.commandline.signals import loading
+from featherfed.commandline.streams import keep_on
 from featherfed.server.entrance_flags import entrance_flags
 from featherfed.server.options import run_flags
 from featherfed.server.serve_flags import check_resume, ended, serve_flags
@@ -42,14 +45,15 @@ def _serve_gateway(
     """Serve a gateway, which is a phone too: it lives in a house that knows both, and that none of them knows."""
     from importlib import import_module
 
-    from featherfed.server.entrance import EntranceOptions
+    with loading():
+        from featherfed.server.entrance import EntranceOptions
 
-    serving = import_module("featherfed.gateway.serving")
+        serving = import_module("featherfed.gateway.serving")
     way = serving.Root(url=root, token=token, ca=ca, insecure=entrance["insecure"])
     serving.serve_gateway(settings, entrance=EntranceOptions(**entrance), root=way, **where)
 
 
-@click.group()
+@click.group(cls=Program)
 @click.version_option(package_name="featherfed")
 def main() -> None:
     """Coordinate federated learning over WebSockets."""
@@ -89,6 +93,8 @@ def serve(
     if root is not None and store:
         raise click.UsageError("--store is for the root; a gateway keeps what its phones send in its own folder")
 
+    keep_on()
+
     def run() -> str | None:
         if root is not None and place is not None:
             _serve_gateway(
@@ -96,8 +102,9 @@ def serve(
                 name=name, resume=resume, durable=durable, log_format=watching.log_format,
             )  # fmt: skip
             return None
-        from featherfed.server.entrance import EntranceOptions
-        from featherfed.server.serving import serve_run
+        with loading():
+            from featherfed.server.entrance import EntranceOptions
+            from featherfed.server.serving import serve_run
 
         return serve_run(
             given, entrance=EntranceOptions(**entrance), runs=runs, name=name, resume=resume, data_dir=data_dir,
@@ -117,12 +124,13 @@ main.add_command(token)
 @click.option("--csv", "as_csv", is_flag=True, help="Print rounds.csv.")
 def report(run: Path, as_json: bool, as_csv: bool) -> None:
     """Print the bytes-per-round table of the run in the folder RUN."""
-    from rich.console import Console
+    with loading():
+        from rich.console import Console
 
-    from featherfed.errors import FeatherfedError
-    from featherfed.server.report import make_report, table
-    from featherfed.server.run_folder import existing
-    from featherfed.server.store import Store
+        from featherfed.errors import FeatherfedError
+        from featherfed.server.report import make_report, table
+        from featherfed.server.run_folder import existing
+        from featherfed.server.store import Store
 
     if as_json and as_csv:
         raise click.UsageError("--json and --csv are two formats; choose one")
@@ -177,11 +185,12 @@ def models(names: tuple[str, ...], as_json: bool) -> None:
 @dashboard_flags
 def dashboard(runs: Path, dashboard: str, dashboard_token: str | None) -> None:
     """Show the page of the runs in the folder RUNS, or of the one run that it is, until Ctrl-C."""
-    from featherfed.errors import ConfigError, FeatherfedError
-
-    try:
+    keep_on()
+    with loading():
+        from featherfed.errors import ConfigError, FeatherfedError
         from featherfed.server.dashboard.serving import serve_stored
 
+    try:
         serve_stored(runs, dashboard, dashboard_token, click.echo)
     except ConfigError as error:
         raise click.UsageError(str(error)) from error

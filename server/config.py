@@ -208,6 +208,6 @@ def _float(value: int) -> float:
 def read_config(path: Path) -> RunConfig:
     """Read `config.toml` of a run folder."""
     try:
-        return config_from(tomllib.loads(path.read_text()))
+        return config_from(tomllib.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"cannot read the run's configuration {path}: {error}") from error

@@ -39,6 +39,11 @@ class Remote:
         return f"-csearch_path={self.schema}"
 
 
+def sqlite_url(path: Path) -> sa.URL:
+    """Return the address of a file, whatever letters are in its path: in a text, `?` and `%` would end or change it."""
+    return sa.URL.create("sqlite", database=str(path))
+
+
 def remote_for(url: str, run: str) -> Remote:
     """Return a new place for the run of that name; raises `ConfigError` where the URL is not one that can be used."""
     try:
@@ -62,8 +67,8 @@ def remote_for(url: str, run: str) -> Remote:
 def read_remote(path: Path) -> Remote | None:
     """Return what a `store.toml` says, or None where there is none."""
     try:
-        return Remote(**tomllib.loads(path.read_text()))
+        return Remote(**tomllib.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
-    except (OSError, tomllib.TOMLDecodeError, TypeError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise ConfigError(f"cannot read where the run's store is, {path}: {error}") from error

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from featherfed.codec.pipeline import Pipeline
+from featherfed.commandline.signals import stopping
 from featherfed.errors import ConfigError
 from featherfed.learning.names import DATASETS, MODELS, TRAINING_EXAMPLES
 from featherfed.learning.partition import check_enough
@@ -134,12 +134,8 @@ async def _serve(
     standing = resume(config, store, folder, aggregator) if resumed else begin(config, store, aggregator.parameters)
     service = Service(config, folder, aggregator, store, standing, watchers)
     spare_the_collector()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        # Not on every platform's loop: there, Ctrl-C ends the process the usual way.
-        with contextlib.suppress(NotImplementedError):
-            loop.add_signal_handler(number, service.stop)
     async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(stopping(service.stop))
         if beside is not None:
             await stack.enter_async_context(beside(service, folder, watchers))
         if where is not None:

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from featherfed.errors import LocalError
-from featherfed.server.database import Remote
+from featherfed.server.database import Remote, sqlite_url
 from featherfed.server.ledger import FIELDS, Traffic
 
 metadata = sa.MetaData()
@@ -256,7 +256,7 @@ class Store:
             options = f"{place.options} -csynchronous_commit={'on' if durable else 'off'}"
             self._engine = sa.create_engine(place.url, connect_args={"options": options})
         else:
-            self._engine = sa.create_engine(f"sqlite:///{place}", connect_args={"timeout": busy_s})
+            self._engine = sa.create_engine(sqlite_url(place), connect_args={"timeout": busy_s})
 
             @sa.event.listens_for(self._engine, "connect")
             def _configure(connection: Any, _record: Any) -> None:

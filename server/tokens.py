@@ -74,7 +74,7 @@ def revoke(path: Path, name: str) -> None:
 def read(path: Path) -> dict[str, Token]:
     """Return the tokens by their keys; raises `ConfigError` if the file cannot be read."""
     try:
-        rows = json.loads(path.read_text())
+        rows = json.loads(path.read_text(encoding="utf-8"))
         return {row["key"]: Token(**row) for row in rows}
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"cannot read the tokens {path}: {error}") from error
@@ -91,7 +91,7 @@ def _changing(path: Path) -> Iterator[dict[str, Token]]:
             yield tokens
             new = path.with_name(path.name + ".new")
             # Nobody else reads it, although nothing in it opens a door.
-            with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
                 json.dump([asdict(token) for token in tokens.values()], file, indent=1)
                 file.flush()
                 os.fsync(file.fileno())

@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from featherfed.commandline.signals import loading
+from featherfed.commandline.streams import keep_on
 from featherfed.server.entrance_flags import entrance_flags
 from featherfed.server.options import run_flags
 from featherfed.server.serve_flags import check_resume, ended, serve_flags
@@ -59,11 +61,14 @@ def tree(
     check_resume(resume, given, name=name, store=store)
     if resume is None and not given.get("gateways"):
         raise click.UsageError("--gateways N says how many gateways there are; without any it is fl-server serve")
-    from featherfed.server.entrance import EntranceOptions
+    keep_on()
 
     def serve() -> str | None:
-        # A gateway is a phone too: it lives in a house that knows both, and that none of them knows.
-        house = import_module("featherfed.gateway.tree")
+        with loading():
+            from featherfed.server.entrance import EntranceOptions
+
+            # A gateway is a phone too: it lives in a house that knows both, and that none of them knows.
+            house = import_module("featherfed.gateway.tree")
         paused: str | None = house.serve_tree(
             given, entrance=EntranceOptions(**entrance), runs=runs, name=name, resume=resume, data_dir=data_dir,
             store=store, durable=durable, watching=watching,

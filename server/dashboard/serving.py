@@ -18,6 +18,7 @@ from pathlib import Path
 import uvicorn
 from starlette.types import ASGIApp
 
+from featherfed.commandline.signals import stopping
 from featherfed.errors import ConfigError
 from featherfed.server.aggregation import Aggregator
 from featherfed.server.config import RunConfig
@@ -174,6 +175,15 @@ def serve_stored(runs: Path, address: str, token: str | None, say: Callable[[str
     source = StoredRuns(runs)
     where = open_socket(address, token)
     app = make_app(source, token=token, hosts=where.hosts, ready=lambda: None, metrics=None)
-    say(where.line)
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_server(app).serve([where.sock]))
+    server = _server(app)
+
+    def stop() -> None:
+        source.close()
+        server.should_exit = True
+
+    async def serve() -> None:
+        with stopping(stop):
+            say(where.line)
+            await server.serve([where.sock])
+
+    asyncio.run(serve())

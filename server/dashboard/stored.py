@@ -1,6 +1,7 @@
 """Runs that lie in a folder, as the page shows them."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from pathlib import Path
@@ -105,8 +106,13 @@ class StoredRuns:
     def __init__(self, path: Path) -> None:
         """Raises `ConfigError` where there is no run."""
         self._path = path
+        self._closing = asyncio.Event()
         if not self._folders():
             raise ConfigError(f"{path} holds no run: a run is a folder with config.toml and run.sqlite")
+
+    def close(self) -> None:
+        """End all streams."""
+        self._closing.set()
 
     def _folders(self) -> dict[str, Path]:
         def is_run(path: Path) -> bool:
@@ -157,14 +163,15 @@ class StoredRuns:
         path = self._folder(name)
         loop = asyncio.get_running_loop()
         seen: object = None
-        while True:
+        while not self._closing.is_set():
             now = [file.stat().st_mtime_ns for file in path.glob("run.sqlite*") if file.suffix != ".sqlite-shm"]
             if now != seen:
                 seen = now
                 yield event(await loop.run_in_executor(None, self._snapshot, path))
             else:
                 yield event(None)
-            await asyncio.sleep(LOOK_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), LOOK_S)
 
     async def timeline(self, name: str, round_number: int) -> Timeline | None:
         """Return the lanes of a closed round, where they were kept."""
