@@ -1,5 +1,6 @@
 """A phone's two directions, from a named profile, a TOML file or flags."""
 
+import contextlib
 import difflib
 import functools
 import re
@@ -212,8 +213,15 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 
 
 def find_profile(name: str, profiles_file: Path | None = None) -> Profile:
-    """Return a profile by name, own ones first; raises `LinkConfigError` that offers the nearest name."""
+    """Return a profile by name, own ones first; a rate, like `256kbps`, is the name of a link that has it.
+
+    Raises `LinkConfigError` that offers the nearest name.
+    """
     known = known_profiles(profiles_file)
+    if name not in known and name[:1].isdigit():
+        with contextlib.suppress(LinkConfigError):
+            up, down = _rates(name)
+            return Profile(name, LinkSpec(rate_bytes_per_s=up), LinkSpec(rate_bytes_per_s=down), "its name")
     if name not in known:
         raise LinkConfigError(f"unknown link {name!r}{_nearest(name, known)} ('fl-link list' prints all)")
     return known[name]

@@ -15,6 +15,7 @@ from websockets.uri import parse_uri
 from featherfed.bandwidth_sim.virtual_network import VirtualSocket
 from featherfed.errors import ConfigError
 from featherfed.wire.address import is_host, is_loopback
+from featherfed.wire.certificates import trusting
 
 PING_S = 20.0
 CHUNK_BYTES = 64 * 1024
@@ -90,7 +91,4 @@ def trust(server: str, ca: str | None) -> ssl.SSLContext | None:
     """Return whose certificates are believed at a wss:// address: the system's authorities, or those of a file."""
     if urlsplit(server).scheme != "wss":
         return None
-    try:
-        return ssl.create_default_context(cafile=ca)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"cannot read the certificate {ca}: {error}") from error
+    return trusting(ca)

@@ -11,12 +11,14 @@ from urllib.parse import urlsplit
 
 from featherfed.bandwidth_sim.profile import Profile
 from featherfed.bandwidth_sim.relay import LinkedDialer
+from featherfed.commandline.signals import loading
 from featherfed.edge_client.dialing import Dialer, DirectDialer, check_address, check_secrecy, trust
 from featherfed.edge_client.learner import Learner, NoiseLearner, SgdLearner, check_data, import_torch
 from featherfed.edge_client.leaving import LeavingLearner
 from featherfed.edge_client.phone import Phone, PhoneSettings
-from featherfed.edge_client.pocket import Pocket
+from featherfed.edge_client.pocket import Pocket, make_folder
 from featherfed.errors import ConfigError
+from featherfed.holding import held
 from featherfed.wire.messages import Welcome
 
 
@@ -87,7 +89,22 @@ async def play_phone(
 
     `pocket`, `linked` and `learn` stand in where many phones share one process or there are no real sockets.
     """
-    pocket = pocket or Pocket(Path(options.state_dir) if options.state_dir else None)
+    if pocket is not None or options.state_dir is None:
+        return await _play(options, say, pocket or Pocket(None), linked, learn)
+    folder = Path(options.state_dir)
+    make_folder(folder)
+    way_out = "give each phone a --state-dir of its own"
+    with held(folder, "used", way_out, say=say):
+        return await _play(options, say, Pocket(folder), linked, learn)
+
+
+async def _play(
+    options: PhoneOptions,
+    say: Callable[[str], None],
+    pocket: Pocket,
+    linked: LinkMaker,
+    learn: Callable[[PhoneOptions, Welcome], Learner],
+) -> str:
     name = pocket.name_phone(options.name)
     if options.train:
         loop = asyncio.get_running_loop()
@@ -135,4 +152,8 @@ def link_rate(profile: Profile | None) -> int:
 
 def play(options: PhoneOptions, say: Callable[[str], None]) -> str:
     """Play one phone in this process."""
+    if options.train:
+        # Here and not on the loop, whose end would wait for the thread that imports.
+        with loading():
+            import_torch(options.compute)
     return asyncio.run(play_phone(options, say))

@@ -46,10 +46,7 @@ class Pocket:
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         if folder is not None:
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise ConfigError(f"cannot use the state directory {folder}: {error.strerror}") from error
+            make_folder(folder)
         self.name = ""
         self.run = ""
         self.shard = NOTHING
@@ -193,12 +190,14 @@ class Pocket:
             self.accepted_round = accepted.round_number
         if rest := self._read("residual", residual=bytes):
             self.residual = self._floats("residual", rest["residual"])
-        part = self._folder / "download.part"
-        if (download := self._read("download", digest=Digest)) and part.exists():
+        if download := self._read("download", digest=Digest):
             try:
-                self.download_digest, self.download = download["digest"], bytearray(part.read_bytes())
+                part = (self._folder / "download.part").read_bytes()
+            except FileNotFoundError:
+                return
             except OSError as error:
-                raise self._unreadable(part.name, str(error.strerror)) from error
+                raise self._unreadable("download.part", str(error.strerror)) from error
+            self.download_digest, self.download = download["digest"], bytearray(part)
 
     def _read(self, file: str, /, **kinds: Any) -> dict[str, Any]:
         """Return the fields of a file, or nothing where there is none; raises `ConfigError` for any other content.
@@ -254,6 +253,14 @@ class Pocket:
         if self._folder is not None:
             with _writing(self._folder / name):
                 (self._folder / name).unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a state directory if it is not there; raises `ConfigError` where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot use the state directory {folder}: {error.strerror}") from error
 
 
 @contextlib.contextmanager

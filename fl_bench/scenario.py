@@ -13,6 +13,7 @@ import itertools
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,25 @@ from featherfed.server.serving import check
 
 PHONE_KEYS = ("link", "device", "bandwidth", "train", "dropout", "away", "as")
 """`link`, `device`: a name or shares of names; `as`: processes, swarm or virtual; the others as for fl-edge."""
+MIX = "one name, or names with their shares, or a list of such to try each"
+KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "link": ((str, dict), MIX),
+    "device": ((str, int, float, dict), MIX),
+    "bandwidth": ((str,), "a rate with its unit, like '256kbps'"),
+    "train": ((str,), "sgd or none"),
+    "dropout": ((int, float), "a share from 0 to below 1, like 0.1"),
+    "away": ((str,), "a time with its unit, like '60s'"),
+    "as": ((str,), "processes, swarm or virtual"),
+}
+"""Of each of these keys: the types of a value, and what it should be."""
+MOST_SHARE = 1e9
 WAYS = ("processes", "swarm", "virtual")
 SCENARIO = "scenario.toml"
 """The copy of the scenario beside its results."""
 COMMAND = "command.txt"
 """The command line that gave them."""
+LONGEST_NAME = 120
+"""Letters of a cell's name, which is that of its folder: file systems take 255 bytes, and people fewer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +61,12 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """The folder's name: what varies, spelled so that a file system takes it."""
+        """The folder's name: what varies, spelled so that a file system takes it; a long one ends in its digest."""
         text = "-".join(f"{key}={value}" for key, value in self.keys.items()) or "run"
-        return "".join(c if c.isalnum() or c in "=-._" else "_" for c in text)
+        name = "".join(c if (c.isascii() and c.isalnum()) or c in "=-._" else "_" for c in text)
+        if len(name) <= LONGEST_NAME:
+            return name
+        return f"{name[: LONGEST_NAME - 9]}-{blake2b(text.encode(), digest_size=4).hexdigest()}"
 
     def server_flags(self) -> list[str]:
         """Return the flags of `fl-server serve` for this cell."""
@@ -102,7 +120,8 @@ class Cell:
     def device_of(self, shard: int) -> str:
         """Return the device of a shard's phone."""
         # Another irrational number than the links', or every slow link would have the same device.
-        return _dealt(self.phones.get("device", "cpu"), shard, step=0.4142135623730951)
+        device = self.phones.get("device", "cpu")
+        return _dealt(device if isinstance(device, dict) else str(device), shard, step=0.4142135623730951)
 
 
 def _dealt(mix: str | dict[str, float], shard: int, step: float = 0.6180339887498949) -> str:
@@ -125,13 +144,15 @@ def read_scenario(path: Path, *, way: str | None = None, changes: Sequence[str] 
     Raises `ConfigError` for an unknown key, naming the nearest known one, and for a value that nothing could run with.
     """
     try:
-        content = tomllib.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the scenario {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"cannot read the scenario {path}: {error}") from error
     for line in changes:
         try:
             content |= tomllib.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(
                 f"--set {line!r} is not a line of TOML: {error}; text stands in quotes, like --set 'uplink=\"float32\"'"
             ) from error
@@ -168,7 +189,7 @@ def read_scenario(path: Path, *, way: str | None = None, changes: Sequence[str] 
 
 def changed_text(path: Path, changes: Sequence[str]) -> str:
     """Return a scenario's text with `changes` in place of its own lines."""
-    document = tomlkit.parse(path.read_text())
+    document = tomlkit.parse(path.read_text(encoding="utf-8"))
     for line in changes:
         document.update(tomlkit.parse(line))
     return tomlkit.dumps(document)
@@ -176,22 +197,38 @@ def changed_text(path: Path, changes: Sequence[str]) -> str:
 
 def _check_phones(cell: Cell) -> None:
     """Raise `ConfigError` or `LinkConfigError` for what `fl-edge` would refuse."""
+    for key, value in cell.phones.items():
+        kinds, what = KINDS[key]
+        if type(value) not in kinds:
+            raise ConfigError(f"{key} = {value!r} is not {what}")
     if cell.way not in WAYS:
         raise ConfigError(f"as = {cell.way!r} is not one of {', '.join(WAYS)}")
     if cell.phones.get("train", "sgd") not in ("sgd", "none"):
         raise ConfigError(f"train = {cell.phones['train']!r} is not sgd or none")
     if not 0 <= cell.dropout < 1:
-        raise ConfigError(f"dropout = {cell.dropout:g} is not a share from 0 to below 1")
-    if cell.away_s <= 0:
+        raise ConfigError(f"dropout = {cell.phones['dropout']!r} is not a share from 0 to below 1")
+    try:
+        away_s = cell.away_s
+    except LinkConfigError as error:
+        raise ConfigError(f"away: {error}") from error
+    if away_s <= 0:
         raise ConfigError(f"away = {cell.phones['away']!r} is not a time above 0")
     for key, parse in (("link", find_profile), ("device", parse_device)):
         mix = cell.phones.get(key)
         if mix is None:
             continue
-        shares = mix if isinstance(mix, dict) else {mix: 1}
-        if not shares or any(type(share) not in (int, float) or not share > 0 for share in shares.values()):
+        shares = mix if isinstance(mix, dict) else {str(mix): 1}
+        if not shares or any(
+            type(share) not in (int, float) or not 0 < share <= MOST_SHARE for share in shares.values()
+        ):
             raise ConfigError(f"{key} = {mix!r} is not the name of a {key}, or several with shares above 0")
         for name in shares:
-            parse(str(name))
+            try:
+                parse(name)
+            except (ConfigError, LinkConfigError) as error:
+                raise ConfigError(f"{key} = {mix!r}: {error}") from error
     if cell.bandwidth is not None:
-        profile_from_flags(bandwidth=cell.bandwidth)
+        try:
+            profile_from_flags(bandwidth=cell.bandwidth)
+        except LinkConfigError as error:
+            raise ConfigError(f"bandwidth = {cell.bandwidth!r}: {error}") from error

@@ -7,6 +7,7 @@ what this round had of them (`Pocket.take_back`).
 
 import asyncio
 import contextlib
+import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ from featherfed.server.allocator import give_back_vectors
 from featherfed.server.config import RunConfig, config_from
 from featherfed.server.display import display
 from featherfed.server.entrance import Entrance, EntranceOptions
+from featherfed.server.holding import hold
 from featherfed.server.round_machine import Phase, Rules, RunState
 from featherfed.server.run_folder import RunFolder, create, existing
 from featherfed.server.service import Service
@@ -141,7 +143,8 @@ def serve_gateway(
     )
     console = Console()
     shown = display(console, None, log_format)
-    again = f"go on with: fl-server serve --resume {path} --gateway-of {root.url} --gateway {place[0]}/{place[1]}"
+    command = ["fl-server", "serve", "--resume", str(path), "--gateway-of", root.url]
+    again = f"go on with: {shlex.join([*command, '--gateway', f'{place[0]}/{place[1]}'])}"
     with shown:
         try:
             shown.say(play(plan, shown, stoppable=True))
@@ -164,7 +167,10 @@ def play(plan: GatewayPlan, watcher: Watcher, *, stoppable: bool = False) -> str
         folder, config = create(plan.folder.parent, plan.folder.name, plan.config), plan.config
     give_back_vectors()
     guests = gateway_rules(config, *plan.place).phones
-    with Entrance(plan.entrance, plan.folder.absolute().parent, guests) as door:
+    with (
+        hold(folder, say=watcher.note),
+        Entrance(plan.entrance, plan.folder.absolute().parent, guests) as door,
+    ):
         store = Store(folder.database, durable=plan.durable)
         try:
             return asyncio.run(_play(plan, config, folder, store, door, watcher, stoppable))

@@ -47,7 +47,7 @@ class PlainDisplay(Watcher):
 
     def say(self, line: str) -> None:
         """Print one line, at once: whoever reads the pipe waits for it."""
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
         self._console.file.flush()
 
     def listening(self, address: str, run: str) -> None:

@@ -8,6 +8,7 @@ import contextlib
 import errno
 import functools
 import http
+import os
 import resource
 import socket
 import ssl
@@ -26,6 +27,7 @@ from featherfed.server.guarded_connection import GOODBYE_S, GuardedConnection
 from featherfed.server.limits import OPEN_S, Limits, limits_for
 from featherfed.server.tokens import FILE, Token, Tokens
 from featherfed.wire.address import is_host, is_loopback
+from featherfed.wire.certificates import serving
 from featherfed.wire.closing import Close
 
 REVOCATION_S = 1.0
@@ -54,7 +56,10 @@ class EntranceOptions:
 
     def token_file(self, runs: Path) -> Path | None:
         """Return the file of the tokens that are in force, if any are: the one named, or the one beside the runs."""
-        return self.tokens or (runs / FILE if (runs / FILE).exists() else None)
+        try:
+            return self.tokens or (runs / FILE if (runs / FILE).exists() else None)
+        except OSError as error:
+            raise ConfigError(f"cannot look for the tokens {runs / FILE}: {error.strerror}") from error
 
 
 class Entrance:
@@ -65,7 +70,7 @@ class Entrance:
         if not is_host(options.host):
             raise ConfigError(f"--host {options.host!r} is not a host, like 127.0.0.1, ::1 or the name of this machine")
         path = options.tokens or runs / FILE
-        if options.tokens and not path.exists():
+        if options.tokens and not os.path.lexists(path):
             raise ConfigError(
                 f"there are no tokens in {path}; fl-server token add NAME --tokens {path} makes the first"
             )
@@ -183,12 +188,7 @@ def _context(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
         return None
     if cert is None or key is None:
         raise ConfigError("TLS needs both --tls-cert and --tls-key")
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        context.load_cert_chain(cert, key)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"cannot use the certificate {cert} with the key {key}: {error}") from error
-    return context
+    return serving(cert, key)
 
 
 def _allow_files(limits: Limits, phones: int) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from featherfed.server.config import RunConfig
 from featherfed.server.ledger import DIRECTIONS, FIELDS, Traffic
@@ -106,7 +107,7 @@ def table(report: Report, columns: int) -> Table:
     content = report.content
     fields = ("theory", "payload", "message", "socket") if columns >= WIDE_COLUMNS else ("payload", "socket")
     title = f"{content['run']}: {content['model']}, {content['parameters']:,} parameters, up {content['uplink']}"
-    result = Table(title=f"{title}, down {content['downlink']}", title_justify="left", box=SIMPLE_HEAD, padding=0)
+    result = Table(title=Text(f"{title}, down {content['downlink']}"), title_justify="left", box=SIMPLE_HEAD, padding=0)
     for name in ("round", "updates", "accuracy", "seconds"):
         result.add_column(name, justify="right", no_wrap=True)
     for way in ("up", "down"):

@@ -12,6 +12,9 @@ from featherfed.errors import ConfigError, LocalError
 from featherfed.server.config import RunConfig, read_config
 from featherfed.server.database import Remote, read_remote, remote_for
 
+LONGEST_NAME = 240
+"""Bytes of a run's name: file systems take 255, and some programs put an ending behind it."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
@@ -104,8 +107,15 @@ def create(runs: Path, name: str | None, config: RunConfig, *, store: str | None
     name = f"{datetime.now():%Y%m%d-%H%M%S}-{config.model}" if name is None else name
     if Path(name).name != name or name in ("", ".."):
         raise ConfigError(f"--name {name!r} is not the name of a folder; a path goes to --runs")
+    if not name.isprintable():
+        raise ConfigError(f"--name {name!r} has letters that cannot be printed, which no terminal could show again")
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        raise ConfigError(
+            f"--name {name[:20]}… has {len(os.fsencode(name))} bytes, and a folder's name {LONGEST_NAME} at the most"
+        )
     folder = RunFolder(runs / name)
-    if folder.path.exists():
+    # A link that leads nowhere is there too.
+    if os.path.lexists(folder.path):
         raise ConfigError(
             f"the run folder {folder.path} exists; go on with --resume {folder.path}, or choose another --name"
         )
@@ -127,6 +137,10 @@ def existing(path: Path) -> tuple[RunFolder, RunConfig]:
     """Return an existing run's folder and configuration."""
     folder = RunFolder(path)
     database = folder.database
-    if not folder.config.exists() or (isinstance(database, Path) and not database.exists()):
+    try:
+        is_run = folder.config.exists() and not (isinstance(database, Path) and not database.exists())
+    except OSError as error:
+        raise ConfigError(f"cannot look into {path}: {error.strerror}") from error
+    if not is_run:
         raise ConfigError(f"{path} is not a run folder: it has no config.toml and run.sqlite")
     return folder, read_config(folder.config)

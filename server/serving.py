@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,7 @@ from featherfed.server.config import RunConfig, config_from
 from featherfed.server.database import remote_for
 from featherfed.server.display import display
 from featherfed.server.entrance import Entrance, EntranceOptions
+from featherfed.server.holding import hold
 from featherfed.server.nearest import nearest
 from featherfed.server.report import make_report, table, write_csv
 from featherfed.server.robust import parse_aggregate
@@ -88,6 +91,8 @@ def serve_run(
     if store is not None:
         remote_for(store, name or config.model)
     with contextlib.ExitStack() as stack:
+        if folder is not None:
+            stack.enter_context(hold(folder, say=_warn))
         door = stack.enter_context(Entrance(entrance, resume.absolute().parent if resume else runs, config.guests))
         where = watching.prepare()
         if where is not None:
@@ -96,6 +101,7 @@ def serve_run(
         _check_here(config, data_dir)
         if folder is None:
             folder = create(runs, name, config, store=store)
+            stack.enter_context(hold(folder, say=_warn))
         kept = Store(folder.database, durable=durable)
         stack.callback(kept.close)
         console = Console()
@@ -113,10 +119,20 @@ def serve_run(
         console.width = 120
     if report.content["rounds"]:
         console.print(table(report, console.width))
+    path = shlex.quote(str(folder.path))
     if paused is not None:
-        console.print(f"paused: {paused}; go on with: fl-server {command} --resume {folder.path}", soft_wrap=True)
-    console.print(f"the run is in {folder.path}: fl-server report {folder.path}", soft_wrap=True)
+        _print(console, f"paused: {paused}; go on with: fl-server {command} --resume {path}")
+    _print(console, f"the run is in {folder.path}: fl-server report {path}")
     return paused
+
+
+def _print(console: Console, line: str) -> None:
+    # Not rich's markup: a run may be called [bold].
+    console.print(line, soft_wrap=True, markup=False, emoji=False)
+
+
+def _warn(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 async def _serve(

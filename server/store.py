@@ -270,7 +270,7 @@ class Store:
             metadata.create_all(self._engine)
         except sa.exc.SQLAlchemyError as error:
             self._engine.dispose()
-            raise LocalError(f"cannot open {place}: {_cause(error)}") from error
+            raise LocalError(f"cannot open {place}: {cause(error)}") from error
 
     def apply(self, statements: Iterable[Statement]) -> None:
         """Run all statements in one transaction: durable when this returns."""
@@ -284,7 +284,7 @@ class Store:
                         connection.execute(statement, values)
                 self._injector("inside")
         except sa.exc.SQLAlchemyError as error:
-            raise LocalError(f"cannot write {self._place}: {_cause(error)}") from error
+            raise LocalError(f"cannot write {self._place}: {cause(error)}") from error
         self._injector("after")
 
     def close(self) -> None:
@@ -296,7 +296,7 @@ class Store:
             with self._engine.connect() as connection:
                 return list(connection.execute(query))
         except sa.exc.SQLAlchemyError as error:
-            raise LocalError(f"cannot read {self._place}: {_cause(error)}") from error
+            raise LocalError(f"cannot read {self._place}: {cause(error)}") from error
 
     def values(self) -> dict[str, str]:
         """Return the settings of the run."""
@@ -342,6 +342,6 @@ class Store:
         return self._rows(faults_table.select().order_by(faults_table.c.id))
 
 
-def _cause(error: sa.exc.SQLAlchemyError) -> str:
+def cause(error: sa.exc.SQLAlchemyError) -> str:
     """Return what the database said, as one line."""
     return " ".join(str(error.__cause__ or error).split())

@@ -1,6 +1,7 @@
 """`fl-server token`: give tokens out, list them, take them back; also while a server runs."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -52,7 +53,7 @@ def list_tokens(path: Path, as_json: bool) -> None:
     from featherfed.server import tokens
 
     try:
-        known = list(tokens.read(path).values()) if path.exists() else []
+        known = list(tokens.read(path).values()) if os.path.lexists(path) else []
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
     if as_json:

@@ -76,7 +76,9 @@ def read(path: Path) -> dict[str, Token]:
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
         return {row["key"]: Token(**row) for row in rows}
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except OSError as error:
+        raise ConfigError(f"cannot read the tokens {path}: {error.strerror}") from error
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ConfigError(f"cannot read the tokens {path}: {error}") from error
 
 

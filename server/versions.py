@@ -77,10 +77,9 @@ class Versions:
     def _encode(self, difference: F32, key: RoundKey) -> tuple[bytes, F32]:
         """Return the payload of the multiple of `difference` that leaves least of it, and what it decodes to.
 
-        `difference` may be changed. It is as long as the model, and so is what comes of it: there is one of each.
+        `difference` may be changed: a copy would be one more vector as long as the model.
         """
-        payload = self._pipeline.encode(difference, self._layout, key).payload
-        decoded = self._pipeline.decode(payload, self._layout, key)
+        payload, decoded = self._try(difference, key)
         start, least = 0, 1.0
         for part in self._pipeline.space(self._layout, key).parts:
             place = slice(start, start + part.size)
@@ -94,6 +93,10 @@ class Versions:
         if least > NEARLY_ALL:
             return payload, decoded
         del decoded
+        return self._try(difference, key)
+
+    def _try(self, difference: F32, key: RoundKey) -> tuple[bytes, F32]:
+        """Return what `difference` is encoded to, and what that decodes to."""
         payload = self._pipeline.encode(difference, self._layout, key).payload
         return payload, self._pipeline.decode(payload, self._layout, key)
 

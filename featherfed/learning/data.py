@@ -121,7 +121,7 @@ def _mnist(folder: Path, *, train: bool) -> tuple[U8, U8]:
     raw = folder / "MNIST" / "raw"
     paths = [raw / f"{MNIST_FILES[train]}-{kind}-ubyte" for kind in ("images-idx3", "labels-idx1")]
     try:
-        if not all(path.exists() for path in paths):
+        if not all(_is_there(path) for path in paths):
             _download(folder)
         pixels, labels = map_idx(paths[0], 3), map_idx(paths[1], 1)
         if len(pixels) != len(labels) or pixels.shape[1:] != (28, 28):
@@ -139,6 +139,13 @@ def _mnist(folder: Path, *, train: bool) -> tuple[U8, U8]:
             " or use --data digits, which needs none"
         ) from error
     return pixels, labels
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _download(folder: Path) -> None:
