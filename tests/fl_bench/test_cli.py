@@ -1,5 +1,8 @@
+import subprocess
+import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -40,3 +43,23 @@ def test_every_command_has_its_help() -> None:
         result = CliRunner().invoke(main, [command, "--help"])
         assert result.exit_code == 0, result.output
         assert "Usage: " in result.output
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"]])
+def test_nothing_heavy_is_imported_for_help(arguments: list[str]) -> None:
+    program = (
+        "import sys; from featherfed.fl_bench.cli import main; main(sys.argv[1:], standalone_mode=False);"
+        "heavy = {'torch', 'numpy', 'sklearn', 'sqlalchemy', 'matplotlib', 'asyncio', 'rich'} & set(sys.modules);"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_list_of_commands_says_what_each_says_of_itself() -> None:
+    shown = " ".join(CliRunner().invoke(main, ["--help"]).output.split())
+    with click.Context(main) as context:
+        for name in main.list_commands(context):
+            command = main.get_command(context, name)
+            assert command is not None
+            assert f" {name} {command.get_short_help_str(1000)}" in shown

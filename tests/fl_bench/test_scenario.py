@@ -1,10 +1,19 @@
+import tomllib
 from collections import Counter
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
+import tomlkit
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from featherfed.bandwidth_sim.profile import find_profile, profile_from_flags
 from featherfed.errors import ConfigError
-from featherfed.fl_bench.scenario import read_scenario
+from featherfed.fl_bench.scenario import LONGEST_NAME, PHONE_KEYS, read_scenario
+from featherfed.fl_bench.virtual_run import phone_options
+from featherfed.server.config import RunConfig
 
 SCENARIOS = Path(__file__).parents[2] / "scenarios"
 
@@ -100,3 +109,94 @@ def test_change_that_is_no_toml_is_named_and_not_the_file(tmp_path: Path) -> Non
     with pytest.raises(ConfigError, match=r"--set 'uplink=float32' is not a line of TOML.* text stands in quotes"):
         read_scenario(path, changes=["uplink=float32"])
     assert read_scenario(path, changes=['uplink="float16"'])[0].config.uplink == "float16"
+
+
+def refused(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "s.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError) as raised:
+        read_scenario(path)
+    return str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('dropout = "10%"', "dropout = '10%' is not a share from 0 to below 1, like 0.1"),
+        ("dropout = true", "dropout = True is not a share"),
+        ("dropout = nan", "dropout = nan is not a share"),
+        ('link = [["3g", "4g"]]', "link = ['3g', '4g'] is not one name, or names with their shares"),
+        ("link = 5", "link = 5 is not one name"),
+        ('link = "5g-turbo"', "link = '5g-turbo': unknown link '5g-turbo'"),
+        ('link = "0kbps"', "link = '0kbps': unknown link '0kbps'"),
+        ('link = { "3g" = inf }', "shares above 0"),
+        ("bandwidth = 256", "bandwidth = 256 is not a rate with its unit, like '256kbps'"),
+        ('bandwidth = "256"', "bandwidth = '256': rate '256' has no unit"),
+        ("away = 60", "away = 60 is not a time with its unit, like '60s'"),
+        ('away = "soon"', "away: duration 'soon'"),
+        ("train = { sgd = 1 }", "train = {'sgd': 1} is not sgd or none"),
+        ("as = 1", "as = 1 is not processes, swarm or virtual"),
+        ("lr = 1" + "0" * 400, "is not a number"),
+        ("device = 2020-01-01", "device = datetime.date(2020, 1, 1) is not one name"),
+        ("x = " + "[" * 5000, "cannot read the scenario"),
+        ("lr = " + "1" * 5000, "cannot read the scenario"),
+    ],
+)
+def test_value_of_a_wrong_kind_names_its_key(line: str, words: str, tmp_path: Path) -> None:
+    assert words in refused(tmp_path, line)
+
+
+def test_rate_is_a_link_as_it_is_a_bandwidth(tmp_path: Path) -> None:
+    path = tmp_path / "s.toml"
+    path.write_text('phones = 4\nlink = { "256kbps" = 0.5, "1mbps/2mbps" = 0.5 }\n')
+    (cell,) = read_scenario(path)
+    links = {cell.link_of(shard) for shard in range(4)}
+    assert links == {"256kbps", "1mbps/2mbps"}
+    profile = find_profile("1mbps/2mbps")
+    assert (profile.up.rate_bytes_per_s, profile.down.rate_bytes_per_s) == (125_000, 250_000)
+    assert profile_from_flags(link="256kbps").up == profile_from_flags(bandwidth="256kbps").up  # type: ignore[union-attr]
+
+
+def test_cell_of_many_long_values_has_a_name_that_a_file_system_takes(tmp_path: Path) -> None:
+    mixes = [{"2g": 0.25, "3g": 0.25, "4g": 0.25, "lte": share} for share in (0.25, 0.26)]
+    document = {"uplink": ["rotate | eden(1)", "float32"], "link": mixes, "device": [{"slow": 1, "mid": 2}, "fast"]}
+    path = tmp_path / "s.toml"
+    path.write_text(tomlkit.dumps(document))
+    names = [cell.name for cell in read_scenario(path)]
+    assert len(set(names)) == 8
+    assert max(map(len, names)) <= LONGEST_NAME
+    for name in names:
+        (tmp_path / f"{name}.logs").mkdir()
+
+
+TEXTS = st.text(max_size=8) | st.sampled_from(["3g", "256kbps", "none", "slow", "10%", "60s", "virtual", "iid", "all"])
+PLAIN = st.one_of(
+    st.booleans(), st.integers(), st.integers(-3, 3), st.floats(), TEXTS, st.dates(), st.dates().map(lambda day: [day])
+)
+VALUES = st.recursive(
+    PLAIN, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3), max_leaves=4
+)
+KEYS = [*PHONE_KEYS, *(field.name for field in fields(RunConfig))]
+
+
+@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=3))
+def test_scenario_of_any_values_is_read_or_refused_in_a_sentence(tmp_path: Path, content: dict[str, Any]) -> None:
+    path = tmp_path / "s.toml"
+    try:
+        path.write_text(tomlkit.dumps(content), encoding="utf-8")
+        tomllib.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, TypeError, tomlkit.exceptions.TOMLKitError):
+        return  # tomlkit cannot write it, or not so that it can be read
+    try:
+        cells = read_scenario(path)
+    except ConfigError as error:
+        assert str(error).startswith((f"{path}: ", "cannot read the scenario"))
+        return
+    for cell in cells:
+        assert len(cell.name) <= LONGEST_NAME
+        for shard in range(min(3, cell.config.phones)):
+            assert all(isinstance(part, str) for part in cell.phone_flags(shard))
+        assert all(isinstance(part, str) for part in cell.server_flags())
+        if cell.config.phones < 50:
+            phone_options(cell)
