@@ -4,6 +4,9 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from featherfed.bandwidth_sim.errors import LinkConfigError
+from featherfed.bandwidth_sim.profile import profile_from_flags
+from featherfed.errors import ConfigError
 from featherfed.fl_bench.page import run_page
 from featherfed.fl_bench.processes import Processes
 from featherfed.fl_bench.running import report_of
@@ -25,6 +28,10 @@ SETTINGS = {
 
 def run_demo(out: Path | None, bandwidth: str, tell: Callable[[str], None]) -> Path:
     """Run the demo in `out` (or a new folder under the temporary directory), return the report's page."""
+    try:
+        profile_from_flags(bandwidth=bandwidth)
+    except LinkConfigError as error:
+        raise ConfigError(f"--bandwidth: {error}") from error
     runs = out or Path(tempfile.mkdtemp(prefix="featherfed-demo-"))
     tell(f"one server and {PHONES} phones on {bandwidth}, each a process of its own")
     flags = [part for pair in SETTINGS.items() for part in pair]

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from featherfed.commandline.streams import open_log
 from featherfed.errors import LocalError
 
 SERVER_LOG = "server.log"
@@ -69,7 +70,7 @@ class Processes:
                 raise LocalError(f"fl-server did not start: {(first + stdout.read()).strip()}")
 
         def pump() -> None:
-            with stdout, open(self._logs / SERVER_LOG, "w") as log:
+            with stdout, open_log(self._logs / SERVER_LOG) as log:
                 for line in stdout:
                     log.write(line)
                     log.flush()

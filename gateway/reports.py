@@ -8,6 +8,7 @@ from types import TracebackType
 
 from rich.console import Console
 
+from featherfed.commandline.streams import open_log
 from featherfed.errors import ConfigError, FeatherfedError, LocalError
 from featherfed.server.display import PlainDisplay
 from featherfed.server.watcher import Visitor, Watcher, Watchers
@@ -83,7 +84,8 @@ class Log:
 
     def __enter__(self) -> Watchers:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(self._path, "a", encoding="utf-8")
+        # A full disk costs its words, and not the gateway.
+        self._file = open_log(self._path, append=True)
         return Watchers([PlainDisplay(Console(file=self._file, width=120), None), Reporter(self._report)])
 
     def __exit__(

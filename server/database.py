@@ -68,7 +68,7 @@ def read_remote(path: Path) -> Remote | None:
     """Return what a `store.toml` says, or None where there is none."""
     try:
         return Remote(**tomllib.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, TypeError) as error:
         raise ConfigError(f"cannot read where the run's store is, {path}: {error}") from error

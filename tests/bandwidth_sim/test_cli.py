@@ -57,3 +57,9 @@ def test_bad_input_is_one_sentence_and_exit_code_2(arguments: list[str], sentenc
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 2
     assert sentence in result.output
+
+
+def test_control_port_that_is_none_is_refused() -> None:
+    result = CliRunner().invoke(main, ["proxy", "--listen", "127.0.0.1:0", "--to", "127.0.0.1:9", "--control", "99999"])
+    assert result.exit_code == 2
+    assert "99999 is not in the range 0<=x<=65535" in result.output

@@ -119,6 +119,27 @@ def test_signal_at_any_moment_of_the_start_leaves_no_traceback(kind: str, tmp_pa
         assert process.returncode in (0, 130, 143), (step, output)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stored_page_that_is_open_somewhere_ends_without_a_traceback(number: int, tmp_path: Path) -> None:
+    given = ["dashboard", str(a_run(tmp_path / "runs")), "--dashboard", "127.0.0.1:0"]
+    process = subprocess.Popen(
+        command("server", *given), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment()
+    )
+    assert process.stdout is not None
+    try:
+        port = int(process.stdout.readline().partition("127.0.0.1:")[2].partition("/")[0])
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as page:
+            page.sendall(b"GET /api/runs/mine/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            assert b"200 OK" in page.recv(4096)
+            process.send_signal(number)
+            output, _ = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 0
+    assert output == ""
+
+
 def test_second_signal_while_it_closes_changes_nothing(tmp_path: Path, deaf: socket.socket) -> None:
     program, given, words = arguments("serve", tmp_path, deaf)
     process = subprocess.Popen(

@@ -76,7 +76,7 @@ def test_devices_do_not_follow_links(tmp_path: Path) -> None:
         ("link = {}", "link = {} is not the name of a link, or several with shares above 0"),
         ("link = { 2g = 0 }", "is not the name of a link, or several with shares above 0"),
         ("link = { 2g = 'half' }", "is not the name of a link, or several with shares above 0"),
-        ("bandwidth = 256", "rate '256' has no unit"),
+        ("bandwidth = 256", "bandwidth = 256 is not a rate with its unit"),
         ("device = { slow = 0 }", "is not the name of a device, or several with shares above 0"),
         ("dropout = 1.5", "dropout = 1.5 is not a share"),
         ("away = 'soon'", "soon"),

@@ -127,7 +127,8 @@ def test_token_file_that_may_not_be_read_is_a_sentence(tmp_path: Path) -> None:
     path.chmod(0)
     for given in ((*SERVE, "--data", "digits", "--tokens"), ("token", "list", "--tokens")):
         told = sentence(unprivileged("server", *given, path))
-        assert told == f"cannot read the tokens {path}: Permission denied"
+        assert f"{path}" in told
+        assert "is not readable" in told
     # Where it lies beside the runs, nobody is let in without it either.
     told = sentence(unprivileged("server", *SERVE, "--data", "digits", "--runs", tmp_path))
     assert told == f"cannot read the tokens {path}: Permission denied"
