@@ -18,6 +18,7 @@ from typing import Any, Self
 
 import click
 
+from featherfed.commandline.signals import kept_from_children
 from featherfed.fl_bench.profile import Profiler
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -32,9 +33,11 @@ class _Child:
     """A process that is told and tells by lines of JSON."""
 
     def __init__(self, module: str, order: dict[str, Any]) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", module], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        # It ends with its standard input; Ctrl-C in a terminal is for the bench alone.
+        with kept_from_children():
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", module], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
         self.tell(order)
 
     def __enter__(self) -> Self:

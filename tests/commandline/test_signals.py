@@ -177,3 +177,25 @@ def test_background_job_that_must_not_hear_control_c_ends_by_sigterm(deaf: socke
         process.wait()
     assert process.returncode == 130
     assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(
+    ("program", "given"),
+    [("link", ["test", "--bandwidth", "100kbps", "--seconds", "60"]), ("bench", ["ingest"])],
+)
+def test_control_c_in_the_middle_of_a_measurement_leaves_no_traceback(
+    program: str, given: list[str], tmp_path: Path
+) -> None:
+    process = subprocess.Popen(
+        command(program, *given), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True, env=environment(),
+    )  # fmt: skip
+    try:
+        time.sleep(3)
+        os.killpg(process.pid, signal.SIGINT)
+        output, _ = process.communicate(timeout=45)
+    finally:
+        process.kill()
+        process.wait()
+    assert "Traceback" not in output, output
+    assert process.returncode == 130
