@@ -170,3 +170,8 @@ class VirtualDialer:
     def keepalive(self, message_bytes: int = 0) -> tuple[float, float]:
         """Return ping interval and timeout in seconds."""
         return self.link.profile.keepalive(message_bytes)
+
+    @property
+    def answer_s(self) -> float:
+        """How many seconds a ping and its pong may take."""
+        return self.link.profile.answer_s()

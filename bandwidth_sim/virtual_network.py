@@ -64,11 +64,6 @@ class VirtualSocket:
     link: VirtualLink
     address: tuple[str, int]
 
-    @property
-    def answer_s(self) -> float:
-        """How many seconds a ping and its pong may take."""
-        return self.link.profile.answer_s()
-
 
 class VirtualNetwork:
     """Who listens where, and the connections between them."""
