@@ -4,53 +4,43 @@ import json
 import os
 import shlex
 from pathlib import Path
-from typing import ClassVar
 
 import click
+
+from featherfed.fl_bench.late import LateGroup
 
 # A cell is one of several on this machine, and its phones take turns: more threads would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-class LazyGroup(click.Group):
-    """Commands that live in modules of their own are imported when they are asked for."""
-
-    MODULES: ClassVar[dict[str, str]] = {
-        "agree": "featherfed.fl_bench.agreement",
-        "compare": "featherfed.fl_bench.comparing",
-        "report": "featherfed.fl_bench.reporting",
-        "results": "featherfed.fl_bench.findings",
-        "links": "featherfed.fl_bench.links",
-        "codec": "featherfed.fl_bench.codec",
-        "dashboard": "featherfed.fl_bench.dashboard_cost",
-        "training": "featherfed.fl_bench.training",
-        "chaos": "featherfed.fl_bench.chaos.command",
-        "hostile": "featherfed.fl_bench.hostile",
-        "ingest": "featherfed.fl_bench.ingest",
-        "swarm": "featherfed.fl_bench.swarm",
-        "performance": "featherfed.fl_bench.performance",
-        "peers": "featherfed.fl_bench.peers",
-        "virtual": "featherfed.fl_bench.virtual_cost",
-    }
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return all names, of this file and of the modules."""
-        return sorted([*super().list_commands(ctx), *self.MODULES])
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command, importing its module."""
-        if cmd_name not in self.MODULES:
-            return super().get_command(ctx, cmd_name)
-        from importlib import import_module
-
-        command: click.Command = getattr(import_module(self.MODULES[cmd_name]), cmd_name)
-        return command
-
-
-@click.group(cls=LazyGroup)
+@click.group(cls=LateGroup)
 @click.version_option(package_name="featherfed")
 def main() -> None:
     """Measure what a strategy costs in bytes and time."""
+
+
+@main.late
+def codec() -> click.Command:
+    """Import the command."""
+    from featherfed.fl_bench.codec import codec
+
+    return codec
+
+
+@main.late
+def compare() -> click.Command:
+    """Import the command."""
+    from featherfed.fl_bench.compare import compare
+
+    return compare
+
+
+@main.late
+def report() -> click.Command:
+    """Import the command."""
+    from featherfed.fl_bench.report import report
+
+    return report
 
 
 @main.command()
@@ -101,9 +91,9 @@ def run(
     from rich.console import Console
 
     from featherfed.errors import ConfigError, FeatherfedError
+    from featherfed.fl_bench.cells import cell_report, left_to_run
     from featherfed.fl_bench.grid import run_grid
     from featherfed.fl_bench.progress import Progress
-    from featherfed.fl_bench.running import cell_report, left_to_run
     from featherfed.fl_bench.scenario import COMMAND, SCENARIO, changed_text, read_scenario
 
     folder = out / file.stem

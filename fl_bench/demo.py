@@ -4,9 +4,9 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from featherfed.fl_bench.cells import report_of
 from featherfed.fl_bench.page import run_page
 from featherfed.fl_bench.processes import Processes
-from featherfed.fl_bench.running import report_of
 from featherfed.server.run_folder import existing
 
 PHONES = 10

@@ -56,7 +56,7 @@ class Processes:
         Every line that it prints after that goes to `tell`, from a thread. Raises `LocalError` if it does not listen.
         """
         process = subprocess.Popen(
-            [sys.executable, "-m", "featherfed.fl_bench.tether", "featherfed.server.cli", "serve",
+            [sys.executable, "-m", "featherfed.fl_bench.tether", "featherfed.commands.server", "serve",
              "--port", "0", *arguments],
             stdin=self._tether[0], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip

@@ -20,8 +20,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from featherfed.fl_bench.cells import finished, logs_of
 from featherfed.fl_bench.processes import SERVER_LOG
-from featherfed.fl_bench.running import finished, logs_of
 from featherfed.fl_bench.scenario import Cell
 from featherfed.fl_bench.terminal import duration
 from featherfed.server.report import size

@@ -35,8 +35,8 @@ def test_compose_file_is_valid_for_docker_compose(tmp_path: Path) -> None:
 
 
 def test_compose_commands_are_commands_of_this_release() -> None:
+    from featherfed.commands.server import main as server
     from featherfed.edge_client.cli import main as edge
-    from featherfed.server.cli import main as server
 
     for service, main in (("server", server), ("phones", edge)):
         name, *flags = compose()["services"][service]["command"]
@@ -101,7 +101,7 @@ def test_systemd_accepts_the_unit(unit: str, tmp_path: Path) -> None:
 
 
 def test_unit_starts_a_command_of_this_release() -> None:
-    from featherfed.server.cli import main as server
+    from featherfed.commands.server import main as server
 
     for path in DEPLOY.glob("*.service"):
         start = re.search(r"^ExecStart=(.*)$", path.read_text(), re.MULTILINE)

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from featherfed.errors import LocalError
-from featherfed.fl_bench.agreement import run_both_ways
+from featherfed.fl_bench.cells import cell_report
 from featherfed.fl_bench.grid import run_grid
-from featherfed.fl_bench.running import cell_report
 from featherfed.fl_bench.scenario import read_scenario
+from lab.agree import run_both_ways
 
 SMALL = 'data = "digits"\nphones = 4\ncohort = 3\nlr = 0.05\nbatch_size = 40\n'
 

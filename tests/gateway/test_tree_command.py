@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from featherfed.commands.server import main
+from featherfed.commands.tree import tree
 from featherfed.errors import ConfigError
 from featherfed.gateway import ray_cluster
-from featherfed.server.cli import main
 from featherfed.server.config import config_from
 from featherfed.server.run_folder import create
-from featherfed.server.tree_command import tree
 
 
 def refused(*flags: str) -> str:

@@ -7,8 +7,8 @@ import pytest
 from featherfed.codec.grammar import PRESETS, STAGES
 from featherfed.codec.pipeline import Pipeline
 from featherfed.errors import SpecError
+from featherfed.fl_bench.cells import report_of
 from featherfed.fl_bench.processes import Processes
-from featherfed.fl_bench.running import report_of
 
 pytestmark = pytest.mark.processes
 TIMEOUT_S = 120.0

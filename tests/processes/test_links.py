@@ -34,7 +34,7 @@ def test_twenty_phones_on_all_kinds_of_links_finish_and_every_update_counts_once
         assert processes.wait_for_server(120.0) == 0
         assert [phone.wait(30.0) for phone in phones] == [0] * PHONES
     told = subprocess.run(
-        [sys.executable, "-m", "featherfed.server.cli", "report", str(tmp_path / "a"), "--json"],
+        [sys.executable, "-m", "featherfed.commands.server", "report", str(tmp_path / "a"), "--json"],
         capture_output=True,
         text=True,
         check=True,

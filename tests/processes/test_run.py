@@ -32,7 +32,7 @@ def run(folder: Path, name: str, flags: Sequence[str], phones: Sequence[Sequence
         for number, phone in enumerate(phones):
             processes.start_phone(f"{number}", ["--server", address, *phone])
         assert processes.wait_for_server(TIMEOUT_S) == 0
-    report = command("featherfed.server.cli", "report", str(folder / name), "--json")
+    report = command("featherfed.commands.server", "report", str(folder / name), "--json")
     assert report.returncode == 0, report.stderr
     result: dict[str, Any] = json.loads(report.stdout)
     return result
@@ -95,7 +95,12 @@ def test_signal_ends_the_run_cleanly_and_tells_the_phones_why(tmp_path: Path, nu
 
 @pytest.mark.parametrize(
     "module",
-    ["featherfed.server.cli", "featherfed.edge_client.cli", "featherfed.bandwidth_sim.cli", "featherfed.fl_bench.cli"],
+    [
+        "featherfed.commands.server",
+        "featherfed.edge_client.cli",
+        "featherfed.bandwidth_sim.cli",
+        "featherfed.fl_bench.cli",
+    ],
 )
 def test_help_imports_nothing_heavy(module: str) -> None:
     code = (

@@ -41,7 +41,7 @@ def test_root_gateways_and_swarms_make_the_model_of_one_server(tmp_path: Path) -
         return running[-1]
 
     def serve(name: str, *flags: str) -> "subprocess.Popen[bytes]":
-        return start(f"{name}.log", "featherfed.server.cli", "serve", "--port", "0", "--runs", str(tmp_path),
+        return start(f"{name}.log", "featherfed.commands.server", "serve", "--port", "0", "--runs", str(tmp_path),
                      "--name", name,
                      *FLAGS, *flags)  # fmt: skip
 

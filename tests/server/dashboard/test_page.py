@@ -114,7 +114,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> Iterator
 
 def test_page_shows_what_the_report_says(finished: tuple[Visit, Path]) -> None:
     visit, runs = finished
-    command = [sys.executable, "-m", "featherfed.server.cli", "report", str(runs / "first"), "--json"]
+    command = [sys.executable, "-m", "featherfed.commands.server", "report", str(runs / "first"), "--json"]
     report = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=60).stdout)
     shown = visit.rounds()
     assert [row["round"] for row in shown] == [1, 2, 3]
@@ -135,7 +135,7 @@ def test_nothing_jumps_while_numbers_come(finished: tuple[Visit, Path]) -> None:
 
 def test_finished_run_opens_in_the_same_page(finished: tuple[Visit, Path], visit: Callable[..., Visit]) -> None:
     live, runs = finished
-    command = [sys.executable, "-m", "featherfed.server.cli", "dashboard", str(runs), "--dashboard", "127.0.0.1:0"]
+    command = [sys.executable, "-m", "featherfed.commands.server", "dashboard", str(runs), "--dashboard", "127.0.0.1:0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from featherfed.errors import ConfigError
-from featherfed.fl_bench.flower_environment import PROGRAMS, REQUIREMENT, VERSION, default_folder, make
-from featherfed.fl_bench.peers import Plan, run
+from lab.flower_environment import PROGRAMS, REQUIREMENT, VERSION, default_folder, make
+from lab.peers import Plan, run
 
 pytestmark = pytest.mark.processes
 
@@ -22,7 +22,7 @@ MODEL_BYTES = 4 * 29_322
 
 
 def peers(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "featherfed.fl_bench.cli", "peers", *arguments]
+    command = [sys.executable, "-m", "lab", "peers", *arguments]
     return subprocess.run(
         command, capture_output=True, text=True, timeout=400, check=False, env={**os.environ, **environment}
     )

@@ -1,4 +1,4 @@
-"""The same rounds in Flower (flwr): an app made of `fl_bench/flower_app`, and the processes that run it."""
+"""The same rounds in Flower (flwr): an app made of `lab/flower_app`, and the processes that run it."""
 
 import json
 import os

@@ -1,6 +1,5 @@
 """`fl-server tree`: a run whose phones come to gateways, all started by one command."""
 
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -59,16 +58,14 @@ def tree(
     check_resume(resume, given, name=name, store=store)
     if resume is None and not given.get("gateways"):
         raise click.UsageError("--gateways N says how many gateways there are; without any it is fl-server serve")
+    from featherfed.gateway.tree import Grove, serve_tree
     from featherfed.server.entrance import EntranceOptions
 
     def serve() -> str | None:
-        # A gateway is a phone too: it lives in a house that knows both, and that none of them knows.
-        house = import_module("featherfed.gateway.tree")
-        paused: str | None = house.serve_tree(
+        return serve_tree(
             given, entrance=EntranceOptions(**entrance), runs=runs, name=name, resume=resume, data_dir=data_dir,
             store=store, durable=durable, watching=watching,
-            grove=house.Grove(port=gateway_port, ray=ray, root_host=root_host, ca=gateway_ca),
+            grove=Grove(port=gateway_port, ray=ray, root_host=root_host, ca=gateway_ca),
         )  # fmt: skip
-        return paused
 
     ended(serve)

@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 from featherfed.fl_bench.documents import fill, markdown
-from featherfed.fl_bench.peer_runs import LIMIT_S, Figures, Order
+from lab.peer_runs import LIMIT_S, Figures, Order
 
 PARTS = ("off", "on", "simulation")
 FLOAT32 = {"uplink": "float32", "downlink": "float32"}
@@ -84,7 +84,7 @@ def run(order: Order) -> Figures:
     from featherfed.errors import LocalError
 
     # A namespace of processes too: when its first one ends, or this one, so do Flower's and Ray's.
-    script = 'ip link set lo up && exec "$0" -m featherfed.fl_bench.tether featherfed.fl_bench.peer_runs "$1"'
+    script = 'ip link set lo up && exec "$0" -m featherfed.fl_bench.tether lab.peer_runs "$1"'
     namespaces = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
     command = [*namespaces, "sh", "-c", script, sys.executable, json.dumps(asdict(order))]
     # One thread a process, of torch too: more would only wait for each other.
@@ -111,7 +111,7 @@ def run(order: Order) -> Figures:
 def compare(plan: Plan, parts: tuple[str, ...], flower: str, tell: Callable[[str], None]) -> dict[str, Any]:
     """Return the figures of each run; raises `ConfigError` where there can be no namespace, or no Flower."""
     from featherfed.errors import ConfigError
-    from featherfed.fl_bench.flower_environment import check, default_folder, make
+    from lab.flower_environment import check, default_folder, make
 
     if os.geteuid() != 0 or not shutil.which("unshare") or not shutil.which("ip"):
         raise ConfigError("peers counts bytes in network namespaces: it needs root, unshare and ip (iproute2)")

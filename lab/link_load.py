@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from featherfed.bandwidth_sim.measure import percentile
 from featherfed.bandwidth_sim.profile import Profile
 from featherfed.bandwidth_sim.proxy import Proxy
-from featherfed.fl_bench.memory import resident_bytes
+from lab.memory import resident_bytes
 
 _PEERS = """
 import selectors, socket, sys, time

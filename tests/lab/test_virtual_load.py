@@ -1,4 +1,4 @@
-from featherfed.fl_bench.virtual_load import echo_fleet, idle_hour
+from lab.virtual_load import echo_fleet, idle_hour
 
 
 def test_a_websocket_fleet_has_the_same_events_again_byte_for_byte() -> None:

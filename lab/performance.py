@@ -17,10 +17,10 @@ PARTS = ("training", "ingest", "memory")
 
 
 def _collect(data_dir: str | None, parts: tuple[str, ...], *, small: bool) -> dict[str, Any]:
-    from featherfed.fl_bench.ingest import DOWNLINK, measure_echo, measure_idle, measure_server
-    from featherfed.fl_bench.swarm import measure as measure_swarm
-    from featherfed.fl_bench.training import machine
-    from featherfed.fl_bench.training import measure as measure_training
+    from lab.ingest import DOWNLINK, measure_echo, measure_idle, measure_server
+    from lab.swarm import measure as measure_swarm
+    from lab.training import machine
+    from lab.training import measure as measure_training
 
     names = ("lite",) if small else ("lite", "2nn", "mlp", "cnn")
     data = "digits" if small else "mnist"

@@ -20,9 +20,9 @@ def chaos() -> None:
 def play(schedule_file: Path, out: Path | None, docs: Path | None) -> None:
     """Play SCHEDULE twice, calm and with its faults; exit 1 if a promise is broken."""
     from featherfed.errors import ConfigError, FeatherfedError
-    from featherfed.fl_bench.chaos.arena import Arena
-    from featherfed.fl_bench.chaos.schedule import read_schedule
-    from featherfed.fl_bench.chaos.verdict import broken_promises, figures
+    from lab.chaos.arena import Arena
+    from lab.chaos.schedule import read_schedule
+    from lab.chaos.verdict import broken_promises, figures
 
     folder = out or Path(tempfile.mkdtemp(prefix="featherfed-chaos-"))
     try:
@@ -58,7 +58,7 @@ def play(schedule_file: Path, out: Path | None, docs: Path | None) -> None:
 @click.option("--mode", default="sync", show_default=True)
 def plan(**run: object) -> None:
     """Print a schedule drawn from --seed."""
-    from featherfed.fl_bench.chaos.schedule import plan as draw
+    from lab.chaos.schedule import plan as draw
 
     click.echo(draw(**run).to_toml(), nl=False)  # type: ignore[arg-type]
 
@@ -67,7 +67,7 @@ def plan(**run: object) -> None:
 @click.option("--docs", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Page for the figures.")
 def durability(docs: Path | None) -> None:
     """Measure what it costs that every Ack waits for the disk; wants a machine that does nothing else."""
-    from featherfed.fl_bench.chaos.durability import durability as measured
+    from lab.chaos.durability import durability as measured
 
     table = measured()
     click.echo(table)

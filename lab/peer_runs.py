@@ -1,6 +1,6 @@
 """One row of `fl-bench peers`: a run of either system, by itself in a network namespace, and what it cost.
 
-`python -m featherfed.fl_bench.peer_runs ORDER` is what runs in the namespace: it takes an order and prints figures,
+`python -m lab.peer_runs ORDER` is what runs in the namespace: it takes an order and prints figures,
 both as JSON.
 """
 
@@ -19,7 +19,7 @@ from statistics import median
 from typing import Any
 
 from featherfed.errors import FeatherfedError
-from featherfed.fl_bench.flower_app.loopback import loopback_bytes
+from lab.flower_app.loopback import loopback_bytes
 
 LIMIT_S = 900.0
 LOOK_S = 0.05
@@ -88,7 +88,7 @@ class _Watch:
         self._thread.start()
 
     def _look(self) -> None:
-        from featherfed.fl_bench.memory import cpu_s, proportional_bytes, tree
+        from lab.memory import cpu_s, proportional_bytes, tree
 
         while not self._over.wait(LOOK_S):
             members = list({member for pid in self._pids() for member in tree(pid)})
@@ -131,8 +131,8 @@ def _server_flags(order: Order, folder: Path) -> list[str]:
 
 def featherfed(order: Order, folder: Path) -> Figures:
     """Run our server and our phones, on real sockets."""
+    from featherfed.fl_bench.cells import report_of
     from featherfed.fl_bench.processes import Processes
-    from featherfed.fl_bench.running import report_of
 
     with Processes(folder / "logs") as processes:
         began_s, connected_s = time.monotonic(), 0.0
@@ -184,7 +184,7 @@ def featherfed(order: Order, folder: Path) -> Figures:
 def virtual(order: Order, folder: Path) -> Figures:
     """Run our server and our phones in one process, in virtual time; a round's seconds are those of the clock here."""
     from featherfed.edge_client.learner import import_torch
-    from featherfed.fl_bench.running import report_of
+    from featherfed.fl_bench.cells import report_of
     from featherfed.fl_bench.scenario import Cell
     from featherfed.fl_bench.virtual_run import run_virtual
     from featherfed.server.config import config_from
@@ -229,8 +229,8 @@ def virtual(order: Order, folder: Path) -> Figures:
 
 def flower(order: Order, folder: Path) -> Figures:
     """Run Flower's SuperLink, and SuperNodes or the simulation."""
-    from featherfed.fl_bench.flower import Flower
     from featherfed.learning.names import LAYOUTS
+    from lab.flower import Flower
 
     if order.train:
         _write_data(order, folder)

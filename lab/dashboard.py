@@ -17,8 +17,8 @@ from pathlib import Path
 import click
 
 from featherfed.errors import FeatherfedError
+from featherfed.fl_bench.cells import report_of
 from featherfed.fl_bench.processes import Processes
-from featherfed.fl_bench.running import report_of
 
 WARM_UP_ROUNDS = 20
 """Left out: the first rounds load models and open connections."""

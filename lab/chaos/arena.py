@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import IO
 
 from featherfed.errors import LocalError
-from featherfed.fl_bench.chaos.schedule import Schedule
-from featherfed.fl_bench.chaos.tollgate import Tollgate
-from featherfed.fl_bench.chaos.wiretap import Witness
 from featherfed.server.ledger import Ledger
 from featherfed.server.run_folder import RunFolder
 from featherfed.server.store import Store
+from lab.chaos.schedule import Schedule
+from lab.chaos.tollgate import Tollgate
+from lab.chaos.wiretap import Witness
 
 LISTEN_S = 60.0
 LEAVE_S = 20.0
@@ -99,9 +99,9 @@ class Arena:
         return open(self._logs / f"{name}.log", "ab")
 
     async def _serve(self, arguments: list[str]) -> None:
-        command = [sys.executable, "-m", "featherfed.server.cli", "serve", "--port", str(self._server_port), *arguments]
+        serve = [sys.executable, "-m", "featherfed.commands.server", "serve", "--port", str(self._server_port)]
         with self._log("server") as log:
-            self._server = subprocess.Popen(command, stdout=log, stderr=log)
+            self._server = subprocess.Popen([*serve, *arguments], stdout=log, stderr=log)
         deadline_s = time.monotonic() + LISTEN_S
         while not _listens(self._server_port):
             if self._server.poll() is not None or time.monotonic() > deadline_s:

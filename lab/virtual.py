@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 from featherfed.fl_bench.documents import fill, markdown
-from featherfed.fl_bench.memory import resident_bytes
+from lab.memory import resident_bytes
 
 PARTS = ("training", "rounds", "memory")
 MIX = {"2g": 0.2, "3g": 0.5, "4g": 0.3}
@@ -46,7 +46,7 @@ def _training_cell(data: str, phones: int, cohort: int, rounds: int) -> Any:
 def virtual_run(cell: Any, data_dir: str | None) -> dict[str, Any]:
     """Run a cell; return seconds and CPU seconds, what its report counts, and the process's peak memory in bytes."""
     import featherfed.server.aggregation  # noqa: F401  (torch: its import is no part of a run)
-    from featherfed.fl_bench.running import report_of
+    from featherfed.fl_bench.cells import report_of
     from featherfed.fl_bench.virtual_run import run_virtual
 
     with tempfile.TemporaryDirectory(prefix="featherfed-virtual-") as folder:
@@ -119,7 +119,7 @@ def _fresh(*calls: tuple[Callable[..., dict[str, Any]], Any, str | None]) -> lis
 
 def measure(data_dir: str | None, parts: tuple[str, ...], *, small: bool) -> dict[str, Any]:
     """Return the figures of the parts; `small` ones are for tests and mean nothing."""
-    from featherfed.fl_bench.training import machine
+    from lab.training import machine
 
     data = "digits" if small else "mnist"
     result: dict[str, Any] = {"machine": machine()}

@@ -3,8 +3,8 @@ from dataclasses import replace
 from featherfed.bandwidth_sim.profile import profile_from_flags
 from featherfed.bandwidth_sim.virtual import run
 from featherfed.bandwidth_sim.virtual_network import VirtualDialer
-from featherfed.fl_bench.link_agreement import STEP_S, STEPS, agreement, uploads
 from featherfed.server.config import RunConfig
+from lab.link_agreement import STEP_S, STEPS, agreement, uploads
 
 CONFIG = RunConfig(data="digits", phones=3, cohort=3, rounds=1, uplink="rotate | eden(1)", downlink="rotate | eden(4)")
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from featherfed.fl_bench.memory import proportional_bytes, tree
 from featherfed.fl_bench.processes import Processes
+from lab.memory import proportional_bytes, tree
 
 
 def measure(count: int, model: str, data: str, data_dir: str | None, workers: int | None, limit_s: float) -> Any:
@@ -57,7 +57,7 @@ def swarm(
 ) -> None:
     """Measure how long a swarm of phones takes to be ready to train, and its memory."""
     from featherfed.errors import ConfigError, FeatherfedError
-    from featherfed.fl_bench.training import machine
+    from lab.training import machine
 
     try:
         row = measure(count, model, data, data_dir, workers, limit)

@@ -18,7 +18,7 @@ from typing import Any, Self
 
 import click
 
-from featherfed.fl_bench.profile import Profiler
+from lab.profile import Profiler
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -92,7 +92,7 @@ def _phones(
             **order, "host": "127.0.0.1", "phones": shards or phones, "first": first, "count": end - first,
             "at_once": max(1, AT_ONCE // processes),
         }  # fmt: skip
-        children.append(stack.enter_context(_Child("featherfed.fl_bench.ingest_phones", share)))
+        children.append(stack.enter_context(_Child("lab.ingest_phones", share)))
     return children
 
 
@@ -119,7 +119,7 @@ def _clocked(server: _Child, children: Sequence[_Child], order: dict[str, Any]) 
 def measure_echo(phones: int, num_bytes: int, messages: int, processes: int) -> dict[str, Any]:
     """Return messages a second of a bare websockets server, and its CPU time for each."""
     with ExitStack() as stack:
-        server = stack.enter_context(_Child("featherfed.fl_bench.ingest_server", {"echo": True}))
+        server = stack.enter_context(_Child("lab.ingest_server", {"echo": True}))
         children = _phones(stack, {"port": server.hear()["port"], "echo_bytes": num_bytes}, phones, processes)
         _together(children)
         each = max(1, messages // phones)
@@ -150,7 +150,7 @@ def measure_server(
         "durable": durable, "data_dir": data_dir, "folder": str(folder) if folder else None,
     }  # fmt: skip
     with ExitStack() as stack:
-        server = stack.enter_context(_Child("featherfed.fl_bench.ingest_server", order))
+        server = stack.enter_context(_Child("lab.ingest_server", order))
         port = server.hear()["port"]
         rest = server.ask()
         children = _phones(
@@ -197,7 +197,7 @@ def measure_idle(settings: dict[str, Any], *, data_dir: str | None, processes: i
         "durable": True, "data_dir": data_dir, "folder": None,
     }  # fmt: skip
     with ExitStack() as stack:
-        server = stack.enter_context(_Child("featherfed.fl_bench.ingest_server", order))
+        server = stack.enter_context(_Child("lab.ingest_server", order))
         port = server.hear()["port"]
         rest = server.ask()
         share = {"port": port, "model": settings["model"], "spec": settings["uplink"]}
@@ -238,9 +238,9 @@ def ingest(
 ) -> None:
     """Measure how fast one server takes updates, durable and not, beside a bare websockets echo server."""
     from featherfed.errors import ConfigError, FeatherfedError
-    from featherfed.fl_bench.training import machine
     from featherfed.server.config import config_from
     from featherfed.server.serving import check
+    from lab.training import machine
 
     settings = {"model": model, "data": data, "phones": phones, "uplink": spec, "downlink": DOWNLINK}
     try:

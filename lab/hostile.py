@@ -23,9 +23,9 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from featherfed.codec.pipeline import Pipeline
 from featherfed.errors import FeatherfedError
+from featherfed.fl_bench.cells import report_of
 from featherfed.fl_bench.documents import fill, markdown
 from featherfed.fl_bench.processes import Processes
-from featherfed.fl_bench.running import report_of
 from featherfed.learning.names import LAYOUTS
 from featherfed.wire.messages import (
     NOTHING,

@@ -4,8 +4,8 @@ import statistics
 import tempfile
 from pathlib import Path
 
+from featherfed.fl_bench.cells import report_of
 from featherfed.fl_bench.processes import Processes
-from featherfed.fl_bench.running import report_of
 
 PHONES, ROUNDS, REPEATS = 20, 12, 3
 RAM_DISK = Path("/dev/shm")

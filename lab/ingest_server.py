@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from featherfed.fl_bench.memory import resident_bytes
+from lab.memory import resident_bytes
 
 TICK_S = 0.005
 

@@ -2,8 +2,8 @@
 
 import statistics
 
-from featherfed.fl_bench.chaos.arena import Outcome
-from featherfed.fl_bench.chaos.schedule import Schedule
+from lab.chaos.arena import Outcome
+from lab.chaos.schedule import Schedule
 
 
 def broken_promises(schedule: Schedule, calm: Outcome, outcome: Outcome) -> list[str]:

@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
+from featherfed.commands.tree import tree
 from featherfed.server.entrance_flags import entrance_flags
 from featherfed.server.options import run_flags
 from featherfed.server.serve_flags import check_resume, ended, serve_flags
 from featherfed.server.token_commands import token
-from featherfed.server.tree_command import tree
 from featherfed.server.watching import Watching, dashboard_flags, watch_flags
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -33,14 +33,11 @@ class Place(click.ParamType[tuple[int, int]]):
 def _serve_gateway(
     settings: dict[str, Any], *, entrance: dict[str, Any], root: str, token: str | None, ca: str | None, **where: Any
 ) -> None:
-    """Serve a gateway, which is a phone too: it lives in a house that knows both, and that none of them knows."""
-    from importlib import import_module
-
+    from featherfed.gateway.serving import Root, serve_gateway
     from featherfed.server.entrance import EntranceOptions
 
-    serving = import_module("featherfed.gateway.serving")
-    way = serving.Root(url=root, token=token, ca=ca, insecure=entrance["insecure"])
-    serving.serve_gateway(settings, entrance=EntranceOptions(**entrance), root=way, **where)
+    way = Root(url=root, token=token, ca=ca, insecure=entrance["insecure"])
+    serve_gateway(settings, entrance=EntranceOptions(**entrance), root=way, **where)
 
 
 @click.group()

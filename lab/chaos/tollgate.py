@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
-from featherfed.fl_bench.chaos.wiretap import Conversation, Witness
+from lab.chaos.wiretap import Conversation, Witness
 
 PIECE_BYTES = 16 * 1024
 PART_S = 5.0

@@ -14,7 +14,7 @@ from featherfed.bandwidth_sim.measure import measure
 from featherfed.bandwidth_sim.profile import Profile, find_profile, named_profiles, profile_from_flags
 from featherfed.errors import LocalError
 from featherfed.fl_bench.documents import fill, markdown
-from featherfed.fl_bench.kernel_link import KernelRefusedError, kernel_goodput
+from lab.kernel_link import KernelRefusedError, kernel_goodput
 
 DEFAULT_LINKS = "256kbps,1mbps,20mbps,100mbps,2g,3g,4g,fios"
 
@@ -81,8 +81,8 @@ def _presets() -> str:
 
 
 def _agreement(link: Profile) -> tuple[list[dict[str, Any]], str]:
-    from featherfed.fl_bench.link_agreement import agreement
     from featherfed.server.config import RunConfig
+    from lab.link_agreement import agreement
 
     pairs = agreement(link, RunConfig(data="digits", phones=10, cohort=10, rounds=2, downlink="rotate | eden(4)"))
     rows, table = [], []
@@ -105,8 +105,8 @@ def _agreement(link: Profile) -> tuple[list[dict[str, Any]], str]:
 
 
 def _load(clients: int) -> tuple[list[dict[str, Any]], str]:
-    from featherfed.fl_bench.link_load import relay_load
-    from featherfed.fl_bench.virtual_load import echo_fleet, idle_hour
+    from lab.link_load import relay_load
+    from lab.virtual_load import echo_fleet, idle_hour
 
     relayed = asyncio.run(relay_load(_profile("256kbps"), 200, 600_000))
     first, again = echo_fleet(1000, 10, seed=1), echo_fleet(1000, 10, seed=1)
