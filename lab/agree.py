@@ -1,4 +1,4 @@
-"""`fl-bench agree`: the same scenario with real processes and in virtual time, side by side."""
+"""`python -m lab agree`: the same scenario with real processes and in virtual time, side by side."""
 
 import json
 import tempfile
@@ -100,6 +100,6 @@ def agree(file: Path, out: Path | None, data_dir: str | None, as_json: bool, doc
     rows: list[dict[str, Any]] = [asdict(each) | {"deviation": each.deviation} for each in agreements]
     click.echo(json.dumps(rows, indent=1) if as_json else _table(agreements))
     if document is not None:
-        fill(document, {"fl-bench agree": _table(agreements)})
+        fill(document, {"lab agree": _table(agreements)})
     if any(each.differing or not each.same_model for each in agreements):
         raise click.ClickException(f"the two ways differ; their runs are in {folder}")

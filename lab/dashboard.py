@@ -1,4 +1,4 @@
-"""`fl-bench dashboard`: what the live page costs a round.
+"""`python -m lab dashboard`: what the live page costs a round.
 
 The phones send noise over loopback without a link, so that a round is nothing but the server's work: where training and
 links take their time, the page costs less. Runs with and without the page alternate, since a machine's speed drifts.

@@ -1,4 +1,4 @@
-"""`fl-bench hostile`: what a thousand hostile connections cost the server, and the honest phones beside them.
+"""`python -m lab hostile`: what a thousand hostile connections cost the server, and the honest phones beside them.
 
 The same run twice, with real processes: once with the honest phones alone, once besieged. The besiegers come from
 another address of this machine. Six of ten are phones that were let in: each announces the largest update there can be
@@ -202,4 +202,4 @@ def hostile(peers: int, as_json: bool, document: Path | None) -> None:
             raise click.ClickException(str(error)) from error
     click.echo(json.dumps({"calm": calm, "besieged": besieged}, indent=1) if as_json else _table(calm, besieged))
     if document is not None:
-        fill(document, {"fl-bench hostile": _table(calm, besieged)})
+        fill(document, {"lab hostile": _table(calm, besieged)})

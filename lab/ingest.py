@@ -1,4 +1,4 @@
-"""`fl-bench ingest`: how fast one server takes updates, and what an update and a phone cost it.
+"""`python -m lab ingest`: how fast one server takes updates, and what an update and a phone cost it.
 
 Real sockets on loopback. The phones (`ingest_phones`) have their tasks and models before the clock starts, then all
 send at once: what is measured is receiving, checking, storing, folding and answering, and not the rounds around it. The

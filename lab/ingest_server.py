@@ -1,4 +1,4 @@
-"""The server of `fl-bench ingest`: `Service` as `fl-server serve` runs it, in a process that also says what it costs.
+"""The server of `python -m lab ingest`: `Service` as `fl-server serve` runs it, in a process that says what it costs.
 
 Its first line of input is what to serve; every further line is answered with what was used since the one before: CPU
 time, resident memory now and at its peak, and how late the event loop woke a timer. `echo` serves the bare websockets

@@ -1,4 +1,4 @@
-"""`fl-bench links`: how true the emulated links are, beside theory and beside the kernel's own shaper."""
+"""`python -m lab links`: how true the emulated links are, beside theory and beside the kernel's own shaper."""
 
 import asyncio
 import json
@@ -166,14 +166,14 @@ def links(
         raise click.UsageError(f"link {endless!r} has no rate to measure")
     if agreement:
         rows, table = _agreement(_profile("256kbps"))
-        tables = {"fl-bench links --agreement": table}
+        tables = {"lab links --agreement": table}
     elif load:
         rows, table = _load(clients)
-        tables = {"fl-bench links --load": table}
+        tables = {"lab links --load": table}
     else:
         rows = [_row(profile, num_bytes, kernel=kernel) for profile in profiles]
         table = _fidelity(rows)
-        tables = {"fl-bench links": table, "named links": _presets()}
+        tables = {"lab links": table, "named links": _presets()}
     click.echo(json.dumps(rows, indent=1) if as_json else table)
     if document is not None:
         try:

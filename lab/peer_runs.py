@@ -1,4 +1,4 @@
-"""One row of `fl-bench peers`: a run of either system, by itself in a network namespace, and what it cost.
+"""One row of `python -m lab peers`: a run of either system, by itself in a network namespace, and what it cost.
 
 `python -m lab.peer_runs ORDER` is what runs in the namespace: it takes an order and prints figures,
 both as JSON.

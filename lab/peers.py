@@ -1,4 +1,4 @@
-"""`fl-bench peers`: the same rounds in featherfed and in Flower: one machine, one model, as many phones.
+"""`python -m lab peers`: the same rounds in featherfed and in Flower: one machine, one model, as many phones.
 
 Each run has a network namespace of its own, where nothing else uses the loopback: bytes are the kernel's count of what
 it carried, from before the phones start to the end of the run, handshakes, polls and logs included. Memory is the

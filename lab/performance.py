@@ -1,4 +1,4 @@
-"""`fl-bench performance`: the figures of docs/PERFORMANCE.md, all from one run of one machine."""
+"""`python -m lab performance`: the figures of docs/PERFORMANCE.md, all from one run of one machine."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`fl-bench results`: docs/RESULTS.md from the runs of the paper scenarios, and whether the papers' orderings hold."""
+"""`python -m lab results`: docs/RESULTS.md from runs of the paper scenarios, and whether the papers' orderings hold."""
 
 import itertools
 from collections.abc import Sequence
@@ -203,7 +203,7 @@ def document(groups: dict[str, Sequence[Strategy]], plots: str, commands: dict[s
         [
             "# Results",
             "",
-            "Written by `fl-bench results` from runs of the scenarios (`make results`); no figure is typed by hand.",
+            "Written by `make results` from runs of the scenarios; no figure is typed by hand.",
             "Byte counts are sums over all phones, from the first byte to the end of the first round whose model has"
             " the accuracy on the full test set. Payload is the updates; socket is what the connections carried up,"
             " WebSocket upgrades and Hello apart: those, once a connection, are the handshakes, up and down, of the"

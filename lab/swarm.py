@@ -1,4 +1,4 @@
-"""`fl-bench swarm`: how long a swarm takes until all of its phones could train, and what it needs in memory."""
+"""`python -m lab swarm`: how long a swarm takes until all of its phones could train, and what it needs in memory."""
 
 import json
 import tempfile

@@ -1,4 +1,4 @@
-"""`fl-bench training`: what a step of local training costs, beside the ways of doing it that were not taken.
+"""`python -m lab training`: what a step of local training costs, beside the ways of doing it that were not taken.
 
     ours       featherfed.learning.training: passes written out, steps fused into them
     autograd   the same model and batches by torch's autograd and torch.optim.SGD

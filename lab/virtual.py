@@ -1,4 +1,4 @@
-"""`fl-bench virtual`: what virtual time costs beside the training itself, without any, and in memory.
+"""`python -m lab virtual`: what virtual time costs beside the training itself, without any, and in memory.
 
 training   a run beside a plain loop that makes the same local steps: two processes at the same time, a core each,
            so that whatever else the machine does slows both
@@ -211,7 +211,7 @@ def virtual(
             result = measure(data_dir, parts or PARTS, small=small)
         made = table(result)
         if document is not None:
-            fill(document, {"fl-bench virtual": made})
+            fill(document, {"lab virtual": made})
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
     except FeatherfedError as error:

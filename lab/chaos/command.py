@@ -1,4 +1,4 @@
-"""`fl-bench chaos`: play a schedule of faults, check every promise, keep the figures in the docs."""
+"""`python -m lab chaos`: play a schedule of faults, check every promise, keep the figures in the docs."""
 
 import asyncio
 import re

@@ -3,8 +3,6 @@
 import csv
 import json
 import re
-import shutil
-import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -114,49 +112,8 @@ def test_compare_says_what_changed_and_nothing_of_the_same_runs(grid: Path) -> N
     assert "one seed: unknown" in call("compare", *cells).stdout
 
 
-def test_results_write_a_page_and_fail_where_nothing_is_checked(grid: Path, tmp_path: Path) -> None:
-    done = call("results", grid, "--write", tmp_path / "RESULTS.md", "--check")
-    assert done.exit_code == 1
-    assert "no two strategies of a claim were run" in done.output
-    page = (tmp_path / "RESULTS.md").read_text()
-    assert "rotate \\| eden(1)" in page
-    assert (tmp_path / "plots" / "small.png").exists()
-
-
-PARTITIONS = """
-model = "tiny"
-data = "digits"
-phones = 10
-cohort = 5
-rounds = 4
-epochs = 2
-partition = ["iid", "shards:2", "dirichlet:0.3"]
-"""
-
-
-def test_check_fails_where_an_ordering_is_the_other_way_round_and_where_one_was_not_run(tmp_path: Path) -> None:
-    file, grid = tmp_path / "paper_partitions.toml", tmp_path / "paper_partitions"
-    file.write_text(PARTITIONS)
-    assert call("run", file, "--virtual", "--out", tmp_path).exit_code == 0
-    right = call("results", grid, "--check")
-    assert right.exit_code == 0, right.output
-    assert right.output.count("holds: ") == 3
-    # The same runs, but what was learned from two classes a phone is called the result of all ten.
-    for cell, reached in (("partition=iid", 0.5), ("partition=shards_2", 0.9), ("partition=dirichlet_0.3", 0.7)):
-        with sqlite3.connect(grid / cell / "run.sqlite") as connection:
-            connection.execute("UPDATE rounds SET accuracy = ?", (reached,))
-    wrong = call("results", grid, "--check")
-    assert wrong.exit_code == 1
-    assert wrong.output.count("DOES NOT HOLD") == 3
-    assert "orderings that the papers claim do not hold" in wrong.output
-    shutil.rmtree(grid / "partition=shards_2")
-    lost = call("results", grid, "--check")
-    assert lost.exit_code == 1
-    assert "paper_partitions did not run both iid and shards:2: nothing says whether IID is easier" in lost.output
-
-
 def test_a_folder_without_runs_is_a_usage_error(tmp_path: Path) -> None:
-    for command in (["report", tmp_path], ["compare", tmp_path, tmp_path], ["results", tmp_path]):
+    for command in (["report", tmp_path], ["compare", tmp_path, tmp_path]):
         done = call(*command)
         assert done.exit_code == 2
         assert "holds no finished run" in done.output

@@ -1,4 +1,4 @@
-"""`fl-bench peers` against real Flower processes, in a small size: wrong results fail, never slow ones."""
+"""`python -m lab peers` against real Flower processes, in a small size: wrong results fail, never slow ones."""
 
 import json
 import os

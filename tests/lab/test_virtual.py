@@ -32,7 +32,7 @@ def test_both_sides_make_the_same_steps_and_the_page_takes_the_table(tmp_path: P
     assert result["memory"]["peak_bytes"] < 1e9
     page = tmp_path / "BENCHMARKS.md"
     page.write_text(PAGE.read_text())
-    fill(page, {"fl-bench virtual": table(result)})
+    fill(page, {"lab virtual": table(result)})
     assert "6 updates" in page.read_text()
 
 
