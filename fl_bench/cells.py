@@ -12,7 +12,7 @@ import featherfed
 from featherfed.errors import LocalError
 from featherfed.fl_bench.processes import Processes
 from featherfed.fl_bench.scenario import Cell
-from featherfed.server.report import make_report
+from featherfed.server.report import Report, make_report
 from featherfed.server.run_folder import existing, write_durably
 from featherfed.server.store import Store
 
@@ -70,11 +70,16 @@ def cell_report(cell: Cell, out: Path) -> dict[str, Any]:
 
 
 def report_of(folder: Path) -> dict[str, Any]:
+    """Return the content of the report of a run's folder."""
+    return stored_report(folder).content
+
+
+def stored_report(folder: Path) -> Report:
     """Return the report of a run's folder."""
     run, config = existing(folder)
     store = Store(run.database)
     try:
-        return make_report(run, config, store).content
+        return make_report(run, config, store)
     finally:
         store.close()
 
@@ -85,7 +90,7 @@ def _run_processes(cell: Cell, out: Path, data_dir: str | None) -> None:
         # Nobody looks at the page of a cell, and what is measured should not pay for it.
         flags = ["--runs", str(out), "--name", cell.name, "--no-dashboard", *data, *cell.server_flags()]
         # What it prints is in its log, where progress.py reads it in whatever process this is.
-        address = processes.start_server(flags, lambda line: None)
+        address = processes.start_server(flags, lambda event: None)
         count = cell.config.phones
         if cell.way == "swarm":
             links = ",".join(cell.link_of(shard) for shard in range(count)) if "link" in cell.phones else ""

@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -34,24 +35,35 @@ def demo(out: Path | None, bandwidth: str, phones: int, rounds: int) -> None:
 
 def run_demo(out: Path | None, bandwidth: str, tell: Callable[[str], None], *, phones: int, rounds: int) -> Path:
     """Run the demo in `out` (or a new folder under the temporary directory), return the report's page."""
-    from featherfed.fl_bench.cells import report_of
+    from rich.console import Console
+
+    from featherfed.fl_bench.cells import stored_report
     from featherfed.fl_bench.page import run_page
     from featherfed.fl_bench.processes import Processes
+    from featherfed.server.report import table
     from featherfed.server.run_folder import existing
+
+    def show(event: dict[str, Any]) -> None:
+        if "message" in event:
+            tell(event["message"])
 
     runs = out or Path(tempfile.mkdtemp(prefix="featherfed-demo-"))
     tell(f"one server and {phones} phones on {bandwidth}, each a process of its own")
     settings = {**SETTINGS, "--phones": str(phones), "--cohort": str(phones), "--rounds": str(rounds)}
     flags = [part for pair in settings.items() for part in pair]
     with Processes(runs / "logs") as processes:
-        address = processes.start_server(["--runs", str(runs), "--name", "demo", *flags], tell)
-        tell(f"the server listens on {address}")
+        address = processes.start_server(["--runs", str(runs), "--name", "demo", *flags], show)
         for number in range(phones):
             flags = ["--server", address, "--name", f"phone-{number}", "--shard", f"{number}/{phones}"]
             processes.start_phone(f"phone-{number}", [*flags, "--bandwidth", bandwidth])
         processes.wait_for_server(timeout_s=300)
     folder, config = existing(runs / "demo")
     page = folder.path / "report.html"
+    report = stored_report(folder.path)
+    console = Console()
+    if not console.is_terminal:
+        console.width = 120
+    console.print(table(report, console.width))
     each = f"fl-edge run --shard $shard/{phones} --bandwidth {bandwidth}"
     commands = [
         f"fl-bench demo --bandwidth {bandwidth} --phones {phones} --rounds {rounds}",
@@ -59,6 +71,6 @@ def run_demo(out: Path | None, bandwidth: str, tell: Callable[[str], None], *, p
         config.command(),
         f"for shard in $(seq 0 {phones - 1}); do {each} & done; wait",
     ]
-    page.write_text(run_page(report_of(folder.path), commands, config.to_toml()), encoding="utf-8")
+    page.write_text(run_page(report.content, commands, config.to_toml()), encoding="utf-8")
     tell(f"its page opens again with: fl-server dashboard {folder.path}")
     return page

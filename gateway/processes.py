@@ -31,7 +31,7 @@ def outcome(plan: GatewayPlan, report: Callable[[Report], None], *, signals: tup
         except GatewayStoppedError:
             raise
         except RunPausedError as error:
-            return Ended(error.sentence)
+            return Ended(f"the run pauses: {error.reason}")
         except FeatherfedError as error:
             watchers.note(str(error))
             return Failed(str(error), isinstance(error, ConfigError))

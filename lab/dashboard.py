@@ -6,13 +6,13 @@ links take their time, the page costs less. Runs with and without the page alter
 
 import http.client
 import json
-import re
 import statistics
 import tempfile
 import threading
 import urllib.request
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -44,32 +44,28 @@ class Cost:
 
 def run_once(runs: Path, name: str, phones: int, rounds: int, *, page: bool) -> Cost:
     """Run once, with the page open or without one."""
-    lines: list[str] = []
-    came = threading.Event()
-    cpu_s: dict[str, float] = {}
+    pages: list[str] = []
+    cpu_s: dict[int, float] = {}
 
-    def tell(line: str) -> None:
-        lines.append(line)
-        came.set()
-        # As a round's line comes, so that start, evaluation and end are left out.
-        if line.startswith((f"round {WARM_UP_ROUNDS}/", f"round {rounds - 1}/")):
-            cpu_s[line.split()[1]] = processes.server_cpu_s()
+    def tell(event: dict[str, Any]) -> None:
+        if event["event"] == "listening" and page:
+            pages.append(event["page"])
+        # As a round closes, so that start, evaluation and end are left out.
+        if event["event"] == "round_closed" and event["round_number"] in (WARM_UP_ROUNDS, rounds - 1):
+            cpu_s[event["round_number"]] = processes.server_cpu_s()
 
     flags = ["--runs", str(runs), "--name", name, "--data", "digits", "--phones", str(phones), "--cohort", str(phones),
              "--rounds", str(rounds), "--eval-every", str(rounds), "--uplink", "rotate | eden(1)",
              *(["--dashboard", "127.0.0.1:0"] if page else ["--no-dashboard"])]  # fmt: skip
     with Processes(runs / f"{name}.logs") as processes:
         address = processes.start_server(flags, tell)
-        if page:
-            came.wait()
-            url = re.search(r"http://\S+", lines[0])
-            assert url is not None, lines
-            threading.Thread(target=_read, args=(url[0], name), daemon=True).start()
+        for url in pages:
+            threading.Thread(target=_read, args=(url, name), daemon=True).start()
         swarm = ["--server", address, "--count", str(phones), "--train", "none", "--workers", "1"]
         processes.start_phone("swarm", swarm, "swarm")
         processes.wait_for_server()
     took = [row["seconds"] for row in report_of(runs / name)["rounds"]][WARM_UP_ROUNDS:]
-    before, after = cpu_s[f"{WARM_UP_ROUNDS}/{rounds}"], cpu_s[f"{rounds - 1}/{rounds}"]
+    before, after = cpu_s[WARM_UP_ROUNDS], cpu_s[rounds - 1]
     return Cost(statistics.median(took), (after - before) / (rounds - 1 - WARM_UP_ROUNDS))
 
 

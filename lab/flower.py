@@ -12,6 +12,7 @@ from typing import Any
 import tomlkit
 
 from featherfed.errors import LocalError
+from lab.children import listens
 
 PORT, CLIENT_PORT = 8000, 9100
 START_S = 60.0
@@ -62,7 +63,7 @@ class Flower:
         flags = ["--simulation"] if simulation else []
         process = self.start("superlink", "flower-superlink", "--insecure", *flags)
         log, until_s = self._folder / "superlink.log", time.monotonic() + START_S
-        while "Uvicorn running on" not in log.read_text(errors="replace"):
+        while not listens(PORT):
             if time.monotonic() > until_s or process.poll() is not None:
                 raise LocalError(f"the SuperLink did not start: {log.read_text(errors='replace')[-400:]}")
             time.sleep(0.1)

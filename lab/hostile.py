@@ -127,7 +127,7 @@ def _run(name: str, folder: Path, hostile: int) -> dict[str, Any]:
     peak, ended = [0], threading.Event()
     with Processes(folder / f"{name}.logs") as processes:
         flags = _flags(name, folder, HONEST + admitted)
-        address = processes.start_server(flags, lambda line: None)
+        address = processes.start_server(flags, lambda event: None)
 
         def watch() -> None:
             while not ended.wait(0.1):

@@ -18,6 +18,7 @@ from typing import Any, Self
 
 import click
 
+from lab.children import environment
 from lab.profile import Profiler
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -33,7 +34,7 @@ class _Child:
 
     def __init__(self, module: str, order: dict[str, Any]) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-m", module], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment()
         )
         self.tell(order)
 

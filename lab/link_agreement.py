@@ -1,7 +1,6 @@
 """Real against virtual: the same server, phones and links, once on sockets in real time and once in virtual time."""
 
 import asyncio
-import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from featherfed.bandwidth_sim.virtual import run
 from featherfed.bandwidth_sim.virtual_network import VirtualDialer
 from featherfed.edge_client.learner import F32, NoiseLearner, Trained
 from featherfed.edge_client.phone import Phone, PhoneSettings
-from featherfed.edge_client.pocket import Pocket
+from featherfed.edge_client.pocket import PendingUpdate, Pocket
 from featherfed.server.aggregation import Aggregator
 from featherfed.server.config import RunConfig
 from featherfed.server.run_folder import create
@@ -25,8 +24,6 @@ from featherfed.wire.messages import Task
 
 STEPS, STEP_S = 20, 0.05
 """Each phone trains for a second a round, on the loop's clock."""
-_TRAINED = re.compile(r"^round (\d+): trained .* update of (\d+) bytes$")
-_ACCEPTED = re.compile(r"^round (\d+): accepted$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +44,25 @@ class _SteadyLearner(NoiseLearner):
         return None if trained is None else replace(trained, steps=STEPS)
 
 
+class _TimedPocket(Pocket):
+    """Notes when an update is finished and when the phone hears that it counts."""
+
+    def __init__(self, found: list[Upload]) -> None:
+        super().__init__(None)
+        self._found = found
+        self._finished_s = 0.0
+
+    def put_update(self, update: PendingUpdate) -> None:
+        super().put_update(update)
+        self._finished_s = asyncio.get_running_loop().time()
+
+    def accepted(self, round_number: int) -> None:
+        if (update := self.pending) is not None and update.round_number == round_number:
+            took_s = asyncio.get_running_loop().time() - self._finished_s
+            self._found.append(Upload(self.name, round_number, len(update.payload), took_s))
+        super().accepted(round_number)
+
+
 class _Address(Watcher):
     def __init__(self) -> None:
         self.known: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -59,25 +75,16 @@ async def uploads(
     profile: Profile, config: RunConfig, make_dialer: Callable[[Profile, int], LinkedDialer | VirtualDialer]
 ) -> list[Upload]:
     """Play a run with phones that send noise, on the running event loop; return their uploads in order of phone."""
-    loop = asyncio.get_running_loop()
     found: list[Upload] = []
 
     async def phone(number: int, server: str) -> None:
-        name = f"phone-{number:03}"
-        finished: dict[str, tuple[float, int]] = {}
-
-        def say(line: str) -> None:
-            if trained := _TRAINED.match(line):
-                finished[trained[1]] = loop.time(), int(trained[2])
-            elif accepted := _ACCEPTED.match(line):
-                at_s, num_bytes = finished[accepted[1]]
-                found.append(Upload(name, int(accepted[1]), num_bytes, loop.time() - at_s))
-
+        pocket = _TimedPocket(found)
         async with make_dialer(profile, number) as dialer:
             settings = PhoneSettings(server=server, shard=(number, config.phones), step_s=STEP_S)
             await Phone(
-                settings, name=name, pocket=Pocket(None), dialer=dialer, make_learner=_SteadyLearner, say=say
-            ).run()
+                settings, name=pocket.name_phone(f"phone-{number:03}"), pocket=pocket, dialer=dialer,
+                make_learner=_SteadyLearner, say=lambda line: None,
+            ).run()  # fmt: skip
 
     with tempfile.TemporaryDirectory(prefix="featherfed-agreement-") as folder:
         aggregator = Aggregator(config, None)

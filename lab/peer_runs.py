@@ -6,7 +6,6 @@ both as JSON.
 
 import json
 import os
-import re
 import sys
 import tempfile
 import threading
@@ -138,11 +137,11 @@ def featherfed(order: Order, folder: Path) -> Figures:
         began_s, connected_s = time.monotonic(), 0.0
         ends: list[_Mark] = []
 
-        def tell(line: str) -> None:
+        def tell(event: dict[str, Any]) -> None:
             nonlocal connected_s
-            if f"{order.phones}/{order.phones} connected" in line:
+            if event["event"] == "phone_came" and event["connected"] == order.phones:
                 connected_s = time.monotonic() - began_s
-            if re.match(r"round \d+/\d+ ", line):
+            if event["event"] == "round_closed":
                 ends.append(_Mark(time.time(), loopback_bytes()))
 
         address = processes.start_server(_server_flags(order, folder), tell)
@@ -173,7 +172,7 @@ def featherfed(order: Order, folder: Path) -> Figures:
         seconds=seconds[:-1] or seconds,
         updates=sum(row["accepted"] for row in rounds),
         carried=carried,
-        # A line is read when the next round has begun, by about as much each time; after the last there is none.
+        # An event is read when the next round has begun, by about as much each time; after the last there is none.
         ends=ends[:-1] if len(ends) > 2 else ends,
         watched=(phones, server),
         start_s=connected_s,

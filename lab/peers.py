@@ -18,6 +18,7 @@ from typing import Any
 import click
 
 from featherfed.fl_bench.documents import fill, markdown
+from lab.children import environment
 from lab.peer_runs import LIMIT_S, Figures, Order
 
 PARTS = ("off", "on", "simulation")
@@ -88,11 +89,16 @@ def run(order: Order) -> Figures:
     namespaces = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
     command = [*namespaces, "sh", "-c", script, sys.executable, json.dumps(asdict(order))]
     # One thread a process, of torch too: more would only wait for each other.
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     end, held = os.pipe()
     try:
         done = subprocess.run(
-            command, stdin=end, capture_output=True, text=True, check=False, timeout=2 * LIMIT_S, env=environment
+            command,
+            stdin=end,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=2 * LIMIT_S,
+            env=environment(OMP_NUM_THREADS="1"),
         )
     finally:
         os.close(end)

@@ -22,7 +22,7 @@ def measure(count: int, model: str, data: str, data_dir: str | None, workers: in
         with Processes(logs) as processes:
             # One more than will come: no round begins.
             flags = ["--runs", folder, "--model", model, "--data", data, "--phones", str(count + 1), *where]
-            address = processes.start_server(flags, lambda line: None)
+            address = processes.start_server(flags, lambda event: None)
             began_s = time.perf_counter()
             flags = ["--server", address, "--count", str(count), *where]
             swarm = processes.start_phone("swarm", [*flags, *(["--workers", str(workers)] if workers else [])], "swarm")

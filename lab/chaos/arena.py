@@ -19,6 +19,7 @@ from featherfed.server.store import Store
 from lab.chaos.schedule import Schedule
 from lab.chaos.tollgate import Tollgate
 from lab.chaos.wiretap import Witness
+from lab.children import listens
 
 LISTEN_S = 60.0
 LEAVE_S = 20.0
@@ -103,7 +104,7 @@ class Arena:
         with self._log("server") as log:
             self._server = subprocess.Popen([*serve, *arguments], stdout=log, stderr=log)
         deadline_s = time.monotonic() + LISTEN_S
-        while not _listens(self._server_port):
+        while not listens(self._server_port):
             if self._server.poll() is not None or time.monotonic() > deadline_s:
                 raise LocalError(f"the server does not listen; see {self._logs}")
             await asyncio.sleep(0.02)
@@ -220,8 +221,3 @@ def _free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0

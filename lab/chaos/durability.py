@@ -16,7 +16,7 @@ def round_seconds(runs: Path, name: str) -> list[float]:
     """Return the seconds of each round of one run, the first left out: it waits for phones to load."""
     flags = ["--runs", str(runs), "--name", name, "--phones", str(PHONES), "--cohort", str(PHONES)]
     with Processes(runs / f"{name}.logs") as processes:
-        address = processes.start_server([*flags, "--rounds", str(ROUNDS), *SETTINGS], lambda line: None)
+        address = processes.start_server([*flags, "--rounds", str(ROUNDS), *SETTINGS], lambda event: None)
         count = ["--count", str(PHONES), "--workers", "1"]
         processes.start_phone("swarm", ["--server", address, "--train", "none", *count], "swarm")
         processes.wait_for_server(120.0)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from featherfed.errors import ConfigError
+from lab.children import environment
 from lab.flower_environment import PROGRAMS, REQUIREMENT, VERSION, default_folder, make
 from lab.peers import Plan, run
 
@@ -21,11 +22,9 @@ MODEL_BYTES = 4 * 29_322
 """Of `lite`, in float32."""
 
 
-def peers(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+def peers(*arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "lab", "peers", *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=400, check=False, env={**os.environ, **environment}
-    )
+    return subprocess.run(command, capture_output=True, text=True, timeout=400, check=False, env=environment(**more))
 
 
 @pytest.fixture(scope="module")

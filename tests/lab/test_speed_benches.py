@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from lab.children import environment
 from lab.ingest import DOWNLINK, measure_server
 
 pytestmark = pytest.mark.processes
@@ -15,7 +16,7 @@ pytestmark = pytest.mark.processes
 
 def bench(*arguments: str) -> Any:
     command = [sys.executable, "-m", "lab", *arguments, "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, env=environment())
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -80,6 +81,6 @@ def test_performance_fills_the_tables_of_its_page(tmp_path: Path) -> None:
 )
 def test_a_wrong_flag_is_one_sentence(arguments: list[str], sentence: str) -> None:
     command = [sys.executable, "-m", "lab", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment())
     assert done.returncode == 2
     assert sentence in done.stderr and "Traceback" not in done.stderr
