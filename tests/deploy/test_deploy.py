@@ -81,6 +81,13 @@ def test_dockerfile_is_small_non_root_and_copies_what_is_here() -> None:
     assert "http" not in next(value for name, value in found if name == "ARG")
 
 
+def test_image_has_every_folder_that_featherfed_links_to() -> None:
+    copied = {source for name, value in instructions() if name == "COPY" for source in shlex.split(value)[:-1]}
+    linked = {path.name for path in (ROOT / "featherfed").iterdir() if path.is_symlink()}
+    assert "server" in linked
+    assert linked <= copied
+
+
 def test_dockerfile_passes_its_linter() -> None:
     tool = program("dockerfile-utils", "make web", at=ROOT / "web" / "node_modules" / ".bin")
     checked = subprocess.run([tool, "lint", DEPLOY / "Dockerfile"], capture_output=True, text=True, timeout=60)
