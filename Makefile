@@ -24,22 +24,22 @@ test: $(VENV)/installed
 
 # Writes the tables of docs/LINKS.md: ten minutes on a machine that does nothing else.
 links: $(VENV)/installed
-	$(BIN)/fl-bench links --write docs/LINKS.md
-	$(BIN)/fl-bench links --load --write docs/LINKS.md
-	$(BIN)/fl-bench links --agreement --write docs/LINKS.md
+	$(BIN)/python -m lab links --write docs/LINKS.md
+	$(BIN)/python -m lab links --load --write docs/LINKS.md
+	$(BIN)/python -m lab links --agreement --write docs/LINKS.md
 
 # Some ten minutes: kill -9 of 100 phones and 20 servers; writes its figures into the page.
 chaos: $(VENV)/installed
-	$(BIN)/fl-bench chaos play tests/chaos/long.toml --docs docs/RELIABILITY.md
-	$(BIN)/fl-bench chaos durability --docs docs/RELIABILITY.md
+	$(BIN)/python -m lab chaos play tests/chaos/long.toml --docs docs/RELIABILITY.md
+	$(BIN)/python -m lab chaos durability --docs docs/RELIABILITY.md
 
 # Writes the tables of docs/PERFORMANCE.md: six minutes on a machine that does nothing else.
 performance: $(VENV)/installed
-	PATH=$(BIN):$$PATH $(BIN)/fl-bench performance --write docs/PERFORMANCE.md
+	PATH=$(BIN):$$PATH $(BIN)/python -m lab performance --write docs/PERFORMANCE.md
 
 # Writes the tables of docs/PERFORMANCE.md beside Flower, in an environment that it makes: ten minutes, as root.
 peers: $(VENV)/installed
-	$(BIN)/fl-bench peers --write docs/PERFORMANCE.md
+	$(BIN)/python -m lab peers --write docs/PERFORMANCE.md
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
@@ -56,7 +56,7 @@ fuzz: $(VENV)/installed
 	FEATHERFED_FUZZ=120000 FEATHERFED_FUZZ_REPORT=docs/RELIABILITY.md $(BIN)/python -m pytest -q tests/fuzz
 
 hostile: $(VENV)/installed
-	$(BIN)/fl-bench hostile --write docs/RELIABILITY.md
+	$(BIN)/python -m lab hostile --write docs/RELIABILITY.md
 
 check: lint types imports test
 
@@ -73,7 +73,7 @@ results: $(VENV)/installed
 	for name in $(BEST) $(PAPERS) paper_cnn; do \
 		$(BIN)/fl-bench run scenarios/$$name.toml --virtual --jobs 2 --out results --resume || exit 1; \
 	done
-	$(BIN)/fl-bench results $(addprefix results/,$(BEST) $(PAPERS) paper_cnn) --write docs/RESULTS.md
+	$(BIN)/python -m lab results $(addprefix results/,$(BEST) $(PAPERS) paper_cnn) --write docs/RESULTS.md
 
 # The same papers with one seed and few rounds of one epoch; fails where an ordering that they claim does not hold.
 results-quick: $(VENV)/installed
@@ -82,15 +82,15 @@ results-quick: $(VENV)/installed
 		$(BIN)/fl-bench run scenarios/$$name.toml --virtual --jobs 2 --out build/results-quick \
 			--set rounds=6 --set epochs=1 --set seed=0 || exit 1; \
 	done
-	$(BIN)/fl-bench results $(addprefix build/results-quick/,$(PAPERS)) --check
+	$(BIN)/python -m lab results $(addprefix build/results-quick/,$(PAPERS)) --check
 
 # Writes the table of docs/BENCHMARKS.md: real processes beside virtual time, on a machine that does nothing else.
 agree: $(VENV)/installed
-	$(BIN)/fl-bench agree scenarios/agreement.toml --write docs/BENCHMARKS.md
+	$(BIN)/python -m lab agree scenarios/agreement.toml --write docs/BENCHMARKS.md
 
 # Writes the other one: what virtual time costs, five minutes on a machine that does nothing else.
 virtual: $(VENV)/installed
-	$(BIN)/fl-bench virtual --write docs/BENCHMARKS.md
+	$(BIN)/python -m lab virtual --write docs/BENCHMARKS.md
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -77,13 +77,13 @@ class PhoneSettings:
 
 
 class RunPausedError(LocalError):
-    """The server has paused the run, for the reason in its sentence."""
+    """The server has paused the run; `reason` is its own, as it closed the connection with it."""
 
-    def __init__(self, sentence: str) -> None:
-        self.sentence = sentence
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
 
     def __str__(self) -> str:
-        return f"{self.sentence}; start this phone again when the run is resumed"
+        return f"the run pauses: {self.reason}; start this phone again when the run is resumed"
 
 
 class NoShardHereError(LocalError):

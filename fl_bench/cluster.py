@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from featherfed.errors import FeatherfedError, LocalError
-from featherfed.fl_bench.running import left_to_run, run_cell
+from featherfed.fl_bench.cells import left_to_run, run_cell
 from featherfed.fl_bench.scenario import Cell
 from featherfed.gateway.ray_cluster import cluster
 

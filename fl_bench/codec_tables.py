@@ -7,9 +7,9 @@ from typing import Any
 from featherfed.codec.grammar import PRESETS, STAGES
 from featherfed.codec.stage import Slot, Stage
 from featherfed.errors import LocalError
+from featherfed.fl_bench.cells import report_of
 from featherfed.fl_bench.codec_figures import Figures
 from featherfed.fl_bench.documents import markdown
-from featherfed.fl_bench.running import report_of
 
 PROPERTIES = {
     Slot.STRUCTURED: "trains in a subspace",

@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from featherfed.errors import LocalError
-from featherfed.fl_bench.running import left_to_run, run_cell
+from featherfed.fl_bench.cells import left_to_run, run_cell
 from featherfed.fl_bench.scenario import Cell
 from featherfed.fl_bench.tether import tie
 

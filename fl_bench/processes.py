@@ -4,21 +4,21 @@ They end with this process too, also where it is killed: see fl_bench/tether.py.
 """
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from featherfed.commandline.streams import open_log
 from featherfed.errors import LocalError
 
 SERVER_LOG = "server.log"
 GRACE_S = 10.0
-START_S = 120.0
 
 
 class Processes:
@@ -51,34 +51,47 @@ class Processes:
         for end in self._tether:
             os.close(end)
 
-    def start_server(self, arguments: Sequence[str], tell: Callable[[str], None]) -> str:
+    def start_server(self, arguments: Sequence[str], tell: Callable[[dict[str, Any]], None]) -> str:
         """Start `fl-server serve --port 0` with these arguments, return its address once it listens.
 
-        Every line that it prints after that goes to `tell`, from a thread. Raises `LocalError` if it does not listen.
+        Every event of its JSON log (docs/DASHBOARD.md) goes to `tell`, those after it listens from a thread; the log is
+        kept, together with what the server says on standard error. Raises `LocalError` if it does not listen.
         """
-        process = subprocess.Popen(
-            [sys.executable, "-m", "featherfed.fl_bench.tether", "featherfed.server.cli", "serve",
-             "--port", "0", *arguments],
-            stdin=self._tether[0], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
+        path = self._logs / SERVER_LOG
+        path.unlink(missing_ok=True)
+        # Both ends append: the server its standard error, this process the events.
+        with open(path, "a") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "featherfed.fl_bench.tether", "featherfed.commands.server", "serve",
+                 "--port", "0", "--log-format", "json", *arguments],
+                stdin=self._tether[0], stdout=subprocess.PIPE, stderr=log, text=True,
+            )  # fmt: skip
         self._running["server"] = process
         stdout = process.stdout
         assert stdout is not None, "it was asked for"
-        first = stdout.readline()
-        if not first.startswith("listening on "):
-            with stdout:
-                raise LocalError(f"fl-server did not start: {(first + stdout.read()).strip()}")
 
-        def pump() -> None:
-            with stdout, open_log(self._logs / SERVER_LOG) as log:
+        def events() -> Iterator[dict[str, Any]]:
+            with stdout, open_log(path, append=True) as log:
                 for line in stdout:
                     log.write(line)
                     log.flush()
-                    tell(line.rstrip("\n"))
+                    event = json.loads(line)
+                    tell(event)
+                    yield event
+
+        told = events()
+        address = next((event["address"] for event in told if event["event"] == "listening"), None)
+        if address is None:
+            process.wait()
+            raise LocalError(f"fl-server did not start: {path.read_text().strip()}")
+
+        def pump() -> None:
+            for _ in told:
+                pass
 
         self._pump = threading.Thread(target=pump, daemon=True)
         self._pump.start()
-        return first.removeprefix("listening on ").strip()
+        return str(address)
 
     def start_phone(self, name: str, arguments: Sequence[str], command: str = "run") -> subprocess.Popen[str]:
         """Start `fl-edge run` (or `swarm`) with these arguments; what it prints goes to a log of its name."""

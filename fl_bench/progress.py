@@ -5,6 +5,7 @@ this process, a worker or a server.
 """
 
 import contextlib
+import json
 import sqlite3
 import threading
 import time
@@ -20,8 +21,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from featherfed.fl_bench.cells import finished, logs_of
 from featherfed.fl_bench.processes import SERVER_LOG
-from featherfed.fl_bench.running import finished, logs_of
 from featherfed.fl_bench.scenario import Cell
 from featherfed.fl_bench.terminal import duration
 from featherfed.server.report import size
@@ -59,19 +60,15 @@ def reached(folder: Path) -> Reached | None:
 
 
 class _ServerLines:
-    """What the server of a cell with real processes says, until it prints its report."""
+    """What the server of a cell with real processes tells people: the messages of its log, and its standard error."""
 
     def __init__(self, cell: Cell, out: Path) -> None:
         self._path = logs_of(cell, out) / SERVER_LOG
-        self._report = f"{cell.name}: "
         self._read = 0
-        self._over = False
         self.last = ""
 
     def fresh(self) -> list[str]:
-        """Return the whole lines since the last call."""
-        if self._over:
-            return []
+        """Return the lines since the last call."""
         try:
             with open(self._path, "rb") as log:
                 log.seek(self._read)
@@ -80,12 +77,12 @@ class _ServerLines:
             return []
         whole = content[: content.rfind(b"\n") + 1]
         self._read += len(whole)
-        lines = []
-        for line in whole.decode(errors="replace").splitlines():
-            if line.startswith(self._report):
-                self._over = True
-                break
-            lines.append(line)
+        lines: list[str] = []
+        for line in whole.decode(errors="replace").split("\n")[:-1]:
+            if line.startswith("{"):
+                lines += filter(None, json.loads(line).get("message", "").split("\n"))
+            else:
+                lines.append(line)
         self.last = lines[-1] if lines else self.last
         return lines
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from featherfed.errors import ConfigError
-from featherfed.fl_bench.running import DONE, FACTS, report_of
+from featherfed.fl_bench.cells import DONE, FACTS, report_of
 from featherfed.fl_bench.scenario import SCENARIO, read_scenario
 from featherfed.server.config import RunConfig
 from featherfed.server.report import TARGETS

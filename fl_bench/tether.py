@@ -3,7 +3,7 @@
 The starter holds the write end of a pipe, and nobody else does: the kernel closes it with the process. Unlike Linux's
 PR_SET_PDEATHSIG this does not mistake the end of a thread for that of its process.
 
-    python -m featherfed.fl_bench.tether featherfed.server.cli serve …   the module, tied to its standard input's pipe
+    python -m featherfed.fl_bench.tether featherfed.commands.server …   the module, tied to its standard input's pipe
 """
 
 import os

@@ -32,7 +32,7 @@ def outcome(plan: GatewayPlan, report: Callable[[Report], None], *, stoppable: b
         except GatewayStoppedError:
             raise
         except RunPausedError as error:
-            return Ended(error.sentence)
+            return Ended(f"the run pauses: {error.reason}")
         except FeatherfedError as error:
             watchers.note(str(error))
             return Failed(str(error), isinstance(error, ConfigError))

@@ -147,11 +147,11 @@ def serve_gateway(
     again = f"go on with: {shlex.join([*command, '--gateway', f'{place[0]}/{place[1]}'])}"
     with shown:
         try:
-            shown.say(play(plan, shown, stoppable=True))
+            shown.note(play(plan, shown, stoppable=True))
         except RunPausedError as error:
-            shown.say(f"{error.sentence}; {again}")
+            shown.note(f"the run pauses: {error.reason}; {again}")
         except GatewayStoppedError as error:
-            shown.say(f"{error}; {again}")
+            shown.note(f"{error}; {again}")
 
 
 def play(plan: GatewayPlan, watcher: Watcher, *, stoppable: bool = False) -> str:
@@ -271,7 +271,7 @@ class Gateway:
             if task is stopped:
                 error = GatewayStoppedError()
             if isinstance(error, RunPausedError):
-                service.end(error.sentence.removeprefix("the run pauses: "))
+                service.end(error.reason)
             elif isinstance(error, Exception):
                 service.end(error)
             elif service.state.phase is not Phase.CLOSING:

@@ -126,9 +126,4 @@ def _ground(
 
 def _check_port(host: str, port: int) -> None:
     """Raise `ConfigError` for a port that is taken, before the run has its folder."""
-    try:
-        bind(host, port, Doorkeeper(limits_for(1)), speaks_tls=False).close()
-    except ConfigError as error:
-        raise ConfigError(
-            f"{str(error).partition(';')[0]}; choose another --gateway-port, or 0 for free ones"
-        ) from error
+    bind(host, port, Doorkeeper(limits_for(1)), speaks_tls=False, flag="--gateway-port").close()

@@ -31,7 +31,7 @@ class Page(Protocol):
 
 
 class PlainDisplay(Watcher):
-    """One line an event, for logs and pipes."""
+    """One line an event, for logs and pipes; an event of which people need not know has none."""
 
     def __init__(self, console: Console, page: Page | None) -> None:
         self._console = console
@@ -45,41 +45,65 @@ class PlainDisplay(Watcher):
     ) -> None:
         pass
 
-    def say(self, line: str) -> None:
+    def _say(self, line: str) -> None:
         """Print one line, at once: whoever reads the pipe waits for it."""
         self._console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
         self._console.file.flush()
 
+    def _tell(self, event: str, line: str = "", /, *, level: str = "info", **facts: object) -> None:
+        """Show one event: its `line` to people, its name and facts to programs."""
+        if line:
+            self._say(line)
+
     def listening(self, address: str, run: str) -> None:
-        """Print the address: the first line of standard output."""
-        self.say(f"listening on {address}")
-        if self._page is not None:
-            self.say(self._page.line)
+        """Tell the addresses: the first lines of standard output."""
+        lines = [f"listening on {address}", *([self._page.line] if self._page else [])]
+        self._tell("listening", "\n".join(lines), address=address, run=run, page=self._page and self._page.url)
 
     def phone_came(self, phone: Visitor, connected: int, expected: int) -> None:
-        """Print who came."""
-        self.say(f"phone {phone.name} plays shard {phone.shard}: {connected}/{expected} connected")
+        """Tell who came."""
+        self._tell(
+            "phone_came", f"phone {phone.name} plays shard {phone.shard}: {connected}/{expected} connected",
+            phone=phone.name, shard=phone.shard, link=phone.link, connected=connected, expected=expected,
+        )  # fmt: skip
 
     def phone_left(self, shard: int, name: str, connected: int) -> None:
-        """Print who left."""
-        self.say(f"phone {name} left: {connected} connected")
+        """Tell who left."""
+        sentence = f"phone {name} left: {connected} connected"
+        self._tell("phone_left", sentence, phone=name, shard=shard, connected=connected)
 
     def fault(self, name: str, code: int, sentence: str) -> None:
-        """Print a phone's fault."""
-        self.say(f"phone {name} was disconnected ({code}): {sentence}")
+        """Tell a phone's fault."""
+        line = f"phone {name} was disconnected ({int(code)}): {sentence}"
+        self._tell("fault", line, level="warning", phone=name, code=int(code), sentence=sentence)
 
     def round_opened(self, round_number: int, attempt: int, cohort: frozenset[int]) -> None:
-        """Print a retry; a first attempt shows in the line of its round."""
-        if attempt:
-            self.say(f"round {round_number} is tried again (attempt {attempt + 1}), {len(cohort)} phones asked so far")
+        """Tell an attempt; the first has no line, since it shows in that of its round."""
+        again = f"round {round_number} is tried again (attempt {attempt + 1}), {len(cohort)} phones asked so far"
+        self._tell(
+            "round_opened", again if attempt else "", level="warning" if attempt else "info",
+            round=round_number, attempt=attempt + 1, cohort=len(cohort),
+        )  # fmt: skip
+
+    def cancelled(self, shard: int, round_number: int) -> None:
+        """Tell of a phone that is late."""
+        self._tell("cancelled", shard=shard, round=round_number)
 
     def round_closed(self, summary: RoundSummary) -> None:
-        """Print the round's line."""
-        self.say("  ".join(f"{name} {text}" for name, text in _cells(summary)))
+        """Tell a round's result; what is no number is null."""
+        facts: dict[str, Any] = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in asdict(summary).items()
+        }
+        self._tell("round_closed", "  ".join(f"{name} {text}" for name, text in _cells(summary)), **facts)
 
     def note(self, sentence: str) -> None:
-        """Print it."""
-        self.say(sentence)
+        """Tell it."""
+        self._tell("note", sentence)
+
+    def ended(self, pause: str | None) -> None:
+        """Tell the end; what people are told of it depends on who served the run."""
+        self._tell("ended", pause=pause)
 
 
 class LiveDisplay(PlainDisplay):
@@ -136,54 +160,12 @@ class LiveDisplay(PlainDisplay):
 
 
 class JsonDisplay(PlainDisplay):
-    """One JSON object a line: when (UTC), what, how grave, and the facts by name."""
+    """One JSON object a line: when (UTC), how grave, what, its line for people if it has one, its facts by name."""
 
-    def _log(self, event: str, *, level: str = "info", **facts: object) -> None:
+    def _tell(self, event: str, line: str = "", /, *, level: str = "info", **facts: object) -> None:
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        self.say(json.dumps({"at": at, "level": level, "event": event, **facts}))
-
-    def listening(self, address: str, run: str) -> None:
-        """Log the addresses."""
-        self._log("listening", address=address, run=run, page=self._page and self._page.url)
-
-    def phone_came(self, phone: Visitor, connected: int, expected: int) -> None:
-        """Log who came."""
-        self._log(
-            "phone_came", phone=phone.name, shard=phone.shard, link=phone.link, connected=connected, expected=expected
-        )
-
-    def phone_left(self, shard: int, name: str, connected: int) -> None:
-        """Log who left."""
-        self._log("phone_left", phone=name, shard=shard, connected=connected)
-
-    def fault(self, name: str, code: int, sentence: str) -> None:
-        """Log a phone's fault."""
-        self._log("fault", level="warning", phone=name, code=int(code), sentence=sentence)
-
-    def round_opened(self, round_number: int, attempt: int, cohort: frozenset[int]) -> None:
-        """Log a round's attempt."""
-        level = "warning" if attempt else "info"
-        self._log("round_opened", level=level, round=round_number, attempt=attempt + 1, cohort=len(cohort))
-
-    def cancelled(self, shard: int, round_number: int) -> None:
-        """Log a phone that is late."""
-        self._log("cancelled", shard=shard, round=round_number)
-
-    def round_closed(self, summary: RoundSummary) -> None:
-        """Log a round's result; what is no number is null."""
-        facts: dict[str, Any] = {
-            name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in asdict(summary).items()
-        }
-        self._log("round_closed", **facts)
-
-    def note(self, sentence: str) -> None:
-        """Log it."""
-        self._log("note", sentence=sentence)
-
-    def ended(self, pause: str | None) -> None:
-        """Log the end."""
-        self._log("ended", pause=pause)
+        message = {"message": line} if line else {}
+        self._say(json.dumps({"at": at, "level": level, "event": event, **message, **facts}))
 
 
 def display(console: Console, page: Page | None, log_format: str) -> PlainDisplay:

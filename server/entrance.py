@@ -156,8 +156,8 @@ class Entrance:
         return response
 
 
-def bind(host: str, port: int, doorkeeper: Doorkeeper, *, speaks_tls: bool) -> DoorSocket:
-    """Return a TCP socket that listens on the address, or raise `ConfigError`.
+def bind(host: str, port: int, doorkeeper: Doorkeeper, *, speaks_tls: bool, flag: str = "--port") -> DoorSocket:
+    """Return a TCP socket that listens on the address, or raise `ConfigError`, whose way out is the `flag` of the port.
 
     It listens at once: a port that is only bound may still be taken while data and model are loaded.
     """
@@ -178,7 +178,7 @@ def bind(host: str, port: int, doorkeeper: Doorkeeper, *, speaks_tls: bool) -> D
         if error.errno == errno.EADDRNOTAVAIL:
             raise ConfigError(f"--host {host} is no address of this machine") from error
         raise ConfigError(
-            f"cannot listen on {host}:{port}: {error.strerror}; choose another --port, or 0 for a free one"
+            f"cannot listen on {host}:{port}: {error.strerror}; choose another {flag}, or 0 for a free one"
         ) from error
     return sock
 

@@ -369,7 +369,7 @@ class Service:
     async def _say_goodbye(self, phone: PhoneConnection, pause: str | None) -> None:
         with contextlib.suppress(ConnectionClosed):
             if pause is not None:
-                await phone.close(Close.PAUSED, f"the run pauses: {pause}")
+                await phone.close(Close.PAUSED, pause)
                 return
             self._downlink.stop(phone)
             if phone in self._fleet.connections.values():

@@ -6,8 +6,8 @@ import pkgutil
 
 import pytest
 
-PACKAGES = ("featherfed",)
-ELSEWHERE = "featherfed.fl_bench.flower_app."
+PACKAGES = ("featherfed", "lab")
+ELSEWHERE = "lab.flower_app."
 """Runs in Flower's environment: what it imports is not in ours."""
 FEWEST = 30
 """Examples that there are at least: if they are not found any more, this test must not pass in silence."""

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from featherfed.errors import ConfigError
-from featherfed.fl_bench.chaos.arena import Arena
-from featherfed.fl_bench.chaos.schedule import plan, read_schedule
-from featherfed.fl_bench.chaos.verdict import broken_promises, figures
+from lab.chaos.arena import Arena
+from lab.chaos.schedule import plan, read_schedule
+from lab.chaos.verdict import broken_promises, figures
 
 HERE = Path(__file__).parent
 RUN = {

@@ -12,9 +12,9 @@ from featherfed.edge_client import backoff
 from featherfed.edge_client.dialing import DirectDialer
 from featherfed.edge_client.one_phone import PhoneOptions, play_phone
 from featherfed.errors import LocalError
-from featherfed.fl_bench.chaos.tollgate import Tollgate
-from featherfed.fl_bench.chaos.wiretap import Witness
 from featherfed.server.ledger import Ledger
+from lab.chaos.tollgate import Tollgate
+from lab.chaos.wiretap import Witness
 
 Serve = Callable[..., Any]
 RUN: dict[str, Any] = {

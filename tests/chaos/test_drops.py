@@ -11,8 +11,8 @@ import pytest
 from featherfed.bandwidth_sim.profile import profile_from_flags
 from featherfed.edge_client import backoff
 from featherfed.edge_client.one_phone import PhoneOptions, play_phone
-from featherfed.fl_bench.chaos import tollgate
-from featherfed.fl_bench.chaos.wiretap import Witness
+from lab.chaos import tollgate
+from lab.chaos.wiretap import Witness
 
 Serve = Callable[..., Any]
 MEAN_BYTES = 20_000

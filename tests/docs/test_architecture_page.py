@@ -5,7 +5,7 @@ from pathlib import Path
 
 from featherfed.server import round_machine
 
-NAMED = r"`((?:server|edge_client|bandwidth_sim|featherfed|fl_bench|tests|scenarios)/[\w/]+\.\w+)`"
+NAMED = r"`((?:server|edge_client|bandwidth_sim|gateway|featherfed|fl_bench|lab|tests|scenarios)/[\w/]+\.\w+)`"
 ADDED_BY_EXAMPLES = {"featherfed/codec/terngrad.py"}
 """What the reader of a worked example writes."""
 ROOT = Path(__file__).parents[2]
@@ -21,9 +21,7 @@ def test_round_machine_is_drawn_as_its_docstring_draws_it() -> None:
 def test_files_and_names_of_the_pages_are_there() -> None:
     for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
         text = page.read_text(encoding="utf-8")
-        for path in re.findall(
-            r"`((?:server|edge_client|bandwidth_sim|featherfed|fl_bench|tests|scenarios)/[\w/]+\.\w+)`", text
-        ):
+        for path in re.findall(NAMED, text):
             assert path in ADDED_BY_EXAMPLES or (ROOT / path).exists(), f"{page.name} names {path}"
         for target in re.findall(r"\]\(([\w./-]+)\)", text):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"

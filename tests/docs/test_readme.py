@@ -27,8 +27,8 @@ def test_figure_stands_in_a_table_of_its_page(figure: str, page: str) -> None:
 
 def test_flags_of_the_commands_are_known() -> None:
     from featherfed.bandwidth_sim.cli import main as link
+    from featherfed.commands.server import main as server
     from featherfed.edge_client.cli import main as edge
-    from featherfed.server.cli import main as server
 
     programs = {"fl-server": server, "fl-edge": edge, "fl-link": link}
     seen = 0

@@ -12,9 +12,9 @@ import psutil
 import pytest
 
 from featherfed.errors import ConfigError
+from featherfed.fl_bench.cells import cell_report
 from featherfed.fl_bench.cluster import run_on_cluster
 from featherfed.fl_bench.grid import run_grid
-from featherfed.fl_bench.running import cell_report
 from featherfed.fl_bench.scenario import read_scenario
 
 ray = pytest.importorskip("ray", reason="needs ray: pip install 'featherfed[ray]'")

@@ -1,5 +1,7 @@
+import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,9 +13,25 @@ from featherfed.fl_bench.processes import Processes
 def test_server_that_does_not_start_says_why_and_leaves_no_process(tmp_path: Path) -> None:
     with Processes(tmp_path / "logs") as processes:
         with pytest.raises(LocalError, match="unknown model 'resnet'"):
-            processes.start_server(["--runs", str(tmp_path), "--model", "resnet"], lambda line: None)
+            processes.start_server(["--runs", str(tmp_path), "--model", "resnet"], lambda event: None)
         running = dict(processes._running)
     assert all(process.poll() is not None for process in running.values())
+
+
+@pytest.mark.processes
+def test_what_a_server_does_is_told_by_events_and_kept_in_its_log(tmp_path: Path) -> None:
+    told: list[dict[str, Any]] = []
+    settings = ["--data", "digits", "--phones", "1", "--rounds", "2", "--dashboard", "127.0.0.1:0"]
+    with Processes(tmp_path / "logs") as processes:
+        address = processes.start_server(["--runs", str(tmp_path), "--name", "run", *settings], told.append)
+        # Whoever starts it has its addresses at once.
+        assert (told[0]["event"], told[0]["address"]) == ("listening", address)
+        assert told[0]["page"].startswith("http://127.0.0.1:")
+        processes.start_phone("phone", ["--server", address, "--train", "none"])
+        assert processes.wait_for_server(60) == 0
+    closed = [event for event in told if event["event"] == "round_closed"]
+    assert [(event["round_number"], event["accepted"]) for event in closed] == [(1, 1), (2, 1)]
+    assert [json.loads(line) for line in (tmp_path / "logs" / "server.log").read_text().splitlines()] == told
 
 
 @pytest.mark.processes

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from featherfed.fl_bench.cells import logs_of
 from featherfed.fl_bench.grid import run_grid
 from featherfed.fl_bench.processes import SERVER_LOG
 from featherfed.fl_bench.progress import Progress, reached
-from featherfed.fl_bench.running import logs_of
 from featherfed.fl_bench.scenario import Cell, read_scenario
 
 SCENARIO = """

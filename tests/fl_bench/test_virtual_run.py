@@ -1,4 +1,4 @@
-"""The server and phones in virtual time, beside real processes."""
+"""The server and phones in virtual time."""
 
 from pathlib import Path
 from typing import Any
@@ -6,9 +6,8 @@ from typing import Any
 import pytest
 
 from featherfed.errors import LocalError
-from featherfed.fl_bench.agreement import run_both_ways
+from featherfed.fl_bench.cells import cell_report
 from featherfed.fl_bench.grid import run_grid
-from featherfed.fl_bench.running import cell_report
 from featherfed.fl_bench.scenario import read_scenario
 
 SMALL = 'data = "digits"\nphones = 4\ncohort = 3\nlr = 0.05\nbatch_size = 40\n'
@@ -20,24 +19,6 @@ def virtual(tmp_path: Path, text: str, out: str = "out", *, jobs: int = 1, round
     cells = read_scenario(path, way="virtual")
     run_grid(cells, tmp_path / out, None, jobs=jobs)
     return [cell_report(cell, tmp_path / out) for cell in cells]
-
-
-@pytest.mark.processes
-def test_real_and_virtual_runs_agree(tmp_path: Path) -> None:
-    file = tmp_path / "both.toml"
-    text = (
-        'data = "digits"\nphones = 2\ncohort = 2\nrounds = 2\nlr = 0.05\nbatch_size = 40\nuplink = "rotate | eden(1)"\n'
-    )
-    file.write_text(text + 'downlink = "float32"\nlink = { "2g" = 0.5, "3g" = 0.5 }\ndevice = "200ms"\n')
-    [both] = run_both_ways(file, tmp_path, None)
-    assert both.transfers == 8
-    assert both.differing == 0
-    assert both.same_model
-    # Never faster than link and device allow; how much slower depends on who else uses this machine. The table of
-    # docs/BENCHMARKS.md has the deviation where nobody does.
-    assert both.virtual_s > 10
-    assert both.deviation > -0.05
-    assert both.real_s - both.virtual_s < 60
 
 
 def test_the_same_seed_gives_the_same_run_again_and_another_seed_another(tmp_path: Path) -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from featherfed.commands.server import main
+from featherfed.commands.tree import tree
 from featherfed.errors import ConfigError
 from featherfed.gateway import ray_cluster
-from featherfed.server.cli import main
 from featherfed.server.config import config_from
 from featherfed.server.run_folder import create
-from featherfed.server.tree_command import tree
 
 
 def refused(*flags: str) -> str:
@@ -49,7 +49,7 @@ def test_taken_gateway_port_is_told_before_the_run_has_a_folder(tmp_path: Path) 
         port = str(taken.getsockname()[1])
         words = refused("--gateways", "1", "--port", "0", "--runs", str(tmp_path / "runs"), "--gateway-port", port)
     assert words == (
-        f"cannot listen on 127.0.0.1:{port}: Address already in use; choose another --gateway-port, or 0 for free ones"
+        f"cannot listen on 127.0.0.1:{port}: Address already in use; choose another --gateway-port, or 0 for a free one"
     )
     assert not (tmp_path / "runs").exists()
 

@@ -7,8 +7,8 @@ import pytest
 from featherfed.codec.grammar import PRESETS, STAGES
 from featherfed.codec.pipeline import Pipeline
 from featherfed.errors import SpecError
+from featherfed.fl_bench.cells import report_of
 from featherfed.fl_bench.processes import Processes
-from featherfed.fl_bench.running import report_of
 
 pytestmark = pytest.mark.processes
 TIMEOUT_S = 120.0
@@ -51,7 +51,7 @@ def test_run_with_every_stage_and_preset(tmp_path: Path, uplink: str, downlink: 
         "--uplink", uplink, "--downlink", downlink, "--no-dashboard",
     ]  # fmt: skip
     with Processes(tmp_path / "logs") as processes:
-        address = processes.start_server(settings, lambda line: None)
+        address = processes.start_server(settings, lambda event: None)
         swarm = ["--server", address, "--count", str(PHONES), "--workers", "1", "--train", "none"]
         phones = processes.start_phone("swarm", swarm, "swarm")
         assert processes.wait_for_server(TIMEOUT_S) == 0

@@ -25,7 +25,7 @@ def test_twenty_phones_on_all_kinds_of_links_finish_and_every_update_counts_once
     settings = ["--runs", str(tmp_path), "--name", "a", "--data", "digits", "--phones", str(PHONES)]
     settings += ["--cohort", str(PHONES), "--rounds", "1"]
     with Processes(tmp_path / "logs") as processes:
-        address = processes.start_server(settings, lambda line: None)
+        address = processes.start_server(settings, lambda event: None)
         flags = ["--server", address, "--train", "none"]
         phones = [
             processes.start_phone(f"{number}", [*flags, "--name", f"phone-{number}", *LINKS[number % len(LINKS)]])
@@ -34,7 +34,7 @@ def test_twenty_phones_on_all_kinds_of_links_finish_and_every_update_counts_once
         assert processes.wait_for_server(120.0) == 0
         assert [phone.wait(30.0) for phone in phones] == [0] * PHONES
     told = subprocess.run(
-        [sys.executable, "-m", "featherfed.server.cli", "report", str(tmp_path / "a"), "--json"],
+        [sys.executable, "-m", "featherfed.commands.server", "report", str(tmp_path / "a"), "--json"],
         capture_output=True,
         text=True,
         check=True,

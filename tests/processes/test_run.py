@@ -28,11 +28,11 @@ def run(folder: Path, name: str, flags: Sequence[str], phones: Sequence[Sequence
     """Serve one run to its end with a phone process for each list of flags; return the report's JSON."""
     settings = ["--runs", str(folder), "--name", name, "--data", "digits", "--phones", str(len(phones)), *flags]
     with Processes(folder / f"{name}-logs") as processes:
-        address = processes.start_server(settings, lambda line: None)
+        address = processes.start_server(settings, lambda event: None)
         for number, phone in enumerate(phones):
             processes.start_phone(f"{number}", ["--server", address, *phone])
         assert processes.wait_for_server(TIMEOUT_S) == 0
-    report = command("featherfed.server.cli", "report", str(folder / name), "--json")
+    report = command("featherfed.commands.server", "report", str(folder / name), "--json")
     assert report.returncode == 0, report.stderr
     result: dict[str, Any] = json.loads(report.stdout)
     return result
@@ -78,24 +78,29 @@ def test_same_seed_gives_the_same_model_whatever_the_order_of_the_phones(tmp_pat
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_ends_the_run_cleanly_and_tells_the_phones_why(tmp_path: Path, number: signal.Signals) -> None:
     flags = ["--runs", str(tmp_path), "--name", "a", "--data", "digits", "--phones", "2", "--rounds", "9"]
-    joined: list[str] = []
+    events: list[dict[str, Any]] = []
     with Processes(tmp_path / "logs") as processes:
-        address = processes.start_server(flags, joined.append)
+        address = processes.start_server(flags, events.append)
         phone = processes.start_phone("phone", ["--server", address, "--train", "none"])
-        while not any("1/2 connected" in line for line in joined):
+        while not any(event["event"] == "phone_came" for event in events):
             assert phone.poll() is None
         processes.signal_server(number)
         assert processes.wait_for_server(TIMEOUT_S) == 0
         assert phone.wait(TIMEOUT_S) == 1
     said = (tmp_path / "logs" / "phone.log").read_text()
     assert "the run pauses: the operator stopped the run; start this phone again when the run is resumed" in said
-    assert "Traceback" not in said + "".join(joined)
-    assert any(f"fl-server serve --resume {tmp_path / 'a'}" in line for line in joined)
+    assert "Traceback" not in said + (tmp_path / "logs" / "server.log").read_text()
+    assert [event["pause"] for event in events if event["event"] == "ended"] == ["the operator stopped the run"]
 
 
 @pytest.mark.parametrize(
     "module",
-    ["featherfed.server.cli", "featherfed.edge_client.cli", "featherfed.bandwidth_sim.cli", "featherfed.fl_bench.cli"],
+    [
+        "featherfed.commands.server",
+        "featherfed.edge_client.cli",
+        "featherfed.bandwidth_sim.cli",
+        "featherfed.fl_bench.cli",
+    ],
 )
 def test_help_imports_nothing_heavy(module: str) -> None:
     code = (
@@ -112,9 +117,9 @@ def test_phone_needs_little_memory_above_torch(tmp_path: Path, mnist_dir: Path) 
 
     code = "import torch, sys; print('there', flush=True); sys.stdin.read()"
     flags = ["--runs", str(tmp_path), "--name", "a", "--phones", "100", "--data-dir", str(mnist_dir)]
-    joined: list[str] = []
+    events: list[dict[str, Any]] = []
     with Processes(tmp_path / "logs") as processes:
-        address = processes.start_server(flags, joined.append)
+        address = processes.start_server(flags, events.append)
         phone = processes.start_phone("phone", ["--server", address, "--data-dir", str(mnist_dir)])
         log = tmp_path / "logs" / "phone.log"
         while not re.search(r"ready with 600 examples", log.read_text()):

@@ -1,6 +1,7 @@
 """A root and its gateways, started as a user starts them, one by one or by one command, and killed."""
 
 import asyncio
+import json
 import os
 import re
 import shutil
@@ -26,7 +27,7 @@ FLAGS = ["--data", "digits", "--phones", "4", "--cohort", "4", "--rounds", "2", 
 
 def listening(log: Path, process: "subprocess.Popen[bytes]", limit_s: float = 120.0) -> str:
     until_s = time.monotonic() + limit_s
-    while not (found := re.search(r"listening on (\S+)", log.read_text())):
+    while not (found := re.search(r"listening on ([^\s\"]+)", log.read_text())):
         assert process.poll() is None and time.monotonic() < until_s, log.read_text()
         time.sleep(0.05)
     return found[1]
@@ -41,7 +42,7 @@ def test_root_gateways_and_swarms_make_the_model_of_one_server(tmp_path: Path) -
         return running[-1]
 
     def serve(name: str, *flags: str) -> "subprocess.Popen[bytes]":
-        return start(f"{name}.log", "featherfed.server.cli", "serve", "--port", "0", "--runs", str(tmp_path),
+        return start(f"{name}.log", "featherfed.commands.server", "serve", "--port", "0", "--runs", str(tmp_path),
                      "--name", name,
                      *FLAGS, *flags)  # fmt: skip
 
@@ -54,7 +55,10 @@ def test_root_gateways_and_swarms_make_the_model_of_one_server(tmp_path: Path) -
         assert (one.wait(120), swarm.wait(60)) == (0, 0)
         root = serve("root", "--gateways", "2")
         address = listening(tmp_path / "root.log", root)
-        gateways = [serve(f"g{n}", "--gateway-of", address, "--gateway", f"{n}/2") for n in (0, 1)]
+        gateways = [
+            serve(f"g{n}", "--gateway-of", address, "--gateway", f"{n}/2", "--log-format", log_format)
+            for n, log_format in enumerate(("text", "json"))
+        ]
         swarms = [
             start(f"swarm{n}.log", "featherfed.edge_client.cli", "swarm", "--train", "none", "--count", "2",
                   "--shard", f"{2 * n}/4", "--server",
@@ -70,6 +74,10 @@ def test_root_gateways_and_swarms_make_the_model_of_one_server(tmp_path: Path) -
             process.wait()
     models = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "root")]
     assert models[0] == models[1]
+    assert (tmp_path / "g0.log").read_text().startswith("listening on ")
+    events = [json.loads(line) for line in (tmp_path / "g1.log").read_text().splitlines()]
+    assert (events[0]["event"], events[-1]["event"]) == ("listening", "note")
+    assert events[-1]["message"] == (tmp_path / "g0.log").read_text().splitlines()[-1]
 
 
 SERVE = ["serve", "--port", "0", "--no-dashboard", "--runs"]

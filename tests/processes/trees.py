@@ -28,7 +28,7 @@ class Programs:
     def start(self, name: str, *command: str) -> "subprocess.Popen[bytes]":
         with open(self.folder / f"{name}.log", "w") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "featherfed.server.cli", *command], stdout=log, stderr=log
+                [sys.executable, "-m", "featherfed.commands.server", *command], stdout=log, stderr=log
             )
         self.running[name] = process
         return process

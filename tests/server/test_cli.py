@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from featherfed.commands.server import main
 from featherfed.learning.names import LAYOUTS
-from featherfed.server.cli import main
 from featherfed.server.config import RunConfig
 from featherfed.server.run_folder import create
 from featherfed.server.store import Store, put_value
@@ -186,7 +186,7 @@ def test_unknown_model_is_refused_by_models_too() -> None:
 @pytest.mark.parametrize("arguments", [["serve", "--help"], ["report", "--help"], ["models", "cnn"]])
 def test_nothing_heavy_is_imported_for_help_or_the_models(arguments: list[str]) -> None:
     program = (
-        "import sys; from featherfed.server.cli import main; main(sys.argv[1:], standalone_mode=False);"
+        "import sys; from featherfed.commands.server import main; main(sys.argv[1:], standalone_mode=False);"
         "heavy = {'torch', 'torchvision', 'sklearn', 'sqlalchemy', 'matplotlib'} & set(sys.modules);"
         "assert not heavy, heavy"
     )
@@ -196,7 +196,7 @@ def test_nothing_heavy_is_imported_for_help_or_the_models(arguments: list[str]) 
 
 def test_interrupt_ends_a_served_run_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "featherfed.server.cli", "serve", "--data", "digits", "--port", "0",
+        [sys.executable, "-m", "featherfed.commands.server", "serve", "--data", "digits", "--port", "0",
          "--runs", str(tmp_path), "--name", "mine"],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=dict(os.environ),
     )  # fmt: skip

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from featherfed.server.cli import main
+from featherfed.commands.server import main
 from featherfed.server.config import RunConfig
 from featherfed.server.watcher import RoundSummary
 from featherfed.server.watching import Watching

@@ -13,10 +13,10 @@ from click.testing import CliRunner
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
+from featherfed.commands.server import main
 from featherfed.edge_client.one_phone import PhoneOptions
 from featherfed.errors import ConfigError, RefusedError
 from featherfed.server import tokens
-from featherfed.server.cli import main
 from featherfed.server.tokens import Tokens
 
 from .peer import CountedClient, Peer, hello, peer

@@ -79,27 +79,21 @@ def visit(browser: Any) -> Iterator[Callable[..., Visit]]:
         each.context.close()
 
 
-def page_line(lines: list[str], timeout_s: float = 60) -> str:
-    """The page's address from the server's second line."""
-    deadline_s = time.monotonic() + timeout_s
-    while not lines:
-        assert time.monotonic() < deadline_s
-        time.sleep(0.02)
-    said = re.fullmatch(r"the page is on (\S+).*", lines[0])
-    assert said, lines
-    return said[1]
+def page_of(events: list[dict[str, Any]]) -> str:
+    """The page's address from the server's first event."""
+    return next(str(event["page"]) for event in events if event["event"] == "listening")
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> Iterator[tuple[Visit, Path]]:
     """A run of three rounds with a swarm of four, and a page that watched it from before the first phone."""
     runs = tmp_path_factory.mktemp("runs")
-    lines: list[str] = []
+    events: list[dict[str, Any]] = []
     flags = ["--runs", str(runs), "--name", "first", "--data", "digits", "--phones", "4", "--rounds", "3",
              "--epochs", "1", "--uplink", "rotate | eden(1)", "--dashboard", "127.0.0.1:0"]  # fmt: skip
     with Processes(runs / "logs") as processes:
-        address = processes.start_server(flags, lines.append)
-        visit = Visit(browser, page_line(lines))
+        address = processes.start_server(flags, events.append)
+        visit = Visit(browser, page_of(events))
         visit.page.evaluate(
             """() => { window.moved = 0; new PerformanceObserver(list => { for (const entry of list.getEntries())
                window.moved += entry.value; }).observe({type: 'layout-shift', buffered: true}); }"""
@@ -114,7 +108,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> Iterator
 
 def test_page_shows_what_the_report_says(finished: tuple[Visit, Path]) -> None:
     visit, runs = finished
-    command = [sys.executable, "-m", "featherfed.server.cli", "report", str(runs / "first"), "--json"]
+    command = [sys.executable, "-m", "featherfed.commands.server", "report", str(runs / "first"), "--json"]
     report = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=60).stdout)
     shown = visit.rounds()
     assert [row["round"] for row in shown] == [1, 2, 3]
@@ -135,11 +129,13 @@ def test_nothing_jumps_while_numbers_come(finished: tuple[Visit, Path]) -> None:
 
 def test_finished_run_opens_in_the_same_page(finished: tuple[Visit, Path], visit: Callable[..., Visit]) -> None:
     live, runs = finished
-    command = [sys.executable, "-m", "featherfed.server.cli", "dashboard", str(runs), "--dashboard", "127.0.0.1:0"]
+    command = [sys.executable, "-m", "featherfed.commands.server", "dashboard", str(runs), "--dashboard", "127.0.0.1:0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
-        stored = visit(page_line([process.stdout.readline().strip()]))
+        said = re.fullmatch(r"the page is on (\S+).*", process.stdout.readline().strip())
+        assert said
+        stored = visit(said[1])
         stored.wait_text("#phase", "stored")
         assert stored.rounds() == live.rounds()
         assert stored.text("#run-name") == "first"
@@ -160,12 +156,12 @@ def test_killed_phone_is_dropped_and_page_and_server_come_back(tmp_path: Path, v
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    lines: list[str] = []
+    events: list[dict[str, Any]] = []
     flags = ["--runs", str(tmp_path), "--dashboard", f"127.0.0.1:{port}"]
     new = ["--name", "killed", "--data", "digits", "--phones", "2", "--rounds", "100000", "--no-durable"]
     with Processes(tmp_path / "logs") as processes:
-        address = processes.start_server([*flags, *new], lines.append)
-        watched = visit(page_line(lines))
+        address = processes.start_server([*flags, *new], events.append)
+        watched = visit(page_of(events))
         phone = ["--server", address, "--train", "none", "--patience", "1s"]
         processes.start_phone("stays", [*phone, "--name", "stays"])
         victim = processes.start_phone("victim", [*phone, "--name", EVIL])
@@ -185,10 +181,12 @@ def test_killed_phone_is_dropped_and_page_and_server_come_back(tmp_path: Path, v
         watched.wait_text("#phase", "reconnecting", 20)
         # What the browser says of a server that is not there is its own affair.
         assert all("Failed to load resource" in line or "ERR_" in line for line in watched.said)
-        lines.clear()
+        events.clear()
     with Processes(tmp_path / "logs2") as processes:
-        processes.start_server(["--resume", str(tmp_path / "killed"), "--dashboard", f"127.0.0.1:{port}"], lines.append)
-        assert page_line(lines) == watched.url
+        processes.start_server(
+            ["--resume", str(tmp_path / "killed"), "--dashboard", f"127.0.0.1:{port}"], events.append
+        )
+        assert page_of(events) == watched.url
         watched.wait("document.getElementById('phase').textContent !== 'reconnecting'", 30)
         watched.wait("document.querySelectorAll('#rounds tr').length > 3", 10)
 

@@ -1,0 +1,1 @@
+"""Command lines that compose packages which do not know each other."""

@@ -1,0 +1,199 @@
+"""`fl-server`: serve a run, report on one, list the models. Nothing heavy is imported before a command runs."""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+
+from featherfed.commandline.program import Program
+from featherfed.commandline.signals import loading
+from featherfed.commandline.streams import keep_on
+from featherfed.commands.tree import tree
+from featherfed.server.entrance_flags import entrance_flags
+from featherfed.server.options import run_flags
+from featherfed.server.serve_flags import check_resume, ended, serve_flags
+from featherfed.server.token_commands import token
+from featherfed.server.watching import Watching, dashboard_flags, watch_flags
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Every Python that this one starts would look for modules in the current folder first: a file server.py there, or an
+# empty json.py, would be imported in place of ours or the library's.
+os.environ.setdefault("PYTHONSAFEPATH", "1")
+
+_PLACE = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
+
+
+class Place(click.ParamType[tuple[int, int]]):
+    """`1/4`: the second of four gateways."""
+
+    name = "INDEX/OF"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Return (index, of)."""
+        match = _PLACE.fullmatch(str(value))
+        if match is None or int(match[1]) >= int(match[2]):
+            self.fail(f"{str(value)[:40]!r} is not INDEX/OF with INDEX from 0 to OF - 1, like 1/4", param, ctx)
+        return int(match[1]), int(match[2])
+
+
+def _serve_gateway(
+    settings: dict[str, Any], *, entrance: dict[str, Any], root: str, token: str | None, ca: str | None, **where: Any
+) -> None:
+    with loading():
+        from featherfed.gateway.serving import Root, serve_gateway
+        from featherfed.server.entrance import EntranceOptions
+
+    way = Root(url=root, token=token, ca=ca, insecure=entrance["insecure"])
+    serve_gateway(settings, entrance=EntranceOptions(**entrance), root=way, **where)
+
+
+@click.group(cls=Program)
+@click.version_option(package_name="featherfed")
+def main() -> None:
+    """Coordinate federated learning over WebSockets."""
+
+
+@main.command()
+@entrance_flags
+@serve_flags
+@click.option("--gateway-of", "root", metavar="URL", help="Serve phones as a gateway of the root at ws://….")
+@click.option("--gateway", "place", type=Place(), metavar="INDEX/OF", help="Which of the root's gateways, from 0.")
+@click.option("--gateway-token", envvar="FL_TOKEN", help="Token that the root gave out.  [env: FL_TOKEN]")
+@click.option("--gateway-ca", type=click.Path(exists=True, dir_okay=False), help="Authority of a root at wss://….")
+@watch_flags
+@run_flags
+def serve(
+    runs: Path,
+    name: str | None,
+    resume: Path | None,
+    data_dir: str | None,
+    store: str | None,
+    durable: bool,
+    entrance: dict[str, Any],
+    watching: Watching,
+    root: str | None,
+    place: tuple[int, int] | None,
+    gateway_token: str | None,
+    gateway_ca: str | None,
+    **settings: Any,
+) -> None:
+    """Run the rounds, and exit 0 when they are done."""
+    given = {key: value for key, value in settings.items() if value is not None}
+    check_resume(resume, given, name=name, store=store)
+    if (root is None) != (place is None):
+        raise click.UsageError("--gateway-of URL and --gateway INDEX/OF go together")
+    if root is None and gateway_ca:
+        raise click.UsageError("--gateway-ca is for --gateway-of; phones trust this server by their own --ca")
+    if root is not None and store:
+        raise click.UsageError("--store is for the root; a gateway keeps what its phones send in its own folder")
+
+    keep_on()
+
+    def run() -> str | None:
+        if root is not None and place is not None:
+            _serve_gateway(
+                given, root=root, place=place, token=gateway_token, ca=gateway_ca, entrance=entrance, runs=runs,
+                name=name, resume=resume, durable=durable, log_format=watching.log_format,
+            )  # fmt: skip
+            return None
+        with loading():
+            from featherfed.server.entrance import EntranceOptions
+            from featherfed.server.serving import serve_run
+
+        return serve_run(
+            given, entrance=EntranceOptions(**entrance), runs=runs, name=name, resume=resume, data_dir=data_dir,
+            store=store, durable=durable, watching=watching,
+        )  # fmt: skip
+
+    ended(run)
+
+
+main.add_command(tree)
+main.add_command(token)
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print rounds.csv.")
+def report(run: Path, as_json: bool, as_csv: bool) -> None:
+    """Print the bytes-per-round table of the run in the folder RUN."""
+    with loading():
+        from rich.console import Console
+
+        from featherfed.errors import FeatherfedError
+        from featherfed.server.report import make_report, table
+        from featherfed.server.run_folder import existing
+        from featherfed.server.store import Store
+
+    if as_json and as_csv:
+        raise click.UsageError("--json and --csv are two formats; choose one")
+    try:
+        folder, config = existing(run)
+        store = Store(folder.database)
+        made = make_report(folder, config, store)
+        store.close()
+    except FeatherfedError as error:
+        raise click.ClickException(str(error)) from error
+    if as_json or as_csv:
+        click.echo(made.to_json() if as_json else made.to_csv(), nl=as_json)
+    else:
+        console = Console()
+        if not console.is_terminal:
+            console.width = 120
+        console.print(table(made, console.width))
+
+
+@main.command()
+@click.argument("names", nargs=-1, metavar="[NAME]…")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def models(names: tuple[str, ...], as_json: bool) -> None:
+    """Print the layers of the models NAME (of all without one): shapes, parameters and float32 bytes."""
+    from featherfed.learning.names import LAYOUTS, summary
+    from featherfed.server.nearest import nearest
+
+    for name in names:
+        if name not in LAYOUTS:
+            raise click.UsageError(f"unknown model {name!r}{nearest(name, LAYOUTS)}")
+    chosen = names or tuple(LAYOUTS)
+    if as_json:
+        content = [
+            {
+                "model": name,
+                "parameters": LAYOUTS[name].size,
+                "bytes": 4 * LAYOUTS[name].size,
+                "tensors": [
+                    {"name": tensor.name, "shape": tensor.shape, "parameters": tensor.size}
+                    for tensor in LAYOUTS[name].tensors
+                ],
+            }
+            for name in chosen
+        ]
+        click.echo(json.dumps(content, indent=2))
+    else:
+        click.echo("\n\n".join(f"{name}\n{summary(name)}" for name in chosen))
+
+
+@main.command()
+@click.argument("runs", type=click.Path(path_type=Path), default="runs")
+@dashboard_flags
+def dashboard(runs: Path, dashboard: str, dashboard_token: str | None) -> None:
+    """Show the page of the runs in the folder RUNS, or of the one run that it is, until Ctrl-C."""
+    keep_on()
+    with loading():
+        from featherfed.errors import ConfigError, FeatherfedError
+        from featherfed.server.dashboard.serving import serve_stored
+
+    try:
+        serve_stored(runs, dashboard, dashboard_token, click.echo)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
+    except FeatherfedError as error:
+        raise click.ClickException(str(error)) from error
+
+
+if __name__ == "__main__":
+    main()

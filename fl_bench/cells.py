@@ -1,0 +1,108 @@
+"""Run one cell of a scenario, with real processes or in virtual time; a finished cell is never run twice."""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import featherfed
+from featherfed.errors import LocalError
+from featherfed.fl_bench.processes import Processes
+from featherfed.fl_bench.scenario import Cell
+from featherfed.server.report import Report, make_report
+from featherfed.server.run_folder import existing, write_durably
+from featherfed.server.store import Store
+
+DONE = "done"
+FACTS = "cell.json"
+
+
+def finished(cell: Cell, out: Path) -> bool:
+    """Return whether a cell's result is there."""
+    return (out / cell.name / DONE).exists()
+
+
+def logs_of(cell: Cell, out: Path) -> Path:
+    """Return the folder for what a cell's processes print."""
+    return out / f"{cell.name}.logs"
+
+
+def left_to_run(cells: Sequence[Cell], out: Path) -> list[Cell]:
+    """Return the cells that are not finished, and sweep away what an interrupted grid left of them: it is no result."""
+    left = [cell for cell in cells if not finished(cell, out)]
+    for cell in left:
+        for folder in (out / cell.name, logs_of(cell, out)):
+            if folder.exists():
+                shutil.rmtree(folder)
+    return left
+
+
+def run_cell(cell: Cell, out: Path, data_dir: str | None) -> None:
+    """Run one cell in `out/<its name>` unless it is finished."""
+    folder = out / cell.name
+    if not left_to_run([cell], out):
+        return
+    began_s = time.monotonic()
+    if cell.way == "virtual":
+        from featherfed.fl_bench.virtual_run import run_virtual
+
+        run_virtual(cell, out, data_dir)
+    else:
+        _run_processes(cell, out, data_dir)
+    facts = {
+        "cell": cell.keys,
+        "phones": cell.phones,
+        "way": cell.way,
+        "featherfed": featherfed.__version__,
+        "wall_s": round(time.monotonic() - began_s, 3),
+        "cores": os.cpu_count(),
+    }
+    write_durably(folder / FACTS, json.dumps(facts, indent=1).encode())
+    (folder / DONE).touch()
+
+
+def cell_report(cell: Cell, out: Path) -> dict[str, Any]:
+    """Return a finished cell's `fl-server report --json`, with its `cell` keys in front."""
+    return {"cell": cell.keys, **report_of(out / cell.name)}
+
+
+def report_of(folder: Path) -> dict[str, Any]:
+    """Return the content of the report of a run's folder."""
+    return stored_report(folder).content
+
+
+def stored_report(folder: Path) -> Report:
+    """Return the report of a run's folder."""
+    run, config = existing(folder)
+    store = Store(run.database)
+    try:
+        return make_report(run, config, store)
+    finally:
+        store.close()
+
+
+def _run_processes(cell: Cell, out: Path, data_dir: str | None) -> None:
+    # The digits need none, and a phone checks the one that it is told.
+    data = ["--data-dir", data_dir] if data_dir and cell.config.data != "digits" else []
+    with Processes(logs_of(cell, out)) as processes:
+        # Nobody looks at the page of a cell, and what is measured should not pay for it.
+        flags = ["--runs", str(out), "--name", cell.name, "--no-dashboard", *data, *cell.server_flags()]
+        # What it prints is in its log, where progress.py reads it in whatever process this is.
+        address = processes.start_server(flags, lambda event: None)
+        count = cell.config.phones
+        if cell.way == "swarm":
+            links = ",".join(cell.link_of(shard) for shard in range(count)) if "link" in cell.phones else ""
+            flags = ["--links", links] if links else []
+            flags += ["--device", cell.device_of(0)] if "device" in cell.phones else []
+            flags += cell.common_flags()
+            processes.start_phone("swarm", ["--server", address, "--count", str(count), *data, *flags], "swarm")
+        else:
+            for shard in range(count):
+                flags = ["--name", f"phone-{shard}", "--shard", f"{shard}/{count}", *cell.phone_flags(shard)]
+                processes.start_phone(f"phone-{shard}", ["--server", address, *data, *flags])
+        status = processes.wait_for_server()
+    if status != 0:
+        raise LocalError(f"the run {cell.name} ended with status {status}; see {logs_of(cell, out)}")

@@ -1,0 +1,115 @@
+"""`python -m lab`: what we measure of ourselves, and hold us to. Nothing heavy is imported before a command runs."""
+
+import os
+
+import click
+
+from featherfed.fl_bench.late import LateGroup
+
+# Phones take turns on this machine: more threads than cores would only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@click.group(cls=LateGroup)
+def main() -> None:
+    """Measure featherfed itself: speed, memory, truth of its links, faults, and what the docs say."""
+
+
+@main.late
+def agree() -> click.Command:
+    """Run the scenario FILE with real processes and in virtual time; fails unless bytes and models are equal."""
+    from lab.agree import agree
+
+    return agree
+
+
+@main.late
+def chaos() -> click.Command:
+    """Kill phones and servers by a schedule, and check that nothing is lost."""
+    from lab.chaos.command import chaos
+
+    return chaos
+
+
+@main.late
+def dashboard() -> click.Command:
+    """Measure what the live page, opened once, costs a round without training and links (Linux)."""
+    from lab.dashboard import dashboard
+
+    return dashboard
+
+
+@main.late
+def hostile() -> click.Command:
+    """Besiege a server with hostile connections; report its memory and the honest phones' rounds (Linux)."""
+    from lab.hostile import hostile
+
+    return hostile
+
+
+@main.late
+def ingest() -> click.Command:
+    """Measure how fast one server takes updates, durable and not, beside a bare websockets echo server."""
+    from lab.ingest import ingest
+
+    return ingest
+
+
+@main.late
+def links() -> click.Command:
+    """Measure links on real sockets: goodput, round trip, lateness and cost beside their nominal figures."""
+    from lab.links import links
+
+    return links
+
+
+@main.late
+def peers() -> click.Command:
+    """Run the same rounds in featherfed and in Flower, side by side, with training off and on."""
+    from lab.peers import peers
+
+    return peers
+
+
+@main.late
+def performance() -> click.Command:
+    """Measure training, ingest and a swarm: four minutes on a machine that does nothing else."""
+    from lab.performance import performance
+
+    return performance
+
+
+@main.late
+def results() -> click.Command:
+    """Judge the GRIDS, folders of fl-bench run, by what the papers say, and write docs/RESULTS.md."""
+    from lab.results import results
+
+    return results
+
+
+@main.late
+def swarm() -> click.Command:
+    """Measure how long a swarm of phones takes to be ready to train, and its memory."""
+    from lab.swarm import swarm
+
+    return swarm
+
+
+@main.late
+def training() -> click.Command:
+    """Measure local training: CPU time of a step, ours beside autograd's and vmap's."""
+    from lab.training import training
+
+    return training
+
+
+@main.late
+def virtual() -> click.Command:
+    """Measure virtual time: its cost over the training alone, without training, and in memory; five minutes."""
+    from lab.virtual import virtual
+
+    return virtual
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m lab")

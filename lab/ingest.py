@@ -1,0 +1,283 @@
+"""`python -m lab ingest`: how fast one server takes updates, and what an update and a phone cost it.
+
+Real sockets on loopback. The phones (`ingest_phones`) have their tasks and models before the clock starts, then all
+send at once: what is measured is receiving, checking, storing, folding and answering, and not the rounds around it. The
+bare websockets library that echoes a message of the same size, from the same phones in the same run, is the measure.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
+from types import TracebackType
+from typing import Any, Self
+
+import click
+
+from featherfed.commandline.signals import kept_from_children
+from lab.children import environment
+from lab.profile import Profiler
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+AT_ONCE = 32
+"""Connections that are being opened: below the server's limit on strangers."""
+DOWNLINK = "flat | topk(1/1000) | ternary"
+"""Models travel before the clock starts; a small one shortens that."""
+
+
+class _Child:
+    """A process that is told and tells by lines of JSON."""
+
+    def __init__(self, module: str, order: dict[str, Any]) -> None:
+        # It ends with its standard input; Ctrl-C in a terminal is for the bench alone.
+        with kept_from_children():
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", module],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env=environment(),
+            )
+        self.tell(order)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
+    def tell(self, what: dict[str, Any]) -> None:
+        """Write one line."""
+        assert self._process.stdin is not None, "it was asked for"
+        self._process.stdin.write(json.dumps(what) + "\n")
+        self._process.stdin.flush()
+
+    def hear(self) -> dict[str, Any]:
+        """Read one line; raises `LocalError` where there is none, or a child says that it failed."""
+        from featherfed.errors import LocalError
+
+        assert self._process.stdout is not None, "it was asked for"
+        line = self._process.stdout.readline()
+        heard: dict[str, Any] = json.loads(line) if line else {"error": "a process of the bench ended early"}
+        if "error" in heard:
+            raise LocalError(f"ingest failed: {heard['error']}")
+        return heard
+
+    def ask(self, **what: Any) -> dict[str, Any]:
+        """Tell, then hear."""
+        self.tell(what)
+        return self.hear()
+
+
+def _phones(
+    stack: ExitStack, order: dict[str, Any], phones: int, processes: int, *, shards: int | None = None
+) -> list[_Child]:
+    """Start the processes of so many phones, which connect; `shards` of the run, where there are more of those."""
+    children = []
+    for number in range(processes):
+        first, end = number * phones // processes, (number + 1) * phones // processes
+        share = {
+            **order, "host": "127.0.0.1", "phones": shards or phones, "first": first, "count": end - first,
+            "at_once": max(1, AT_ONCE // processes),
+        }  # fmt: skip
+        children.append(stack.enter_context(_Child("lab.ingest_phones", share)))
+    return children
+
+
+def _together(children: Sequence[_Child]) -> list[dict[str, Any]]:
+    return [child.hear() for child in children]
+
+
+def _clocked(server: _Child, children: Sequence[_Child], order: dict[str, Any]) -> tuple[float, dict[str, Any]]:
+    """Give all children the same order; return seconds until all are done, and what the server used meanwhile.
+
+    `peak_before` is the most memory that it had since it was asked last.
+    """
+    from time import perf_counter
+
+    before = server.ask()
+    began_s = perf_counter()
+    for child in children:
+        child.tell(order)
+    _together(children)
+    elapsed_s = perf_counter() - began_s
+    return elapsed_s, {**server.ask(), "peak_before": before["peak"]}
+
+
+def measure_echo(phones: int, num_bytes: int, messages: int, processes: int) -> dict[str, Any]:
+    """Return messages a second of a bare websockets server, and its CPU time for each."""
+    with ExitStack() as stack:
+        server = stack.enter_context(_Child("lab.ingest_server", {"echo": True}))
+        children = _phones(stack, {"port": server.hear()["port"], "echo_bytes": num_bytes}, phones, processes)
+        _together(children)
+        each = max(1, messages // phones)
+        elapsed_s, used = _clocked(server, children, {"echo": each})
+        return {"messages_per_s": each * phones / elapsed_s, "cpu_ms": 1e3 * used["cpu_s"] / (each * phones)}
+
+
+def measure_server(
+    settings: dict[str, Any],
+    updates: int,
+    processes: int,
+    *,
+    durable: bool,
+    data_dir: str | None,
+    folder: Path | None,
+    profile: bool = False,
+) -> dict[str, Any]:
+    """Return updates a second, the server's CPU time for each, its memory and its loop's lag.
+
+    With `profile` the server is sampled meanwhile, which slows it: for its shares, and for nothing else.
+    """
+    phones = settings["phones"]
+    rounds = max(1, round(updates / phones))
+    # One evaluation, for the peak: those of other rounds would be in the CPU time. A profile is of updates alone.
+    evaluated = {"eval_every": rounds + 1 if profile else max(1, rounds - 1)}
+    order = {
+        "settings": {**settings, "cohort": phones, "rounds": rounds + 1, "heartbeat": 60.0, **evaluated},
+        "durable": durable, "data_dir": data_dir, "folder": str(folder) if folder else None,
+    }  # fmt: skip
+    with ExitStack() as stack:
+        server = stack.enter_context(_Child("lab.ingest_server", order))
+        port = server.hear()["port"]
+        rest = server.ask()
+        children = _phones(
+            stack, {"port": port, "model": settings["model"], "spec": settings["uplink"]}, phones, processes
+        )
+        payload_bytes = _together(children)[0]["payload_bytes"]
+        for child in children:
+            child.tell({"rounds": rounds})
+        elapsed_s, cpu_s, peak, connected, lags = 0.0, 0.0, 0, 0, []
+        profiler = Profiler(server.pid) if profile else None
+        for _ in range(rounds):
+            _together(children)  # armed
+            connected = connected or server.ask()["rss"]
+            took_s, used = _clocked(server, children, {})
+            elapsed_s, cpu_s = elapsed_s + took_s, cpu_s + used["cpu_s"]
+            # The close and the evaluation of the round before are in it, though not in the time.
+            peak = max(peak, used["peak"], used["peak_before"])
+            lags.append(used)
+        done = rounds * phones
+        shares = profiler.stop() if profiler else {}
+        return {
+            "profile": shares,
+            "durable": durable,
+            "updates": done,
+            "payload_bytes": payload_bytes,
+            "updates_per_s": done / elapsed_s,
+            "payload_mb_per_s": done * payload_bytes / elapsed_s / 1e6,
+            "cpu_ms_per_update": 1e3 * cpu_s / done,
+            # Of each round; the median of the rounds.
+            "lag_p50_ms": median(lag["lag_p50_ms"] for lag in lags),
+            "lag_p99_ms": median(lag["lag_p99_ms"] for lag in lags),
+            "rss_at_rest": rest["rss"],
+            "rss_connected": connected,
+            "rss_peak": peak,
+        }
+
+
+def measure_idle(settings: dict[str, Any], *, data_dir: str | None, processes: int) -> dict[str, Any]:
+    """Return what a connected phone that waits for its first round costs in resident memory."""
+    phones = settings["phones"]
+    order = {
+        # One more than will come: the first round never opens.
+        "settings": {**settings, "phones": phones + 1, "cohort": 1, "rounds": 1, "heartbeat": 60.0},
+        "durable": True, "data_dir": data_dir, "folder": None,
+    }  # fmt: skip
+    with ExitStack() as stack:
+        server = stack.enter_context(_Child("lab.ingest_server", order))
+        port = server.hear()["port"]
+        rest = server.ask()
+        share = {"port": port, "model": settings["model"], "spec": settings["uplink"]}
+        children = _phones(stack, share, phones, processes, shards=phones + 1)
+        _together(children)
+        there = server.ask()
+    return {
+        "phones": phones,
+        "rss_at_rest": rest["rss"],
+        "rss_connected": there["rss"],
+        "bytes_per_phone": (there["rss"] - rest["rss"]) / phones,
+        "cpu_ms_per_join": 1e3 * there["cpu_s"] / phones,
+    }
+
+
+@click.command()
+@click.option("--phones", default=100, show_default=True, type=click.IntRange(1), help="Connections.")
+@click.option("--updates", default=2000, show_default=True, type=click.IntRange(1), help="In all, in equal rounds.")
+@click.option("--model", default="lite", show_default=True, help="mlp, 2nn, cnn or lite.")
+@click.option("--spec", default="rotate | eden(1)", show_default=True, help="How updates are compressed.")
+@click.option("--idle", type=click.IntRange(1), help="Measure the memory of so many idle phones too.")
+@click.option("--processes", default=1, show_default=True, type=click.IntRange(1), help="To play the phones in.")
+@click.option("--data", default="digits", show_default=True, type=click.Choice(["mnist", "digits"]))
+@click.option("--data-dir", type=click.Path(), help="Folder with MNIST.  [default: FL_DATA_DIR, else a cache]")
+@click.option("--folder", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Whose disk is written.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def ingest(
+    phones: int,
+    updates: int,
+    model: str,
+    spec: str,
+    idle: int | None,
+    processes: int,
+    data: str,
+    data_dir: str | None,
+    folder: Path | None,
+    as_json: bool,
+) -> None:
+    """Measure how fast one server takes updates, durable and not, beside a bare websockets echo server."""
+    from featherfed.errors import ConfigError, FeatherfedError
+    from featherfed.server.config import config_from
+    from featherfed.server.serving import check
+    from lab.training import machine
+
+    settings = {"model": model, "data": data, "phones": phones, "uplink": spec, "downlink": DOWNLINK}
+    try:
+        check(config_from({**settings, "cohort": phones}))
+        rows = [
+            measure_server(settings, updates, processes, durable=durable, data_dir=data_dir, folder=folder)
+            for durable in (True, False)
+        ]
+        echo = measure_echo(phones, rows[0]["payload_bytes"], updates, processes)
+        result: dict[str, Any] = {"machine": machine(), "model": model, "spec": spec, "phones": phones, "ingest": rows}
+        result["echo"] = echo
+        if idle:
+            result["idle"] = measure_idle({**settings, "phones": idle}, data_dir=data_dir, processes=processes)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
+    except FeatherfedError as error:
+        raise click.ClickException(str(error)) from error
+    if as_json:
+        click.echo(json.dumps(result, indent=1))
+        return
+    for row in rows:
+        click.echo(
+            f"{'durable' if row['durable'] else 'in memory':>10}  {row['updates_per_s']:8.0f} updates/s"
+            f"  {row['payload_mb_per_s']:7.2f} MB/s  {row['cpu_ms_per_update']:6.2f} ms of CPU each"
+            f"  lag p50 {row['lag_p50_ms']:.1f} p99 {row['lag_p99_ms']:.1f} ms"
+            f"  RSS {row['rss_at_rest'] / 1e6:.0f} MB at rest, {row['rss_connected'] / 1e6:.0f} connected,"
+            f" {row['rss_peak'] / 1e6:.0f} peak"
+        )
+    click.echo(f"{'echo':>10}  {echo['messages_per_s']:8.0f} messages/s{'':18}{echo['cpu_ms']:6.2f} ms of CPU each")
+    if idle:
+        row = result["idle"]
+        click.echo(f"{row['phones']} idle phones: {row['bytes_per_phone'] / 1024:.1f} KiB each")

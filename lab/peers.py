@@ -1,0 +1,220 @@
+"""`python -m lab peers`: the same rounds in featherfed and in Flower: one machine, one model, as many phones.
+
+Each run has a network namespace of its own, where nothing else uses the loopback: bytes are the kernel's count of what
+it carried, from before the phones start to the end of the run, handshakes, polls and logs included. Memory is the
+highest proportional set size of the processes and all their children. Seconds are the median of the rounds.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from featherfed.fl_bench.documents import fill, markdown
+from lab.children import environment
+from lab.peer_runs import LIMIT_S, Figures, Order
+
+PARTS = ("off", "on", "simulation")
+FLOAT32 = {"uplink": "float32", "downlink": "float32"}
+ONE_BIT = {"uplink": "rotate | eden(1)", "downlink": "rotate | eden(1)"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What to compare: `phones` are real processes, all of them in every round; `simulated` are of the simulation."""
+
+    model: str
+    data: str
+    data_dir: str | None
+    phones: int
+    rounds: int
+    flower_rounds: int
+    simulated: int
+    cohort: int
+    simulated_rounds: int
+    epochs: int
+    batch_size: int
+    lr: float
+
+    def order(self, name: str, way: str, **more: Any) -> Order:
+        """Return the order of a run with all phones in every round and no training."""
+        return Order(
+            **{
+                "name": name, "way": way, "model": self.model, "phones": self.phones, "cohort": self.phones,
+                "rounds": self.rounds, "train": False, "data": self.data, "data_dir": self.data_dir,
+                "epochs": self.epochs, "batch_size": self.batch_size, "lr": self.lr, **more,
+            }
+        )  # fmt: skip
+
+    def orders(self, part: str, flower: str) -> list[Order]:
+        """Return the runs of a part; the last one is Flower's."""
+        if part == "off":
+            return [
+                self.order("featherfed, float32, a process a phone", "processes", **FLOAT32),
+                self.order("featherfed, float32, a swarm", "swarm", **FLOAT32),
+                self.order("featherfed, one bit both ways, a swarm", "swarm", **ONE_BIT),
+                self.order("featherfed, as it comes, a swarm", "swarm"),
+                self.order("Flower", "supernodes", rounds=self.flower_rounds, flower=flower),
+            ]
+        if part == "on":
+            on = {"train": True, "rounds": self.flower_rounds}
+            return [
+                self.order("featherfed, float32, a process a phone", "processes", **FLOAT32, **on),
+                self.order("featherfed, as it comes, a process a phone", "processes", **on),
+                self.order("Flower", "supernodes", flower=flower, **on),
+            ]
+        many = {"train": True, "phones": self.simulated, "cohort": self.cohort, "rounds": self.simulated_rounds}
+        # With a worker a core, one has most of a cohort's phones and the other waits for it.
+        workers = min(2 * (os.cpu_count() or 1), self.simulated)
+        return [
+            self.order("featherfed, float32, a swarm on sockets", "swarm", workers=workers, **FLOAT32, **many),
+            self.order("featherfed, float32, virtual time, one core", "virtual", **FLOAT32, **many),
+            self.order("Flower, its simulation (Ray)", "simulation", flower=flower, **many),
+        ]
+
+
+def run(order: Order) -> Figures:
+    """Return the figures of one run, in a namespace of its own; raises `LocalError` where it fails."""
+    from featherfed.errors import LocalError
+
+    # A namespace of processes too: when its first one ends, or this one, so do Flower's and Ray's.
+    script = 'ip link set lo up && exec "$0" -m featherfed.fl_bench.tether lab.peer_runs "$1"'
+    namespaces = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    command = [*namespaces, "sh", "-c", script, sys.executable, json.dumps(asdict(order))]
+    # One thread a process, of torch too: more would only wait for each other.
+    end, held = os.pipe()
+    try:
+        done = subprocess.run(
+            command,
+            stdin=end,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=2 * LIMIT_S,
+            env=environment(OMP_NUM_THREADS="1"),
+        )
+    finally:
+        os.close(end)
+        os.close(held)
+    if done.returncode:
+        raise LocalError(f"{order.name}: {done.stderr.strip()[-600:]}")
+    figures = Figures(**json.loads(done.stdout.splitlines()[-1]))
+    if figures.updates != order.cohort * order.rounds:
+        raise LocalError(
+            f"{order.name}: {figures.updates} updates in {order.rounds} rounds of {order.cohort}, and its figures would"
+            " not be comparable"
+        )
+    return figures
+
+
+def compare(plan: Plan, parts: tuple[str, ...], flower: str, tell: Callable[[str], None]) -> dict[str, Any]:
+    """Return the figures of each run; raises `ConfigError` where there can be no namespace, or no Flower."""
+    from featherfed.errors import ConfigError
+    from lab.flower_environment import check, default_folder, make
+
+    if os.geteuid() != 0 or not shutil.which("unshare") or not shutil.which("ip"):
+        raise ConfigError("peers counts bytes in network namespaces: it needs root, unshare and ip (iproute2)")
+    programs = make(default_folder(), tell) if flower == "auto" else Path(flower).resolve()
+    check(programs, train={"on", "simulation"} & set(parts) != set(), simulate="simulation" in parts)
+    result: dict[str, Any] = {"plan": asdict(plan)}
+    for part in parts:
+        result[part] = []
+        for order in plan.orders(part, str(programs)):
+            tell(f"{part}: {order.name}, {order.rounds} rounds")
+            result[part].append(asdict(run(order)))
+    return result
+
+
+COLUMNS: dict[str, tuple[str, float, str]] = {
+    "round_s": ("s a round", 1.0, ".3f"),
+    "cpu_s": ("CPU s a round", 1.0, ".2f"),
+    "bytes_of_a_round": ("kB a phone-round", 1e3, ".2f"),
+    "bytes_per_phone_round": ("with what is sent once, kB", 1e3, ".2f"),
+    "phone_bytes": ("MB a phone", 1e6, ".1f"),
+    "server_bytes": ("MB the server", 1e6, ".0f"),
+    "all_bytes": ("MB all processes", 1e6, ".0f"),
+    "start_s": ("s to start", 1.0, ".1f"),
+    "accuracy": ("accuracy", 1.0, ".4f"),
+}
+REAL = ("round_s", "cpu_s", "bytes_of_a_round", "bytes_per_phone_round", "phone_bytes", "server_bytes", "start_s")
+SHOWN = {
+    "off": REAL,
+    "on": (*REAL, "accuracy"),
+    "simulation": ("round_s", "cpu_s", "all_bytes", "start_s", "accuracy"),
+}
+
+
+def tables(result: dict[str, Any]) -> dict[str, str]:
+    """Return a table for each part that was measured; × is how many times Flower's figure is the run's."""
+    return {f"peers-{part}": _table(result[part], SHOWN[part]) for part in PARTS if part in result}
+
+
+def _table(rows: list[dict[str, Any]], names: tuple[str, ...]) -> str:
+    flower = rows[-1]
+    cells = []
+    for row in rows:
+        cells.append([row["name"], str(row["rounds"])])
+        for name in names:
+            _, scale, form = COLUMNS[name]
+            if not row[name]:
+                cells[-1].append("–")
+                continue
+            ratio = f" ({flower[name] / row[name]:.1f} ×)" if name != "accuracy" and row is not flower else ""
+            cells[-1].append(f"{row[name] / scale:{form}}{ratio}")
+    return markdown(["system:", "rounds", *(COLUMNS[name][0] for name in names)], cells)
+
+
+@click.command()
+@click.option("--part", "parts", multiple=True, type=click.Choice(PARTS),
+              help="Real processes with training off or on, or Flower's simulation.  [default: all three]")  # fmt: skip
+@click.option("--model", default="lite", show_default=True, help="mlp, 2nn, cnn, lite or tiny.")
+@click.option("--data", default="mnist", show_default=True, type=click.Choice(["mnist", "digits"]))
+@click.option("--data-dir", type=click.Path(), help="Folder with MNIST.  [default: FL_DATA_DIR, else a cache]")
+@click.option("--phones", default=10, show_default=True, type=click.IntRange(1), help="Real ones, all in every round.")
+@click.option("--rounds", default=40, show_default=True, type=click.IntRange(2), help="Of featherfed without training.")
+@click.option("--flower-rounds", default=3, show_default=True, type=click.IntRange(2),
+              help="Of Flower's real processes, and of both with training.")  # fmt: skip
+@click.option("--simulated", default=100, show_default=True, type=click.IntRange(1), help="Phones of the simulation.")
+@click.option("--cohort", default=10, show_default=True, type=click.IntRange(1), help="Of them, in a round.")
+@click.option("--simulated-rounds", default=10, show_default=True, type=click.IntRange(2), help="Of the simulation.")
+@click.option("--epochs", default=1, show_default=True, type=click.IntRange(1), help="Passes over a phone's shard.")
+@click.option("--batch-size", default=10, show_default=True, type=click.IntRange(1), help="Examples a step.")
+@click.option("--lr", default=0.1, show_default=True, help="Learning rate on the phones.")
+@click.option("--flower", default="auto", show_default=True, metavar="auto|FOLDER",
+              help="Folder of Flower's commands; auto makes an environment in ~/.cache/featherfed.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--from", "kept", multiple=True, type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="Take figures from this JSON in place of measuring.")  # fmt: skip
+@click.option("--write", "document", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Fill tables.")
+def peers(
+    parts: tuple[str, ...], flower: str, as_json: bool, kept: tuple[Path, ...], document: Path | None, **plan: Any
+) -> None:
+    """Run the same rounds in featherfed and in Flower, side by side, with training off and on."""
+    from featherfed.errors import ConfigError, FeatherfedError
+    from featherfed.learning.names import LAYOUTS
+
+    if plan["model"] not in LAYOUTS:
+        raise click.UsageError(f"unknown model {plan['model']!r}; there are {', '.join(LAYOUTS)}")
+    if plan["cohort"] > plan["simulated"]:
+        raise click.UsageError(f"--cohort {plan['cohort']} exceeds --simulated {plan['simulated']}")
+    try:
+        result: dict[str, Any] = {}
+        for file in kept:
+            result |= json.loads(file.read_text())
+        if not kept:
+            result = compare(Plan(**plan), parts or PARTS, flower, lambda line: click.echo(line, err=True))
+        made = tables(result)
+        if document is not None:
+            fill(document, made)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
+    except FeatherfedError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(json.dumps(result, indent=1) if as_json else "\n\n".join(made.values()))

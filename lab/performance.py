@@ -1,0 +1,163 @@
+"""`python -m lab performance`: the figures of docs/PERFORMANCE.md, all from one run of one machine."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from featherfed.fl_bench.documents import fill, markdown
+
+STRATEGIES = (("lite", "rotate | eden(1)"), ("lite", "rotate_shared | stochastic(1)"), ("cnn", "rotate | eden(1)"),
+              ("cnn", "rotate_shared | stochastic(1)"))  # fmt: skip
+PHONES = {"lite": 200, "cnn": 50}
+IDLE_PHONES = (5000, 10000)
+
+PARTS = ("training", "ingest", "memory")
+
+
+def _collect(data_dir: str | None, parts: tuple[str, ...], *, small: bool) -> dict[str, Any]:
+    from lab.ingest import DOWNLINK, measure_echo, measure_idle, measure_server
+    from lab.swarm import measure as measure_swarm
+    from lab.training import machine
+    from lab.training import measure as measure_training
+
+    names = ("lite",) if small else ("lite", "2nn", "mlp", "cnn")
+    data = "digits" if small else "mnist"
+    result: dict[str, Any] = {"machine": machine()}
+    if "training" in parts:
+        result["training"] = [measure_training(name, data, data_dir, 10) for name in names]
+    if "ingest" in parts:
+        result["ingest"] = []
+    for model, spec in STRATEGIES[: 1 if small else None] if "ingest" in parts else ():
+        phones = 20 if small else PHONES[model]
+        settings = {"model": model, "data": "digits", "phones": phones, "uplink": spec, "downlink": DOWNLINK}
+        updates = phones * (2 if small else 8)
+        for durable in (True, False):
+            row = measure_server(settings, updates, 1, durable=durable, data_dir=data_dir, folder=None)
+            result["ingest"].append({"model": model, "spec": spec, "phones": phones, **row})
+        echo = measure_echo(phones, row["payload_bytes"], 4 * updates, 1)
+        for row in result["ingest"][-2:]:
+            row |= {"echo_per_s": echo["messages_per_s"], "echo_cpu_ms": echo["cpu_ms"]}
+        if not small:
+            row = measure_server(settings, updates, 1, durable=True, data_dir=data_dir, folder=None, profile=True)
+            result["ingest"][-2]["profile"] = row["profile"]
+    if "memory" not in parts:
+        return result
+    idle = {"model": "lite", "data": "digits", "uplink": "rotate | eden(1)", "downlink": DOWNLINK}
+    result["idle"] = [
+        measure_idle({**idle, "phones": phones}, data_dir=data_dir, processes=4)
+        for phones in ((50,) if small else IDLE_PHONES)
+    ]
+    result["swarm"] = measure_swarm(4 if small else 200, "lite", data, data_dir, None, 120.0)
+    return result
+
+
+def tables(result: dict[str, Any]) -> dict[str, str]:
+    """Return the tables of docs/PERFORMANCE.md by their names."""
+    about = result["machine"]
+    made = {"machine": f"{about['cpu']}, {about['cores']} cores; {about['system']}; Python {about['python']}"}
+    if "training" in result:
+        made["training"] = _training_table(result["training"])
+    if "ingest" in result:
+        made["ingest"] = _ingest_table(result["ingest"])
+        made["profile"] = _profile_table(result["ingest"])
+    if "idle" in result:
+        made["memory"] = _memory_table(result["idle"], result["swarm"])
+    return made
+
+
+def _training_table(rows: list[dict[str, Any]]) -> str:
+    return markdown(
+        ["model:", "parameters", "autograd + torch.optim.SGD µs", "vmap of 8 phones µs", "ours µs", "× faster",
+         "with momentum µs", "mask(1/16) µs", "lowrank(1/8) µs", "subspace(1000) µs"],
+        [[row["model"], f"{row['parameters']:,}", f"{row['autograd_us']:.0f}", f"{row['vmap_us']:.0f}",
+          f"{row['ours_us']:.0f}", f"{row['autograd_us'] / row['ours_us']:.1f}", f"{row['ours_momentum_us']:.0f}",
+          *(f"{row[f'ours_{spec}_us']:.0f}" for spec in ("mask(1/16)", "lowrank(1/8)", "subspace(1000)"))]
+         for row in rows],
+    )  # fmt: skip
+
+
+def _ingest_table(rows: list[dict[str, Any]]) -> str:
+    return markdown(
+        ["model:", "uplink:", "bytes", "phones", "durable:", "updates/s", "MB/s", "CPU ms an update", "echo messages/s",
+         "echo ÷ ours", "lag p50 ms", "lag p99 ms", "RSS at rest MB", "connected MB", "peak MB"],
+        [[row["model"], f"`{row['spec']}`", f"{row['payload_bytes']:,}", str(row["phones"]),
+          "yes" if row["durable"] else "no", f"{row['updates_per_s']:.0f}", f"{row['payload_mb_per_s']:.1f}",
+          f"{row['cpu_ms_per_update']:.2f}", f"{row['echo_per_s']:.0f}",
+          f"{row['echo_per_s'] / row['updates_per_s']:.1f}", f"{row['lag_p50_ms']:.1f}", f"{row['lag_p99_ms']:.1f}",
+          *(f"{row[name] / 1e6:.0f}" for name in ("rss_at_rest", "rss_connected", "rss_peak"))]
+         for row in rows],
+    )  # fmt: skip
+
+
+def _profile_table(rows: list[dict[str, Any]]) -> str:
+    profiled = [row for row in rows if row.get("profile")]
+    parts = sorted({part for row in profiled for part in row["profile"]})
+    return markdown(
+        ["part:", *(f"{row['model']} `{row['spec']}`" for row in profiled)],
+        [[part, *(_share(row, part) for row in profiled)] for part in parts],
+    )
+
+
+def _share(row: dict[str, Any], part: str) -> str:
+    share = row["profile"].get(part, 0.0)
+    return f"{share:.0%} ({1e3 * share * row['cpu_ms_per_update']:.0f} µs)"
+
+
+def _memory_table(idle: list[dict[str, Any]], swarm: dict[str, Any]) -> str:
+    return markdown(
+        ["what:", "phones", "figure"],
+        [
+            *(
+                row
+                for size in idle
+                for row in (
+                    [
+                        "server, for each connected idle phone",
+                        f"{size['phones']:,}",
+                        f"{size['bytes_per_phone'] / 1024:.1f} KiB",
+                    ],
+                    ["server, CPU to admit a phone", f"{size['phones']:,}", f"{size['cpu_ms_per_join']:.2f} ms"],
+                )
+            ),
+            ["swarm, until all could train", f"{swarm['phones']:,}", f"{swarm['ready_s']:.1f} s"],
+            ["swarm, all its processes", f"{swarm['phones']:,}", f"{swarm['bytes'] / 1e6:.0f} MB"],
+            ["swarm, for each phone", f"{swarm['phones']:,}", f"{swarm['bytes_per_phone'] / 1e6:.2f} MB"],
+        ],
+    )
+
+
+@click.command()
+@click.option("--data-dir", type=click.Path(), help="Folder with MNIST.  [default: FL_DATA_DIR, else a cache]")
+@click.option("--small", is_flag=True, help="A size for tests: the figures mean nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--part", "parts", multiple=True, type=click.Choice(PARTS), help="Measure this only.  [default: all]")
+@click.option("--from", "kept", multiple=True, type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="Take figures from this JSON in place of measuring.")  # fmt: skip
+@click.option("--write", "document", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Fill tables.")
+def performance(
+    data_dir: str | None,
+    small: bool,
+    as_json: bool,
+    parts: tuple[str, ...],
+    kept: tuple[Path, ...],
+    document: Path | None,
+) -> None:
+    """Measure training, ingest and a swarm: four minutes on a machine that does nothing else."""
+    from featherfed.errors import ConfigError, FeatherfedError
+
+    try:
+        result: dict[str, Any] = {}
+        for file in kept:
+            result |= json.loads(file.read_text())
+        if not kept:
+            result = _collect(data_dir, parts or PARTS, small=small)
+        made = tables(result)
+        if document is not None:
+            fill(document, made)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
+    except FeatherfedError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(json.dumps(result, indent=1) if as_json else "\n\n".join(made.values()))

@@ -1,0 +1,272 @@
+"""`python -m lab results`: docs/RESULTS.md from runs of the paper scenarios, and whether the papers' orderings hold."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from featherfed.errors import ConfigError, FeatherfedError
+from featherfed.fl_bench.documents import markdown
+from featherfed.fl_bench.plots import accuracy_by_bytes
+from featherfed.fl_bench.results import Strategy, ratio, read_runs
+from featherfed.fl_bench.scenario import COMMAND
+from featherfed.fl_bench.terminal import accuracy, duration
+from featherfed.server.report import TARGETS, size
+
+TITLES = {
+    "best_iid": "The least uplink on IID shards",
+    "best_99": "99 % on IID shards",
+    "best_noniid": "The least uplink on two-shard non-IID phones",
+    "best_2nn": "McMahan's 2nn to 97 %",
+    "best_cnn": "McMahan's cnn to 99 %",
+    "paper_structured": "Structured updates: low rank and random mask",
+    "paper_sketched": "Sketched updates: subsample × quantize × rotation",
+    "paper_partitions": "IID, two-shard and Dirichlet phones",
+    "paper_beyond": "What beats them: EDEN, vertex, STC, shared rotation, structured + sketched",
+    "paper_cnn": "The same on McMahan's cnn",
+}
+KONECNY = "Konečný et al. 2016"
+MARGIN = 0.005
+"""Accuracies closer than half a point count as equal: so much do seeds of a short run differ by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """`better` reaches at least the accuracy of `worse` after the same rounds; both name strategies of a scenario."""
+
+    scenario: str
+    source: str
+    sentence: str
+    better: str
+    worse: str
+
+
+def _falling(stage: str) -> list[Claim]:
+    sentence = f"more of {stage} is better"
+    parts = ("1/2", "1/4", "1/8", "1/16")
+    return [
+        Claim("paper_structured", KONECNY, sentence, f"{stage}({more})", f"{stage}({less})")
+        for more, less in itertools.pairwise(parts)
+    ]
+
+
+CLAIMS = (
+    *_falling("mask"),
+    *_falling("lowrank"),
+    *(
+        Claim("paper_structured", KONECNY, "a random mask beats low rank at its size", f"mask({f})", f"lowrank({f})")
+        for f in ("1/4", "1/8", "1/16")
+    ),
+    Claim("paper_sketched", KONECNY, "a rotation helps a coarse quantizer", "rotate | quantize(1)", "quantize(1)"),
+    Claim(
+        "paper_sketched", KONECNY, "a rotation helps a coarse quantizer",
+        "subsample(1/16) | rotate | quantize(2)", "subsample(1/16) | quantize(2)",
+    ),
+    Claim(
+        "paper_sketched", KONECNY, "sketching beats a mask of its share",
+        "subsample(1/16) | rotate | quantize(2)", "mask(1/16)",
+    ),
+    Claim(
+        "paper_cnn", KONECNY, "sketching beats a mask of its share",
+        "subsample(1/16) | rotate | quantize(2)", "mask(1/16)",
+    ),
+    Claim("paper_cnn", KONECNY, "a random mask beats low rank at its size", "mask(1/16)", "lowrank(1/16)"),
+    Claim("paper_partitions", "McMahan et al. 2017", "IID is easier than two shards", "iid", "shards:2"),
+    Claim("paper_partitions", "Hsu et al. 2019", "IID is easier than Dirichlet 0.3", "iid", "dirichlet:0.3"),
+    Claim("paper_partitions", "Hsu et al. 2019", "Dirichlet 0.3 is easier than shards", "dirichlet:0.3", "shards:2"),
+    Claim(
+        "paper_beyond", "Vargaftik et al. 2022", "EDEN beats the min-max quantizer",
+        "rotate | eden(1)", "rotate | quantize(1)",
+    ),
+    Claim(
+        "paper_beyond", "featherfed", "vertex beats subsampled EDEN at a sixteenth of a bit",
+        "exact(0) | flat | rotate | vertex(128)", "exact(0) | flat | subsample(1/16) | rotate | eden(1)",
+    ),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A claim beside what was measured: mean accuracy over seeds after the last round of both."""
+
+    claim: Claim
+    better: float
+    worse: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the claim holds up to `MARGIN`."""
+        return self.better >= self.worse - MARGIN
+
+    @property
+    def word(self) -> str:
+        """`yes`, `equal` up to `MARGIN`, or `no`."""
+        if abs(self.better - self.worse) <= MARGIN:
+            return "equal"
+        return "yes" if self.holds else "**no**"
+
+
+def judge(groups: dict[str, Sequence[Strategy]]) -> list[Verdict]:
+    """Return a verdict for each claim whose two strategies were run."""
+    verdicts = []
+    for claim in CLAIMS:
+        found = {name: _find(groups.get(claim.scenario, ()), name) for name in (claim.better, claim.worse)}
+        better, worse = found[claim.better], found[claim.worse]
+        if better is not None and worse is not None:
+            rounds = min(_rounds(better), _rounds(worse))
+            verdicts.append(Verdict(claim, _accuracy_after(better, rounds), _accuracy_after(worse, rounds)))
+    return verdicts
+
+
+def _find(strategies: Sequence[Strategy], name: str) -> Strategy | None:
+    return next((each for each in strategies if name in (each.config.uplink, each.config.partition)), None)
+
+
+def _rounds(strategy: Strategy) -> int:
+    return min(len(run.report["rounds"]) for run in strategy.runs)
+
+
+def _accuracy_after(strategy: Strategy, rounds: int) -> float:
+    reached: list[float] = [
+        max(row["accuracy"] for row in run.report["rounds"][:rounds] if row["accuracy"] is not None)
+        for run in strategy.runs
+    ]
+    return sum(reached) / len(reached)
+
+
+def section(stem: str, strategies: Sequence[Strategy], plot: str, command: str) -> str:
+    """Return the Markdown of one scenario: how it was run, its table, its plot."""
+    config = strategies[0].config
+    seeds = sorted({run.config.seed for strategy in strategies for run in strategy.runs})
+    way = "virtual time" if all(run.virtual for strategy in strategies for run in strategy.runs) else "real processes"
+    reached = [
+        target for target in TARGETS if any(each.to_accuracy(target, "round").median is not None for each in strategies)
+    ][-3:]
+    linked = any("link" in run.facts.get("phones", {}) for strategy in strategies for run in strategy.runs)
+    columns = ["strategy:", "best", "handshakes"]
+    for target in reached:
+        columns += [f"{float(target):.0%}: rounds", "payload", "socket", "× float32", "time"]
+    rows = []
+    for strategy in strategies:
+        row = [strategy.name, accuracy(strategy.best_accuracy()), _bytes(strategy.handshakes().median)]
+        for target in reached:
+            times = ratio(strategy, strategies, target)
+            figures = {
+                name: strategy.to_accuracy(target, name).median
+                for name in ("round", "uplink_payload", "uplink_socket", "seconds")
+            }
+            row += [
+                _number(figures["round"]), _bytes(figures["uplink_payload"]), _bytes(figures["uplink_socket"]),
+                "–" if times is None else f"{times:.3g}", duration(figures["seconds"]) if linked else "–",
+            ]  # fmt: skip
+        rows.append(row)
+    return "\n".join(
+        [
+            f"## {TITLES.get(stem, stem)}",
+            "",
+            f"`{config.model}`, {config.phones} phones, cohort {config.cohort}, epochs {config.epochs},"
+            f" batch {config.batch_size or 'all'}, learning rate {config.lr:g} (× {config.lr_decay:g} a round),"
+            f"{f' images moved by up to {config.shift} px,' if config.shift else ''}"
+            f"{f' mean over models of memory {config.server_average:g},' if config.server_average else ''}"
+            f" at most {config.rounds} rounds, downlink `{config.downlink}`; seeds {', '.join(map(str, seeds))}; {way}."
+            f" Again: `{command}`.",
+            "",
+            markdown(columns, rows),
+            "",
+            f"![accuracy against bytes up]({plot})",
+            "",
+        ]
+    )
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:g}"
+
+
+def _bytes(value: float | None) -> str:
+    return "–" if value is None else size(round(value))
+
+
+def document(groups: dict[str, Sequence[Strategy]], plots: str, commands: dict[str, str]) -> str:
+    """Return the whole page."""
+    verdicts = judge(groups)
+    rows = [
+        [
+            each.claim.source, each.claim.sentence, f"`{each.claim.better}` {each.better:.2%}",
+            f"`{each.claim.worse}` {each.worse:.2%}", each.word,
+        ]
+        for each in verdicts
+    ]  # fmt: skip
+    return "\n".join(
+        [
+            "# Results",
+            "",
+            "Written by `make results` from runs of the scenarios; no figure is typed by hand.",
+            "Byte counts are sums over all phones, from the first byte to the end of the first round whose model has"
+            " the accuracy on the full test set. Payload is the updates; socket is what the connections carried up,"
+            " WebSocket upgrades and Hello apart: those, once a connection, are the handshakes, up and down, of the"
+            " whole run. Figures of several seeds are medians; – where a seed missed it.",
+            "Where a section says few rounds or epochs, it is a cut-down run: its orderings are to be believed, and its"
+            " accuracies are not what the strategies reach in the end.",
+            "",
+            *(section(stem, strategies, f"{plots}/{stem}.png", commands[stem]) for stem, strategies in groups.items()),
+            "## What the papers say",
+            "",
+            f"Of {len(verdicts)} orderings, {sum(each.word == 'yes' for each in verdicts)} are as claimed,"
+            f" {sum(each.word == 'equal' for each in verdicts)} make no difference here that could be told, and"
+            f" {sum(not each.holds for each in verdicts)} are the other way round."
+            f" Best accuracies up to the last round that both ran, means over seeds; {MARGIN:.1%} apart is equal.",
+            "",
+            markdown(["source:", "claim:", "better:", "worse:", "holds here:"], rows),
+            "",
+        ]
+    )
+
+
+def _command(grid: Path) -> str:
+    path = grid / COMMAND
+    return path.read_text() if path.exists() else f"fl-bench run scenarios/{grid.name}.toml"
+
+
+@click.command()
+@click.argument("grids", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--write", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write this page, plots beside it."
+)
+@click.option("--check", is_flag=True, help="Fail where a paper's ordering does not hold, or was not run.")
+def results(grids: tuple[Path, ...], path: Path | None, check: bool) -> None:
+    """Judge the GRIDS, folders of fl-bench run, by what the papers say, and write docs/RESULTS.md."""
+    try:
+        groups: dict[str, Sequence[Strategy]] = {grid.name: read_runs([grid]) for grid in grids}
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
+    except FeatherfedError as error:
+        raise click.ClickException(str(error)) from error
+    verdicts = judge(groups)
+    for each in verdicts:
+        holds = "holds" if each.word == "yes" else "about equal" if each.holds else "DOES NOT HOLD"
+        claim = each.claim
+        click.echo(
+            f"{holds}: {claim.sentence} ({claim.source}): {claim.better} {each.better:.2%},"
+            f" {claim.worse} {each.worse:.2%}"
+        )
+    if path is not None:
+        plots = path.parent / "plots"
+        plots.mkdir(parents=True, exist_ok=True)
+        for stem, strategies in groups.items():
+            accuracy_by_bytes(strategies).savefig(plots / f"{stem}.png", dpi=110, bbox_inches="tight")
+        path.write_text(document(groups, plots.name, {grid.name: _command(grid) for grid in grids}), encoding="utf-8")
+    if check and not verdicts:
+        raise click.ClickException("no two strategies of a claim were run: nothing is checked")
+    judged = [each.claim for each in verdicts]
+    for claim in CLAIMS if check else ():
+        # A scenario that has lost a strategy would pass for want of anything to check.
+        if claim.scenario in groups and claim not in judged:
+            raise click.ClickException(
+                f"{claim.scenario} did not run both {claim.better} and {claim.worse}: nothing says whether"
+                f" {claim.sentence}"
+            )
+    if check and not all(each.holds for each in verdicts):
+        raise click.ClickException("orderings that the papers claim do not hold; see above")

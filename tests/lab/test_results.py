@@ -1,0 +1,79 @@
+"""docs/RESULTS.md from real runs in virtual time, and the check of what the papers claim."""
+
+import shutil
+import sqlite3
+from pathlib import Path
+
+from click.testing import CliRunner, Result
+
+from featherfed.fl_bench.cli import main as fl_bench
+from lab.__main__ import main as lab
+
+SMALL = """
+model = "tiny"
+data = "digits"
+phones = 3
+cohort = 3
+rounds = 1
+train = "none"
+uplink = ["float32", "rotate | eden(1)"]
+"""
+
+
+def run(file: Path) -> None:
+    done = CliRunner().invoke(fl_bench, ["run", str(file), "--virtual", "--out", str(file.parent)])
+    assert done.exit_code == 0, done.output
+
+
+def results(*arguments: object) -> Result:
+    return CliRunner().invoke(lab, ["results", *map(str, arguments)])
+
+
+def test_results_write_a_page_and_fail_where_nothing_is_checked(tmp_path: Path) -> None:
+    file, grid = tmp_path / "small.toml", tmp_path / "small"
+    file.write_text(SMALL)
+    run(file)
+    done = results(grid, "--write", tmp_path / "RESULTS.md", "--check")
+    assert done.exit_code == 1
+    assert "no two strategies of a claim were run" in done.output
+    page = (tmp_path / "RESULTS.md").read_text()
+    assert "rotate \\| eden(1)" in page
+    assert (tmp_path / "plots" / "small.png").exists()
+
+
+PARTITIONS = """
+model = "tiny"
+data = "digits"
+phones = 10
+cohort = 5
+rounds = 4
+epochs = 2
+partition = ["iid", "shards:2", "dirichlet:0.3"]
+"""
+
+
+def test_check_fails_where_an_ordering_is_the_other_way_round_and_where_one_was_not_run(tmp_path: Path) -> None:
+    file, grid = tmp_path / "paper_partitions.toml", tmp_path / "paper_partitions"
+    file.write_text(PARTITIONS)
+    run(file)
+    right = results(grid, "--check")
+    assert right.exit_code == 0, right.output
+    assert right.output.count("holds: ") == 3
+    # The same runs, but what was learned from two classes a phone is called the result of all ten.
+    for cell, reached in (("partition=iid", 0.5), ("partition=shards_2", 0.9), ("partition=dirichlet_0.3", 0.7)):
+        with sqlite3.connect(grid / cell / "run.sqlite") as connection:
+            connection.execute("UPDATE rounds SET accuracy = ?", (reached,))
+    wrong = results(grid, "--check")
+    assert wrong.exit_code == 1
+    assert wrong.output.count("DOES NOT HOLD") == 3
+    assert "orderings that the papers claim do not hold" in wrong.output
+    shutil.rmtree(grid / "partition=shards_2")
+    lost = results(grid, "--check")
+    assert lost.exit_code == 1
+    assert "paper_partitions did not run both iid and shards:2: nothing says whether IID is easier" in lost.output
+
+
+def test_a_folder_without_runs_is_a_usage_error(tmp_path: Path) -> None:
+    done = results(tmp_path)
+    assert done.exit_code == 2
+    assert "holds no finished run" in done.output
