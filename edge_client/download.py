@@ -8,7 +8,7 @@ import numpy.typing as npt
 from featherfed.codec.layout import Layout
 from featherfed.codec.pipeline import Pipeline
 from featherfed.edge_client.pocket import Pocket
-from featherfed.errors import CodecError, ProtocolError
+from featherfed.errors import CodecError, ProtocolError, SpecError
 from featherfed.randomness import RoundKey
 from featherfed.wire.messages import NOTHING, ModelBegin
 
@@ -18,7 +18,11 @@ F32 = npt.NDArray[np.float32]
 class Download:
     """One model that is being received; the session has checked that its chunks are in order."""
 
-    def __init__(self, begin: ModelBegin, pocket: Pocket) -> None:
+    def __init__(self, begin: ModelBegin, pocket: Pocket, layout: Layout) -> None:
+        """Check what is announced before a byte is kept; raises `ProtocolError`."""
+        self._pipeline = buildable(begin.spec, "downlink")
+        _check_size(begin, self._pipeline, layout)
+        self._layout = layout
         if begin.base not in (NOTHING, pocket.held_version):
             raise ProtocolError(f"difference to version {begin.base}, this phone holds {pocket.held_version}")
         self._pocket = pocket
@@ -38,22 +42,42 @@ class Download:
         """Whether all bytes are there."""
         return len(self._pocket.download) == self.total_bytes
 
-    def weights(self, layout: Layout, seed: int) -> F32:
+    def weights(self, seed: int) -> F32:
         """Return the model, (parameters,) float32; raises `RemoteError` where the bytes are not what was announced."""
         begin, payload = self.begin, bytes(self._pocket.download)
         if blake2b(payload, digest_size=8).digest() != begin.digest:
             self._pocket.begin_download(b"")
             raise CodecError(f"model of {len(payload)} bytes does not have the digest that was announced")
-        return self._pocket.decoded(begin, lambda: self._decode(payload, layout, seed))
+        return self._pocket.decoded(begin, lambda: self._decode(payload, seed))
 
-    def _decode(self, payload: bytes, layout: Layout, seed: int) -> F32:
-        begin = self.begin
-        pipeline = Pipeline.parse(begin.spec, direction="downlink")
+    def _decode(self, payload: bytes, seed: int) -> F32:
+        begin, layout = self.begin, self._layout
         held = self._pocket.weights
         weights = held if begin.base != NOTHING and held is not None else np.zeros(layout.size, np.float32)
         start = 0
         for step, length in enumerate(begin.lengths):
             key = RoundKey(seed, begin.base + 1 + step)
-            weights = weights + pipeline.decode(payload[start : start + length], layout, key)
+            weights = weights + self._pipeline.decode(payload[start : start + length], layout, key)
             start += length
         return weights
+
+
+def buildable(spec: str, direction: str) -> Pipeline:
+    """Return the pipeline of the server's spec; raises `ProtocolError` where this phone cannot build it."""
+    try:
+        return Pipeline.parse(spec, direction=direction)
+    except SpecError as error:
+        raise ProtocolError(f"the {direction} is no codec of this phone: {error}") from error
+
+
+def _check_size(begin: ModelBegin, pipeline: Pipeline, layout: Layout) -> None:
+    """Raise `ProtocolError` for more bytes than a model or a chain of differences can honestly have."""
+    most, total = pipeline.max_bytes(layout), sum(begin.lengths)
+    if max(begin.lengths) > most:
+        raise ProtocolError(
+            f"part of {max(begin.lengths)} bytes exceeds the {most} bytes that {begin.spec} can need for this model"
+        )
+    # A server sends the whole model in place of differences that are longer.
+    whole = 4 * layout.size
+    if len(begin.lengths) > 1 and total > whole:
+        raise ProtocolError(f"differences of {total} bytes, and the whole model has {whole}")

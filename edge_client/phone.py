@@ -6,27 +6,25 @@ import ssl
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
-from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from featherfed.edge_client.addresses import Addresses
 from featherfed.edge_client.backoff import Backoff
+from featherfed.edge_client.connection import PhoneConnection, answered, open_connection
 from featherfed.edge_client.dialing import Dialer
-from featherfed.edge_client.download import Download
+from featherfed.edge_client.download import Download, buildable
 from featherfed.edge_client.learner import Learner
 from featherfed.edge_client.leaving import PhoneLeftError
+from featherfed.edge_client.limits import EARNED_A_MESSAGE, LONGEST_SILENCE_S, WELCOME_S
 from featherfed.edge_client.pocket import PendingUpdate, Pocket
 from featherfed.edge_client.workshop import Workshop
 from featherfed.errors import LocalError, ProtocolError, RemoteError
 from featherfed.learning.names import LAYOUTS
 from featherfed.wire.chunking import ChunkSizer
-from featherfed.wire.closing import Close, reason
-from featherfed.wire.edge import Edge
+from featherfed.wire.closing import Close, readable, reason
 from featherfed.wire.liveness import SILENT_HEARTBEATS, Pulse
 from featherfed.wire.messages import (
-    MAX_FRAME_BYTES,
     NOTHING,
     PROTOCOL_VERSION,
     Accepted,
@@ -46,11 +44,8 @@ from featherfed.wire.messages import (
 )
 from featherfed.wire.session import Role, Session
 
-OPEN_S = 60.0
-"""How long one attempt to connect may take on a slow link."""
 FIRST_CONTACT_S = 10.0
 """How long to look for a server that was never seen: it may just be starting."""
-READ_AHEAD_FRAMES = 4
 LEAST_SILENCE_S = 0.5
 """However short a server's heartbeat is: a phone that trains may be late to look at its socket."""
 
@@ -90,16 +85,8 @@ class NoShardHereError(LocalError):
     """The server has no shard for this phone; another address of the run may have one."""
 
 
-class CountedConnection(Edge, ClientConnection):
-    """The library's client connection that knows what its socket has moved."""
-
-
-class ConnectHere(connect):
-    """The library's connect, to the address that was named and to no other: whoever answers there gets the token."""
-
-    def process_redirect(self, exc: Exception) -> Exception | str:
-        """Return the answer as the error that it is here."""
-        return exc
+class NoWelcomeError(ProtocolError):
+    """The server has not answered Hello in time; it may be busy."""
 
 
 class Phone:
@@ -149,12 +136,10 @@ class Phone:
                         f"{self._addresses.current} refused this phone ({status}): is"
                         f" {self._settings.token_flag} right?"
                     ) from error
-                trouble = f"the server answered {status}"
-                if elsewhere := error.response.headers.get("Location"):
-                    trouble += f" and points to {elsewhere}"
+                trouble = answered(error)
             except (OSError, WebSocketException) as error:
                 # Any of the library's: a connection may also be lost between its request and the server's answer.
-                trouble = str(error) or type(error).__name__
+                trouble = readable(str(error)) or type(error).__name__
             else:
                 visit = Visit(connection, self)
                 try:
@@ -163,6 +148,8 @@ class Phone:
                     if visit.welcomed:
                         seen = stay = True
                         backoff.reset()
+                    if fault := connection.fault(error):
+                        raise LocalError(f"the server broke the protocol: {readable(str(fault))}") from error
                     try:
                         trouble, lost_at_s = self._closed(error), loop.time()
                         seen |= self._waits
@@ -173,8 +160,10 @@ class Phone:
                     await asyncio.sleep(leave.away_s)
                     seen, lost_at_s = True, loop.time()
                     continue
+                except NoWelcomeError as error:
+                    trouble = str(error)
                 except RemoteError as error:
-                    raise LocalError(f"the server broke the protocol: {error}") from error
+                    raise LocalError(f"the server broke the protocol: {readable(str(error))}") from error
             around = stay or self._addresses.failed(no_shard=no_shard)
             if self._addresses.none_has_a_shard:
                 raise LocalError(trouble)
@@ -188,39 +177,13 @@ class Phone:
             if around:
                 await asyncio.sleep(min(backoff.next_s(), patience_s - away_s))
 
-    async def _connect(self) -> CountedConnection:
-        server = self._addresses.current
-        url = urlsplit(server)
-        port = url.port or (443 if url.scheme == "wss" else 80)
-        sock = await self._dialer.connect(url.hostname or "", port)
-        where: dict[str, Any] = {}
-        if sock is not None:
-            where["sock"] = sock
-        if self._settings.tls is not None:
-            where["ssl"] = self._settings.tls
-        if self._settings.token is not None:
-            where["additional_headers"] = {"Authorization": f"Bearer {self._settings.token}"}
-        connection = await ConnectHere(
-            server,
-            create_connection=CountedConnection,
-            compression=None,
-            proxy=None,
-            user_agent_header=None,
-            max_size=MAX_FRAME_BYTES,
-            max_queue=READ_AHEAD_FRAMES,
-            open_timeout=OPEN_S,
-            # Once the server has said how often it pings: see `Visit._leave_pings_to_the_server`.
-            ping_interval=None,
-            # A silent connection is found by its own watch: see featherfed/wire/liveness.py.
-            ping_timeout=None,
-            **where,
-        )
-        assert isinstance(connection, CountedConnection), "that class was asked for"
-        return connection
+    async def _connect(self) -> PhoneConnection:
+        settings = self._settings
+        return await open_connection(self._addresses.current, self._dialer, tls=settings.tls, token=settings.token)
 
     def _closed(self, error: ConnectionClosed) -> str:
         code = error.rcvd.code if error.rcvd else None
-        sentence = error.rcvd.reason if error.rcvd else "the connection was lost"
+        sentence = readable(error.rcvd.reason) if error.rcvd else "the connection was lost"
         known = next((close for close in Close if close == code), None)
         if known is Close.NO_SHARD:
             raise NoShardHereError(f"the server closed the connection ({code}): {sentence}")
@@ -259,7 +222,7 @@ class Progress:
 class Visit:
     """One connection of a phone, from Hello to its end."""
 
-    def __init__(self, connection: CountedConnection, phone: Phone) -> None:
+    def __init__(self, connection: PhoneConnection, phone: Phone) -> None:
         self._connection = connection
         self._phone = phone
         self._workshop = phone._workshop
@@ -319,6 +282,8 @@ class Visit:
         of ten that train.
         """
         interval_s, _ = self._phone._dialer.keepalive()
+        # However rarely a server says that it pings, a dead connection is borne only so long.
+        heartbeat_s = min(heartbeat_s, LONGEST_SILENCE_S / 2)
         # The server pings every heartbeat; on a slow link its ping waits behind what is under way.
         explained_s = heartbeat_s + 2 * self._phone._dialer.answer_s
         self._pulse.silence_s = max(SILENT_HEARTBEATS * heartbeat_s, explained_s, LEAST_SILENCE_S)
@@ -347,9 +312,15 @@ class Visit:
                 self._phone._settings.link_bytes_per_s,
             )
         )
-        welcome = await self._receive()
+        try:
+            async with asyncio.timeout(WELCOME_S):
+                welcome = await self._receive()
+        except TimeoutError as error:
+            raise NoWelcomeError(f"no Welcome within {WELCOME_S:g} seconds") from error
         if not isinstance(welcome, Welcome):
             raise ProtocolError(f"{type(welcome).__name__} in place of Welcome")
+        if welcome.shard >= welcome.shards:
+            raise ProtocolError(f"shard {welcome.shard} of {welcome.shards}; shards are counted from 0")
         self.welcomed = True
         self._phone._addresses.found()
         pocket.enter(welcome.run, welcome.shard)
@@ -358,13 +329,13 @@ class Visit:
             raise LocalError(f"the server's model {welcome.model!r} is unknown to this phone: is it an older release?")
         self._welcome, self._layout = welcome, LAYOUTS[welcome.model]
         self._leave_pings_to_the_server(welcome.heartbeat_s)
-        self._say(f"run {welcome.run}: {self._phone._name} plays shard {welcome.shard} of {welcome.shards}")
+        self._say(f"run {readable(welcome.run)}: {self._phone._name} plays shard {welcome.shard} of {welcome.shards}")
         (await self._workshop.prepare(welcome)).add_done_callback(self._prepared)
         self._go_on()
         while True:
             message = await self._receive()
             if isinstance(message, Finish):
-                return message.reason
+                return readable(message.reason)
             await self._handle(message)
 
     def _prepared(self, learner: asyncio.Future[Learner]) -> None:
@@ -379,7 +350,7 @@ class Visit:
             case Task():
                 await self._take_task(message)
             case ModelBegin():
-                self._download = Download(message, self._pocket)
+                self._download = Download(message, self._pocket, self._layout)
                 await self._downloaded()
             case ModelChunk():
                 if self._download is not None:
@@ -396,6 +367,8 @@ class Visit:
         pending = self._pocket.pending
         if pending is None or pending.round_number != round_number:
             return
+        if offset > len(pending.payload):
+            raise ProtocolError(f"{offset} bytes acknowledged of an update of {len(pending.payload)} bytes")
         self._phone._progress.durable(round_number, offset)
         if self._durable is not None and not self._durable.done():
             self._durable.set_result(offset)
@@ -405,13 +378,14 @@ class Visit:
         if pending is not None and pending.round_number == round_number:
             self._phone._progress.durable(round_number, len(pending.payload))
             await self._stop_sending()
+            self._pocket.accepted(round_number)
+            self._say(f"round {round_number}: accepted")
         if self._task is not None and self._task.round == round_number:
             self._task = None
-        self._pocket.accepted(round_number)
-        self._say(f"round {round_number}: accepted")
         self._go_on()
 
     async def _take_task(self, task: Task) -> None:
+        buildable(task.uplink, "uplink")
         pending = self._pocket.pending
         if pending is not None and pending.round_number == task.round:
             return
@@ -440,21 +414,24 @@ class Visit:
         if download is None or not download.complete:
             return
         self._download = None
-        weights = await loop.run_in_executor(None, download.weights, self._layout, self._welcome.seed)
+        weights = await loop.run_in_executor(None, download.weights, self._welcome.seed)
         self._pocket.hold(download.begin.version, weights)
         self._go_on()
 
     async def _cancel(self, round_number: int) -> None:
+        known = False
         if self._task is not None and self._task.round == round_number:
-            self._task = self._download = None
+            self._task, self._download, known = None, None, True
         if self._workshop.round_number == round_number:
             await self._workshop.stop()
+            known = True
         pending = self._pocket.pending
         if pending is not None and pending.round_number == round_number:
             await self._stop_sending()
             self._pocket.drop_update()
-            self._offered = NOTHING
-        self._say(f"round {round_number}: cancelled by the server")
+            self._offered, known = NOTHING, True
+        if known:
+            self._say(f"round {round_number}: cancelled by the server")
         self._go_on()
 
     async def _train(self, task: Task) -> None:
@@ -497,6 +474,7 @@ class Visit:
     async def _send(self, message: AnyMessage) -> None:
         frame = pack(message)
         self._session.follow(Role.PHONE, message)
+        self._connection.earn(EARNED_A_MESSAGE)
         await self._connection.send(frame)
 
     async def _receive(self) -> AnyMessage:

@@ -23,12 +23,13 @@ from websockets.http11 import Request, Response
 
 from featherfed.errors import ConfigError
 from featherfed.server.doorkeeper import Doorkeeper, DoorSocket
-from featherfed.server.guarded_connection import GOODBYE_S, GuardedConnection
+from featherfed.server.guarded_connection import GuardedConnection
 from featherfed.server.limits import OPEN_S, Limits, limits_for
 from featherfed.server.tokens import FILE, Token, Tokens
 from featherfed.wire.address import is_host, is_loopback
 from featherfed.wire.certificates import serving
 from featherfed.wire.closing import Close
+from featherfed.wire.guarding import GOODBYE_S
 
 REVOCATION_S = 1.0
 """How often the tokens of open connections are looked at."""

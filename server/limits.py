@@ -1,13 +1,13 @@
 """What a peer is granted before and after the server knows who it is (docs/RELIABILITY.md, "Limits").
 
-Every number is here, with its reason. Together they bound what a connection can make the server hold: a stranger's is
-`HANDSHAKE_BYTES`, then one Hello; a phone's is 4 frames of `FRAME_BYTES`, after which reading stops, with what the one
-read before brought (`READ_BYTES`), of which at most `WAITING_FRAMES` frames are small, and `UNREAD_BYTES` out.
+Every number is here, with its reason, or in `featherfed/wire/limits.py` if phones grant it as well. Together they bound
+what a connection can make the server hold: a stranger's is `HANDSHAKE_BYTES`, then one Hello; a phone's is 4 frames of
+`FRAME_BYTES`, after which reading stops, with what the one read before brought (`READ_BYTES`), of which
+at most `WAITING_FRAMES` frames are small, and `UNREAD_BYTES` out.
 """
 
 from dataclasses import dataclass
 
-from featherfed.wire.chunking import LEAST_BYTES
 from featherfed.wire.messages import MAX_CHUNK_BYTES
 
 HANDSHAKE_BYTES = 8 * 1024
@@ -18,26 +18,12 @@ HELLO_BYTES = 1024
 """Of a message before a phone is admitted."""
 FRAME_BYTES = MAX_CHUNK_BYTES + 128
 """Of a message after that: the chunk that Welcome grants, and what UpdateBegin puts around it."""
-READ_BYTES = MAX_CHUNK_BYTES
-"""Of one read from a socket; asyncio would take 256 KiB of each phone before it does anything else.
-
-Within TLS it does, and twice that where it has read on while the phone's frames waited.
-"""
-SLICE_BYTES = 4 * 1024
-"""What comes from the socket is parsed in such slices, so that thousands of empty frames never are objects at once."""
 WAITING_FRAMES = 64
 """Small ones, received and not yet handled; reading stops at 4, but what one read brought is already here.
 
 Of larger ones a read brings no more than its bytes hold, and they are a phone's right: where its link breaks often, its
 chunks are small.
 """
-UNREAD_BYTES = 128 * 1024
-"""Sent and not taken by the peer: a phone that pings and never reads would collect pongs without end."""
-SMALL_BYTES = LEAST_BYTES
-"""A frame below this is small. Phones send none but the first and last of an update, pings and pongs."""
-SMALL_PER_S = 100.0
-SMALL_BURST = 200
-"""Small frames in a row, and then a second: each may cost a row in the database and a write to the disk."""
 SMALL_PER_TASK = 2
 """Small frames that each task brings besides: the first and the last of the update that it asks for. Rounds may follow
 each other faster than the clock would allow, most of all in virtual time, where a round over no link takes none."""
@@ -75,35 +61,3 @@ def limits_for(
         per_loopback_address=per_address or connections,
         handshakes=handshakes,
     )
-
-
-class Allowance:
-    """A token bucket for small frames: `SMALL_BURST` at once, `SMALL_PER_S` in the long run, and those asked for."""
-
-    def __init__(self, now_s: float) -> None:
-        self._left = float(SMALL_BURST)
-        self._at_s = now_s
-
-    def take(self, now_s: float) -> bool:
-        """Return whether one more small frame is within the limit.
-
-        >>> allowance = Allowance(0.0)
-        >>> sum(allowance.take(0.0) for _ in range(1000)), sum(allowance.take(1.0) for _ in range(1000))
-        (200, 100)
-        """
-        self._left = min(SMALL_BURST, self._left + (now_s - self._at_s) * SMALL_PER_S)
-        self._at_s = now_s
-        if self._left < 1:
-            return False
-        self._left -= 1
-        return True
-
-    def grant(self) -> None:
-        """Let in what a task asks for; what was not used before never adds up to more than the burst.
-
-        >>> allowance = Allowance(0.0)
-        >>> for _ in range(1000):
-        ...     allowance.grant()
-        ...     assert allowance.take(0.0) and allowance.take(0.0)
-        """
-        self._left = min(SMALL_BURST, self._left + SMALL_PER_TASK)

@@ -35,3 +35,13 @@ class Close(enum.IntEnum):
 def reason(sentence: str) -> str:
     """Return `sentence` cut to what fits a close frame."""
     return sentence.encode()[:MAX_REASON_BYTES].decode(errors="ignore")
+
+
+def readable(text: str, most: int = 200) -> str:
+    r"""Return what the other end wrote as one line that no terminal obeys, cut to `most` characters.
+
+    >>> readable("done\x1b[2J and gone\n" + 300 * "!", most=20)
+    'done?[2J and gone?!…'
+    """
+    line = "".join(letter if letter.isprintable() else "?" for letter in text[: most + 1])
+    return line if len(line) <= most else line[: most - 1] + "…"

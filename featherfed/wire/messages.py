@@ -12,9 +12,11 @@ import msgspec
 from msgspec import Meta, Struct
 
 from featherfed.errors import ProtocolError, VersionError
+from featherfed.wire.chunking import LEAST_BYTES
 
 PROTOCOL_VERSION = 1
-MAX_FRAME_BYTES = 1 << 20
+MAX_FRAME_BYTES = 1 << 17
+"""Twice a chunk: the largest ModelBegin, with 4,096 lengths of 9 bytes, has less than that."""
 MAX_CHUNK_BYTES = 1 << 16
 MAX_TEXT = 256
 MAX_SHIFT = 27
@@ -22,6 +24,7 @@ MAX_SHIFT = 27
 Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
 Label = Annotated[str, Meta(max_length=32, pattern=r"^[^\x00-\x1f\x7f]*\Z")]
 Text = Annotated[str, Meta(max_length=MAX_TEXT)]
+Spec = Annotated[str, Meta(max_length=MAX_TEXT, pattern=r"^[ -~]*$")]
 Digest = Annotated[bytes, Meta(min_length=8, max_length=8)]
 Chunk = Annotated[bytes, Meta(max_length=MAX_CHUNK_BYTES)]
 Count = Annotated[int, Meta(ge=0, lt=1 << 53)]
@@ -69,7 +72,7 @@ class Welcome(Message, frozen=True, tag=2):
     shards: Positive
     seed: Unsigned64
     heartbeat_s: NotNegative
-    chunk_bytes: Annotated[int, Meta(ge=1, le=MAX_CHUNK_BYTES)]
+    chunk_bytes: Annotated[int, Meta(ge=LEAST_BYTES, le=MAX_CHUNK_BYTES)]
 
 
 class Task(Message, frozen=True, tag=3):
@@ -77,7 +80,7 @@ class Task(Message, frozen=True, tag=3):
 
     round: Count
     version: Count
-    uplink: Text
+    uplink: Spec
     epochs: Positive
     batch_size: Count
     lr: NotNegative
@@ -95,7 +98,7 @@ class ModelBegin(Message, frozen=True, tag=4):
 
     version: Count
     base: Version
-    spec: Text
+    spec: Spec
     lengths: Annotated[list[Count], Meta(min_length=1, max_length=4096)]
     digest: Digest
     offset: Count

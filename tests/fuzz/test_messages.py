@@ -41,10 +41,11 @@ MESSAGES: dict[type[Message], st.SearchStrategy[AnyMessage]] = {
     ),
     Welcome: st.builds(
         Welcome, st.just("r"), st.just("lite"), st.just("digits"), st.just("iid"), small, st.integers(1, 9), small,
-        st.floats(0, 9), st.integers(1, 99),
+        st.floats(0, 9), st.integers(1024, 1099),
     ),
     Task: st.builds(
-        Task, small, small, st.text(max_size=9), st.integers(1, 3), small, *[st.floats(0, 1)] * 4, st.integers(0, 4)
+        Task, small, small, st.text(" |()aZ~", max_size=9), st.integers(1, 3), small, *[st.floats(0, 1)] * 4,
+        st.integers(0, 4),
     ),
     ModelBegin: st.builds(
         ModelBegin, small, st.integers(-1, 3), st.just("float32"), st.lists(small, min_size=1, max_size=3), digest,

@@ -255,8 +255,8 @@ async def test_pings_without_end(serve: Serve) -> None:
 
 async def test_phone_that_never_reads_its_pongs(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """Faster than anybody may ping, so that the test need not take an hour."""
-    monkeypatch.setattr("featherfed.server.guarded_connection.UNREAD_BYTES", 4096)
-    monkeypatch.setattr("featherfed.server.guarded_connection.SMALL_BYTES", 0)
+    monkeypatch.setattr("featherfed.wire.guarding.UNREAD_BYTES", 4096)
+    monkeypatch.setattr("featherfed.wire.guarding.SMALL_BYTES", 0)
     async with joined(serve) as (served, honest, wrong):
         wrong.connection.transport.pause_reading()
         deadline_s = asyncio.get_running_loop().time() + WAIT_S
