@@ -1,6 +1,7 @@
 """Server and phones as processes, a tollgate between them, and a schedule that kills them."""
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import signal
@@ -16,8 +17,9 @@ from featherfed.errors import LocalError
 from featherfed.server.ledger import Ledger
 from featherfed.server.run_folder import RunFolder
 from featherfed.server.store import Store
+from lab.chaos.authority import Authority
 from lab.chaos.schedule import Schedule
-from lab.chaos.tollgate import Tollgate
+from lab.chaos.tollgate import Break, How, Tollgate
 from lab.chaos.wiretap import Witness
 from lab.children import listens
 
@@ -47,7 +49,11 @@ class Outcome:
     seconds: float = 0.0
     server_kills: int = 0
     phone_kills: int = 0
-    resets: int = 0
+    breaks: dict[str, int] = field(default_factory=dict)
+    """Connections broken, by how."""
+    downloads_cut: int = 0
+    uploads_cut: int = 0
+    """Transfers that were under way when their connection ended."""
     restart_s: list[float] = field(default_factory=list)
     """From each `kill -9` of the server until the next one listens."""
 
@@ -63,11 +69,19 @@ class Arena:
         self._logs = folder / f"{name}.logs"
         self._logs.mkdir(parents=True)
         self._witness = Witness()
-        self._gate = Tollgate(self._witness, self._passed)
+        self._authority = authority = Authority(self._logs) if schedule.tls else None
+        self._gate = Tollgate(
+            self._witness,
+            self._passed,
+            phones_tls=authority.server_side() if authority else None,
+            server_tls=authority.client_side() if authority else None,
+            kill=self._kill_phone,
+        )
         self._due = list(schedule.faults)
         self._phones: dict[int, subprocess.Popen[bytes]] = {}
         self._server: subprocess.Popen[bytes] | None = None
-        self._server_port = _free_port()
+        self._server_port, *self._gateway_ports = _free_ports(1 + schedule.gateways)
+        self._gate_ports: list[int] = []
         self._wake = asyncio.Event()
         self._moved_s = time.monotonic()
         self._restart_s: list[float] = []
@@ -76,7 +90,7 @@ class Arena:
     async def play(self) -> Outcome:
         """Run to the end, faults and all; raises `LocalError` if the server fails or nothing moves any more."""
         began_s = time.monotonic()
-        self._gate_port = await self._gate.open(self._server_port)
+        self._gate_ports = [await self._gate.open(port) for port in self._gateway_ports or [self._server_port]]
         try:
             await self._serve(["--runs", str(self._folder), "--name", self._name, *self._schedule.server_flags()])
             for shard in range(self._schedule.phones):
@@ -100,25 +114,35 @@ class Arena:
         return open(self._logs / f"{name}.log", "ab")
 
     async def _serve(self, arguments: list[str]) -> None:
-        serve = [sys.executable, "-m", "featherfed.commands.server", "serve", "--port", str(self._server_port)]
+        role = ["serve"]
+        if self._gateway_ports:
+            role = ["tree", "--gateway-port", str(self._gateway_ports[0])]
+        serve = [sys.executable, "-m", "featherfed.commands.server", *role, "--port", str(self._server_port)]
+        if self._authority is not None:
+            serve += ["--tls-cert", str(self._authority.cert), "--tls-key", str(self._authority.key)]
         with self._log("server") as log:
             self._server = subprocess.Popen([*serve, *arguments], stdout=log, stderr=log)
         deadline_s = time.monotonic() + LISTEN_S
-        while not listens(self._server_port):
+        while not all(map(listens, [self._server_port, *self._gateway_ports])):
             if self._server.poll() is not None or time.monotonic() > deadline_s:
                 raise LocalError(f"the server does not listen; see {self._logs}")
             await asyncio.sleep(0.02)
 
     def _start_phone(self, shard: int) -> None:
         schedule = self._schedule
+        # Gateway i of G has the phones ⌊i·N/G⌋ … ⌊(i+1)·N/G⌋ − 1 (docs/PROTOCOL.md).
+        port = self._gate_ports[((shard + 1) * len(self._gate_ports) - 1) // schedule.phones]
+        scheme = "wss" if self._authority else "ws"
         command = [
-            sys.executable, "-m", "featherfed.edge_client.cli", "run", "--server", f"ws://127.0.0.1:{self._gate_port}",
+            sys.executable, "-m", "featherfed.edge_client.cli", "run", "--server", f"{scheme}://127.0.0.1:{port}",
             "--name", f"phone-{shard}", "--shard", f"{shard}/{schedule.phones}",
             "--state-dir", str(self._logs / f"phone-{shard}"),
             "--train", "sgd" if shard < schedule.trainers else "none",
         ]  # fmt: skip
         if schedule.bandwidth:
             command += ["--bandwidth", schedule.bandwidth]
+        if self._authority is not None:
+            command += ["--ca", str(self._authority.ca)]
         with self._log(f"phone-{shard}") as log:
             self._phones[shard] = subprocess.Popen(command, stdout=log, stderr=log)
 
@@ -131,7 +155,7 @@ class Arena:
                 if status != 0:
                     raise LocalError(f"the server ended with status {status}; see {self._logs}")
                 return True
-            if self._due and self._due[0].at_bytes <= self._gate.up_bytes:
+            if self._due and self._due[0].at_bytes <= self._gate.carried_bytes:
                 return False
             for shard, phone in self._phones.items():
                 if phone.poll() not in (None, 0):
@@ -153,9 +177,9 @@ class Arena:
 
     # Faults
 
-    def _passed(self, up_bytes: int) -> None:
+    def _passed(self, total: int) -> None:
         self._moved_s = time.monotonic()
-        if self._due and self._due[0].at_bytes <= up_bytes:
+        if self._due and self._due[0].at_bytes <= total:
             self._wake.set()
 
     async def _strike(self) -> None:
@@ -168,56 +192,84 @@ class Arena:
             began_s = time.monotonic()
             await self._serve(["--resume", str(self._run)])
             self._restart_s.append(time.monotonic() - began_s)
-        elif fault.what == "kill-phone":
-            phone = self._phones[fault.phone]
-            if phone.poll() is None:
-                phone.kill()
-                phone.wait()
-                self._phone_kills += 1
-                self._start_phone(fault.phone)
-        else:
-            self._gate.reset(f"phone-{fault.phone}")
+            return
+        how: How = "kill" if fault.what == "kill-phone" else fault.what
+        self._gate.arm(f"phone-{fault.phone}", Break(how, fault.way, fault.at, fault.after_bytes))
+
+    def _kill_phone(self, name: str) -> None:
+        shard = int(name.removeprefix("phone-"))
+        phone = self._phones[shard]
+        if phone.poll() is None:
+            phone.kill()
+            phone.wait()
+            self._phone_kills += 1
+            self._start_phone(shard)
 
     # What is left
 
     def _outcome(self) -> Outcome:
-        store = Store(RunFolder(self._run).database)
+        root = Store(RunFolder(self._run).database)
         try:
-            rounds, updates, ledger = store.rounds(), store.updates(), Ledger(store.traffic())
+            closed = sum(row.state == "closed" for row in root.rounds())
         finally:
-            store.close()
+            root.close()
         accepted: dict[int, set[int]] = {}
         counted: dict[int, int] = {}
-        for update in updates:
-            if update.counts_in is not None:
-                accepted.setdefault(update.counts_in, set()).add(update.shard)
-                counted[update.shard] = counted.get(update.shard, 0) + update.size
-        unexplained = 0
-        for shard in range(self._schedule.phones):
-            total = ledger.total("uplink", shard=shard)
-            unexplained += abs(total.payload - total.resent - total.wasted - counted.get(shard, 0))
-        up, down = ledger.total("uplink"), ledger.total("downlink")
+        explained: dict[int, int] = {}
+        ledger_up = ledger_down = resent = 0
+        # Phones are the gateways' where there are any.
+        folders = [self._run / f"gateway-{index}" for index in range(self._schedule.gateways)] or [self._run]
+        for folder in folders:
+            store = Store(RunFolder(folder).database)
+            try:
+                updates, ledger = store.updates(), Ledger(store.traffic())
+            finally:
+                store.close()
+            for update in updates:
+                if update.counts_in is not None:
+                    accepted.setdefault(update.counts_in, set()).add(update.shard)
+                    counted[update.shard] = counted.get(update.shard, 0) + update.size
+            for shard in range(self._schedule.phones):
+                total = ledger.total("uplink", shard=shard)
+                explained[shard] = explained.get(shard, 0) + total.payload - total.resent - total.wasted
+            up, down = ledger.total("uplink"), ledger.total("downlink")
+            ledger_up += up.socket + up.handshake
+            ledger_down += down.socket + down.handshake
+            resent += up.resent
+        gate = self._gate
         return Outcome(
             model=hashlib.sha256(RunFolder(self._run).model.read_bytes()).hexdigest(),
             accepted={number: frozenset(shards) for number, shards in accepted.items()},
-            closed=sum(row.state == "closed" for row in rounds),
-            up_bytes=self._gate.up_bytes,
-            down_bytes=self._gate.down_bytes,
-            ledger_up=up.socket + up.handshake,
-            ledger_down=down.socket + down.handshake,
-            unexplained_bytes=unexplained,
-            resent=up.resent,
+            closed=closed,
+            up_bytes=gate.up_bytes,
+            down_bytes=gate.down_bytes,
+            ledger_up=ledger_up,
+            ledger_down=ledger_down,
+            unexplained_bytes=sum(abs(explained[shard] - counted.get(shard, 0)) for shard in explained),
+            resent=resent,
             counted_bytes=sum(counted.values()),
             witness=self._witness,
             server_kills=self._server_kills,
             phone_kills=self._phone_kills,
-            resets=self._gate.resets,
+            breaks={how: count for how, count in gate.breaks.items() if how != "kill"},
+            downloads_cut=gate.cut["down"],
+            uploads_cut=gate.cut["up"],
             restart_s=self._restart_s,
         )
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def _free_ports(count: int) -> list[int]:
+    """Return ports that nobody has; all but the first one follow each other."""
+    while True:
+        with contextlib.ExitStack() as probes, contextlib.suppress(OSError, OverflowError):
+            ports = [_bound(probes, 0)]
+            for number in range(count - 1):
+                ports.append(_bound(probes, ports[-1] + 1 if number else 0))
+            return ports
+
+
+def _bound(probes: contextlib.ExitStack, port: int) -> int:
+    probe = probes.enter_context(socket.socket())
+    probe.bind(("127.0.0.1", port))
+    bound: int = probe.getsockname()[1]
+    return bound

@@ -14,28 +14,31 @@ def chaos() -> None:
 
 
 @chaos.command()
-@click.argument("schedule_file", metavar="SCHEDULE", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of both runs.  [default: a new temporary one]")
+@click.argument("schedules", metavar="SCHEDULE…", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of all runs.  [default: a new temporary one]")
 @click.option("--docs", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Page for the figures.")
-def play(schedule_file: Path, out: Path | None, docs: Path | None) -> None:
-    """Play SCHEDULE twice, calm and with its faults; exit 1 if a promise is broken."""
+def play(schedules: tuple[Path, ...], out: Path | None, docs: Path | None) -> None:
+    """Play each SCHEDULE twice, calm and with its faults; exit 1 if a promise is broken."""
     from featherfed.errors import ConfigError, FeatherfedError
     from lab.chaos.arena import Arena
     from lab.chaos.schedule import read_schedule
     from lab.chaos.verdict import broken_promises, figures
 
     folder = out or Path(tempfile.mkdtemp(prefix="featherfed-chaos-"))
+    played, found = [], []
     try:
-        schedule = read_schedule(schedule_file)
-        calm = asyncio.run(Arena(schedule.calm(), folder, "calm").play())
-        click.echo(f"the calm run took {calm.seconds:.0f} s; now {len(schedule.faults)} faults")
-        outcome = asyncio.run(Arena(schedule, folder, "chaos").play())
+        read = [(path.stem.removeprefix("long-"), read_schedule(path)) for path in schedules]
+        for name, schedule in read:
+            calm = asyncio.run(Arena(schedule.calm(), folder / name, "calm").play())
+            click.echo(f"{name}: the calm run took {calm.seconds:.0f} s; now {len(schedule.faults)} faults")
+            outcome = asyncio.run(Arena(schedule, folder / name, "chaos").play())
+            found += [f"{name}: {sentence}" for sentence in broken_promises(schedule, calm, outcome)]
+            played.append((name, schedule, outcome))
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
     except FeatherfedError as error:
         raise click.ClickException(str(error)) from error
-    found = broken_promises(schedule, calm, outcome)
-    table = figures(schedule, outcome)
+    table = figures(played)
     click.echo(table)
     if found:
         raise click.ClickException("; ".join(found) + f"; see {folder}")
@@ -50,12 +53,15 @@ def play(schedule_file: Path, out: Path | None, docs: Path | None) -> None:
 @click.option("--seed", default=0, show_default=True)
 @click.option("--server-kills", default=20, show_default=True)
 @click.option("--phone-kills", default=100, show_default=True)
-@click.option("--drops", default=60, show_default=True, help="Connections that are reset.")
+@click.option("--cuts", default=60, show_default=True, help="Connections that are reset, ended or silenced.")
 @click.option("--model", default="lite", show_default=True)
 @click.option("--uplink", default="feedback | topk(1/4)", show_default=True)
 @click.option("--downlink", default="rotate | eden(4)", show_default=True)
-@click.option("--bandwidth", default="128kbps", show_default=True, help="Of each phone's link.")
+@click.option("--bandwidth", default="", help="Of each phone's link.  [default: as fast as the machine]")
 @click.option("--mode", default="sync", show_default=True)
+@click.option("--tls", is_flag=True, help="Over TLS.")
+@click.option("--gateways", default=0, show_default=True, help="Gateways between the phones and the root.")
+@click.option("--heartbeat", default="3s", show_default=True, help="Silence is found in two.")
 def plan(**run: object) -> None:
     """Print a schedule drawn from --seed."""
     from lab.chaos.schedule import plan as draw

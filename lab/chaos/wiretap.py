@@ -6,11 +6,27 @@ has acknowledged, whatever dies in between.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
 from featherfed.errors import ProtocolError
-from featherfed.wire.messages import Accepted, Ack, AnyMessage, Hello, UpdateBegin, UpdateChunk, unpack
+from featherfed.wire.messages import (
+    Accepted,
+    Ack,
+    AnyMessage,
+    Cancel,
+    Hello,
+    ModelBegin,
+    ModelChunk,
+    UpdateBegin,
+    UpdateChunk,
+    unpack,
+)
+
+Way = Literal["up", "down"]
+LARGE_BYTES = 512
+"""A frame of which so much has come is one of a model or an update."""
 
 _BINARY, _FINAL, _MASKED = 0x2, 0x80, 0x80
 
@@ -21,6 +37,11 @@ class FrameReader:
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._upgraded = False
+
+    @property
+    def waiting(self) -> int:
+        """Bytes of a frame that is not whole yet."""
+        return len(self._buffer) if self._upgraded else 0
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield the messages that are complete now."""
@@ -80,30 +101,37 @@ class Conversation:
 
     def __init__(self, witness: Witness) -> None:
         self._witness = witness
-        self._up, self._down = FrameReader(), FrameReader()
+        self._readers: dict[Way, FrameReader] = {"up": FrameReader(), "down": FrameReader()}
+        self._left: dict[Way, int] = {"up": 0, "down": 0}
+        self._size = 0
         self._update: tuple[str, int, bytes] | None = None
         self.phone = ""
 
-    def upward(self, data: bytes) -> None:
-        """Hear what the phone sends."""
-        for frame in self._up.feed(data):
+    def hear(self, way: Way, data: bytes) -> None:
+        """Hear what the phone sends up, or the server down."""
+        for frame in self._readers[way].feed(data):
             self._heard(unpack(frame))
 
-    def downward(self, data: bytes) -> None:
-        """Hear what the server sends."""
-        for frame in self._down.feed(data):
-            self._heard(unpack(frame))
+    def loading(self, way: Way) -> bool:
+        """Return whether an update (up) or a model (down) is under way and not whole."""
+        return self._left[way] > 0 or self._readers[way].waiting >= LARGE_BYTES
 
     def _heard(self, message: AnyMessage) -> None:
         witness = self._witness
         match message:
             case Hello():
                 self.phone = message.name
-            case UpdateBegin(number, _, digest, _, offset, data):
-                self._update = (self.phone, number, digest)
+            case UpdateBegin(number, size, digest, _, offset, data):
+                self._update, self._size = (self.phone, number, digest), size
                 self._sent(offset, data)
             case UpdateChunk(offset, data):
                 self._sent(offset, data)
+            case ModelBegin(lengths=lengths, offset=offset, data=data):
+                self._left["down"] = sum(lengths) - offset - len(data)
+            case ModelChunk(data=data):
+                self._left["down"] -= len(data)
+            case Cancel():
+                self._left = {"up": 0, "down": 0}
             case Ack(number, offset):
                 update = self._update
                 if update is None or update[1] != number:
@@ -112,10 +140,13 @@ class Conversation:
                 witness.acked[update] = max(witness.acked.get(update, 0), offset)
             case Accepted(number):
                 witness.accepted.add((self.phone, number))
+                self._left["up"] = 0
 
     def _sent(self, offset: int, data: bytes) -> None:
         witness = self._witness
         witness.payload_bytes += len(data)
+        # Without data it is a question.
+        self._left["up"] = self._size - offset - len(data) if data else 0
         if self._update is not None:
             acked = witness.acked.get(self._update, 0)
             witness.again_bytes += max(0, min(acked, offset + len(data)) - offset)

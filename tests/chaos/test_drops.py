@@ -28,10 +28,10 @@ async def test_drop_every_20_kb_costs_less_than_15_percent_of_an_update_of_the_c
     generator, drops = random.Random(seed), 0
     due = generator.expovariate(1 / MEAN_BYTES)
 
-    def passed(up_bytes: int) -> None:
+    def passed(total: int) -> None:
         nonlocal due, drops
-        if up_bytes >= due:
-            due = up_bytes + generator.expovariate(1 / MEAN_BYTES)
+        if gate.up_bytes >= due:
+            due = gate.up_bytes + generator.expovariate(1 / MEAN_BYTES)
             drops += 1
             gate.reset("phone")
 
