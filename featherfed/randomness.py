@@ -9,6 +9,7 @@ import hashlib
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 SERVER = -1
 """The client index of draws that all phones of a round share: the downlink, the cohort, shared rotations."""
@@ -39,3 +40,19 @@ class RoundKey:
     def shared(self) -> "RoundKey":
         """Return the key that all clients of this round have in common."""
         return RoundKey(self.seed, self.round_number, SERVER)
+
+
+def uniform(generator: np.random.Generator, size: int) -> npt.NDArray[np.float32]:
+    """Return `generator.random(size, np.float32)`, in three quarters of its time; 0 ≤ u < 1, multiples of 2⁻²⁴.
+
+    Each 64-bit output gives two: the upper 24 bits of its low half, then of its high half. The last half may be left.
+
+    >>> key = RoundKey(0, 1, 2)
+    >>> bool(np.all(uniform(key.generator("x"), 5) == key.generator("x").random(5, np.float32)))
+    True
+    """
+    words = np.asarray(generator.bit_generator.random_raw(-(-size // 2)), "<u8").view("<u4")[:size]
+    words >>= 8
+    drawn = words.view(np.int32).astype(np.float32)
+    drawn *= np.float32(2.0**-24)
+    return drawn

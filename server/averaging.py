@@ -16,5 +16,16 @@ F32 = npt.NDArray[np.float32]
 
 def averaged(average: F32, weights: F32, version: int, memory: float) -> F32:
     """Return the mean, (parameters,) float32, with the model of `version` in it; 0 < `memory` < 1."""
-    share = np.float32((1 - memory) / (1 - memory**version))
+    share = np.float32((1 - memory) / (1 - _power(memory, version)))
     return average + share * (weights - average)
+
+
+def _power(base: float, exponent: int) -> float:
+    """Return base^exponent by squaring: `**` is the C library's, and they differ in the last bit."""
+    result = 1.0
+    while exponent:
+        if exponent & 1:
+            result *= base
+        base *= base
+        exponent >>= 1
+    return result

@@ -33,7 +33,7 @@ def start(weights: F32, optimizer: str) -> ServerState:
     """Return the state before the first round."""
     moments = np.zeros_like(weights) if optimizer != "fedavg" else np.zeros(0, np.float32)
     # Reddi et al. start v at τ², so that the first steps are not divided by almost nothing.
-    variance = np.full_like(weights, TAU**2) if optimizer in {"fedadam", "fedyogi"} else np.zeros(0, np.float32)
+    variance = np.full_like(weights, TAU * TAU) if optimizer in {"fedadam", "fedyogi"} else np.zeros(0, np.float32)
     return ServerState(weights, moments, variance)
 
 

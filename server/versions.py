@@ -20,9 +20,9 @@ from hashlib import blake2b
 import numpy as np
 import numpy.typing as npt
 
-from featherfed.codec.blocks import RUN
 from featherfed.codec.layout import Layout
 from featherfed.codec.pipeline import Pipeline
+from featherfed.codec.sums import product
 from featherfed.errors import CodecError
 from featherfed.randomness import RoundKey
 
@@ -84,10 +84,9 @@ class Versions:
         for part in self._pipeline.space(self._layout, key).parts:
             place = slice(start, start + part.size)
             start += part.size
-            length = _product(decoded[place], decoded[place])
+            length = product(decoded[place], decoded[place])
             if length and not part.exact:
-                product = _product(difference[place], decoded[place])
-                factor = min(max(product / length, 0.0), 1.0)
+                factor = min(max(product(difference[place], decoded[place]) / length, 0.0), 1.0)
                 difference[place] *= np.float32(factor)
                 least = min(least, factor)
         if least > NEARLY_ALL:
@@ -145,12 +144,3 @@ class Versions:
         digest = blake2b(payload, digest_size=8).digest()
         # A whole model in float32 has one part, whatever lies between its base and its version.
         return Parcel(self.version, base, spec, tuple(map(len, parts)), payload, digest, theory)
-
-
-def _product(left: F32, right: F32) -> float:
-    """Return ⟨left, right⟩ in float64, from runs that need no long vector of it."""
-    total = 0.0
-    for start in range(0, len(left), RUN):
-        run = slice(start, start + RUN)
-        total += float(np.multiply(left[run], right[run], dtype=np.float64).sum())
-    return total

@@ -50,15 +50,3 @@ def look_up(table: F32, symbols: npt.NDArray[np.uint8]) -> F32:
         # In runs, since numpy makes indices of eight bytes of them; clip spares it a copy, there is nothing to clip.
         table.take(symbols[place], out=values[place], mode="clip")
     return values
-
-
-def scaled(levels: F32, symbols: npt.NDArray[np.uint8], numbers: F32) -> F32:
-    """Return each symbol's level times its block's number, (symbols,) float32."""
-    if len(levels) == 2:
-        # Two levels lie at ±t: symbol − 1/2 is ±1/2, four times as fast as looking them up.
-        values: F32 = np.subtract(symbols, np.float32(0.5), dtype=np.float32)
-        numbers = numbers * (2 * levels[1])
-    else:
-        values = look_up(levels, symbols)
-    multiply(values, numbers)
-    return values

@@ -9,6 +9,7 @@ import math
 import numpy as np
 
 from featherfed.codec.space import F32
+from featherfed.codec.sums import product
 
 
 def clip(values: F32, longest: float) -> F32:
@@ -21,6 +22,6 @@ def clip(values: F32, longest: float) -> F32:
     """
     if longest == math.inf:
         return values
-    # In float64, where no square of a float32 overflows, and summed in an order that no thread count changes.
-    norm = math.sqrt(float(np.square(values, dtype=np.float64).sum()))
+    # In float64, where no square of a float32 overflows.
+    norm = math.sqrt(product(values, values))
     return values if norm <= longest else values * np.float32(longest / norm)

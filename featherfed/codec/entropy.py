@@ -32,9 +32,10 @@ MOST_VALUES = 1 << 24
 LENGTH_BYTES = 5
 
 
-def _model(weights: U8) -> Any:
-    shares = weights.astype(np.float64)
-    return Categorical(shares / shares.sum(), perfect=False)
+def model_of(weights: U8) -> Any:
+    """Return the model of two or more symbols whose shares are as these weights, none of which is zero."""
+    # Not divided by their sum: what the model adds up are whole numbers, and no rounding can differ.
+    return Categorical(weights.astype(np.float64), perfect=False)
 
 
 def _weights(symbols: npt.NDArray[np.integer], levels: int) -> U8:
@@ -84,7 +85,7 @@ def _encode_histogram(encoder: Any, symbols: npt.NDArray[np.integer], weights: U
         coded = np.empty(len(symbols), np.int32)
         for place, _ in blocks.runs(len(symbols)):
             numbers.take(symbols[place], out=coded[place], mode="clip")
-        encoder.encode(coded, _model(weights[weights > 0]))
+        encoder.encode(coded, model_of(weights[weights > 0]))
 
 
 def _decode_histogram(decoder: Any, size: int, weights: U8) -> U8:
@@ -93,7 +94,7 @@ def _decode_histogram(decoder: Any, size: int, weights: U8) -> U8:
         raise CodecError("histogram of symbols is empty")
     if len(there) == 1:
         return np.full(size, there[0], np.uint8)
-    return there.take(_decode(decoder, _model(weights[there]), size))
+    return there.take(_decode(decoder, model_of(weights[there]), size))
 
 
 def _decode(decoder: Any, model: Any, size: int) -> npt.NDArray[np.int32]:

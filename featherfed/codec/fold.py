@@ -21,7 +21,7 @@ from featherfed.codec.bits import packed_bytes, symbols_of_bytes
 from featherfed.codec.clip import clip
 from featherfed.codec.exact_sum import ExactSum
 from featherfed.codec.layout import Layout
-from featherfed.codec.rotate import rotate_span_back, scratch_for, spans
+from featherfed.codec.rotate import SPAN, rotate_span_back, spans
 from featherfed.codec.space import F32
 from featherfed.codec.stage import U8
 from featherfed.errors import CodecError
@@ -144,10 +144,7 @@ class _Rows:
         self._sum = total
         levels = quantizer.block_levels
         self._largest = float(np.abs(levels).max())
-        # Two levels lie at ±t. They are ±1 here and their t goes into a block's number, as in `blocks.scaled`.
-        pair = len(levels) == 2
-        self._unit = levels[1] if pair else np.float32(1)
-        self._table = (np.sign(levels) if pair else levels)[symbols_of_bytes(quantizer.symbol_bits)]
+        self._table = levels[symbols_of_bytes(quantizer.symbol_bits)]
         self._exact: list[_Place] = []
         self._coded: list[_Place] = []
         at = most = 0
@@ -159,9 +156,9 @@ class _Rows:
             at, most = codes, max(most, part.size)
         self._payload_bytes = at
         # Of one row a span of blocks, or some rows of smaller tensors.
-        self._values = np.empty(min(most * self.MOST, blocks.RUN + blocks.BLOCK) + 8 * self.MOST, np.float32)
-        self._scratch = scratch_for(len(self._values))
-        self._sums = self._scratch.view(np.float64)
+        self._values = np.empty(min(most * self.MOST, SPAN + blocks.BLOCK) + 8 * self.MOST, np.float32)
+        self._sums = np.empty(len(self._values) + 8, np.float64)
+        self._scratch = self._sums.view(np.float32)
 
     def add(self, updates: Sequence[Update]) -> list[int]:
         """Add all that surely fit, and return the places of the others: to be looked at one by one."""
@@ -199,28 +196,28 @@ class _Rows:
             drawn = None
             if self._rotation is not None:
                 drawn = np.stack([self._rotation.draw(place.size, update.key, place.index) for update in taken])
-            numbers = numbers * self._unit
             for span, some in self._pieces(place.size, len(taken)):
-                values = self._decode(payloads[some, place.codes], numbers[some], span)
-                if drawn is not None:
-                    rotate_span_back(values, drawn[some], span, place.size, self._scratch)
+                values = self._whole(payloads[some, place.codes], span)
+                mine = numbers[some, span.start // blocks.BLOCK : blocks.count(span.stop)]
+                if drawn is None:
+                    blocks.multiply(values, mine)
+                else:
+                    rotate_span_back(values, drawn[some], span, place.size, self._scratch, mine)
                 self._sum.add_run(place.start + span.start, values, weights[some], self._sums)
         return left
 
     def _pieces(self, size: int, rows: int) -> Iterator[tuple[slice, slice]]:
         """Yield spans of a part of `size` values, each with the rows that there is room for."""
         for span in spans(size):
-            together = max(1, blocks.RUN // (span.stop - span.start))
+            together = max(1, SPAN // (span.stop - span.start))
             for first in range(0, rows, together):
                 yield span, slice(first, first + together)
 
-    def _decode(self, codes: U8, numbers: F32, span: slice) -> F32:
-        """Return the values of a span of a part, (rows, span), in room that the next call uses again."""
+    def _whole(self, codes: U8, span: slice) -> F32:
+        """Return the whole numbers of a span of a part, (rows, span), in room that the next call uses again."""
         each = self._table.shape[1]
         symbols = codes[:, span.start // each : -(-span.stop // each)]
         shape = (*symbols.shape, each)
         values = self._values[: math.prod(shape)]
         self._table.take(symbols, axis=0, out=values.reshape(shape), mode="clip")
-        values = values.reshape(len(symbols), -1)[:, : span.stop - span.start]
-        blocks.multiply(values, numbers[:, span.start // blocks.BLOCK : blocks.count(span.stop)])
-        return values
+        return values.reshape(len(symbols), -1)[:, : span.stop - span.start]

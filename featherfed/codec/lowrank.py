@@ -1,10 +1,14 @@
 """lowrank(f): H = A·B with A random and frozen, B trained and sent (Konečný et al. 2016, section 2).
 
 A tensor's matrix form is rows × columns, in·kh·kw × out (`Tensor.matrix_shape`). Its rank is at most
-r = min(rows, columns); k = max(1, round(f·r)). A is rows × k, drawn afresh for each round and phone with entries
-N(0, 1/rows), so that its columns are nearly orthonormal and a step on B, ΔB = −η AᵀG, moves H by about the
+r = min(rows, columns); k = max(1, round(f·r)). A is rows × k, drawn afresh for each round and phone with entries of
+variance 1/rows, so that its columns are nearly orthonormal and a step on B, ΔB = −η AᵀG, moves H by about the
 projection of a full step: one learning rate serves all f. B is k × columns. Vectors have no rank to save and are
 trained in full.
+
+A is random signs over √rows. B is rounded to whole numbers of 2^(e−b), where 2^(e−1) ≤ max |B| < 2^e and b is 24 less
+the bits of k − 1: every sum of their product is then exact in float32, whatever multiplies the matrices (`hadamard`
+says why). What is rounded off is no more than float16 would lose.
 """
 
 from dataclasses import dataclass
@@ -12,10 +16,16 @@ from fractions import Fraction
 
 import numpy as np
 
+from featherfed.codec.hadamard import SUM_BITS, to_whole
 from featherfed.codec.layout import Layout, Tensor
+from featherfed.codec.rotate import draw_signs, signs
 from featherfed.codec.space import F32, Part, Space
 from featherfed.codec.stage import Slot, Stage, check_fraction
 from featherfed.randomness import RoundKey
+
+
+def _scale(rows: int) -> np.float32:
+    return np.float32(1 / np.sqrt(np.float32(rows)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +59,8 @@ class LowRank(Stage):
             rank = self.rank(tensor, exact_below)
             rows, columns = tensor.matrix_shape
             if rank:
-                drawn = key.generator(f"lowrank/{index}").standard_normal((rows, rank), np.float32)
-                factors.append(drawn / np.sqrt(np.float32(rows)))
+                drawn = draw_signs(rows * rank, key.generator(f"lowrank/{index}"))
+                factors.append(signs(drawn, rows * rank).reshape(rows, rank))
                 parts.append(Part(rank * columns, False))
             else:
                 factors.append(None)
@@ -64,8 +74,13 @@ class LowRank(Stage):
                 if factor is None:
                     weights[place] = mine
                 else:
-                    trained = mine.reshape(-1, tensor.matrix_shape[1])  # (k, columns)
-                    weights[place] = (trained.T @ factor.T).ravel()  # torch keeps the output dimension first
+                    rows, columns = tensor.matrix_shape
+                    whole = mine.copy()
+                    unit = to_whole(whole, SUM_BITS - (len(factor.T) - 1).bit_length())
+                    product = whole.reshape(-1, columns).T @ factor.T
+                    product += np.float32(0)  # a sum of −0 alone is +0 in one library and −0 in another
+                    product *= unit * _scale(rows)
+                    weights[place] = product.ravel()  # torch keeps the output dimension first
             return weights
 
         def pull_back(gradient: F32) -> F32:
@@ -74,7 +89,7 @@ class LowRank(Stage):
                 mine = gradient[place]
                 if factor is not None:
                     rows, columns = tensor.matrix_shape
-                    mine = (mine.reshape(columns, rows) @ factor).T.ravel()  # (k, columns)
+                    mine = (mine.reshape(columns, rows) @ factor * _scale(rows)).T.ravel()  # (k, columns)
                 coordinates[end - part.size : end] = mine
             return coordinates
 

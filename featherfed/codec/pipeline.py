@@ -21,6 +21,7 @@ from featherfed.codec.floats import NO_SYMBOLS, Float32
 from featherfed.codec.fold import Fold
 from featherfed.codec.grammar import parse_stages
 from featherfed.codec.layout import Layout
+from featherfed.codec.levels import Levels
 from featherfed.codec.packed import Packed
 from featherfed.codec.space import F32, Part, Space
 from featherfed.codec.stage import U8, Coder, Quantizer, Reader, Rotation, Slot, Sparse, Stage, Structured, finite
@@ -50,6 +51,7 @@ class Pipeline:
         self._sparse = cast(Sparse | None, slots.get(Slot.SPARSE))
         self.rotation = cast(Rotation | None, slots.get(Slot.ROTATION))
         self.quantizer = cast(Quantizer, slots.get(Slot.QUANTIZER, Float32()))
+        self._levels = cast(Levels | None, self.quantizer if self.quantizer.in_blocks else None)
         self._coder = cast(Coder, slots.get(Slot.CODER, Packed()))
         self.needs_state = any(stage.needs_state for stage in stages)
         self.unbiased = all(stage.unbiased for stage in stages)
@@ -111,9 +113,7 @@ class Pipeline:
                 values = values[positions]
                 if self._sparse.sends_positions:
                     pieces.append(self._coder.encode_positions(positions, part.size))
-            if self.rotation:
-                values = self.rotation.forward(values, key, index)
-            header, symbols = self.quantizer.encode(values, generator)
+            header, symbols = self._quantized(values, generator, key, index)
             pieces.append(header)
             if self.quantizer.symbol_bits:
                 pieces.append(self._coder.encode(symbols, self.quantizer))
@@ -122,6 +122,16 @@ class Pipeline:
             return Encoded(payload, None)
         residual = self.coordinates(payload, space, key, rotated=False)
         return Encoded(payload, np.subtract(coordinates, residual, out=residual))
+
+    def _quantized(self, values: F32, generator: np.random.Generator, key: RoundKey, index: int) -> tuple[bytes, U8]:
+        """Return the header and the symbols of a part's kept values, rotated where they are."""
+        if not self.rotation:
+            return self.quantizer.encode(values, generator)
+        if not self._levels or not len(values):
+            return self.quantizer.encode(self.rotation.forward(values, key, index), generator)
+        # Blocks know nothing of each other: run by run there is never a rotated vector as long as the model.
+        runs = [self.quantizer.encode(run, generator) for run in self.rotation.forward_runs(values, key, index)]
+        return b"".join(header for header, _ in runs), np.concatenate([symbols for _, symbols in runs])
 
     def decode(self, payload: bytes, layout: Layout, key: RoundKey) -> F32:
         """Return the update, (layout.size,) float32 and finite; raises `CodecError` for any other bytes."""
@@ -159,10 +169,13 @@ class Pipeline:
         return dense
 
     def _values(self, reader: Reader, kept: int, key: RoundKey, index: int, *, rotated: bool) -> F32:
-        values = self.quantizer.decode(*self._symbols(reader, kept), kept)
-        if self.rotation and not rotated:
-            values = self.rotation.backward(values, key, index)
-        return values
+        header, symbols = self._symbols(reader, kept)
+        if not self.rotation or rotated:
+            return self.quantizer.decode(header, symbols, kept)
+        if self._levels:
+            whole, numbers = self._levels.whole(symbols, kept), self._levels.numbers(header)
+            return self.rotation.backward(whole, key, index, numbers)
+        return self.rotation.backward(self.quantizer.decode(header, symbols, kept), key, index)
 
     def _symbols(self, reader: Reader, kept: int) -> tuple[bytes, U8]:
         """Return the next header and its symbols."""

@@ -4,13 +4,15 @@ With s = 2^{b−1} − 1 steps, x̂ = ‖x‖ · sign(x) · ξ/s, where ξ is s|
 s|x|/‖x‖. One bit of each symbol is the sign.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from featherfed.codec import blocks
+from featherfed.codec import blocks, sums
 from featherfed.codec.space import F32
 from featherfed.codec.stage import U8, Slot, Stage, check_bits, finite
+from featherfed.randomness import uniform
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +52,15 @@ class Qsgd(Stage):
         """Return the norm, and sign with magnitude."""
         if not len(values):
             return b"", values.astype(np.uint8)
-        largest = float(np.abs(values).max())
-        norm = largest * float(np.linalg.norm(values / largest)) if largest > np.finfo(np.float32).tiny else 0.0
-        norm = min(norm, float(np.finfo(np.float32).max))
-        if norm == 0:
+        # In float64, where no square of a float32 overflows, or becomes zero unless the value is.
+        norm = np.float32(min(math.sqrt(sums.product(values, values)), float(np.finfo(np.float32).max)))
+        if norm < np.finfo(np.float32).tiny:
             return np.zeros(1, "<f4").tobytes(), np.zeros(len(values), np.uint8)
         steps = np.float32(self._steps)
         symbols = np.empty(len(values), np.uint8)
         for place, _ in blocks.runs(len(values)):
             run = values[place]
-            magnitude = np.abs(run) / np.float32(norm) * steps + generator.random(len(run), np.float32)
+            magnitude = np.abs(run) / norm * steps + uniform(generator, len(run))
             symbols[place] = np.minimum(magnitude, steps)
             symbols[place] |= np.signbit(run).astype(np.uint8) << (self.bits - 1)
         return np.array([norm], "<f4").tobytes(), symbols
@@ -69,5 +70,5 @@ class Qsgd(Stage):
         if not size:
             return np.zeros(0, np.float32)
         norm = finite(np.frombuffer(header, "<f4"))[0]
-        half = np.linspace(0, 1, self._steps + 1, dtype=np.float32)
+        half = np.arange(self._steps + 1, dtype=np.float32) / np.float32(self._steps)
         return blocks.look_up((np.concatenate([half, -half]) * norm).astype(np.float32), symbols)

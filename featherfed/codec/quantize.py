@@ -12,6 +12,7 @@ import numpy as np
 from featherfed.codec import blocks
 from featherfed.codec.space import F32
 from featherfed.codec.stage import U8, Slot, Stage, check_bits, finite
+from featherfed.randomness import uniform
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +53,14 @@ class Quantize(Stage):
         """Return min and max, and the levels."""
         if not len(values):
             return b"", values.astype(np.uint8)
-        low, high = values.min(), values.max()
+        # A zero's sign would be that of whichever zero the minimum has seen last.
+        low, high = values.min() + np.float32(0), values.max() + np.float32(0)
         # Halves first: the range of two finite numbers may not be finite.
         step = (high / 2 - low / 2) / ((self.levels - 1) / 2)
         symbols = np.zeros(len(values), np.uint8)
         for place, _ in blocks.runs(len(values) if step else 0):
             run = values[place]
-            scaled = run / step - low / step + generator.random(len(run), np.float32)
+            scaled = run / step - low / step + uniform(generator, len(run))
             symbols[place] = np.clip(scaled, 0, self.levels - 1)
         return np.array([low, high], "<f4").tobytes(), symbols
 
@@ -67,6 +69,6 @@ class Quantize(Stage):
         if not size:
             return np.zeros(0, np.float32)
         low, high = finite(np.frombuffer(header, "<f4"))
-        weights = np.linspace(0, 1, self.levels, dtype=np.float32)
+        weights = np.arange(self.levels, dtype=np.float32) / np.float32(self.levels - 1)
         table = low * (1 - weights) + high * weights
         return blocks.look_up(table.astype(np.float32), symbols)

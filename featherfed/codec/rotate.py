@@ -2,75 +2,33 @@
 
     y = H D x
 
-D is a diagonal of random signs from the seed, H the orthonormal Hadamard matrix of order B. Whatever x was, the values
-of y are close to normal with one variance, which is what quantizers are made for. Its inverse is x = D H y.
+D is a diagonal of random signs from the seed, H the orthonormal Hadamard matrix of order B (`hadamard`). Whatever x
+was, the values of y are close to normal with one variance, which is what quantizers are made for. Its inverse is
+x = D H y.
 
-Nothing is padded. Blocks of B = 2^⌊log₂ n⌋ values, at most 8192, tile the tensor; what is left at the end is mixed by
-one more block that ends with the tensor and overlaps the one before. It has signs of its own: without them H H = 1
-would undo most of what the block before did. A product of orthogonal maps is orthogonal.
+Nothing is padded. Blocks of B = 2^⌊log₂ n⌋ values, at most 8192, tile the tensor; what is left at the end is mixed
+before them by one more block that ends with the tensor and overlaps the last one. It has signs of its own: without
+them H H = 1 would undo most of what it did. A product of orthogonal maps is orthogonal.
 
-H of order B = P·Q·R is H_P ⊗ H_Q ⊗ H_R, so that a block is rotated by three products with matrices of some 16 columns,
-in runs that stay in the cache.
+The overlapping block comes first, so that its inverse comes last: what a decoder knows as small whole numbers times
+one number goes into the inverse of the others as it is, and they need no rounding.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from featherfed.codec.blocks import BLOCK, RUN
+from featherfed.codec.blocks import BLOCK, RUN, count
+from featherfed.codec.hadamard import mix, mix_whole, scratch_for
 from featherfed.codec.space import F32
 from featherfed.codec.stage import U8, Slot, Stage
 from featherfed.randomness import RoundKey
 
-
-@functools.cache
-def hadamard(order: int) -> F32:
-    """Return the Hadamard matrix of a power-of-two order, (order, order) float32 of ±1."""
-    matrix = np.ones((1, 1), np.float32)
-    while len(matrix) < order:
-        matrix = np.block([[matrix, matrix], [matrix, -matrix]])
-    return matrix
-
-
-def _factors(order: int) -> tuple[int, int, int]:
-    """Return three powers of two, about equal and the last one largest, whose product is `order`."""
-    exponent = order.bit_length() - 1
-    return 1 << exponent // 3, 1 << (exponent + 1) // 3, 1 << (exponent + 2) // 3
-
-
-def mix(values: F32, order: int, scratch: F32) -> None:
-    """Multiply each run of `order` values of each row by the Hadamard matrix of ±1, in place; (rows, values).
-
-    The factors are ±1 and the scale comes last: whole numbers give the same bits with every matrix library. A row's
-    products have the same shapes whatever the other rows are, so that they never change its bits. `scratch` has room
-    for twice the values.
-    """
-    rows, size = values.shape
-    left, middle, right = _factors(order)
-    first, second = scratch[: 2 * rows * size].reshape(2, rows, size)
-    shape: tuple[int, ...] = (rows, -1, right)
-    np.matmul(values.reshape(shape), hadamard(right), out=first.reshape(shape))
-    shape = (rows, -1, middle, right)
-    np.matmul(hadamard(middle), first.reshape(shape), out=second.reshape(shape))
-    shape = (rows, -1, left, middle * right)
-    np.matmul(hadamard(left), second.reshape(shape), out=values.reshape(shape))
-
-
-def transform(values: F32, order: int) -> None:
-    """Multiply each run of `order` values by the orthonormal Hadamard matrix, in place; it is its own inverse."""
-    step = max(RUN // order, 1) * order
-    scratch = np.empty(2 * min(step, len(values)), np.float32)
-    for start in range(0, len(values), step):
-        run = values[start : start + step]
-        mix(run[None], order, scratch)
-        run *= _scale(order)
-
-
-def _scale(order: int) -> np.float32:
-    return np.float32(1 / np.sqrt(np.float32(order)))
+SPAN = 2 * RUN
+"""Values that are rotated at a time: many, since numpy takes a microsecond a call, and there are two dozen."""
 
 
 def _tiling(size: int) -> tuple[int, int]:
@@ -82,20 +40,17 @@ def _tiling(size: int) -> tuple[int, int]:
 def spans(size: int) -> Iterator[slice]:
     """Yield the runs of a tensor that are rotated each on its own; the last one has the block that overlaps another."""
     main = _tiling(size)[1]
-    for start in range(0, main, RUN):
-        yield slice(start, size if start + RUN >= main else start + RUN)
+    for start in range(0, main, SPAN):
+        yield slice(start, size if start + SPAN >= main else start + SPAN)
 
 
-def _steps(span: slice, size: int) -> list[tuple[slice, int]]:
-    """Return what is mixed one after the other in a span of a tensor: its place in the span, and its signs' bytes."""
+def _overlap(span: slice, size: int) -> tuple[slice, int] | None:
+    """Return the place in a span of the block that overlaps another, and where its signs are; None where is none."""
     order, main = _tiling(size)
-    if order == 1:
-        return []
-    steps = [(slice(0, min(span.stop, main) - span.start), span.start // 8)]
-    if span.stop > main:
-        # Drawn after those of the others, which took whole words of four bytes.
-        steps.append((slice(size - order - span.start, size - span.start), -(-main // 32) * 4))
-    return steps
+    if order == 1 or span.stop <= main:
+        return None
+    # Drawn after those of the others, which took whole words of four bytes.
+    return slice(size - order - span.start, size - span.start), -(-main // 32) * 4
 
 
 @functools.cache
@@ -117,42 +72,57 @@ def signs(drawn: U8, size: int) -> F32:
     return _eight_signs().take(drawn, axis=0).reshape(-1)[:size]
 
 
-@functools.cache
-def _scaled_signs(order: int) -> F32:
-    return _eight_signs() * _scale(order)
-
-
-def _flip(values: F32, drawn: U8, table: F32, scratch: F32) -> None:
-    """Multiply each row of `values`, (rows, values), by what `table` has for its drawn signs, in place."""
+def _flip(values: F32, drawn: U8, scratch: F32, source: F32 | None = None) -> None:
+    """Turn each row of `values`, (rows, values), into that of `source`, or itself, times its drawn signs."""
     rows, size = values.shape
     num_bytes = -(-size // 8)
     factors = scratch[: rows * num_bytes * 8].reshape(rows, num_bytes, 8)
-    table.take(drawn[:, :num_bytes], axis=0, out=factors, mode="clip")
-    values *= factors.reshape(rows, -1)[:, :size]
+    _eight_signs().take(drawn[:, :num_bytes], axis=0, out=factors, mode="clip")
+    np.multiply(values if source is None else source, factors.reshape(rows, -1)[:, :size], out=values)
 
 
-def scratch_for(num_values: int) -> F32:
-    """Return room to rotate so many values at a time, in rows or in one."""
-    return np.empty(2 * (num_values + 8), np.float32)
+def rotate_span(values: F32, drawn: U8, span: slice, size: int, scratch: F32, source: F32) -> None:
+    """Turn `source`, rows of the values of a span of a tensor of `size`, into H D x; (rows, span), (rows, bytes)."""
+    order, main = _tiling(size)
+    overlap = _overlap(span, size)
+    tiled = slice(0, min(span.stop, main) - span.start)
+    if order == 1 or overlap is not None:
+        values[...] = source
+        source = values
+    if overlap is not None:
+        place, at = overlap
+        _flip(values[:, place], drawn[:, at:], scratch)
+        mix(values[:, place], order, scratch)
+    if order > 1:
+        _flip(values[:, tiled], drawn[:, span.start // 8 :], scratch, source[:, tiled])
+        mix(values[:, tiled], order, scratch)
 
 
-def rotate_span(values: F32, drawn: U8, span: slice, size: int, scratch: F32) -> None:
-    """Turn each row, the values of a span of a tensor of `size`, into H D x in place; (rows, span), (rows, bytes)."""
-    order = _tiling(size)[0]
-    for place, at in _steps(span, size):
+def rotate_span_back(values: F32, drawn: U8, span: slice, size: int, scratch: F32, numbers: F32 | None = None) -> None:
+    """Undo `rotate_span`: D H y in place of each row.
+
+    Where `numbers`, (rows, blocks of the span), are given, values are whole numbers up to 2¹¹ that they multiply.
+    """
+    order, main = _tiling(size)
+    tiled = values[:, : min(span.stop, main) - span.start]
+    if numbers is not None:
+        # The last number is that of the values behind the tiled ones, if there are such.
+        values[:, tiled.shape[1] :] *= numbers[:, -1:]
+    if order == 1:
+        if numbers is not None:
+            tiled *= numbers
+        return
+    if numbers is None:
+        mix(tiled, order, scratch)
+    else:
+        mix_whole(tiled, order, numbers[:, : tiled.shape[1] // order], scratch)
+    _flip(tiled, drawn[:, span.start // 8 :], scratch)
+    overlap = _overlap(span, size)
+    if overlap is not None:
+        place, at = overlap
         run = values[:, place]
-        _flip(run, drawn[:, at:], _eight_signs(), scratch)
         mix(run, order, scratch)
-        run *= _scale(order)
-
-
-def rotate_span_back(values: F32, drawn: U8, span: slice, size: int, scratch: F32) -> None:
-    """Undo `rotate_span`: D H y in place of each row."""
-    order = _tiling(size)[0]
-    for place, at in reversed(_steps(span, size)):
-        run = values[:, place]
-        mix(run, order, scratch)
-        _flip(run, drawn[:, at:], _scaled_signs(order), scratch)
+        _flip(run, drawn[:, at:], scratch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,21 +145,32 @@ class Rotate(Stage):
         >>> np.allclose(Rotate().backward(rotated, key, 0), 1)
         True
         """
-        rotated = values.copy()
-        self._each_span(rotate_span, rotated, key, index)
+        rotated = np.empty_like(values)
+        drawn, scratch = self._start(values, key, index)
+        for span in spans(len(values)):
+            rotate_span(rotated[None, span], drawn, span, len(values), scratch, values[None, span])
         return rotated
 
-    def backward(self, values: F32, key: RoundKey, index: int) -> F32:
-        """Return D H y, in place of y."""
-        self._each_span(rotate_span_back, values, key, index)
+    def forward_runs(self, values: F32, key: RoundKey, index: int) -> Iterator[F32]:
+        """Yield `forward` run by run, in room that the next one uses again: each but the last has whole blocks."""
+        drawn, scratch = self._start(values, key, index)
+        room = np.empty_like(scratch)
+        for span in spans(len(values)):
+            run = room[: span.stop - span.start]
+            rotate_span(run[None], drawn, span, len(values), scratch, values[None, span])
+            yield run
+
+    def backward(self, values: F32, key: RoundKey, index: int, numbers: F32 | None = None) -> F32:
+        """Return D H y, in place of y, or of y without the numbers, (blocks,), that its blocks are multiplied with."""
+        drawn, scratch = self._start(values, key, index)
+        for span in spans(len(values)):
+            mine = None if numbers is None else numbers[None, span.start // BLOCK : count(span.stop)]
+            rotate_span_back(values[None, span], drawn, span, len(values), scratch, mine)
         return values
 
-    def _each_span(self, work: Callable[..., None], values: F32, key: RoundKey, index: int) -> None:
-        size = len(values)
-        drawn = self.draw(size, key, index)[None]
-        scratch = scratch_for(min(size, RUN + BLOCK))
-        for span in spans(size):
-            work(values[None, span], drawn, span, size, scratch)
+    def _start(self, values: F32, key: RoundKey, index: int) -> tuple[U8, F32]:
+        """Return the signs, in one row, and room for a span."""
+        return self.draw(len(values), key, index)[None], scratch_for(min(len(values), SPAN + BLOCK))
 
     def draw(self, size: int, key: RoundKey, index: int) -> U8:
         """Return the bytes of all signs of part `index`, which has `size` values."""

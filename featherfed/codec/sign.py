@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from featherfed.codec import blocks
+from featherfed.codec import blocks, sums
 from featherfed.codec.space import F32
 from featherfed.codec.stage import U8, Slot, Stage, finite
 
@@ -37,8 +37,7 @@ class Sign(Stage):
         """Return the mean magnitude and the signs."""
         if not len(values):
             return b"", values.astype(np.uint8)
-        mean = sum(float(np.abs(values[place]).sum(dtype=np.float64)) for place, _ in blocks.runs(len(values)))
-        mean /= len(values)
+        mean = sums.magnitude(values) / len(values)
         return np.array([mean], "<f4").tobytes(), (values >= 0).view(np.uint8)
 
     def decode(self, header: bytes, symbols: U8, size: int) -> F32:

@@ -5,6 +5,7 @@ it work on. The pipeline decides by what a stage declares, never by its type.
 """
 
 import enum
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from typing import ClassVar, Protocol
@@ -55,6 +56,8 @@ class Stage:
     needs_state: ClassVar[bool] = False
     leaves_zeros: ClassVar[bool] = False
     """Whether a decoded update is zero where the phone sent nothing."""
+    in_blocks: ClassVar[bool] = False
+    """Of a quantizer: whether its values are whole numbers times their block's number (`levels`)."""
     parameter: ClassVar[str] = ""
     """What the number in parentheses is, with its range; empty for a stage without one."""
     example: ClassVar[str] = ""
@@ -62,7 +65,7 @@ class Stage:
 
     @property
     def block_levels(self) -> F32:
-        """Levels, where a value is its symbol's level times its block's number and the header is those numbers."""
+        """Levels, where a value is its symbol's level times its block's number: whole numbers, at most 2¹¹."""
         return _NO_LEVELS
 
     def symbols(self, size: int) -> int:
@@ -108,8 +111,11 @@ class Rotation(Protocol):
     def forward(self, values: F32, key: RoundKey, index: int) -> F32:
         """Rotate the values of part `index`."""
 
-    def backward(self, values: F32, key: RoundKey, index: int) -> F32:
-        """Undo `forward`, in place of `values`."""
+    def forward_runs(self, values: F32, key: RoundKey, index: int) -> Iterator[F32]:
+        """Yield `forward` run by run, each but the last of whole blocks, in room that the next one uses again."""
+
+    def backward(self, values: F32, key: RoundKey, index: int, numbers: F32 | None = None) -> F32:
+        """Undo `forward`, in place of `values`: whole numbers up to 2¹¹ where their blocks' numbers are given."""
 
     def draw(self, size: int, key: RoundKey, index: int) -> U8:
         """Return the bytes of all signs of part `index`, which has `size` values."""
@@ -122,6 +128,8 @@ class Quantizer(Protocol):
     """Bits of a symbol; 0 says that the values are all in the header."""
     levels: int
     """Symbols are below this."""
+    in_blocks: ClassVar[bool]
+    """Whether it is one of `levels.Levels`: values are whole numbers times their block's number."""
 
     def symbols(self, size: int) -> int:
         """Return how many symbols stand for `size` values."""

@@ -5,35 +5,56 @@ between two of them becomes one or the other with a probability that makes E[x̂
 the rotation: so all phones may share one rotation, and the server inverts it once a round.
 
 The variance of a value between levels that are Δ apart is Δ²/6 on average; minimising ∫ f Δ² at a fixed number of
-levels gives Δ ∝ f^{−1/3}: for normal values, levels at equal quantiles of a normal with √3 times the deviation.
+levels gives Δ ∝ f^{−1/3}: for normal values, levels at equal quantiles of a normal with √3 times the deviation. They
+are rounded to whole numbers of 1/2048 here, and any levels are unbiased.
 """
 
-import functools
-import math
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 
 from featherfed.codec import blocks
+from featherfed.codec.levels import Levels, both_signs
 from featherfed.codec.space import F32
-from featherfed.codec.stage import U8, Slot, Stage, check_bits, finite
+from featherfed.codec.stage import U8, Slot, check_bits
+from featherfed.randomness import uniform
 
-LARGEST = 3.9
-"""The largest of a block of normal values, in deviations, as it is usually."""
-
-
-@functools.cache
-def levels_of(bits: int) -> F32:
-    """Return the 2^b levels in [−1, 1], rising."""
-    wide = NormalDist(0, math.sqrt(3) / LARGEST)
-    low, count = wide.cdf(-1), 1 << bits
-    return np.array([wide.inv_cdf(low + (1 - 2 * low) * i / (count - 1)) for i in range(count)], np.float32)
+UNIT = 2048
+"""Levels are whole numbers of M/2048, but for one bit, which is ±M."""
+# fmt: off
+POSITIVE = {
+    1: (1,),
+    2: (382, 2048),
+    3: (160, 501, 937, 2048),
+    4: (74, 225, 382, 551, 742, 973, 1295, 2048),
+    5: (36, 108, 181, 254, 330, 408, 489, 574, 665, 762, 870, 991, 1132, 1309, 1555, 2048),
+    6: (
+        18, 53, 88, 124, 160, 196, 232, 269, 306, 343, 382, 421, 460, 501, 542, 585, 629, 675, 722, 772, 824,
+        879, 937, 999, 1066, 1140, 1222, 1315, 1425, 1560, 1743, 2048,
+    ),
+    7: (
+        9, 26, 44, 61, 79, 97, 114, 132, 150, 167, 185, 203, 221, 239, 257, 276, 294, 313, 331, 350, 369, 388,
+        407, 427, 446, 466, 486, 507, 527, 548, 569, 591, 613, 635, 657, 680, 704, 727, 752, 777, 802, 828, 855,
+        883, 912, 941, 971, 1003, 1036, 1070, 1106, 1143, 1183, 1225, 1270, 1318, 1370, 1428, 1491, 1563, 1645,
+        1745, 1871, 2048,
+    ),
+    8: (
+        4, 13, 22, 31, 39, 48, 57, 65, 74, 83, 92, 101, 109, 118, 127, 136, 145, 153, 162, 171, 180, 189, 198,
+        207, 216, 225, 234, 243, 252, 261, 270, 279, 288, 297, 307, 316, 325, 335, 344, 353, 363, 372, 382, 391,
+        401, 410, 420, 430, 440, 449, 459, 469, 479, 489, 499, 510, 520, 530, 540, 551, 561, 572, 583, 593, 604,
+        615, 626, 637, 649, 660, 671, 683, 694, 706, 718, 730, 742, 754, 767, 779, 792, 805, 818, 831, 844, 858,
+        871, 885, 899, 914, 928, 943, 958, 973, 989, 1005, 1021, 1038, 1055, 1072, 1090, 1108, 1126, 1145, 1165,
+        1185, 1206, 1227, 1249, 1272, 1295, 1320, 1345, 1372, 1400, 1429, 1460, 1492, 1527, 1564, 1603, 1647,
+        1694, 1746, 1804, 1871, 1950, 2048,
+    ),
+}
+# fmt: on
+"""The positive levels; tests/codec/test_levels.py derives them, with M = 3.9 deviations, as it usually is."""
 
 
 @dataclass(frozen=True, slots=True)
-class Stochastic(Stage):
-    """Header: M of each block as float32; symbols of `bits` bits."""
+class Stochastic(Levels):
+    """Header: M/2048 of each block as float32, M for one bit; symbols of `bits` bits."""
 
     bits: int
 
@@ -56,14 +77,14 @@ class Stochastic(Stage):
         """2^b levels."""
         return 1 << self.bits
 
-    def header_bytes(self, size: int) -> int:
-        """Return one float32 a block."""
-        return 4 * blocks.count(size)
-
     @property
     def block_levels(self) -> F32:
         """The levels that a block's number multiplies."""
-        return levels_of(self.bits)
+        return both_signs(POSITIVE[self.bits])
+
+    @property
+    def _unit(self) -> np.float32:
+        return np.float32(1 / self.block_levels[-1])
 
     def encode(self, values: F32, generator: np.random.Generator) -> tuple[bytes, U8]:
         """Return the blocks' magnitudes and the levels."""
@@ -71,10 +92,11 @@ class Stochastic(Stage):
         symbols = np.empty(len(values), np.uint8)
         for place, numbers in blocks.runs(len(values)):
             largest[numbers], symbols[place] = self._encode_run(values[place], generator)
+        largest *= self._unit
         return largest.tobytes(), symbols
 
     def _encode_run(self, values: F32, generator: np.random.Generator) -> tuple[F32, U8]:
-        table = self.block_levels
+        table = self.block_levels * self._unit
         unit = np.abs(values)
         largest = blocks.reduce(np.maximum, unit)
         np.copyto(unit, values)
@@ -86,10 +108,5 @@ class Stochastic(Stage):
         # How far a value lies between its two levels is its chance of the one above.
         unit -= table.take(below)
         unit /= np.diff(table).take(below)
-        below += generator.random(len(values), np.float32) < unit
+        below += uniform(generator, len(values)) < unit
         return largest, below
-
-    def decode(self, header: bytes, symbols: U8, size: int) -> F32:
-        """Return the levels' values."""
-        largest = finite(np.frombuffer(header, "<f4").astype(np.float32))
-        return blocks.scaled(self.block_levels, symbols, largest)

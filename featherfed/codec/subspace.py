@@ -7,18 +7,24 @@ w = w₀ + P c with P of n × d, which is never built. The weights are cut in m 
 E pads c with zeros to D, H is the orthonormal Hadamard matrix, D_i a diagonal of random signs of block i. The columns
 of P are orthonormal (up to the last block, which is cut off), so a step on c moves w by the projection of a full step.
 Memory is one sign a weight. The subspace is fresh for each round and phone.
+
+c is rounded to whole numbers of 2^(e−30), where 2^(e−1) ≤ max |c| < 2^e: H is then exact in float64 (`hadamard`), up
+to 2²³ dimensions, and every phone and server expands the same c to the same bits.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
+from featherfed.codec.hadamard import root, to_whole, transform
 from featherfed.codec.layout import Layout
-from featherfed.codec.rotate import draw_signs, signs, transform
+from featherfed.codec.rotate import draw_signs, signs
 from featherfed.codec.space import F32, Part, Space
 from featherfed.codec.stage import Slot, Stage
 from featherfed.errors import SpecError
 from featherfed.randomness import RoundKey
+
+BITS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +52,22 @@ class Subspace(Stage):
         diagonal = signs(draw_signs(size, key.generator("subspace")), size)
         diagonal /= np.sqrt(np.float32(blocks))
 
-        def expand(coordinates: F32) -> F32:
+        def mixed(values: F32) -> F32:
             padded = np.zeros(order, np.float32)
-            padded[:dimensions] = coordinates
-            transform(padded, order)
-            moved: F32 = np.tile(padded, blocks)[:size] * diagonal
+            padded[: len(values)] = values
+            unit = to_whole(padded, BITS)
+            whole = padded.astype(np.float64)
+            transform(whole, order)
+            whole *= float(unit) * float(root(order))
+            return whole.astype(np.float32)
+
+        def expand(coordinates: F32) -> F32:
+            moved: F32 = np.tile(mixed(coordinates), blocks)[:size] * diagonal
             return moved
 
         def pull_back(gradient: F32) -> F32:
             padded = np.zeros(blocks * order, np.float32)
             np.multiply(gradient, diagonal, out=padded[:size])
-            total: F32 = padded.reshape(blocks, order).sum(axis=0)
-            transform(total, order)
-            return total[:dimensions]
+            return mixed(padded.reshape(blocks, order).sum(axis=0))[:dimensions]
 
         return Space((Part(dimensions, False),), False, expand, pull_back)

@@ -14,14 +14,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from featherfed.codec import blocks
+from featherfed.codec import blocks, sums
+from featherfed.codec.levels import Levels
 from featherfed.codec.space import F32
-from featherfed.codec.stage import U8, Slot, Stage, finite
+from featherfed.codec.stage import U8, Slot
 from featherfed.errors import CodecError, SpecError
 
 
 @dataclass(frozen=True, slots=True)
-class Vertex(Stage):
+class Vertex(Levels):
     """Header: S of each block as float32; for each run of `values` a symbol, the sign above the place."""
 
     values: int
@@ -51,10 +52,6 @@ class Vertex(Stage):
         """Return one for each run of values."""
         return -(-size // self.values)
 
-    def header_bytes(self, size: int) -> int:
-        """Return one float32 a block."""
-        return 4 * blocks.count(size)
-
     def encode(self, values: F32, generator: np.random.Generator) -> tuple[bytes, U8]:
         """Return the blocks' scales and the vertices.
 
@@ -70,29 +67,26 @@ class Vertex(Stage):
         return scales.tobytes(), symbols
 
     def _encode_run(self, values: F32) -> tuple[F32, U8]:
-        magnitudes = np.zeros(self.symbols(len(values)) * self.values, np.float32)
+        room = np.zeros((2, self.symbols(len(values)) * self.values), np.float32)
+        magnitudes, chosen = room
         np.abs(values, out=magnitudes[: len(values)])
         # Divided by the largest value first: squares of finite numbers may not be finite, or all be zero.
         largest = blocks.reduce(np.maximum, magnitudes)
         inverse = np.divide(1, largest, out=np.zeros_like(largest), where=largest > np.finfo(np.float32).tiny)
         blocks.multiply(magnitudes, inverse)
-        runs = magnitudes.reshape(-1, self.values)
-        places = runs.argmax(axis=1)
+        places = magnitudes.reshape(-1, self.values).argmax(axis=1)
         at = np.arange(0, magnitudes.size, self.values) + places
-        chosen = np.zeros_like(magnitudes)
         chosen[at] = magnitudes[at]
-        projection = blocks.reduce(np.add, chosen)
-        squares = blocks.reduce(np.add, np.multiply(magnitudes, magnitudes, out=magnitudes))
+        magnitudes *= magnitudes
+        squares, projection = sums.of_blocks(room)
         scales = np.divide(squares, projection, out=np.zeros_like(squares), where=projection > 0) * largest
         return scales, (places + self.values * np.signbit(values[at])).astype(np.uint8)
 
-    def decode(self, header: bytes, symbols: U8, size: int) -> F32:
-        """Return S q."""
-        scales = finite(np.frombuffer(header, "<f4").astype(np.float32))
+    def whole(self, symbols: U8, size: int) -> F32:
+        """Return q: ±1 at each run's place, zeros elsewhere."""
         places = np.arange(0, size, self.values) + symbols % self.values
         if size and places[-1] >= size:
             raise CodecError(f"place {int(places[-1])} is beyond the {size} values of its tensor")
         values = np.zeros(size, np.float32)
         values[places] = 1 - 2 * (symbols // self.values).astype(np.float32)
-        blocks.multiply(values, scales)
         return values

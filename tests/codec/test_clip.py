@@ -48,4 +48,5 @@ def test_the_sum_of_clipped_updates_does_not_depend_on_their_order(spec: str, la
     assert np.linalg.norm(mean([0, 1, 2, 3])) <= 2.0 * 1.001
     # A rotation keeps norms: clipped before or after it, the update is the same.
     decoded = clip(pipeline.decode(payloads[3], layout, RoundKey(0, 1, 3)), 2.0)
-    assert np.allclose(mean([3]), decoded, atol=1e-5)
+    # What is rotated back is rounded to 15 bits of its block's largest value, and here it is so on one side alone.
+    assert np.linalg.norm(mean([3]) - decoded) < 2e-4 * np.linalg.norm(decoded)

@@ -51,7 +51,12 @@ def test_mean_is_that_of_the_decoded_updates(spec: str, layout: Layout) -> None:
     items = updates(pipeline, layout)
     decoded = [pipeline.decode(payload, layout, key) for payload, key, _ in items]
     expected = np.average(decoded, axis=0, weights=[weight for *_, weight in items])
-    assert np.allclose(folded(pipeline, layout, items).mean(), expected, atol=1e-5)
+    mean = folded(pipeline, layout, items).mean()
+    if pipeline.sums_rotated:
+        # A rotation rounds to 15 bits of a block's largest value, and only one of these two is rotated back as a sum.
+        assert np.linalg.norm(mean - expected) < 2e-4 * np.linalg.norm(expected)
+    else:
+        assert np.allclose(mean, expected, atol=1e-5)
 
 
 LONG = Layout((Tensor("long", (70_000,)), Tensor("even", (8192,)), Tensor("b", (63,)), Tensor("over", (9000,))))

@@ -99,7 +99,9 @@ def test_fold_sums_shared_rotations_before_one_inverse() -> None:
         payload = pipeline.encode(normal(layout.size) * (client + 1), layout, key).payload
         fold.add(payload, key, 10)
         slow.append(pipeline.decode(payload, layout, key))
-    assert np.allclose(fold.mean(), np.mean(slow, axis=0), atol=1e-5)
+    expected = np.mean(slow, axis=0)
+    # A rotation rounds to 15 bits of a block's largest value.
+    assert np.linalg.norm(fold.mean() - expected) < 2e-4 * np.linalg.norm(expected)
 
 
 def test_feedback_sends_later_what_it_left_out() -> None:

@@ -1,0 +1,112 @@
+"""Print a digest of everything that both ends of a link, or two servers, compute: `python -m tests.codec.same_bits`.
+
+What is printed must be the same whatever library multiplies matrices, with whatever kernels and threads, and whatever
+instructions numpy uses. The values come from whole numbers alone, which no C library touches.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from featherfed.codec.fold import Update
+from featherfed.codec.layout import Layout, Tensor
+from featherfed.codec.pipeline import Pipeline
+from featherfed.errors import SpecError
+from featherfed.randomness import RoundKey
+from featherfed.server import optimizer
+from featherfed.server.averaging import averaged
+from featherfed.server.robust import KeptUpdates, trimmed_mean
+from featherfed.server.versions import Versions
+
+from .specs import ALL_SPECS
+
+LAYOUT = Layout((Tensor("a", (40, 30)), Tensor("conv", (8, 3, 5, 5)), Tensor("long", (91, 300)), Tensor("b", (10,))))
+"""A matrix, a kernel, blocks of 8192 with one that overlaps, and values that travel as they are."""
+PHONES = 3
+
+
+def values(size: int, name: str, scale: float = 1.0) -> np.ndarray:
+    """Return about normal numbers with full fractions, (size,) float32."""
+    drawn = RoundKey(0, 0).generator(name).integers(-(1 << 22), 1 << 22, (4, size))
+    total: np.ndarray = drawn.sum(axis=0).astype(np.float32) * np.float32(scale * 2.0**-22)
+    return total
+
+
+def rows() -> Iterator[tuple[str, bytes]]:
+    """Yield the name and the bytes of each result."""
+    for spec in ALL_SPECS:
+        yield from both_ends(spec)
+        yield from downlink(spec)
+    yield from learning()
+
+
+def both_ends(spec: str) -> Iterator[tuple[str, bytes]]:
+    """Yield payloads, what they decode to, and their sums."""
+    pipeline = Pipeline.parse(spec)
+    updates, state = [], None
+    for phone in range(PHONES):
+        key = RoundKey(3, 2, phone)
+        coordinates = values(pipeline.space(LAYOUT, key).size, f"{phone}", 10.0**-phone)
+        encoded = pipeline.encode(coordinates, LAYOUT, key, state)
+        state = encoded.state
+        updates.append(Update(encoded.payload, key, 7 + phone))
+        yield f"{spec}: payload {phone}", encoded.payload
+        yield f"{spec}: decoded {phone}", pipeline.decode(encoded.payload, LAYOUT, key).tobytes()
+    for name, key, longest in (
+        ("", RoundKey(3, 2), math.inf),
+        (" clipped", RoundKey(3, 2), 1.0),
+        (" async", None, 9e9),
+    ):
+        fold = pipeline.fold(LAYOUT, key, updates=PHONES, clip_norm=longest)
+        assert fold.add_all(updates) == [None] * PHONES
+        yield f"{spec}: sum{name}", fold.to_bytes()
+        yield f"{spec}: mean{name}", fold.mean().tobytes()
+
+
+def downlink(spec: str) -> Iterator[tuple[str, bytes]]:
+    """Yield what a server publishes with a spec, and what its phones then hold."""
+    try:
+        pipeline = Pipeline.parse(spec, direction="downlink")
+    except SpecError:
+        return
+    versions = Versions(LAYOUT, pipeline, 5)
+    for version in range(3):
+        versions.publish(values(LAYOUT.size, f"version {version}"))
+        yield f"{spec}: version {version}", versions.chain[version]
+        yield f"{spec}: view {version}", versions.view.tobytes()
+
+
+def learning() -> Iterator[tuple[str, bytes]]:
+    """Yield the server's steps, its mean over versions, and the robust aggregates."""
+    for name in ("fedavg", "fedavgm", "fedadam", "fedyogi"):
+        state = optimizer.start(values(LAYOUT.size, "start"), name)
+        for step in range(4):
+            state = optimizer.step(state, values(LAYOUT.size, f"step {step}", 0.1), optimizer=name, lr=0.3)
+        yield name, state.weights.tobytes() + state.momentum.tobytes() + state.variance.tobytes()
+    average = values(LAYOUT.size, "start")
+    for version in (1, 2, 3, 1000):
+        average = averaged(average, values(LAYOUT.size, f"version {version}"), version, 0.97)
+    yield "average", average.tobytes()
+    for count in (4, 5):
+        updates = np.stack([values(1000, f"update {number}") for number in range(count)])
+        for trim in (0.1, 0.5):
+            yield f"trimmed mean {trim} of {count}", trimmed_mean(updates, trim).tobytes()
+            yield f"trimmed mean {trim} of {count}, one", trimmed_mean(updates[:, :1].copy(), trim).tobytes()
+    pipeline = Pipeline.parse("rotate | eden(2)")
+    kept = KeptUpdates(pipeline, LAYOUT, trim=0.1, clip_norm=1.0)
+    for phone in range(PHONES):
+        key = RoundKey(0, 1, phone)
+        kept.add(pipeline.encode(values(LAYOUT.size, f"{phone}"), LAYOUT, key).payload, key, 1)
+    yield "kept updates", kept.mean().tobytes()
+
+
+def main() -> None:
+    """Print {name: digest} as JSON."""
+    print(json.dumps({name: hashlib.sha256(data).hexdigest() for name, data in rows()}))
+
+
+if __name__ == "__main__":
+    main()

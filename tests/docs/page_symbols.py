@@ -1,0 +1,139 @@
+"""Positions and symbols after docs/CODECS.md, sections "Symbols", "Positions" and "Range code", in whole numbers."""
+
+from collections.abc import Sequence
+
+PRECISION = 24
+
+
+class Bits:
+    """Bits of some bytes, highest first."""
+
+    def __init__(self, data: bytes) -> None:
+        self._bits = [byte >> 7 - i & 1 for byte in data for i in range(8)]
+        self.at = 0
+
+    def take(self, width: int) -> int:
+        number = 0
+        for bit in self._bits[self.at : self.at + width]:
+            number = number << 1 | bit
+        self.at += width
+        return number
+
+    def zeros(self) -> int:
+        count = 0
+        while not self.take(1):
+            count += 1
+        return count
+
+
+class Payload:
+    """A payload, taken from its front."""
+
+    def __init__(self, data: bytes) -> None:
+        self.left = data
+
+    def take(self, count: int) -> bytes:
+        assert count <= len(self.left)
+        taken, self.left = self.left[:count], self.left[count:]
+        return taken
+
+    def packed(self, size: int, width: int) -> list[int]:
+        bits = Bits(self.take(-(-size * width // 8)))
+        return [bits.take(width) for _ in range(size)]
+
+    def length(self) -> int:
+        length = 0
+        for place in range(5):
+            digit = self.take(1)[0]
+            length |= (digit & 127) << 7 * place
+            if digit < 128:
+                break
+        return length
+
+
+class RangeCode:
+    """The decoder of the page."""
+
+    def __init__(self, code: bytes) -> None:
+        code += bytes(-len(code) % 4)
+        self.words = [int.from_bytes(code[i : i + 4], "little") for i in range(0, len(code), 4)]
+        self.low, self.range = 0, 2**64 - 1
+        self.point = self.word() << 32 | self.word()
+
+    def word(self) -> int:
+        return self.words.pop(0) if self.words else 0
+
+    def symbol(self, edges: Sequence[int]) -> int:
+        scale = self.range >> PRECISION
+        quantile = (self.point - self.low) % 2**64 // scale
+        symbol = max(i for i in range(len(edges) - 1) if edges[i] <= quantile)
+        self.low = (self.low + scale * edges[symbol]) % 2**64
+        self.range = scale * (edges[symbol + 1] - edges[symbol])
+        if self.range < 2**32:
+            self.low = self.low << 32 & 2**64 - 1
+            self.range <<= 32
+            self.point = (self.point << 32 | self.word()) & 2**64 - 1
+        return symbol
+
+    def uniform(self, count: int) -> int:
+        step = 2**PRECISION // count
+        return self.symbol([*(i * step for i in range(count)), 2**PRECISION])
+
+
+def edges_of(weights: Sequence[int]) -> list[int]:
+    factor = float(2**PRECISION - len(weights)) / sum(weights)
+    return [*(int(sum(weights[:i]) * factor) + i for i in range(len(weights))), 2**PRECISION]
+
+
+def histogram(code: RangeCode, weights: Sequence[int], size: int) -> list[int]:
+    there = [symbol for symbol, weight in enumerate(weights) if weight]
+    if len(there) == 1:
+        return there * size
+    edges = edges_of([weight for weight in weights if weight])
+    return [there[code.symbol(edges)] for _ in range(size)]
+
+
+def symbols(payload: Payload, size: int, width: int, levels: int, *, entropy: bool) -> list[int]:
+    if not entropy or payload.take(1) == b"\0":
+        return payload.packed(size, width)
+    weights = payload.take(levels)
+    return histogram(RangeCode(payload.take(payload.length())), weights, size)
+
+
+def positions(payload: Payload, size: int, kept: int, *, entropy: bool) -> list[int]:
+    if not entropy or payload.take(1) == b"\0":
+        return golomb(payload, size, kept)
+    weights = payload.take(payload.take(1)[0])
+    code = RangeCode(payload.take(payload.length()))
+    classes = histogram(code, weights, kept)
+    numbers = [1] * kept
+    for e in range(1, len(weights)):
+        for i in range(kept):
+            if classes[i] == e:
+                numbers[i] = (1 << e) + code.uniform(1 << e)
+    return from_gaps([number - 1 for number in numbers])
+
+
+def golomb(payload: Payload, size: int, kept: int) -> list[int]:
+    if kept == size:
+        return list(range(size))
+    r = payload.take(1)[0]
+    low = [0] * kept
+    data = payload.take(-(-kept * r // 8))
+    for byte in range(r // 8):
+        for i in range(kept):
+            low[i] |= data[byte * kept + i] << 8 * byte
+    rest = Bits(data[r // 8 * kept :])
+    low = [number | rest.take(r % 8) << r // 8 * 8 for number in low]
+    unary = Bits(payload.left)
+    gaps = [(unary.zeros() << r) + number for number in low]
+    payload.take(-(-unary.at // 8))
+    return from_gaps(gaps)
+
+
+def from_gaps(gaps: Sequence[int]) -> list[int]:
+    result, last = [], -1
+    for gap in gaps:
+        last += gap + 1
+        result.append(last)
+    return result

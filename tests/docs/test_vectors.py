@@ -1,0 +1,89 @@
+"""docs/vectors.json is what the code gives, and what a decoder gives that was written after docs/CODECS.md alone."""
+
+import hashlib
+import json
+import re
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from featherfed.codec.grammar import STAGES
+from featherfed.codec.pipeline import Pipeline
+from tests.docs import page_phone, vectors
+from tests.docs.page_arithmetic import f32
+from tests.docs.page_random import PageGenerator, digest_of
+
+DOCUMENT: dict[str, list[dict[str, Any]]] = json.loads(vectors.PAGE.read_text(encoding="utf-8"))
+TEXT = (Path(__file__).parents[2] / "docs" / "CODECS.md").read_text(encoding="utf-8")
+
+
+def page_levels() -> dict[str, list[int]]:
+    """Return the tables of the page, with both signs and rising."""
+    found = re.findall(r"^((?:eden|stochastic)\(\d\)) +((?:[\d ]+\n)+)", TEXT, re.MULTILINE)
+    positive = {name: [int(number) for number in numbers.split()] for name, numbers in found}
+    return {name: [*(-q for q in reversed(row)), *row] for name, row in positive.items()}
+
+
+LEVELS = page_levels()
+
+
+def page_key(row: dict[str, Any]) -> page_phone.Key:
+    return page_phone.Key(row["seed"], row["round"], row["client"])
+
+
+def bits(values: list[float]) -> bytes:
+    return struct.pack(f"<{len(values)}f", *values)
+
+
+def test_the_file_is_what_the_code_gives() -> None:
+    """A change of these is a change of the protocol; `python -m tests.docs.vectors` writes them anew."""
+    assert vectors.written(vectors.vectors()) == vectors.PAGE.read_text(encoding="utf-8")
+
+
+def test_every_stage_has_a_vector() -> None:
+    used = {stage.name for row in DOCUMENT["stages"] for stage in Pipeline.parse(row["spec"]).stages}
+    # Feedback changes what is encoded, and nothing of what is decoded.
+    assert used == set(STAGES) - {"feedback"}
+
+
+@pytest.mark.parametrize("bits", [*(f"eden({b})" for b in range(1, 5)), *(f"stochastic({b})" for b in range(1, 9))])
+def test_levels_are_the_ones_of_the_page(bits: str) -> None:
+    assert LEVELS[bits] == Pipeline.parse(f"rotate | {bits}").quantizer.block_levels.tolist()
+
+
+@pytest.mark.parametrize("row", DOCUMENT["keys"], ids=lambda row: row["purpose"] or "no purpose")
+def test_page_draws_what_the_vectors_say(row: dict[str, Any]) -> None:
+    digest = digest_of(row["seed"], row["round"], row["client"], row["purpose"])
+    assert digest.hex() == row["digest"]
+    generator = PageGenerator.of(digest)
+    assert [f"{generator.output():016x}" for _ in range(4)] == row["outputs"]
+    assert PageGenerator.of(digest).bytes(13).hex() == row["bytes"]
+    generator = PageGenerator.of(digest)
+    assert struct.pack("<3d", *(generator.random() for _ in range(3))).hex() == row["doubles"]
+    generator = PageGenerator.of(digest)
+    mixed = [f"{generator.word():08x}", generator.random().hex(), f"{generator.word():08x}"]
+    assert mixed == row["words, an output, a word"]
+
+
+@pytest.mark.parametrize("row", DOCUMENT["stages"], ids=lambda row: row["spec"])
+def test_page_decodes_what_the_vectors_say(row: dict[str, Any]) -> None:
+    decoded = page_phone.decode(row["spec"], row["shapes"], page_key(row), bytes.fromhex(row["payload"]), LEVELS)
+    assert bits(decoded) == bytes.fromhex(row["decoded"])
+
+
+@pytest.mark.parametrize("row", DOCUMENT["long"], ids=lambda row: row["spec"])
+def test_page_decodes_long_payloads(row: dict[str, Any]) -> None:
+    (size,) = row["shapes"][0]
+    data = vectors.encoded(row["spec"], size)[0] if row["payload"] is None else bytes.fromhex(row["payload"])
+    assert hashlib.sha256(data).hexdigest() == row["payload SHA-256"]
+    decoded = page_phone.decode(row["spec"], row["shapes"], page_key(row), data, LEVELS)
+    assert hashlib.sha256(bits(decoded)).hexdigest() == row["decoded SHA-256"]
+
+
+def test_rounding_to_float32_is_numpys() -> None:
+    for x in (0.1, 1 / 3, 1e-45, 7e-46, 3.4e38, 1e39, -1e39, 2.0**-149):
+        with np.errstate(over="ignore"):
+            assert f32(x) == float(np.float32(x))
