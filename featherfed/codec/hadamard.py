@@ -65,22 +65,24 @@ def scratch_for(num_values: int) -> F32:
     return np.empty(num_values + 8, np.float32)
 
 
-def to_whole(runs: F32, bits: int) -> F32:
+def to_whole(runs: F32, bits: int, scratch: F32) -> F32:
     """Turn each run, (…, values), into whole numbers up to 2^bits, in place; return what they are multiples of, (…,).
 
     With 2^(e−1) ≤ max |x| < 2^e, or e = −96 if that is more, each value becomes the nearest multiple of 2^(e−bits).
-    `bits` is at most 30. Of NaN or infinity come NaN or infinity.
+    `bits` is at most 30, `scratch` has room for the values. Of NaN or infinity come NaN or infinity.
 
-    >>> run = np.array([0.5, 0.3], np.float32)
-    >>> to_whole(run, 2), run
-    (np.float32(0.25), array([2., 1.], dtype=float32))
+    >>> runs = np.array([[0.5, 0.3]], np.float32)
+    >>> to_whole(runs, 2, np.empty(2, np.float32)), runs
+    (array([0.25], dtype=float32), array([[2., 1.]], dtype=float32))
     """
-    largest = np.asarray(np.maximum(runs.max(axis=-1), -runs.min(axis=-1)))
+    magnitudes = np.abs(runs, out=scratch[: runs.size].reshape(runs.shape))
+    largest = np.maximum.reduce(magnitudes, axis=-1)
     # A float32 whose fraction is taken away is 2^(e−1).
-    powers = np.maximum((largest.view(np.int32) & 0x7F800000).view(np.float32), _LEAST_POWER)
-    runs *= (np.float32(2.0 ** (bits - 1)) / powers)[..., None]
+    np.bitwise_and(largest.view(np.int32), 0x7F800000, out=largest.view(np.int32))
+    powers = np.maximum(largest, _LEAST_POWER, out=largest)
+    runs *= np.divide(2.0 ** (bits - 1), powers)[..., None]
     np.rint(runs, out=runs)
-    units: F32 = powers * np.float32(2.0 ** (1 - bits))
+    units: F32 = np.multiply(powers, 2.0 ** (1 - bits), out=powers)
     return units
 
 
@@ -98,9 +100,10 @@ def mix(values: F32, order: int, scratch: F32) -> None:
 
     A row's bits never depend on the other rows. NaN or infinity makes NaN of its run.
     """
-    units = to_whole(values.reshape(len(values), -1, order), INPUT_BITS)
+    units = to_whole(values.reshape(len(values), -1, order), INPUT_BITS, scratch)
     coarse = max(order.bit_length() - 1 + INPUT_BITS - SUM_BITS, 0)
-    _products(values, order, units * (np.float32(1 << coarse) * root(order)), scratch, coarse, rounded=True)
+    units *= np.float32(1 << coarse) * root(order)
+    _products(values, order, units, scratch, coarse, rounded=True)
 
 
 def _products(values: F32, order: int, scales: F32, scratch: F32, coarse: int = 0, *, rounded: bool = False) -> None:

@@ -76,7 +76,7 @@ class LowRank(Stage):
                 else:
                     rows, columns = tensor.matrix_shape
                     whole = mine.copy()
-                    unit = to_whole(whole, SUM_BITS - (len(factor.T) - 1).bit_length())
+                    unit = to_whole(whole[None], SUM_BITS - (len(factor.T) - 1).bit_length(), np.empty_like(whole))
                     product = whole.reshape(-1, columns).T @ factor.T
                     product += np.float32(0)  # a sum of −0 alone is +0 in one library and −0 in another
                     product *= unit * _scale(rows)

@@ -8,8 +8,8 @@ E pads c with zeros to D, H is the orthonormal Hadamard matrix, D_i a diagonal o
 of P are orthonormal (up to the last block, which is cut off), so a step on c moves w by the projection of a full step.
 Memory is one sign a weight. The subspace is fresh for each round and phone.
 
-c is rounded to whole numbers of 2^(e−30), where 2^(e−1) ≤ max |c| < 2^e: H is then exact in float64 (`hadamard`), up
-to 2²³ dimensions, and every phone and server expands the same c to the same bits.
+c is rounded to whole numbers of 2^(e−30), where 2^(e−1) ≤ max |c| < 2^e (of fewer bits beyond 2²³ dimensions): H is
+then exact in float64 (`hadamard`), and every phone and server expands the same c to the same bits.
 """
 
 from dataclasses import dataclass
@@ -47,7 +47,8 @@ class Subspace(Stage):
         """Return the space of c; small tensors are part of the subspace too."""
         size = layout.size
         dimensions = min(self.dimensions, size)
-        order = 1 << max(dimensions - 1, 0).bit_length()
+        exponent = max(dimensions - 1, 0).bit_length()
+        order, bits = 1 << exponent, min(BITS, 53 - exponent)
         blocks = max(1, -(-size // order))
         diagonal = signs(draw_signs(size, key.generator("subspace")), size)
         diagonal /= np.sqrt(np.float32(blocks))
@@ -55,7 +56,7 @@ class Subspace(Stage):
         def mixed(values: F32) -> F32:
             padded = np.zeros(order, np.float32)
             padded[: len(values)] = values
-            unit = to_whole(padded, BITS)
+            unit = to_whole(padded[None], bits, np.empty_like(padded))[0]
             whole = padded.astype(np.float64)
             transform(whole, order)
             whole *= float(unit) * float(root(order))

@@ -140,6 +140,6 @@ def test_whole_numbers_use_all_their_bits() -> None:
     for scale in (1e-28, 1.0, 3e38):
         run = (np.array([0.3, -0.9, 0.0001]) * scale).astype(np.float32)
         whole = run.copy()
-        unit = to_whole(whole, 30)
+        (unit,) = to_whole(whole[None], 30, np.empty_like(whole))
         assert 1 << 29 <= np.abs(whole).max() <= 1 << 30
         assert (np.abs(whole.astype(np.float64) * float(unit) - run) <= float(unit) / 2).all()
