@@ -8,8 +8,10 @@ ANSWER_BYTES = 64 * 1024
 """Of the answer to the HTTP upgrade: ours takes 130, a proxy's page of apology some thousand."""
 WELCOME_S = 60.0
 """From Hello to Welcome. A server writes a newcomer down first, and a slow link carries both."""
-LONGEST_SILENCE_S = 1200.0
-"""After which a connection on which no byte moves is dead, however rarely the server says that it pings."""
+LEAST_SILENCE_S = 0.5
+"""However short a server's heartbeat is: a phone that trains may be late to look at its socket."""
+LONGEST_HEARTBEAT_S = 600.0
+"""Of what a server says of its pings, so much is believed: a dead connection is found however rarely it asks."""
 EARNED_A_MESSAGE = 4
 """Small frames that the server may send for each message of this phone, at any speed: the Ack or Accepted, and for an
 update that fits one message the next Task, and the first and last bytes of its model."""

@@ -16,7 +16,7 @@ from featherfed.edge_client.dialing import Dialer
 from featherfed.edge_client.download import Download, buildable
 from featherfed.edge_client.learner import Learner
 from featherfed.edge_client.leaving import PhoneLeftError
-from featherfed.edge_client.limits import EARNED_A_MESSAGE, LONGEST_SILENCE_S, WELCOME_S
+from featherfed.edge_client.limits import EARNED_A_MESSAGE, LEAST_SILENCE_S, LONGEST_HEARTBEAT_S, WELCOME_S
 from featherfed.edge_client.pocket import PendingUpdate, Pocket
 from featherfed.edge_client.workshop import Workshop
 from featherfed.errors import LocalError, ProtocolError, RemoteError
@@ -46,8 +46,6 @@ from featherfed.wire.session import Role, Session
 
 FIRST_CONTACT_S = 10.0
 """How long to look for a server that was never seen: it may just be starting."""
-LEAST_SILENCE_S = 0.5
-"""However short a server's heartbeat is: a phone that trains may be late to look at its socket."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,15 +280,16 @@ class Visit:
         of ten that train.
         """
         interval_s, _ = self._phone._dialer.keepalive()
-        # However rarely a server says that it pings, a dead connection is borne only so long.
-        heartbeat_s = min(heartbeat_s, LONGEST_SILENCE_S / 2)
+        believed_s = min(heartbeat_s, LONGEST_HEARTBEAT_S)
         # The server pings every heartbeat; on a slow link its ping waits behind what is under way.
-        explained_s = heartbeat_s + 2 * self._phone._dialer.answer_s
-        self._pulse.silence_s = max(SILENT_HEARTBEATS * heartbeat_s, explained_s, LEAST_SILENCE_S)
+        explained_s = believed_s + 2 * self._phone._dialer.answer_s
+        self._pulse.silence_s = max(SILENT_HEARTBEATS * believed_s, explained_s, LEAST_SILENCE_S)
         # It may be asleep for longer than that.
         self._watching.cancel()
         self._watching = asyncio.create_task(self._watch())
-        self._connection.ping_interval = max(interval_s, 2 * heartbeat_s)
+        # Who means to ask more rarely than a dead connection is borne is asked.
+        asks_s = 2 * heartbeat_s if heartbeat_s == believed_s else believed_s
+        self._connection.ping_interval = max(interval_s, asks_s)
         self._connection.start_keepalive()
 
     async def _read(self) -> str:

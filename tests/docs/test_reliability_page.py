@@ -59,7 +59,7 @@ def test_limits_of_a_phone_have_the_numbers_of_the_code() -> None:
         f"`MAX_FRAME_BYTES`: {MAX_FRAME_BYTES // 1024} KiB",
         f"`SMALL_BURST`, then `SMALL_PER_S`: {both.SMALL_BURST}, then {both.SMALL_PER_S:g} a second",
         f"`EARNED_A_MESSAGE`: {phone_limits.EARNED_A_MESSAGE} more",
-        f"`LONGEST_SILENCE_S`: {phone_limits.LONGEST_SILENCE_S:g} at the most",
+        f"`LONGEST_HEARTBEAT_S`: {phone_limits.LONGEST_HEARTBEAT_S:g} seconds each",
         f"small frames: less than {both.SMALL_BYTES // 1024} KiB",
     ):
         assert sentence in text, sentence

@@ -319,7 +319,7 @@ async def test_any_heartbeat_is_borne(heartbeat_s: float) -> None:
 
 
 async def test_server_that_means_to_ping_once_a_decade_is_still_missed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("featherfed.edge_client.phone.LONGEST_SILENCE_S", 0.4)
+    monkeypatch.setattr("featherfed.edge_client.phone.LONGEST_HEARTBEAT_S", 0.3)
     monkeypatch.setattr("featherfed.edge_client.dialing.PING_S", 0.2)
     came_back = asyncio.Event()
     visits: list[ServerConnection] = []
