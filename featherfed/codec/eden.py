@@ -63,13 +63,8 @@ class Eden(Levels):
 
     def encode(self, values: F32, generator: np.random.Generator) -> tuple[bytes, U8]:
         """Return the blocks' scales and the levels."""
-        scales = np.empty(blocks.count(len(values)), "<f4")
-        symbols = np.empty(len(values), np.uint8)
-        for place, numbers in blocks.runs(len(values)):
-            scales[numbers], symbols[place] = self._encode_run(values[place])
-        return scales.tobytes(), symbols
-
-    def _encode_run(self, values: F32) -> tuple[F32, U8]:
+        if not len(values):
+            return b"", np.zeros(0, np.uint8)
         room = np.empty((2, len(values)), np.float32)
         magnitudes, other = room
         np.abs(values, out=magnitudes)
@@ -85,7 +80,8 @@ class Eden(Levels):
             (squares,) = sums.of_blocks(other[None])
             symbols = self._symbols(values, magnitudes, squares, other)
             (projection,) = sums.of_blocks(np.multiply(magnitudes, other, out=magnitudes)[None])
-        return np.divide(squares, projection, out=np.zeros_like(squares), where=projection > 0) * largest, symbols
+        scales = np.divide(squares, projection, out=np.zeros_like(squares), where=projection > 0) * largest
+        return scales.astype("<f4", copy=False).tobytes(), symbols
 
     def _symbols(self, values: F32, magnitudes: F32, squares: F32, room: F32) -> U8:
         """Return the symbols of values whose magnitudes, over one number, are given; their |q| go into `room`."""

@@ -88,25 +88,19 @@ class Stochastic(Levels):
 
     def encode(self, values: F32, generator: np.random.Generator) -> tuple[bytes, U8]:
         """Return the blocks' magnitudes and the levels."""
-        largest = np.empty(blocks.count(len(values)), "<f4")
-        symbols = np.empty(len(values), np.uint8)
-        for place, numbers in blocks.runs(len(values)):
-            largest[numbers], symbols[place] = self._encode_run(values[place], generator)
-        largest *= self._unit
-        return largest.tobytes(), symbols
-
-    def _encode_run(self, values: F32, generator: np.random.Generator) -> tuple[F32, U8]:
         table = self.block_levels * self._unit
         unit = np.abs(values)
         largest = blocks.reduce(np.maximum, unit)
         np.copyto(unit, values)
         tiny = np.finfo(np.float32).tiny
         blocks.multiply(unit, np.divide(1, largest, out=np.zeros_like(largest), where=largest > tiny))
-        below = np.zeros(len(values), np.uint8)
+        below, above = np.zeros(len(values), np.uint8), np.empty(len(values), np.bool_)
         for level in table[1:-1]:
-            below += unit >= level
+            below += np.greater_equal(unit, level, out=above).view(np.uint8)
         # How far a value lies between its two levels is its chance of the one above.
-        unit -= table.take(below)
-        unit /= np.diff(table).take(below)
-        below += uniform(generator, len(values)) < unit
-        return largest, below
+        one_step = len(table) == 2
+        unit -= table[0] if one_step else table.take(below)
+        unit /= table[1] - table[0] if one_step else np.diff(table).take(below)
+        below += np.less(uniform(generator, len(values)), unit, out=above).view(np.uint8)
+        largest *= self._unit
+        return largest.astype("<f4", copy=False).tobytes(), below

@@ -59,14 +59,6 @@ class Vertex(Levels):
         >>> Vertex(2).decode(header, symbols, 4)
         array([ 0., -3.,  3.,  0.], dtype=float32)
         """
-        scales = np.empty(blocks.count(len(values)), "<f4")
-        symbols = np.empty(self.symbols(len(values)), np.uint8)
-        for place, numbers in blocks.runs(len(values)):
-            run = slice(place.start // self.values, self.symbols(place.stop))
-            scales[numbers], symbols[run] = self._encode_run(values[place])
-        return scales.tobytes(), symbols
-
-    def _encode_run(self, values: F32) -> tuple[F32, U8]:
         room = np.zeros((2, self.symbols(len(values)) * self.values), np.float32)
         magnitudes, chosen = room
         np.abs(values, out=magnitudes[: len(values)])
@@ -80,7 +72,8 @@ class Vertex(Levels):
         magnitudes *= magnitudes
         squares, projection = sums.of_blocks(room)
         scales = np.divide(squares, projection, out=np.zeros_like(squares), where=projection > 0) * largest
-        return scales, (places + self.values * np.signbit(values[at])).astype(np.uint8)
+        symbols = (places + self.values * np.signbit(values[at])).astype(np.uint8)
+        return scales.astype("<f4", copy=False).tobytes(), symbols
 
     def whole(self, symbols: U8, size: int) -> F32:
         """Return q: ±1 at each run's place, zeros elsewhere."""
