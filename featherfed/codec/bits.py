@@ -4,6 +4,8 @@ import functools
 
 import numpy as np
 
+from featherfed.codec import blocks
+from featherfed.codec.space import F32
 from featherfed.codec.stage import U8
 
 
@@ -16,6 +18,18 @@ def packed_bytes(size: int, width: int) -> int:
 def symbols_of_bytes(width: int) -> U8:
     """Return the symbols of 1, 2, 4 or 8 bits that each byte holds, highest first, (256, symbols a byte)."""
     return unpack(bytes(range(256)), 256 * 8 // width, width).reshape(256, 8 // width)
+
+
+def look_up_packed(data: bytes, size: int, width: int, table: F32) -> F32:
+    """Return what `table` has for each of `size` packed symbols of `width` bits, (size,) float32."""
+    if 8 % width:
+        return blocks.look_up(table, unpack(data, size, width))
+    # A byte's symbols at once: a quarter of the time that unpacking and looking up one by one takes.
+    rows, raw = table[symbols_of_bytes(width)], np.frombuffer(data, np.uint8)
+    values = np.empty((len(raw), 8 // width), np.float32)
+    for place, _ in blocks.runs(len(raw)):
+        rows.take(raw[place], axis=0, out=values[place], mode="clip")
+    return values.reshape(-1)[:size]
 
 
 def pack(symbols: U8, width: int) -> bytes:

@@ -28,6 +28,10 @@ class Levels(Stage):
         """Return the blocks' numbers, (blocks,) float32; NaN and infinity raise `CodecError`."""
         return finite(np.frombuffer(header, "<f4").astype(np.float32))
 
+    def table(self, header: bytes) -> F32 | None:
+        """Return the whole numbers of the symbols."""
+        return self.block_levels if len(self.block_levels) else None
+
     def whole(self, symbols: U8, size: int) -> F32:
         """Return the whole numbers, at most 2¹¹, that the blocks' numbers multiply, (size,) float32."""
         if len(self.block_levels) == 2:

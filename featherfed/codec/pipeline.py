@@ -17,6 +17,8 @@ from typing import Any, cast
 
 import numpy as np
 
+from featherfed.codec import blocks
+from featherfed.codec.bits import look_up_packed, packed_bytes
 from featherfed.codec.floats import NO_SYMBOLS, Float32
 from featherfed.codec.fold import Fold
 from featherfed.codec.grammar import parse_stages
@@ -169,20 +171,21 @@ class Pipeline:
         return dense
 
     def _values(self, reader: Reader, kept: int, key: RoundKey, index: int, *, rotated: bool) -> F32:
-        header, symbols = self._symbols(reader, kept)
-        if not self.rotation or rotated:
-            return self.quantizer.decode(header, symbols, kept)
+        quantizer, coder, bits = self.quantizer, self._coder, self.quantizer.symbol_bits
+        header, numbers = reader.take(quantizer.header_bytes(kept)), None
+        table = quantizer.table(header) if coder.fixed_size and kept else None
         if self._levels:
-            whole, numbers = self._levels.whole(symbols, kept), self._levels.numbers(header)
-            return self.rotation.backward(whole, key, index, numbers)
-        return self.rotation.backward(self.quantizer.decode(header, symbols, kept), key, index)
-
-    def _symbols(self, reader: Reader, kept: int) -> tuple[bytes, U8]:
-        """Return the next header and its symbols."""
-        header = reader.take(self.quantizer.header_bytes(kept))
-        if not self.quantizer.symbol_bits:
-            return header, NO_SYMBOLS
-        return header, self._coder.decode(reader, self.quantizer.symbols(kept), self.quantizer)
+            numbers = self._levels.numbers(header)
+        if table is not None:
+            values = look_up_packed(reader.take(packed_bytes(kept, bits)), kept, bits, table)
+        else:
+            symbols = coder.decode(reader, quantizer.symbols(kept), quantizer) if bits else NO_SYMBOLS
+            values = self._levels.whole(symbols, kept) if self._levels else quantizer.decode(header, symbols, kept)
+        if self.rotation and not rotated:
+            return self.rotation.backward(values, key, index, numbers)
+        if numbers is not None:
+            blocks.multiply(values, numbers)
+        return values
 
     def theory_bytes(self, layout: Layout) -> float:
         """Return the size by formula: kept values × bits, headers, positions at their entropy; before `entropy`."""

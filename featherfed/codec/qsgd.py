@@ -60,15 +60,21 @@ class Qsgd(Stage):
         symbols = np.empty(len(values), np.uint8)
         for place, _ in blocks.runs(len(values)):
             run = values[place]
-            magnitude = np.abs(run) / norm * steps + uniform(generator, len(run))
-            symbols[place] = np.minimum(magnitude, steps)
+            magnitude = np.abs(run)
+            magnitude /= norm
+            magnitude *= steps
+            magnitude += uniform(generator, len(run))
+            symbols[place] = np.minimum(magnitude, steps, out=magnitude)
             symbols[place] |= np.signbit(run).astype(np.uint8) << (self.bits - 1)
         return np.array([norm], "<f4").tobytes(), symbols
 
     def decode(self, header: bytes, symbols: U8, size: int) -> F32:
         """Return norm · sign · magnitude."""
-        if not size:
-            return np.zeros(0, np.float32)
+        return blocks.look_up(self.table(header), symbols) if size else np.zeros(0, np.float32)
+
+    def table(self, header: bytes) -> F32:
+        """Return the steps' values, and behind them the negative ones."""
         norm = finite(np.frombuffer(header, "<f4"))[0]
         half = np.arange(self._steps + 1, dtype=np.float32) / np.float32(self._steps)
-        return blocks.look_up((np.concatenate([half, -half]) * norm).astype(np.float32), symbols)
+        table: F32 = (np.concatenate([half, -half]) * norm).astype(np.float32)
+        return table

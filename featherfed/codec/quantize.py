@@ -66,9 +66,11 @@ class Quantize(Stage):
 
     def decode(self, header: bytes, symbols: U8, size: int) -> F32:
         """Return the levels' values."""
-        if not size:
-            return np.zeros(0, np.float32)
+        return blocks.look_up(self.table(header), symbols) if size else np.zeros(0, np.float32)
+
+    def table(self, header: bytes) -> F32:
+        """Return the levels' values, from min to max."""
         low, high = finite(np.frombuffer(header, "<f4"))
         weights = np.arange(self.levels, dtype=np.float32) / np.float32(self.levels - 1)
-        table = low * (1 - weights) + high * weights
-        return blocks.look_up(table.astype(np.float32), symbols)
+        table: F32 = (low * (1 - weights) + high * weights).astype(np.float32)
+        return table

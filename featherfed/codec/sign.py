@@ -42,10 +42,12 @@ class Sign(Stage):
 
     def decode(self, header: bytes, symbols: U8, size: int) -> F32:
         """Return ± the mean magnitude."""
-        if not size:
-            return np.zeros(0, np.float32)
+        return blocks.look_up(self.table(header), symbols) if size else np.zeros(0, np.float32)
+
+    def table(self, header: bytes) -> F32:
+        """Return ± the mean magnitude."""
         mean = finite(np.frombuffer(header, "<f4"))[0]
-        return blocks.look_up(np.array([-mean, mean], np.float32), symbols)
+        return np.array([-mean, mean], np.float32)
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,6 +72,10 @@ class Stage:
         """Return how many symbols a quantizer makes of `size` values: one each where it says nothing else."""
         return size
 
+    def table(self, header: bytes) -> F32 | None:
+        """Return the value of each symbol, without its block's number, where that is all there is to decoding."""
+        return None
+
     def __str__(self) -> str:
         given = [str(getattr(self, field.name)) for field in fields(self)]
         return f"{self.name}({given[0]})" if given else self.name
@@ -137,6 +141,9 @@ class Quantizer(Protocol):
     @property
     def block_levels(self) -> F32:
         """As in `Stage`; none where values are made in another way."""
+
+    def table(self, header: bytes) -> F32 | None:
+        """As in `Stage`."""
 
     def header_bytes(self, size: int) -> int:
         """Return the bytes of the numbers that go with `size` symbols."""

@@ -57,7 +57,9 @@ def product(left: F32, right: F32) -> float:
     total = 0.0
     for start in range(0, len(left), RUN):
         run = slice(start, start + RUN)
-        total += float(tree(np.multiply(left[run], right[run], dtype=np.float64)[None])[0])
+        products = left[run].astype(np.float64)
+        products *= products if left is right else right[run]
+        total += float(tree(products[None])[0])
     return total
 
 
