@@ -3,7 +3,7 @@
 Where all phones share a rotation and nothing after it depends on the phone, rotated coordinates are summed and the mean
 is rotated back once.
 
-Decoding and adding go run by run (`blocks.RUN`), through room that is used again, so that the only vector that is as
+Decoding and adding go run by run (`rotate.SPAN`), through room that is used again, so that the only vector that is as
 long as the model is the sum. Of models with small tensors several updates go through in rows: what a call of numpy
 costs is then shared by them. Neither ever changes a bit: the sum has Σ round(weight · value) of the values that
 `Pipeline.decode` gives, whichever way they come.
