@@ -13,6 +13,7 @@ Nothing is left to the system's default, which is to ignore: that is what the ke
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -73,6 +74,12 @@ def stopping(stop: Callable[[], None]) -> Iterator[None]:
 @contextlib.contextmanager
 def kept_from_children() -> Iterator[None]:
     """Start processes inside this context that Ctrl-C in a terminal does not reach: their parent ends them."""
+    # When multiprocessing starts its tracker, with its first process, it lets both signals through again: so it is
+    # started before they are held back.
+    if "multiprocessing" in sys.modules:
+        from multiprocessing import resource_tracker
+
+        resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

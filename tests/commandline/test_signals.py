@@ -181,7 +181,7 @@ def test_background_job_that_must_not_hear_control_c_ends_by_sigterm(deaf: socke
 
 @pytest.mark.parametrize(
     ("program", "given"),
-    [("link", ["test", "--bandwidth", "100kbps", "--seconds", "60"]), ("bench", ["ingest"])],
+    [("link", ["test", "--bandwidth", "100kbps", "--seconds", "60"]), ("lab", ["ingest"])],
 )
 def test_control_c_in_the_middle_of_a_measurement_leaves_no_traceback(
     program: str, given: list[str], tmp_path: Path

@@ -4,22 +4,16 @@ import typing
 
 from msgspec import inspect
 
-from featherfed.server.limits import (
-    FRAME_BYTES,
-    HANDSHAKE_BYTES,
-    HELLO_BYTES,
-    OPEN_S,
-    SMALL_BURST,
-    SMALL_BYTES,
-    SMALL_PER_S,
-    UNREAD_BYTES,
-    WAITING_FRAMES,
-)
+from featherfed.server.limits import FRAME_BYTES, HANDSHAKE_BYTES, HELLO_BYTES, OPEN_S, SMALL_PER_TASK, WAITING_FRAMES
 from featherfed.server.service import HELLO_S, SILENT_HEARTBEATS
 from featherfed.wire import messages
+from featherfed.wire.limits import SMALL_BURST, SMALL_BYTES, SMALL_PER_S, UNREAD_BYTES
 from featherfed.wire.messages import MAX_CHUNK_BYTES, Message
 from featherfed.wire.session import TABLES, Role
 from tests.docs.types import number_of
+
+
+ASCII = "^[ -~]*$"
 
 
 def _most(kind: inspect.Type) -> int:
@@ -27,10 +21,11 @@ def _most(kind: inspect.Type) -> int:
     match kind:
         case inspect.IntType() | inspect.FloatType():
             return 9
-        case inspect.StrType(max_length=most):
+        case inspect.StrType(max_length=most, pattern=pattern):
             assert most is not None
-            # Four bytes a character in UTF-8.
-            return (2 if 4 * most < 1 << 8 else 3) + 4 * most
+            # ASCII, or four bytes a character in UTF-8.
+            most *= 1 if pattern == ASCII else 4
+            return (2 if most < 1 << 8 else 3) + most
         case inspect.BytesType(max_length=most):
             assert most is not None
             return (2 if most < 1 << 8 else 3 if most < 1 << 16 else 5) + most
@@ -67,7 +62,7 @@ def limit_rows() -> list[list[str]]:
         ["`data` of one message", f"`Welcome.chunk_bytes`, here {MAX_CHUNK_BYTES:,}", "4001 or 1009"],
         [
             f"frames of less than {SMALL_BYTES:,} bytes, pings and pongs too",
-            f"{SMALL_BURST} at once, then {SMALL_PER_S:g} a second",
+            f"{SMALL_BURST} at once, then {SMALL_PER_S:g} a second, and {SMALL_PER_TASK} for each Task",
             "4008",
         ],
         ["such small frames that the server has not handled", f"{WAITING_FRAMES}", "4008"],
