@@ -13,7 +13,7 @@ from featherfed.edge_client.addresses import Addresses
 from featherfed.edge_client.backoff import Backoff
 from featherfed.edge_client.connection import PhoneConnection, answered, open_connection
 from featherfed.edge_client.dialing import Dialer
-from featherfed.edge_client.download import Download, buildable
+from featherfed.edge_client.download import Download, SpoiltDownloadError, buildable
 from featherfed.edge_client.learner import Learner
 from featherfed.edge_client.leaving import PhoneLeftError
 from featherfed.edge_client.limits import EARNED_A_MESSAGE, LONGEST_SILENCE_S, WELCOME_S
@@ -162,6 +162,9 @@ class Phone:
                     continue
                 except NoWelcomeError as error:
                     trouble = str(error)
+                except SpoiltDownloadError as error:
+                    self._say(f"{error}; it is asked for anew")
+                    trouble, seen, stay, lost_at_s = str(error), True, True, loop.time()
                 except RemoteError as error:
                     raise LocalError(f"the server broke the protocol: {readable(str(error))}") from error
             around = stay or self._addresses.failed(no_shard=no_shard)
