@@ -9,14 +9,12 @@ from featherfed.server.limits import (
     HANDSHAKE_BYTES,
     HELLO_BYTES,
     OPEN_S,
-    SMALL_BURST,
-    SMALL_BYTES,
-    SMALL_PER_S,
-    UNREAD_BYTES,
     WAITING_FRAMES,
 )
-from featherfed.server.service import HELLO_S, SILENT_HEARTBEATS
+from featherfed.server.service import HELLO_S
 from featherfed.wire import messages
+from featherfed.wire.limits import SMALL_BURST, SMALL_BYTES, SMALL_PER_S, UNREAD_BYTES
+from featherfed.wire.liveness import SILENT_HEARTBEATS
 from featherfed.wire.messages import MAX_CHUNK_BYTES, Message
 from featherfed.wire.session import TABLES, Role
 from tests.docs.types import number_of
@@ -27,6 +25,9 @@ def _most(kind: inspect.Type) -> int:
     match kind:
         case inspect.IntType() | inspect.FloatType():
             return 9
+        case inspect.StrType(max_length=most, pattern=r"^[ -~]*$"):
+            assert most is not None
+            return (2 if most < 1 << 8 else 3) + most
         case inspect.StrType(max_length=most):
             assert most is not None
             # Four bytes a character in UTF-8.

@@ -6,17 +6,18 @@ import typing
 import msgpack
 import numpy as np
 import pytest
+from websockets.frames import CloseCode
 
 from featherfed.codec.pipeline import Pipeline
 from featherfed.edge_client.backoff import CAP_S, FIRST_S
 from featherfed.errors import ProtocolError
 from featherfed.learning.names import LAYOUTS
 from featherfed.randomness import RoundKey
-from featherfed.server.guarded_connection import LIBRARY_FAULTS
 from featherfed.server.limits import FRAME_BYTES, HANDSHAKE_BYTES, HELLO_BYTES
 from featherfed.server.service import SILENT_HEARTBEATS
 from featherfed.wire import messages
 from featherfed.wire.closing import MAX_REASON_BYTES, Close
+from featherfed.wire.guarding import LIBRARY_FAULTS
 from featherfed.wire.messages import (
     MAX_CHUNK_BYTES,
     MAX_FRAME_BYTES,
@@ -73,7 +74,7 @@ def test_session_table_is_the_code_s() -> None:
 
 def test_close_codes_are_the_code_s() -> None:
     ours = [[str(code.value), code.name, "yes" if code.final else "no"] for code in Close]
-    library_s = [[str(code.value), code.name, "no"] for code in LIBRARY_FAULTS]
+    library_s = [[str(code), CloseCode(code).name, "no"] for code in LIBRARY_FAULTS]
     assert [row[:3] for row in rows(between("codes"))] == sorted(ours + library_s)
 
 
@@ -104,7 +105,7 @@ def test_sizes_are_those_of_the_largest_messages() -> None:
     wide, big = "\N{GRINNING FACE}", (1 << 53) - 1
     data = bytes(MAX_CHUNK_BYTES)
     assert len(pack(UpdateBegin(big, big, bytes(8), big, big, data))) == most_bytes(UpdateBegin)
-    assert len(pack(ModelBegin(big, big, wide * 256, [big] * 4096, bytes(8), big, data))) == most_bytes(ModelBegin)
+    assert len(pack(ModelBegin(big, big, "x" * 256, [big] * 4096, bytes(8), big, data))) == most_bytes(ModelBegin)
     # Its version is 1, and takes a byte.
     hello = Hello(1, wide * 64, big, big, wide * 64, big, bytes(8), big, big, wide * 32, big)
     assert len(pack(hello)) == most_bytes(Hello) - 8

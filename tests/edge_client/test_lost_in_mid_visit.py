@@ -12,7 +12,7 @@ from websockets.asyncio.server import serve as serve_websocket
 from websockets.http11 import Request, Response
 
 from featherfed.bandwidth_sim.profile import profile_from_flags
-from featherfed.edge_client import backoff, phone
+from featherfed.edge_client import backoff, connection
 from featherfed.edge_client.one_phone import PhoneOptions, play_phone
 from featherfed.edge_client.swarm import _Worker
 from featherfed.errors import LocalError
@@ -116,7 +116,7 @@ async def test_socket_that_fails_within_a_send_is_a_lost_connection(monkeypatch:
     """As in the middle of an upload, where the phone waits for its socket: here the second connection's Hello."""
     calls = 0
 
-    class Failing(phone.CountedConnection):
+    class Failing(connection.PhoneConnection):
         async def drain(self) -> None:
             nonlocal calls
             calls += 1
@@ -124,7 +124,7 @@ async def test_socket_that_fails_within_a_send_is_a_lost_connection(monkeypatch:
                 raise TimeoutError(110, "Connection timed out")
             await super().drain()
 
-    monkeypatch.setattr(phone, "CountedConnection", Failing)
+    monkeypatch.setattr(connection, "PhoneConnection", Failing)
     async with serve_websocket(finish, "127.0.0.1", 0, compression=None) as server:
         port = next(iter(server.sockets)).getsockname()[1]
         options = PhoneOptions(server=f"ws://127.0.0.1:{port}", train=False)

@@ -12,8 +12,7 @@ from websockets.asyncio.client import connect
 
 from featherfed.bandwidth_sim.profile import profile_from_flags
 from featherfed.bandwidth_sim.relay import LinkedDialer
-from featherfed.bandwidth_sim.virtual import run
-from featherfed.bandwidth_sim.virtual_network import VirtualDialer
+from featherfed.bandwidth_sim.virtual import VirtualDialer, run
 from featherfed.edge_client.one_phone import PhoneOptions, play_phone
 from featherfed.server.aggregation import Aggregator
 from featherfed.server.config import config_from
