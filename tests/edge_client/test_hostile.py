@@ -274,6 +274,18 @@ async def test_download_that_this_phone_s_disk_spoilt_is_asked_for_anew(tmp_path
     assert any("does not have the digest that was announced; it is asked for anew" in line for line in lines)
 
 
+async def test_phone_that_leaves_in_mid_download_waits_for_nothing_behind_it() -> None:
+    """Whole messages that it never took stood before the server's goodbye, and it waited for that for ten seconds."""
+    chunks = [pack(ModelChunk(offset, bytes(1024))) for offset in range(1024, 20 * 1024, 1024)]
+    unknown = Welcome("run", "larger-model", "digits", "iid", 0, 1, 0, 20.0, 65536)
+    began_s = asyncio.get_running_loop().time()
+    async with hostile(sends(task(), begin([WHOLE], bytes(1024)), *chunks), welcome=unknown) as (address, closed):
+        with pytest.raises(LocalError, match="'larger-model' is unknown to this phone"):
+            await play(address)
+    assert closed == [4010]
+    assert asyncio.get_running_loop().time() - began_s < 9
+
+
 # Rates
 
 
