@@ -256,11 +256,11 @@ class Visit:
                 await self._failed
             return await reading
         except RemoteError as error:
-            await self._connection.close(error.code, reason(str(error)))
+            await self._leave(reading, error.code, str(error))
             raise
         except LocalError as error:
             if self._unable:
-                await self._connection.close(Close.UNABLE, reason(str(error)))
+                await self._leave(reading, Close.UNABLE, str(error))
             raise
         finally:
             for task in (reading, self._watching):
@@ -270,6 +270,12 @@ class Visit:
             if self._pocket.pending is not None and self._pocket.pending.round_number == self._offered:
                 self._phone._progress.sizer.broke()
             await self._connection.close()
+
+    async def _leave(self, reading: "asyncio.Task[str]", code: int, sentence: str) -> None:
+        """Tell the server why; what it still sends is nothing to handle."""
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        await self._connection.close(code, reason(sentence))
 
     async def _watch(self) -> None:
         """Break the connection off when no byte of it moves for longer than the link can explain."""
