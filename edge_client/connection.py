@@ -1,11 +1,13 @@
 """The phone's connection to a server: opened where it was told to, its bytes counted, the server held to the limits."""
 
+import asyncio
+import contextlib
 import ssl
 from typing import Any
 from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import InvalidHandshake, InvalidMessage, InvalidStatus
+from websockets.exceptions import ConcurrencyError, ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus
 from websockets.protocol import CONNECTING
 
 from featherfed.edge_client.dialing import Dialer
@@ -37,6 +39,18 @@ class PhoneConnection(HeldToLimits, ClientConnection):
             if self._turned_out is not None:
                 raise InvalidMessage(str(self._turned_out)) from error
             raise
+
+    async def close(self, code: int = Close.DONE, reason: str = "") -> None:
+        """End the connection, and drop what still comes: the server's goodbye waits behind it."""
+        closing = asyncio.ensure_future(super().close(code, reason))
+        try:
+            # Whoever receives already does as well.
+            with contextlib.suppress(ConnectionClosed, ConcurrencyError):
+                while not closing.done():
+                    await self.recv()
+            await closing
+        finally:
+            closing.cancel()
 
     def turn_out_early(self, code: Close, sentence: str) -> None:
         """Hang up: a client has no way to say why."""

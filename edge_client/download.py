@@ -15,6 +15,10 @@ from featherfed.wire.messages import NOTHING, ModelBegin
 F32 = npt.NDArray[np.float32]
 
 
+class SpoiltDownloadError(CodecError):
+    """A model that was put together from kept bytes is not the one that was announced: it may come anew, whole."""
+
+
 class Download:
     """One model that is being received; the session has checked that its chunks are in order."""
 
@@ -43,11 +47,15 @@ class Download:
         return len(self._pocket.download) == self.total_bytes
 
     def weights(self, seed: int) -> F32:
-        """Return the model, (parameters,) float32; raises `RemoteError` where the bytes are not what was announced."""
+        """Return the model, (parameters,) float32; raises `CodecError` where the bytes are not what was announced.
+
+        Where some of them were kept from before, this phone's disk may have spoilt them: `SpoiltDownloadError`.
+        """
         begin, payload = self.begin, bytes(self._pocket.download)
         if blake2b(payload, digest_size=8).digest() != begin.digest:
             self._pocket.begin_download(b"")
-            raise CodecError(f"model of {len(payload)} bytes does not have the digest that was announced")
+            fault = SpoiltDownloadError if begin.offset else CodecError
+            raise fault(f"model of {len(payload)} bytes does not have the digest that was announced")
         return self._pocket.decoded(begin, lambda: self._decode(payload, seed))
 
     def _decode(self, payload: bytes, seed: int) -> F32:

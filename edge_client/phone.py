@@ -13,7 +13,7 @@ from featherfed.edge_client.addresses import Addresses
 from featherfed.edge_client.backoff import Backoff
 from featherfed.edge_client.connection import PhoneConnection, answered, open_connection
 from featherfed.edge_client.dialing import Dialer
-from featherfed.edge_client.download import Download, buildable
+from featherfed.edge_client.download import Download, SpoiltDownloadError, buildable
 from featherfed.edge_client.learner import Learner
 from featherfed.edge_client.leaving import PhoneLeftError
 from featherfed.edge_client.limits import EARNED_A_MESSAGE, LEAST_SILENCE_S, LONGEST_HEARTBEAT_S, WELCOME_S
@@ -160,6 +160,9 @@ class Phone:
                     continue
                 except NoWelcomeError as error:
                     trouble = str(error)
+                except SpoiltDownloadError as error:
+                    self._say(f"{error}; it is asked for anew")
+                    trouble, seen, stay, lost_at_s = str(error), True, True, loop.time()
                 except RemoteError as error:
                     raise LocalError(f"the server broke the protocol: {readable(str(error))}") from error
             around = stay or self._addresses.failed(no_shard=no_shard)
@@ -251,11 +254,11 @@ class Visit:
                 await self._failed
             return await reading
         except RemoteError as error:
-            await self._connection.close(error.code, reason(str(error)))
+            await self._leave(reading, error.code, str(error))
             raise
         except LocalError as error:
             if self._unable:
-                await self._connection.close(Close.UNABLE, reason(str(error)))
+                await self._leave(reading, Close.UNABLE, str(error))
             raise
         finally:
             for task in (reading, self._watching):
@@ -265,6 +268,12 @@ class Visit:
             if self._pocket.pending is not None and self._pocket.pending.round_number == self._offered:
                 self._phone._progress.sizer.broke()
             await self._connection.close()
+
+    async def _leave(self, reading: "asyncio.Task[str]", code: int, sentence: str) -> None:
+        """Tell the server why; what it still sends is nothing to handle."""
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        await self._connection.close(code, reason(sentence))
 
     async def _watch(self) -> None:
         """Break the connection off when no byte of it moves for longer than the link can explain."""

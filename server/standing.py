@@ -5,6 +5,7 @@ import secrets
 from dataclasses import dataclass
 from typing import Any
 
+from featherfed.errors import ConfigError
 from featherfed.server import async_machine, round_machine
 from featherfed.server.aggregation import Aggregator
 from featherfed.server.async_machine import AsyncState
@@ -63,6 +64,11 @@ def resume(config: RunConfig, store: Store, folder: RunFolder, aggregator: Aggre
     """Read where a run stopped; the model is loaded, and the sum of an open round is begun."""
     values = store.values()
     if "run" not in values:
+        if folder.model.exists():
+            raise ConfigError(
+                f"{folder.path} has a model, and its database {folder.database} is empty: put the one that it had back,"
+                " or begin a new run"
+            )
         # Killed before it was given its id.
         return begin(config, store, aggregator.parameters)
     if "version" in values:

@@ -7,6 +7,8 @@ statements, so that many phones' writes share one transaction and one fsync (`se
 
 import json
 import operator
+import os
+import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -271,6 +273,26 @@ class Store:
         except sa.exc.SQLAlchemyError as error:
             self._engine.dispose()
             raise LocalError(f"cannot open {place}: {cause(error)}") from error
+        if isinstance(place, Path):
+            self._hold_to(place)
+
+    def _hold_to(self, path: Path) -> None:
+        """Fail from now on where the file is removed or replaced.
+
+        SQLite would write on into a file that nobody finds again, and make an empty one for whoever reads.
+        """
+        file = os.stat(path)
+
+        def check(*_: Any) -> None:
+            try:
+                there = os.stat(path)
+            except FileNotFoundError as error:
+                raise sqlite3.OperationalError("it was removed while it was in use") from error
+            if not os.path.samestat(file, there):
+                raise sqlite3.OperationalError("another file was put in its place while it was in use")
+
+        sa.event.listen(self._engine, "do_connect", check)
+        sa.event.listen(self._engine, "checkout", check)
 
     def apply(self, statements: Iterable[Statement]) -> None:
         """Run all statements in one transaction: durable when this returns."""

@@ -21,8 +21,11 @@ MAX_CHUNK_BYTES = 1 << 16
 MAX_TEXT = 256
 MAX_SHIFT = 27
 
-Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
-Label = Annotated[str, Meta(max_length=32, pattern=r"^[^\x00-\x1f\x7f]*\Z")]
+_MOVES = r"\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069"
+"""What no name may have, since names are printed: control characters (U+009B is what ESC [ is), ends of lines and
+paragraphs, and what turns the rest of a line around."""
+Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=rf"^[^{_MOVES}]+\Z")]
+Label = Annotated[str, Meta(max_length=32, pattern=rf"^[^{_MOVES}]*\Z")]
 Text = Annotated[str, Meta(max_length=MAX_TEXT)]
 Spec = Annotated[str, Meta(max_length=MAX_TEXT, pattern=r"^[ -~]*$")]
 Digest = Annotated[bytes, Meta(min_length=8, max_length=8)]

@@ -100,10 +100,12 @@ _NEEDS_PEER: Mapping[type[Message], State] = MappingProxyType({Welcome: State.RE
 class Transfer:
     """How far one transfer of known size has come; bytes arrive in order, or not at all."""
 
-    def __init__(self, total_bytes: int) -> None:
+    def __init__(self, total_bytes: int, *, asks: bool) -> None:
+        """`asks`: an empty beginning asks how much is there already, and bytes may then begin anywhere."""
         self.total_bytes = total_bytes
         self.offset = 0
         self.started = False
+        self._asks = asks
 
     def advance(self, offset: int, num_bytes: int) -> bool:
         """Take `num_bytes` at `offset`, return whether the transfer is complete; raise `ProtocolError` on a gap."""
@@ -111,7 +113,7 @@ class Transfer:
             raise ProtocolError(f"chunk at offset {offset}, expected {self.offset}")
         if offset + num_bytes > self.total_bytes:
             raise ProtocolError(f"chunk of {num_bytes} bytes at offset {offset} exceeds {self.total_bytes} bytes")
-        self.started = self.started or num_bytes > 0
+        self.started = self.started or num_bytes > 0 or not self._asks
         self.offset = offset + num_bytes
         return self.offset == self.total_bytes
 
@@ -135,7 +137,7 @@ class Session:
             raise ProtocolError(f"{type(message).__name__} before the {peer.value} is {needed.value}")
         if isinstance(message, ModelBegin | UpdateBegin):
             total = message.size if isinstance(message, UpdateBegin) else sum(message.lengths)
-            transfer = Transfer(total)
+            transfer = Transfer(total, asks=isinstance(message, UpdateBegin))
             done = transfer.advance(message.offset, len(message.data))
             self._transfers[sender] = transfer
         elif isinstance(message, ModelChunk | UpdateChunk):

@@ -14,6 +14,7 @@ class Bits:
 
     def take(self, width: int) -> int:
         number = 0
+        assert self.at + width <= len(self._bits)
         for bit in self._bits[self.at : self.at + width]:
             number = number << 1 | bit
         self.at += width
@@ -47,8 +48,8 @@ class Payload:
             digit = self.take(1)[0]
             length |= (digit & 127) << 7 * place
             if digit < 128:
-                break
-        return length
+                return length
+        raise AssertionError("more than five bytes of length")
 
 
 class RangeCode:
@@ -66,6 +67,7 @@ class RangeCode:
     def symbol(self, edges: Sequence[int]) -> int:
         scale = self.range >> PRECISION
         quantile = (self.point - self.low) % 2**64 // scale
+        assert quantile < 1 << PRECISION
         symbol = max(i for i in range(len(edges) - 1) if edges[i] <= quantile)
         self.low = (self.low + scale * edges[symbol]) % 2**64
         self.range = scale * (edges[symbol + 1] - edges[symbol])
@@ -93,15 +95,21 @@ def histogram(code: RangeCode, weights: Sequence[int], size: int) -> list[int]:
     return [there[code.symbol(edges)] for _ in range(size)]
 
 
+def plain(payload: Payload) -> bool:
+    how = payload.take(1)[0]
+    assert how in (0, 1)
+    return how == 0
+
+
 def symbols(payload: Payload, size: int, width: int, levels: int, *, entropy: bool) -> list[int]:
-    if not entropy or payload.take(1) == b"\0":
+    if not entropy or plain(payload):
         return payload.packed(size, width)
     weights = payload.take(levels)
     return histogram(RangeCode(payload.take(payload.length())), weights, size)
 
 
 def positions(payload: Payload, size: int, kept: int, *, entropy: bool) -> list[int]:
-    if not entropy or payload.take(1) == b"\0":
+    if not entropy or plain(payload):
         return golomb(payload, size, kept)
     weights = payload.take(payload.take(1)[0])
     code = RangeCode(payload.take(payload.length()))

@@ -12,7 +12,6 @@ from featherfed.wire.messages import MAX_CHUNK_BYTES, Message
 from featherfed.wire.session import TABLES, Role
 from tests.docs.types import number_of
 
-
 ASCII = "^[ -~]*$"
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import random
 import re
 import struct
 from pathlib import Path
@@ -11,7 +12,10 @@ import numpy as np
 import pytest
 
 from featherfed.codec.grammar import STAGES
+from featherfed.codec.layout import Layout, Tensor
 from featherfed.codec.pipeline import Pipeline
+from featherfed.errors import CodecError
+from featherfed.randomness import RoundKey
 from tests.docs import page_phone, vectors
 from tests.docs.page_arithmetic import f32
 from tests.docs.page_random import PageGenerator, digest_of
@@ -72,6 +76,26 @@ def test_page_draws_what_the_vectors_say(row: dict[str, Any]) -> None:
 def test_page_decodes_what_the_vectors_say(row: dict[str, Any]) -> None:
     decoded = page_phone.decode(row["spec"], row["shapes"], page_key(row), bytes.fromhex(row["payload"]), LEVELS)
     assert bits(decoded) == bytes.fromhex(row["decoded"])
+
+
+@pytest.mark.parametrize("row", DOCUMENT["stages"], ids=lambda row: row["spec"])
+def test_page_refuses_what_the_code_refuses(row: dict[str, Any]) -> None:
+    """Payloads with a byte changed: both decode them to the same values, or neither does."""
+    pipeline, key = Pipeline.parse(row["spec"]), page_key(row)
+    layout = Layout(tuple(Tensor(str(number), tuple(shape)) for number, shape in enumerate(row["shapes"])))
+    payload, draw = bytes.fromhex(row["payload"]), random.Random(row["spec"])
+    for _ in range(12):
+        changed = bytearray(payload)
+        # Headers and what says how the rest is coded lie in front.
+        changed[draw.randrange(min(len(payload), draw.choice((8, 40, len(payload)))))] = draw.randrange(256)
+        try:
+            expected = pipeline.decode(bytes(changed), layout, RoundKey(key.seed, key.round_number, key.client))
+        except CodecError:
+            with pytest.raises((AssertionError, IndexError, OverflowError)):
+                bits(page_phone.decode(row["spec"], row["shapes"], key, bytes(changed), LEVELS))
+            continue
+        there = page_phone.decode(row["spec"], row["shapes"], key, bytes(changed), LEVELS)
+        assert bits(there) == expected.tobytes()
 
 
 @pytest.mark.parametrize("row", DOCUMENT["long"], ids=lambda row: row["spec"])

@@ -5,9 +5,11 @@ import contextlib
 import math
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import msgpack
+import numpy as np
 import pytest
 from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_websocket
@@ -15,6 +17,7 @@ from websockets.exceptions import ConnectionClosed
 
 from featherfed.edge_client.limits import ANSWER_BYTES
 from featherfed.edge_client.one_phone import PhoneOptions, play_phone
+from featherfed.edge_client.pocket import Pocket
 from featherfed.errors import LocalError
 from featherfed.learning.names import LAYOUTS
 from featherfed.wire.limits import SMALL_BURST
@@ -25,6 +28,7 @@ from featherfed.wire.messages import (
     Ack,
     Cancel,
     Finish,
+    Hello,
     ModelBegin,
     ModelChunk,
     UpdateBegin,
@@ -235,6 +239,51 @@ async def test_more_bytes_than_an_update_has_cannot_be_acknowledged() -> None:
         with pytest.raises(LocalError, match=f"{WHOLE + 1} bytes acknowledged of an update of {WHOLE} bytes"):
             await play(address)
     assert closed == [4001]
+
+
+async def test_download_that_this_phone_s_disk_spoilt_is_asked_for_anew(tmp_path: Path) -> None:
+    """After a power cut, say: no fsync is spent on bytes that can be had again."""
+    whole = np.zeros(WHOLE // 4, "<f4").tobytes()
+    claimed: list[int] = []
+
+    async def serve(connection: ServerConnection) -> None:
+        said = unpack(await connection.recv(decode=False))
+        assert isinstance(said, Hello)
+        claimed.append(said.partial_bytes)
+        await connection.send(pack(WELCOME))
+        await connection.send(task())
+        await connection.send(pack(ModelBegin(0, NOTHING, "float32", [WHOLE], digest(whole), said.partial_bytes, b"")))
+        if said.partial_bytes:
+            await connection.send(pack(ModelChunk(said.partial_bytes, whole[said.partial_bytes :])))
+            await connection.wait_closed()
+            return
+        await connection.send(pack(ModelChunk(0, whole)))
+        assert isinstance(unpack(await connection.recv(decode=False)), UpdateBegin)
+        await connection.send(FINISH)
+        await connection.wait_closed()
+
+    pocket = Pocket(tmp_path)
+    pocket.enter("run", 0)
+    pocket.begin_download(digest(whole))
+    pocket.extend_download(0, b"spoilt" + whole[6:100])
+    async with serve_websocket(serve, "127.0.0.1", 0, ping_interval=None) as server:
+        lines: list[str] = []
+        address = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        assert await play(address, lines, state_dir=tmp_path) == "done"
+    assert claimed == [100, 0]
+    assert any("does not have the digest that was announced; it is asked for anew" in line for line in lines)
+
+
+async def test_phone_that_leaves_in_mid_download_waits_for_nothing_behind_it() -> None:
+    """Whole messages that it never took stood before the server's goodbye, and it waited for that for ten seconds."""
+    chunks = [pack(ModelChunk(offset, bytes(1024))) for offset in range(1024, 20 * 1024, 1024)]
+    unknown = Welcome("run", "larger-model", "digits", "iid", 0, 1, 0, 20.0, 65536)
+    began_s = asyncio.get_running_loop().time()
+    async with hostile(sends(task(), begin([WHOLE], bytes(1024)), *chunks), welcome=unknown) as (address, closed):
+        with pytest.raises(LocalError, match="'larger-model' is unknown to this phone"):
+            await play(address)
+    assert closed == [4010]
+    assert asyncio.get_running_loop().time() - began_s < 9
 
 
 # Rates

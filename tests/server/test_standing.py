@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from featherfed.errors import ConfigError
 from featherfed.server.aggregation import Aggregator
 from featherfed.server.config import RunConfig
 from featherfed.server.round_machine import Phase
@@ -45,6 +46,18 @@ def test_run_that_was_stopped_before_its_first_line_begins_anew(
     standing = resume(CONFIG, store, folder, fresh())
     assert store.values()["run"] == standing.run
     assert standing.state.round_number == 0
+    store.close()
+
+
+def test_run_with_a_model_and_an_empty_database_is_not_begun_anew(
+    folder: RunFolder, fresh: Callable[[], Aggregator]
+) -> None:
+    """Its rounds would be played again from nothing, over the model that they had made."""
+    store = Store(folder.database)
+    folder.model.write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"has a model, and its database .*run\.sqlite is empty: put"):
+        resume(CONFIG, store, folder, fresh())
+    assert store.values() == {}
     store.close()
 
 

@@ -159,3 +159,23 @@ def test_counts_of_terabytes_and_text_with_nul_are_kept(store: Store) -> None:
     store.apply([*put_traffic({(1, 0, "uplink"): traffic}), put_fault(0.0, 1, "phone", 4001, "bad \0 frame")])
     assert store.traffic() == {(1, 0, "uplink"): traffic}
     assert store.faults()[0].sentence == "bad \\0 frame"
+
+
+@pytest.mark.parametrize("instead", [None, b"", b"something else"])
+def test_file_that_was_removed_or_replaced_takes_nothing_and_is_not_made_anew(
+    tmp_path: Path, instead: bytes | None
+) -> None:
+    """What is written into a file without a name is lost with the process, however often it is synced."""
+    path = tmp_path / "run.sqlite"
+    store = Store(path)
+    store.apply([put_value("run", "a")])
+    path.unlink()
+    if instead is not None:
+        path.write_bytes(instead)
+    words = "it was removed while" if instead is None else "another file was put in its place while"
+    with pytest.raises(LocalError, match=rf"cannot write .*run\.sqlite: {words} it was in use"):
+        store.apply([put_value("run", "b")])
+    with pytest.raises(LocalError, match=rf"cannot read .*run\.sqlite: {words} it was in use"):
+        store.values()
+    store.close()
+    assert (path.read_bytes() if path.exists() else None) == instead

@@ -43,6 +43,17 @@ def test_whole_round() -> None:
     assert session.states[Role.SERVER] is State.OVER
 
 
+def test_model_that_begins_without_bytes_goes_on_where_it_begins() -> None:
+    """Only an update begins with a question: a phone that took bytes from anywhere would keep a file with a hole."""
+    session = started()
+    session.follow(Role.SERVER, TASK)
+    session.follow(Role.SERVER, ModelBegin(0, -1, "float32", [6], DIGEST, 2, b""))
+    with pytest.raises(ProtocolError, match="chunk at offset 4, expected 2"):
+        session.follow(Role.SERVER, ModelChunk(4, b"ef"))
+    session.follow(Role.SERVER, ModelChunk(2, b"cdef"))
+    assert session.states[Role.SERVER] is State.IDLE
+
+
 def test_update_goes_on_from_the_acknowledged_byte() -> None:
     session = started()
     session.follow(Role.PHONE, UpdateBegin(1, 5, DIGEST, 10, 0, b""))
