@@ -194,12 +194,14 @@ async def test_unnamed_phone_that_was_killed_gets_its_shard_again(serve: Serve) 
         while served.watcher.told("round_closed") == []:
             await asyncio.sleep(0.001)
         # As its process's end would: without a word, and with its name gone.
-        phones.pop().cancel()
+        killed = phones.pop()
+        killed.cancel()
         while served.watcher.told("phone_left") == []:
             await asyncio.sleep(0.001)
         lines: list[str] = []
         phones.append(asyncio.create_task(play(options(served.address), lines)))
         assert await asyncio.gather(*phones) == ["all 20 rounds are done"] * 2
+        await asyncio.gather(killed, return_exceptions=True)
     assert lines[0].startswith("all 2 shards are taken; the shard of a phone that left is free after 0.4 s; waiting")
 
 
