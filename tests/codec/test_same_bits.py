@@ -24,7 +24,8 @@ def digests(environment: dict[str, str]) -> tuple[dict[str, str], str]:
     """Return what `tests.codec.same_bits` prints in an environment, and what the library says of itself."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-m", "tests.codec.same_bits"],
-        capture_output=True, text=True, check=False, timeout=120, cwd=HERE, env={**os.environ, **environment},
+        capture_output=True, text=True, check=False, timeout=120, cwd=HERE,
+        env={**os.environ, "PYTHONPATH": str(HERE), **environment},
     )  # fmt: skip
     if done.returncode < 0:
         pytest.skip(f"{environment} ends with signal {-done.returncode} on this CPU")
