@@ -26,7 +26,7 @@ class HeldPhones:
     """
 
     def __init__(self, settings: dict[str, Any], row: Sequence[int], round_number: int, **options: Any) -> None:
-        self._options = {"train": False, "patience_s": 8.0, **options}
+        self._options = {"train": False, "patience_s": 40.0, **options}
         shards = range(settings["phones"])
         cohort = choose_cohort(shards, settings["cohort"], seed=settings["seed"], round_number=round_number, attempt=0)
         asked = [(round_number, shard) for shard in cohort if shard in row]
@@ -46,7 +46,7 @@ class HeldPhones:
 
     async def end(self, playing: Sequence["asyncio.Task[str]"]) -> None:
         """Return when all have ended; one that looked for its gateway while the last round ended has missed it."""
-        ends = await asyncio.wait_for(asyncio.gather(*playing, return_exceptions=True), 90)
+        ends = await asyncio.wait_for(asyncio.gather(*playing, return_exceptions=True), 150)
         words = [str(end) for end in ends]
         done = words.count("all 3 rounds are done")
         assert done and done + sum(word.startswith("no server at") for word in words) == len(words), words
