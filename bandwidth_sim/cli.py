@@ -23,6 +23,7 @@ from featherfed.commandline.streams import keep_on, open_log
 
 
 @click.group(cls=Program)
+@click.version_option(package_name="featherfed")
 def main() -> None:
     """Phone links on real sockets, without root."""
 

@@ -154,7 +154,10 @@ def _play(phones: list[PhoneOptions], quiet: bool) -> None:
         if not isinstance(failure, FeatherfedError):
             raise failure
     if failures:
-        raise SystemExit(f"{len(failures)} of {len(phones)} phones failed: {failures[0]}")
+        # Each worker knows of its own phones only, and says so.
+        first = next(phone.name for phone, outcome in zip(phones, outcomes, strict=True) if outcome is failures[0])
+        more = f" and {len(failures) - 1} more of its worker" if len(failures) > 1 else ""
+        raise SystemExit(f"{first}{more} failed: {failures[0]}")
 
 
 def allow_files(phones: Sequence[PhoneOptions], workers: int) -> None:

@@ -75,6 +75,10 @@ def run(
         raise click.UsageError(str(error)) from error
     except FeatherfedError as error:
         raise click.ClickException(str(error)) from error
+    except OSError as error:
+        # A write that fails does not know its file, as an open does.
+        where = error.filename or folder
+        raise click.ClickException(f"cannot write {where}: {error.strerror}; go on with --resume") from error
     except KeyboardInterrupt:
         click.echo("interrupted; go on with --resume", err=True)
         raise SystemExit(130) from None

@@ -158,6 +158,10 @@ def read_scenario(path: Path, *, way: str | None = None, changes: Sequence[str] 
             ) from error
     settings = {key.replace("-", "_"): value for key, value in content.items()}
     if way is not None:
+        # What the file says is read again for its report, and has to make sense although nothing goes by it now.
+        for written in settings["as"] if isinstance(settings.get("as"), list) else [settings.get("as", way)]:
+            if written not in WAYS:
+                raise ConfigError(f"{path}: as = {written!r} is not one of {', '.join(WAYS)}")
         settings["as"] = way
     known = {field.name for field in fields(RunConfig)} | set(PHONE_KEYS)
     for key in settings:

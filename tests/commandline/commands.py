@@ -15,9 +15,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def command(program: str, *arguments: str | Path) -> list[str]:
-    """The command line of a console script: `program` is server, edge, link or bench; or lab, which has none."""
-    if program == "lab":
-        return [sys.executable, "-m", "lab", *map(str, arguments)]
+    """The command line of a console script: `program` is server, edge, link or bench."""
     script = f"import sys; from featherfed.programs import {program}; sys.argv[0] = 'fl-{program}'; {program}()"
     return [sys.executable, "-c", script, *map(str, arguments)]
 

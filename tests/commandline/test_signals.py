@@ -180,14 +180,16 @@ def test_background_job_that_must_not_hear_control_c_ends_by_sigterm(deaf: socke
 
 
 @pytest.mark.parametrize(
-    ("program", "given"),
-    [("link", ["test", "--bandwidth", "100kbps", "--seconds", "60"]), ("lab", ["ingest"])],
+    "measurement",
+    [
+        command("link", "test", "--bandwidth", "100kbps", "--seconds", "60"),
+        [sys.executable, "-m", "lab", "ingest"],
+    ],
+    ids=["link test", "lab ingest"],
 )
-def test_control_c_in_the_middle_of_a_measurement_leaves_no_traceback(
-    program: str, given: list[str], tmp_path: Path
-) -> None:
+def test_control_c_in_the_middle_of_a_measurement_leaves_no_traceback(measurement: list[str], tmp_path: Path) -> None:
     process = subprocess.Popen(
-        command(program, *given), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        measurement, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True, env=environment(),
     )  # fmt: skip
     try:

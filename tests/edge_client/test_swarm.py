@@ -15,6 +15,7 @@ from featherfed.edge_client.swarm import Deal, allow_files, phone_options
 from featherfed.errors import ConfigError
 from featherfed.learning.models import build
 from featherfed.wire.messages import Accepted, Finish, ModelBegin, ModelChunk, Task, Welcome, pack
+from tests.commandline.commands import run
 
 OPTIONS = PhoneOptions(server="ws://127.0.0.1:8765", name="swarm", state_dir="/tmp/state")
 
@@ -75,6 +76,14 @@ def test_more_phones_than_files_may_be_open_are_refused_with_the_number_that_fit
     with pytest.raises(ConfigError, match=r"needs 10128 open files a worker.*allows 4096; .*--count 1984 at the most"):
         allow_files([linked] * 5000, 2)
     allow_files([linked] * 1984, 2)
+
+
+def test_phones_that_fail_are_named_whatever_worker_they_are_in() -> None:
+    done = run("edge", "swarm", "--count", "3", "--workers", "2", "--train", "none", "--patience", "1s",
+               "--server", "ws://127.0.0.1:1")  # fmt: skip
+    said = [line for line in done.stderr.splitlines() if "failed" in line]
+    assert done.returncode == 1
+    assert sorted(line.split(" failed: ")[0] for line in said) == ["swarm-0 and 1 more of its worker", "swarm-1"]
 
 
 async def _bytes_of_a_round(*command: str) -> bytes:

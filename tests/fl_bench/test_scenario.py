@@ -93,6 +93,12 @@ def test_scenario_that_can_not_run_is_refused_with_its_file(tmp_path: Path, text
     assert "scenario.toml" in str(refused.value)
 
 
+@pytest.mark.parametrize("line", ['as = "ships"', 'as = ["swarm", "ships"]', "as = 1"])
+def test_way_that_makes_no_sense_is_refused_also_where_another_is_asked_for(tmp_path: Path, line: str) -> None:
+    with pytest.raises(ConfigError, match="is not one of processes, swarm, virtual"):
+        read_scenario(write(tmp_path, line), way="virtual")
+
+
 def test_missing_scenario_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot read the scenario"):
         read_scenario(tmp_path / "nowhere.toml")

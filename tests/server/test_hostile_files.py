@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -165,7 +166,8 @@ def test_folder_where_a_file_is_meant_is_a_sentence(name: str, served: Path) -> 
         assert name in sentence(run("server", *given, served))
 
 
-def test_run_on_a_disk_that_is_full_says_so(tmp_path: Path) -> None:
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = shutil.which("mount")
@@ -174,9 +176,20 @@ def test_run_on_a_disk_that_is_full_says_so(tmp_path: Path) -> None:
         or subprocess.run([mount, "-t", "tmpfs", "-o", "size=64k", "none", disk], capture_output=True).returncode
     ):
         pytest.skip("needs the right to mount a small disk")
-    try:
-        told = sentence(run("server", *SERVE, "--data", "digits", "--runs", disk, "--name", "mine"))
-        assert str(disk) in told
-        assert "full" in told or "No space left" in told or "I/O error" in told
-    finally:
-        subprocess.run(["umount", disk], check=True)
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+def test_run_on_a_disk_that_is_full_says_so(small_disk: Path) -> None:
+    told = sentence(run("server", *SERVE, "--data", "digits", "--runs", small_disk, "--name", "mine"))
+    assert str(small_disk) in told
+    assert "full" in told or "No space left" in told or "I/O error" in told
+
+
+def test_bench_on_a_disk_that_is_full_says_so(small_disk: Path, tmp_path: Path) -> None:
+    scenario = tmp_path / "mine.toml"
+    scenario.write_text('data = "digits"\nmodel = "tiny"\nphones = 1\nrounds = 1\ntrain = "none"\n')
+    (small_disk / "other").write_bytes(bytes(64 * 1024))
+    told = sentence(run("bench", "run", scenario, "--virtual", "--out", small_disk))
+    assert str(small_disk) in told
+    assert "No space left" in told
