@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 from featherfed.bandwidth_sim.profile import Profile
 from featherfed.bandwidth_sim.relay import LinkedDialer
 from featherfed.edge_client.dialing import Dialer, DirectDialer, check_address, check_secrecy, trust
-from featherfed.edge_client.learner import Learner, NoiseLearner, SgdLearner, import_torch
+from featherfed.edge_client.learner import Learner, NoiseLearner, import_torch
 from featherfed.edge_client.leaving import LeavingLearner
+from featherfed.edge_client.local_problem import LocalProblem, problem_named_by
 from featherfed.edge_client.phone import Phone, PhoneSettings
 from featherfed.edge_client.pocket import Pocket
 from featherfed.errors import ConfigError
@@ -24,12 +25,15 @@ from featherfed.wire.messages import Welcome
 class PhoneOptions:
     """What `fl-edge run` was told. `profile` None is no emulated link; `compute` is torch's device.
 
+    `problem` names this phone's own code; None plays what the server names, where that is installed here.
+
     `others` are more addresses of the same run, for a phone that does not know which gateway has its shard, or where.
     """
 
     server: str
     others: tuple[str, ...] = ()
     name: str | None = None
+    problem: str | None = None
     shard: tuple[int, int] | None = None
     data_dir: str | None = None
     state_dir: str | None = None
@@ -68,11 +72,8 @@ LinkMaker = Callable[[Profile, int], AbstractAsyncContextManager[Dialer]]
 """Makes a phone's way out from its link's profile and seed."""
 
 
-def make_learner(options: PhoneOptions, welcome: Welcome) -> Learner:
-    """Return what trains on the shard that the server gave, in this process."""
-    if options.train:
-        return SgdLearner.load(welcome, options.data_dir, options.compute)
-    return NoiseLearner(welcome)
+LocalMaker = Callable[[str, str], LocalProblem]
+"""Makes a problem of its name, for a device of torch."""
 
 
 async def play_phone(
@@ -81,23 +82,34 @@ async def play_phone(
     *,
     pocket: Pocket | None = None,
     linked: LinkMaker = LinkedDialer,
-    learn: Callable[[PhoneOptions, Welcome], Learner] = make_learner,
+    make_local: LocalMaker = LocalProblem,
 ) -> str:
     """Play one phone on the running event loop; return the server's reason for the end.
 
-    `pocket`, `linked` and `learn` stand in where many phones share one process or there are no real sockets.
+    `pocket`, `linked` and `make_local` stand in where many phones share one process or there are no real sockets.
     """
     pocket = pocket or Pocket(Path(options.state_dir) if options.state_dir else None)
     name = pocket.name_phone(options.name)
+    own: LocalProblem | None = None
     if options.train:
-        await asyncio.get_running_loop().run_in_executor(None, import_torch, options.compute)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, import_torch, options.compute)
+        if options.problem is not None:
+            # What is wrong with it is said before the server gives this phone a shard.
+            own = await loop.run_in_executor(None, make_local, options.problem, options.compute)
 
     def learner(welcome: Welcome) -> Learner:
-        made = learn(options, welcome)
+        made: Learner
+        if options.train:
+            local = own or make_local(problem_named_by(welcome), options.compute)
+            made = local.learner(welcome, options.data_dir)
+        else:
+            made = NoiseLearner(welcome)
         if options.dropout:
             return LeavingLearner(made, welcome, dropout=options.dropout, away_s=options.away_s)
         return made
 
+    known = own.fingerprint if own else None
     settings = PhoneSettings(
         server=options.server,
         others=options.others,
@@ -110,12 +122,14 @@ async def play_phone(
         link_bytes_per_s=link_rate(options.profile),
     )
     if options.profile is None:
-        phone = Phone(settings, name=name, pocket=pocket, dialer=DirectDialer(), make_learner=learner, say=say)
+        phone = Phone(
+            settings, name=name, pocket=pocket, dialer=DirectDialer(), make_learner=learner, say=say, known=known
+        )
         return await phone.run()
     # The link's randomness is the phone's own, and the same again for the same name.
     seed = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest(), "little")
     async with linked(options.profile, seed) as dialer:
-        phone = Phone(settings, name=name, pocket=pocket, dialer=dialer, make_learner=learner, say=say)
+        phone = Phone(settings, name=name, pocket=pocket, dialer=dialer, make_learner=learner, say=say, known=known)
         return await phone.run()
 
 

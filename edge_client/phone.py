@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from msgspec.structs import replace
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.protocol import State as SocketState
@@ -16,12 +17,12 @@ from featherfed.edge_client.addresses import Addresses
 from featherfed.edge_client.backoff import Backoff
 from featherfed.edge_client.dialing import Dialer
 from featherfed.edge_client.download import Download
-from featherfed.edge_client.learner import Learner
+from featherfed.edge_client.learner import Learner, fingerprint_of
 from featherfed.edge_client.leaving import PhoneLeftError
 from featherfed.edge_client.pocket import PendingUpdate, Pocket
 from featherfed.edge_client.workshop import Workshop
-from featherfed.errors import LocalError, ProtocolError, RemoteError
-from featherfed.learning.names import LAYOUTS
+from featherfed.errors import DivergedError, LocalError, ProtocolError, RemoteError
+from featherfed.fingerprint import Fingerprint
 from featherfed.wire.chunking import ChunkSizer
 from featherfed.wire.closing import Close, reason
 from featherfed.wire.counting import CountsBytes
@@ -43,6 +44,8 @@ from featherfed.wire.messages import (
     UpdateChunk,
     Welcome,
     pack,
+    tensor_entries,
+    tensor_rows,
     unpack,
 )
 from featherfed.wire.session import Role, Session
@@ -52,6 +55,8 @@ OPEN_S = 60.0
 FIRST_CONTACT_S = 10.0
 """How long to look for a server that was never seen: it may just be starting."""
 READ_AHEAD_FRAMES = 4
+MAX_PARAMETERS = 1 << 31
+"""Of a model: 8 GiB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,8 +110,14 @@ class Phone:
         dialer: Dialer,
         make_learner: Callable[[Welcome], Learner],
         say: Callable[[str], None],
+        known: Fingerprint | None = None,
     ) -> None:
+        """`known` is the model of this phone's own problem; what the server says of its model is left out if it is that.
+
+        `make_learner` is given a Welcome with all of the model's tensors.
+        """
         self._settings = settings
+        self._known = known
         self._addresses = Addresses((settings.server, *settings.others))
         self._name = name
         self._pocket = pocket
@@ -114,6 +125,24 @@ class Phone:
         self._say = say
         self._workshop = Workshop(pocket, make_learner, step_s=settings.step_s, say=say)
         self._progress = Progress()
+
+    @property
+    def model_digest(self) -> bytes:
+        """The digest of the model that this phone knows, or nothing."""
+        return self._known.digest if self._known is not None else b""
+
+    def whole(self, welcome: Welcome) -> Welcome:
+        """Return a Welcome with the model's tensors in it; raises `ProtocolError` where nobody has said which they are."""
+        if welcome.tensors:
+            told = Fingerprint.of_rows(tensor_rows(welcome.tensors))
+            if told.digest != welcome.model_digest:
+                raise ProtocolError("the model's tensors do not have the digest that was announced")
+            if not 0 < told.layout.size <= MAX_PARAMETERS:
+                raise ProtocolError(f"a model with {told.layout.size} parameters; the limit is {MAX_PARAMETERS}")
+            self._known = told
+        if self._known is None or self._known.digest != welcome.model_digest:
+            raise ProtocolError("a Welcome without the model's tensors, and this phone knows another model")
+        return replace(welcome, tensors=tensor_entries(self._known.rows()))
 
     async def run(self) -> str:
         """Return the server's reason for the end; raises `LocalError` where there is no way on."""
@@ -157,6 +186,13 @@ class Phone:
                     self._say(str(leave))
                     await asyncio.sleep(leave.away_s)
                     seen, lost_at_s = True, loop.time()
+                    continue
+                except DivergedError as error:
+                    # This round goes on without this phone; a later one may ask it again.
+                    self._say(str(error))
+                    seen, lost_at_s = True, loop.time()
+                    backoff.reset()
+                    await asyncio.sleep(backoff.next_s())
                     continue
                 except RemoteError as error:
                     raise LocalError(f"the server broke the protocol: {error}") from error
@@ -248,6 +284,7 @@ class Visit:
         self._download: Download | None = None
         self._work: asyncio.Task[None] | None = None
         self._durable: asyncio.Future[int] | None = None
+        self._learner: asyncio.Future[Learner] | None = None
         self._offered = NOTHING
         """The round whose finished update this connection has begun to send."""
         self._pulse = Pulse(sum(phone._dialer.keepalive()), asyncio.get_running_loop().time())
@@ -269,7 +306,15 @@ class Visit:
         except RemoteError as error:
             await self._connection.close(error.code, reason(str(error)))
             raise
+        except PhoneLeftError:
+            raise
+        except LocalError as error:
+            # The round need not wait for this phone.
+            await self._connection.close(Close.UNTRAINED, reason(str(error)))
+            raise
         finally:
+            if self._learner is not None:
+                self._learner.remove_done_callback(self._prepared)
             for task in (reading, watching):
                 task.cancel()
             await asyncio.gather(reading, watching, return_exceptions=True)
@@ -316,6 +361,7 @@ class Visit:
                 pocket.pending.round_number if pocket.pending else NOTHING,
                 self._phone._settings.link,
                 self._phone._settings.link_bytes_per_s,
+                self._phone.model_digest,
             )
         )
         welcome = await self._receive()
@@ -324,18 +370,24 @@ class Visit:
         self.welcomed = True
         self._phone._addresses.found()
         pocket.enter(welcome.run, welcome.shard)
-        if welcome.model not in LAYOUTS:
-            raise LocalError(f"the server's model {welcome.model!r} is unknown to this phone: is it an older release?")
-        self._welcome, self._layout = welcome, LAYOUTS[welcome.model]
+        welcome = self._phone.whole(welcome)
+        self._welcome, self._layout = welcome, fingerprint_of(welcome).layout
         self._leave_pings_to_the_server(welcome.heartbeat_s)
         self._say(f"run {welcome.run}: {self._phone._name} plays shard {welcome.shard} of {welcome.shards}")
-        await self._workshop.prepare(welcome)
+        self._learner = await self._workshop.prepare(welcome)
+        self._learner.add_done_callback(self._prepared)
         self._go_on()
         while True:
             message = await self._receive()
             if isinstance(message, Finish):
                 return message.reason
             await self._handle(message)
+
+    def _prepared(self, learner: asyncio.Future[Learner]) -> None:
+        """End the visit where this phone cannot train: that is known before the first task."""
+        error = None if learner.cancelled() else learner.exception()
+        if error is not None and not self._failed.done():
+            self._failed.set_exception(error)
 
     async def _handle(self, message: AnyMessage) -> None:
         match message:

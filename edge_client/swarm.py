@@ -1,7 +1,7 @@
 """Many phones on one machine: a few worker processes, each with many phones on one event loop.
 
-torch is imported once, in a process that does nothing else and that the workers are forked from; data sets are mapped
-(MNIST) or loaded once a worker, and all phones of a worker train on one model, in turns.
+torch is imported once, in a process that does nothing else and that the workers are forked from; a problem is loaded once a
+worker, and all phones of a worker train on one model, in turns.
 
 On the wire a phone of a swarm is what `fl-edge run` is: its own connection, token, link, name, shard and state
 directory.
@@ -18,14 +18,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from featherfed.bandwidth_sim.profile import Profile
-from featherfed.edge_client.classroom import Classroom
-from featherfed.edge_client.learner import Learner, NoiseLearner
+from featherfed.edge_client.local_problem import LocalProblem
 from featherfed.edge_client.one_phone import PhoneOptions, play_phone
 from featherfed.errors import ConfigError, FeatherfedError
-from featherfed.wire.messages import Welcome
 
 WITHOUT_TORCH = ("featherfed.edge_client.swarm",)
-WITH_TORCH = (*WITHOUT_TORCH, "featherfed.learning.data", "featherfed.learning.training")
+WITH_TORCH = (*WITHOUT_TORCH, "featherfed.learning.training")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +96,7 @@ class _Worker:
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
-        self._classes: dict[tuple[object, ...], Classroom] = {}
+        self._local: dict[tuple[str, str], LocalProblem] = {}
 
     async def play_all(self, phones: list[PhoneOptions]) -> list[str | BaseException]:
         # One training at a time: two in one process would only share its lock, and the model is shared too.
@@ -112,18 +110,15 @@ class _Worker:
                 sys.stdout.write(f"{options.name}: {line}\n")
                 sys.stdout.flush()
 
-        end = await play_phone(options, say, learn=self._make_learner)
+        end = await play_phone(options, say, make_local=self._make_local)
         say(end)
         return end
 
-    def _make_learner(self, options: PhoneOptions, welcome: Welcome) -> Learner:
-        if not options.train:
-            return NoiseLearner(welcome)
-        run = (welcome.model, welcome.data, welcome.partition, welcome.shards, welcome.seed)
-        if run not in self._classes:
+    def _make_local(self, name: str, device: str) -> LocalProblem:
+        if (name, device) not in self._local:
             # A server that came back with another run: nobody needs the one before.
-            self._classes = {run: Classroom(welcome, options.data_dir, options.compute)}
-        return self._classes[run].learner(welcome)
+            self._local = {(name, device): LocalProblem(name, device)}
+        return self._local[name, device]
 
 
 def _end_with_swarm() -> None:

@@ -29,14 +29,18 @@ class Workshop:
         self.round_number = NOTHING
         """The round that is being trained."""
 
-    async def prepare(self, welcome: Welcome) -> None:
-        """Load what a run and shard need, before the first task: that takes longer than a small round."""
-        if self._learner_of != welcome:
+    async def prepare(self, welcome: Welcome) -> asyncio.Future[Learner]:
+        """Load what a run and shard need, before the first task: that takes longer than a small round.
+
+        Returns the learner to be, whose error is also raised to whoever trains.
+        """
+        if self._learner is None or self._learner_of != welcome:
             # What was trained for another run or shard is no answer to this one's tasks.
             await self.stop()
             self._learner_of = welcome
             self._learner = asyncio.get_running_loop().run_in_executor(None, self._make_learner, welcome)
             self._learner.add_done_callback(self._prepared)
+        return self._learner
 
     def _prepared(self, learner: asyncio.Future[Learner]) -> None:
         # An error is raised to whoever awaits the learner for its first task.

@@ -23,9 +23,10 @@ from featherfed.bandwidth_sim.profile import find_profile, profile_from_flags
 from featherfed.bandwidth_sim.units import parse_duration
 from featherfed.edge_client.device import parse_device
 from featherfed.errors import ConfigError
-from featherfed.server.config import RunConfig, config_from, flag
-from featherfed.server.nearest import nearest
+from featherfed.nearest import nearest
+from featherfed.server.config import RunConfig, config_from
 from featherfed.server.serving import check
+from featherfed.training_settings import flag
 
 PHONE_KEYS = ("link", "device", "bandwidth", "train", "dropout", "away", "as")
 """`link`, `device`: a name or shares of names; `as`: processes, swarm or virtual; the others as for fl-edge."""

@@ -1,25 +1,15 @@
 """The flags of `fl-server serve`: one for each field of the run's configuration, with its default from there."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import Any, TypeVar
 
 import click
 
+from featherfed.errors import ConfigError
+from featherfed.training_settings import Training, flag, parse_settings, range_of
+
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-class BatchSize(click.ParamType[int]):
-    """A number of examples, or `all`."""
-
-    name = "N|all"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return the number; 0 stands for all."""
-        if value == "all":
-            return 0
-        if not str(value).isdecimal() or int(str(value)) == 0:
-            self.fail(f"{value!r} is not a number above 0, or all", param, ctx)
-        return int(str(value))
 
 
 class Duration(click.ParamType[float]):
@@ -41,22 +31,19 @@ class Duration(click.ParamType[float]):
 
 
 FLAGS: tuple[tuple[str, Any, str], ...] = (
-    ("--model", str, "mlp, 2nn, cnn, lite or tiny.  [default: lite]"),
-    ("--data", str, "mnist, digits, or mnist-tuning: MNIST's last training images as test set.  [default: mnist]"),
+    (
+        "--problem",
+        str,
+        "Model, data, loss and metrics: your own, like mytask:problem or ./mytask.py:problem, or one of ours, like"
+        " mnist/2nn, digits or cifar10 (fl-server models).  [default: mnist]",
+    ),
     ("--partition", str, "iid, shards:N, dirichlet:A or quantity:A.  [default: iid]"),
     ("--phones", int, "Shards; the first round waits for so many phones.  [default: 10]"),
     ("--cohort", int, "Updates that are wanted in a round.  [default: 10, or --phones if less]"),
     ("--rounds", int, "Rounds to train.  [default: 20]"),
     ("--target-accuracy", float, "End early when this is reached, 0 to 1.  [default: 1]"),
     ("--seed", int, "Of all that is random.  [default: 0]"),
-    ("--epochs", int, "Passes of a phone over its shard in a round.  [default: 1]"),
-    ("--batch-size", BatchSize(), "Examples a step, or all.  [default: 10]"),
-    ("--lr", float, "Learning rate on the phones.  [default: 0.1]"),
     ("--lr-decay", float, "Factor of the learning rate after each round.  [default: 1]"),
-    ("--momentum", float, "Of the phones' SGD.  [default: 0]"),
-    ("--weight-decay", float, "Of the phones' SGD.  [default: 0]"),
-    ("--prox-mu", float, "FedProx's proximal term.  [default: 0]"),
-    ("--shift", int, "Pixels that a training image is moved by at most, anew in each epoch.  [default: 0]"),
     ("--server-optimizer", str, "fedavg, fedavgm, fedadam or fedyogi.  [default: fedavg]"),
     ("--server-lr", float, "Learning rate of the server's step.  [default: 1]"),
     (
@@ -88,8 +75,58 @@ FLAGS: tuple[tuple[str, Any, str], ...] = (
 )
 
 
+class Named(click.ParamType[Any]):
+    """A number, or one of the names that some of its values have."""
+
+    def __init__(self, kind: type, names: Mapping[Any, str]) -> None:
+        self._kind, self._names = kind, names
+        self.name = "|".join(["N", *names.values()])
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number."""
+        for number, name in self._names.items():
+            if value == name:
+                return number
+        try:
+            made = self._kind(str(value))
+        except ValueError:
+            made = None
+        if made is None or made in self._names:
+            self.fail(f"{value!r} is not a number above 0, or {' or '.join(self._names.values())}", param, ctx)
+        return made
+
+
+def _training_flags() -> list[tuple[str, Any, str]]:
+    """Return the flags of local training, from its settings."""
+    flags = []
+    for each in fields(Training):
+        limits = range_of(each)
+        if limits is not None:
+            names = limits.spelled or {}
+            kind = Named(each.type, names) if names and isinstance(each.type, type) else each.type
+            default = names.get(each.default, f"{each.default:g}")
+            flags.append((flag(each.name), kind, f"{limits.help}  [default: {default}]"))
+    return flags
+
+
+class Settings(click.Option):
+    """`--set NAME=VALUE`, as often as wanted; None where it was not given."""
+
+    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
+        """Return the settings by name."""
+        given = super().type_cast_value(ctx, value)
+        try:
+            return parse_settings(given) if given else None
+        except ConfigError as error:
+            raise click.BadParameter(str(error), ctx=ctx, param=self) from error
+
+
 def run_flags(command: Command) -> Command:
     """Add the flags of a run; those that were not given are None."""
-    for flag, kind, text in reversed(FLAGS):
-        command = click.option(flag, type=kind, help=text)(command)
+    command = click.option(
+        "--set", cls=Settings, multiple=True, metavar="NAME=VALUE",
+        help="A setting of the problem's own, like shift=1: pixels that our images are moved by at most.",
+    )(command)  # fmt: skip
+    for name, kind, text in reversed([*FLAGS, *_training_flags()]):
+        command = click.option(name, type=kind, help=text)(command)
     return command

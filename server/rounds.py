@@ -247,7 +247,7 @@ class Rounds:
             late=late,
             failed=max(0, len(state.missing) - late),
             loss=evaluation.loss if evaluation else None,
-            accuracy=evaluation.accuracy if evaluation else None,
+            accuracy=evaluation.metrics.get("accuracy") if evaluation else None,
             seconds=self._clock_s() - self._started_s,
             uplink_bytes=self._ledger.total("uplink", number).socket,
             downlink_bytes=self._ledger.total("downlink", number).socket,

@@ -22,6 +22,7 @@ from featherfed.server.entrance import Entrance
 from featherfed.server.faultbook import FaultBook
 from featherfed.server.fleet import Fleet
 from featherfed.server.guarded_connection import GuardedConnection
+from featherfed.server.guarded_connection import fault as fault_of
 from featherfed.server.ledger import Ledger
 from featherfed.server.limits import FRAME_BYTES, OPEN_S
 from featherfed.server.phone_connection import STRANGER, PhoneConnection
@@ -47,7 +48,7 @@ from featherfed.server.uploads import Uploads
 from featherfed.server.watcher import Visitor, Watcher
 from featherfed.wire.closing import Close
 from featherfed.wire.liveness import Pulse
-from featherfed.wire.messages import MAX_CHUNK_BYTES, Finish, Hello, UpdateBegin, UpdateChunk, Welcome
+from featherfed.wire.messages import MAX_CHUNK_BYTES, Finish, Hello, UpdateBegin, UpdateChunk, Welcome, tensor_entries
 
 HELLO_S = 10.0
 """A connection that has said no Hello after so long is closed."""
@@ -82,6 +83,7 @@ class Service:
         self._reached = standing.reached
         self._ledger = Ledger(store.traffic())
         self._commits = Commits(store, self._ledger_changes, self.end)
+        self._aggregator = aggregator
         self._downlink = Downlink(config, aggregator.versions, watcher)
         self._uploads = Uploads(
             aggregator=aggregator,
@@ -250,6 +252,10 @@ class Service:
         except ConnectionClosed as error:
             if fault := phone.websocket.fault(error):
                 await self._refuse(phone, fault)
+            elif error.rcvd is not None and error.rcvd.code == Close.UNTRAINED:
+                # A phone's own fault: the round goes on without it.
+                said = "".join(letter if letter.isprintable() else " " for letter in error.rcvd.reason)
+                await self._refuse(phone, fault_of(Close.UNTRAINED, f"cannot train: {said}"))
         except RemoteError as error:
             await self._refuse(phone, error)
         except (FeatherfedError, OSError) as error:
@@ -280,18 +286,21 @@ class Service:
         phone.websocket.admit()
         if newcomer:
             await self._commits.write(put_phone(phone.shard, phone.name))
-        config = self._config
+        config, known = self._config, self._aggregator.fingerprint
         await phone.send(
             Welcome(
                 self._run,
-                config.model,
-                config.data,
+                self._aggregator.problem,
                 config.partition,
                 phone.shard,
                 self._fleet.shards,
                 config.seed,
+                config.set,
+                self._aggregator.phone_examples,
                 config.heartbeat,
                 MAX_CHUNK_BYTES,
+                known.digest,
+                [] if hello.model_digest == known.digest else tensor_entries(known.rows()),
             )
         )
         phone.handshake_done()

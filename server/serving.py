@@ -11,15 +11,14 @@ from rich.console import Console
 
 from featherfed.codec.pipeline import Pipeline
 from featherfed.errors import ConfigError
-from featherfed.learning.names import DATASETS, MODELS
-from featherfed.learning.partition import parse_partition
+from featherfed.partitions import parse_partition
+from featherfed.problem_loading import load_problem
 from featherfed.server.aggregation import Aggregator
 from featherfed.server.allocator import give_back_vectors, spare_the_collector
 from featherfed.server.config import RunConfig, config_from
 from featherfed.server.database import remote_for
 from featherfed.server.display import display
 from featherfed.server.entrance import Entrance, EntranceOptions
-from featherfed.server.nearest import nearest
 from featherfed.server.report import make_report, table, write_csv
 from featherfed.server.robust import parse_aggregate
 from featherfed.server.run_folder import RunFolder, create, existing
@@ -36,11 +35,13 @@ Beside = Callable[[Service, RunFolder, Watchers], contextlib.AbstractAsyncContex
 """What runs beside a run, and may watch it and end it."""
 
 
-def check(config: RunConfig) -> None:
-    """Raise `ConfigError` for names and specs that nothing could be made of, before anything is loaded."""
-    for kind, name, known in (("model", config.model, MODELS), ("data set", config.data, DATASETS)):
-        if name not in known:
-            raise ConfigError(f"unknown {kind} {name!r}{nearest(name, known)}")
+def check(config: RunConfig, *, code: bool = True) -> None:
+    """Raise `ConfigError` for names and specs that nothing could be made of, before any data is loaded.
+
+    Without `code` the problem, whose code a gateway has not, is left to the root.
+    """
+    if code:
+        load_problem(config.problem).settings_with(config.set)
     parse_partition(config.partition)
     uplink = Pipeline.parse(config.uplink)
     if parse_aggregate(config.aggregate) and uplink.leaves_zeros:
@@ -78,7 +79,7 @@ def serve_run(
         folder, config = existing(resume)
     check(config)
     if store is not None:
-        remote_for(store, name or config.model)
+        remote_for(store, name or config.title)
     with contextlib.ExitStack() as stack:
         door = stack.enter_context(Entrance(entrance, resume.absolute().parent if resume else runs, config.guests))
         where = watching.prepare()

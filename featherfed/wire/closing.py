@@ -9,7 +9,7 @@ MAX_REASON_BYTES = 123
 
 
 class Close(enum.IntEnum):
-    """Close codes that featherfed sends."""
+    """Close codes that featherfed sends; `UNTRAINED` is the phone's."""
 
     DONE = 1000
     GOING_AWAY = 1001
@@ -23,6 +23,7 @@ class Close(enum.IntEnum):
     NO_SHARD = 4007
     TOO_FAST = 4008
     TOO_MANY = 4009
+    UNTRAINED = 4010
 
     @property
     def final(self) -> bool:
