@@ -186,7 +186,7 @@ def parse_profiles(text: str, where: str) -> dict[str, Profile]:
 @functools.cache
 def named_profiles() -> Mapping[str, Profile]:
     """Return the built-in profiles, in the order of `profiles.toml`."""
-    text = resources.files("bandwidth_sim").joinpath("profiles.toml").read_text(encoding="utf-8")
+    text = resources.files("featherfed.bandwidth_sim").joinpath("profiles.toml").read_text(encoding="utf-8")
     return MappingProxyType(parse_profiles(text, "profiles.toml"))
 
 

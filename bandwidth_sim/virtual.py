@@ -1,16 +1,14 @@
-"""Virtual time: an asyncio event loop whose clock jumps to the next event when nothing is ready.
+"""Virtual time: the server and all phones of a run in one process, on a clock that jumps.
 
 ::
 
-    run(main()) ── VirtualLoop ── ready callbacks, until there are none
-                        │
-                        └─ then the earliest entry of one heap, keyed (time, kind, order of scheduling):
-                             kind 0: bytes that arrive (`virtual_network`: a `Link` in each direction)
-                             kind 1: timers
+    run(main()) ── VirtualLoop = VirtualClock + VirtualNetwork
+                     virtual_clock       timers, jobs and what is ready
+                     virtual_network     who listens where; a phone's link
+                     virtual_connection  two ends and the bytes between them, over the lanes of a link
 
-The clock starts at 0. What is scheduled costs O(log n) and nothing else depends on how many connections are open.
-asyncio's own code runs tasks, futures, callbacks and error handlers; sockets, threads and the selector are gone, and
-code that uses `create_connection`, `create_server`, timers and `run_in_executor(None, …)` runs unchanged.
+Code that uses `create_connection`, `create_server`, timers and `run_in_executor(None, …)` runs unchanged; a phone's
+link comes in by `VirtualDialer`, as it does by `relay.LinkedDialer` on real sockets.
 
 Two runs with the same seed have the same events in the same order. What is random must come from `random`, which
 `run` seeds, or from a seeded generator; the mask of a WebSocket frame comes from the operating system, but has the
@@ -19,52 +17,32 @@ addresses and hash seeds.
 """
 
 import asyncio
-import heapq
 import math
 import random
 import socket
-import threading
-from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import Executor
-from contextvars import Context
-from pathlib import Path
-from types import FrameType
-from typing import Any, TypeVar, TypeVarTuple
+from types import TracebackType
+from typing import Any, Self, TypeVar
 
+from featherfed.bandwidth_sim.profile import Profile
+from featherfed.bandwidth_sim.virtual_clock import JobSeconds, VirtualClock, VirtualTimeError, at_once
 from featherfed.bandwidth_sim.virtual_connection import VirtualTransport
-from featherfed.bandwidth_sim.virtual_network import NetworkLog, VirtualNetwork, VirtualServer
+from featherfed.bandwidth_sim.virtual_network import (
+    NetworkLog,
+    VirtualLink,
+    VirtualNetwork,
+    VirtualServer,
+    VirtualSocket,
+)
 
 T = TypeVar("T")
-Ts = TypeVarTuple("Ts")
-
-JobSeconds = Callable[[Callable[..., Any], Any], float]
-"""How many virtual seconds a job of an executor takes, told by the function and what it returned."""
-
-ARRIVAL, TIMER = 0, 1
-"""What is due at the same time comes in this order: bytes that are there before timers, as a selector does it."""
-SHOWN_TASKS, SHOWN_STEPS = 20, 8
-SWEEP = 1000
-"""Cancelled timers are swept off the heap when they are more than so many and more than half of it."""
-
-
-class VirtualTimeError(RuntimeError):
-    """What cannot be done in virtual time, or has come to a stop there."""
-
-
-class DeadlockError(VirtualTimeError):
-    """Everybody waits and nothing will happen; the sentence names who waits where."""
-
-
-def _at_once(job: Callable[..., Any], result: Any) -> float:
-    return 0.0
 
 
 def run(
     main: Coroutine[Any, Any, T],
     *,
     seed: int = 0,
-    job_s: JobSeconds = _at_once,
+    job_s: JobSeconds = at_once,
     limit_s: float = math.inf,
     log: NetworkLog | None = None,
 ) -> T:
@@ -87,137 +65,23 @@ def run(
         random.setstate(before)
 
 
-class VirtualLoop(asyncio.BaseEventLoop):
-    """An event loop in virtual time.
+class VirtualLoop(VirtualClock):
+    """A clock with a network in memory.
 
-    `job_s(job, result)`: virtual seconds that a job of `run_in_executor` takes; the job itself runs inline. `limit_s`:
-    the clock may not pass this. `log`: is told of every connection, arrival and end as (t_s, connection, event, bytes).
+    `log`: is told of every connection, arrival and end as (t_s, connection, event, bytes); the other arguments are
+    those of `VirtualClock`.
     """
 
-    _ready: deque[asyncio.Handle]
-    _stopping: bool
-
     def __init__(
-        self, *, job_s: JobSeconds = _at_once, limit_s: float = math.inf, log: NetworkLog | None = None
+        self, *, job_s: JobSeconds = at_once, limit_s: float = math.inf, log: NetworkLog | None = None
     ) -> None:
-        super().__init__()
+        super().__init__(job_s=job_s, limit_s=limit_s)
         self.network = VirtualNetwork(self, log)
-        self._now_s = 0.0
-        self._limit_s = limit_s
-        self._job_s = job_s
-        self._due: list[tuple[float, int, int, asyncio.Handle]] = []
-        self._count = 0
-        self._cancelled = 0
-        self._thread = threading.get_ident()
-
-    # The clock
-
-    def time(self) -> float:
-        """Return the virtual time in seconds."""
-        return self._now_s
-
-    def call_at(
-        self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
-    ) -> asyncio.TimerHandle:
-        """Call back at a virtual time; what lies in the past is due now, and infinity never."""
-        timer = asyncio.TimerHandle(when, callback, args, self, context)
-        if when < math.inf:
-            timer._scheduled = True  # type: ignore[attr-defined]
-            self._push(when, TIMER, timer)
-        return timer
-
-    def arrive_at(self, when_s: float, callback: Callable[[*Ts], object], *args: *Ts) -> asyncio.Handle:
-        """Call back when bytes arrive: before the timers of the same time."""
-        handle = asyncio.Handle(callback, args, self)
-        self._push(when_s, ARRIVAL, handle)
-        return handle
-
-    def _push(self, when_s: float, kind: int, handle: asyncio.Handle) -> None:
-        self._count += 1
-        heapq.heappush(self._due, (max(when_s, self._now_s), kind, self._count, handle))
-
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        if handle._scheduled:  # type: ignore[attr-defined]
-            self._cancelled += 1
-            if self._cancelled > SWEEP and self._cancelled > len(self._due) / 2:
-                self._due = [entry for entry in self._due if not entry[3].cancelled()]
-                heapq.heapify(self._due)
-                self._cancelled = 0
-
-    def _run_once(self) -> None:
-        """Run what is ready; if nothing is, jump to the earliest entry and run that."""
-        if not self._ready and not self._stopping:
-            self._jump()
-        for _ in range(len(self._ready)):
-            handle = self._ready.popleft()
-            if not handle.cancelled():
-                handle._run()
-
-    def _jump(self) -> None:
-        while self._due:
-            when_s, kind, _, handle = heapq.heappop(self._due)
-            if handle.cancelled():
-                self._cancelled -= 1
-                continue
-            if when_s > self._limit_s:
-                raise VirtualTimeError(f"the clock passes its limit of {self._limit_s:g} s: {self._who_waits()}")
-            if kind == TIMER:
-                handle._scheduled = False  # type: ignore[attr-defined]
-            self._now_s = when_s
-            self._ready.append(handle)
-            return
-        raise DeadlockError(f"nothing can happen any more at {self._now_s:g} s: {self._who_waits()}")
-
-    def _who_waits(self) -> str:
-        tasks = sorted(asyncio.all_tasks(self), key=lambda task: (len(task.get_name()), task.get_name()))
-        waiting = [f"{task.get_name()} in {_where(task)}" for task in tasks[:SHOWN_TASKS]]
-        if len(tasks) > SHOWN_TASKS:
-            waiting.append(f"and {len(tasks) - SHOWN_TASKS} more")
-        return f"waiting: {'; '.join(waiting)}" if tasks else "no task is left"
-
-    # Jobs and threads
-
-    def run_in_executor(self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
-        """Run a job inline on the loop's next turn; its result comes `job_s` virtual seconds later."""
-        if executor is not None:
-            raise VirtualTimeError("virtual time has no threads: use run_in_executor(None, …), which runs jobs inline")
-        future: asyncio.Future[T] = self.create_future()
-        self.call_soon(self._work, future, func, args)
-        return future
-
-    def _work(self, future: asyncio.Future[T], func: Callable[..., T], args: tuple[Any, ...]) -> None:
-        if future.cancelled():
-            return
-        try:
-            result = func(*args)
-        except Exception as error:
-            future.set_exception(error)
-            return
-        took_s = self._job_s(func, result)
-        if took_s > 0:
-            self.call_later(took_s, _settle, future, result)
-        else:
-            future.set_result(result)
-
-    def set_default_executor(self, executor: Any) -> None:
-        """Refuse: there are no threads."""
-        raise VirtualTimeError("virtual time has no threads: jobs run inline")
-
-    def call_soon_threadsafe(
-        self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
-    ) -> asyncio.Handle:
-        """Call back soon, from the loop's own thread; another one would make the order of events random."""
-        if threading.get_ident() != self._thread:
-            raise VirtualTimeError("virtual time has no threads: another thread called into its loop")
-        return self.call_soon(callback, *args, context=context)
 
     def close(self) -> None:
         """Forget all timers, arrivals and connections."""
         self.network.close()
         super().close()
-        self._due.clear()
-
-    # The network
 
     async def getaddrinfo(self, host: Any, port: Any, **filters: Any) -> list[Any]:
         """Answer any name with itself: the network in memory has no other addresses."""
@@ -233,11 +97,15 @@ class VirtualLoop(asyncio.BaseEventLoop):
         sock: Any = None,
         **rest: Any,
     ) -> tuple[VirtualTransport, asyncio.BaseProtocol]:
-        """Connect in memory, through the link of the task's `VirtualDialer` if it has one."""
-        _refuse(ssl, sock)
-        if host is None or port is None:
-            raise ValueError("a connection in memory needs a host and a port")
-        return await self.network.connect(protocol_factory, host, port)
+        """Connect in memory: what a `VirtualDialer` has dialled, or to host and port without a link in between."""
+        _refuse(ssl)
+        if sock is None:
+            if host is None or port is None:
+                raise ValueError("a connection in memory needs a host and a port")
+            sock = await self.network.dial(self.network.unlimited, host, port)
+        elif not isinstance(sock, VirtualSocket):
+            raise VirtualTimeError("there are no sockets in virtual time: give a host and a port")
+        return await self.network.connect(protocol_factory, sock)
 
     async def create_server(  # type: ignore[override]
         self,
@@ -251,7 +119,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         **rest: Any,
     ) -> VirtualServer:
         """Listen in memory; port 0 picks one, no host means every host."""
-        _refuse(ssl, sock)
+        _refuse(ssl)
+        if sock is not None:
+            raise VirtualTimeError("there are no sockets in virtual time: give a host and a port")
         name = host if isinstance(host, str | None) else next(iter(host), None)
         server = VirtualServer(self.network, protocol_factory, name or "0.0.0.0", port or 0)
         if start_serving:
@@ -259,25 +129,44 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return server
 
 
-def _refuse(ssl: Any, sock: Any) -> None:
+def _refuse(ssl: Any) -> None:
     if ssl:
         raise VirtualTimeError("there is no TLS in virtual time: use ws:// addresses")
-    if sock is not None:
-        raise VirtualTimeError("there are no sockets in virtual time: give a host and a port")
 
 
-def _settle(future: asyncio.Future[T], result: T) -> None:
-    if not future.cancelled():
-        future.set_result(result)
+class VirtualDialer:
+    """A phone's way out in virtual time, as `relay.LinkedDialer` is on real sockets."""
 
+    def __init__(self, profile: Profile, seed: int) -> None:
+        """Make it inside a running `VirtualLoop`."""
+        loop = asyncio.get_running_loop()
+        if not isinstance(loop, VirtualLoop):
+            raise TypeError(
+                "a VirtualDialer needs a running VirtualLoop: start it with featherfed.bandwidth_sim.virtual.run"
+            )
+        self._network = loop.network
+        self.link = VirtualLink(profile, seed, loop)
 
-def _where(task: asyncio.Task[Any]) -> str:
-    """Return the coroutines that a task waits in, the innermost last: `main app.py:12 > Event.wait locks.py:213`."""
-    waiting: Any = task.get_coro()
-    steps = []
-    while waiting is not None:
-        frame: FrameType | None = getattr(waiting, "cr_frame", None) or getattr(waiting, "gi_frame", None)
-        if frame is not None:
-            steps.append(f"{frame.f_code.co_qualname} {Path(frame.f_code.co_filename).name}:{frame.f_lineno}")
-        waiting = getattr(waiting, "cr_await", None) or getattr(waiting, "gi_yieldfrom", None)
-    return " > ".join(steps[-SHOWN_STEPS:])
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.link.end("reset")
+
+    async def connect(self, host: str, port: int) -> VirtualSocket:
+        """Return what stands for a connected socket, after a round trip of the link: `sock=` of `create_connection`.
+
+        Raises `ConnectionRefusedError` where nobody listens.
+        """
+        return await self._network.dial(self.link, host, port)
+
+    @property
+    def chunk_bytes(self) -> int:
+        """How much to send in one message."""
+        return self.link.profile.chunk_bytes
+
+    def keepalive(self, message_bytes: int = 0) -> tuple[float, float]:
+        """Return ping interval and timeout in seconds."""
+        return self.link.profile.keepalive(message_bytes)

@@ -13,15 +13,12 @@ import asyncio
 import errno
 import os
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextvars import Context, copy_context
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from featherfed.bandwidth_sim.drop import Ending
 from featherfed.bandwidth_sim.lane import DropWatch, Lane
-
-if TYPE_CHECKING:
-    from featherfed.bandwidth_sim.virtual_network import VirtualLink, VirtualNetwork
 
 WRITE_LIMIT_BYTES = 64 * 1024
 """asyncio's own default for when `pause_writing` is called."""
@@ -32,33 +29,39 @@ class VirtualConnection:
 
     def __init__(
         self,
-        network: "VirtualNetwork",
-        link: "VirtualLink",
+        lanes: tuple[Lane, Lane],
         number: int,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        note: Callable[[int, str, int], None],
+        over: Callable[[], None],
         server_context: Context,
         server_address: tuple[str, int],
     ) -> None:
-        self.network, self.number = network, number
-        self._link = link
+        """`lanes`: up and down. `note(number, event, bytes)` is told what happens, `over()` that both ends are gone."""
+        self.loop, self.number = loop, number
+        self._note, self._over = note, over
         client_address = (f"phone-{number}", number)
         self.near = VirtualTransport(self, copy_context(), client_address, server_address)
         self.far = VirtualTransport(self, server_context, server_address, client_address)
-        self.up = _Stream(self, link.up, self.near, self.far)
-        self.down = _Stream(self, link.down, self.far, self.near)
+        self.up = _Stream(self, lanes[0], self.near, self.far)
+        self.down = _Stream(self, lanes[1], self.far, self.near)
         self.near.attach(outgoing=self.up, incoming=self.down)
         self.far.attach(outgoing=self.down, incoming=self.up)
         self.stalled = False
         self._dropped = False
         self._ends = 2
-        self.watch = DropWatch((link.up, link.down), network.loop, self.end)
-        link.opened(number, self)
-        network.opened(self)
+        self.watch = DropWatch(lanes, loop, self.end)
+
+    def note(self, event: str, num_bytes: int = 0) -> None:
+        """Tell the network's log."""
+        self._note(self.number, event, num_bytes)
 
     def end(self, how: Ending) -> None:
         """End the connection: reset both ends, close once what is under way has arrived, or go silent."""
         if self._dropped:
             return
-        self.network.note(self.number, f"drop-{how}")
+        self.note(f"drop-{how}")
         self._dropped = how != "stall"
         if how == "stall":
             self.stalled = True
@@ -79,9 +82,7 @@ class VirtualConnection:
         self._ends -= 1
         if self._ends == 0:
             self.watch.stop()
-            self._link.gone(self.number)
-            self.network.gone(self)
-            self.network.note(self.number, "closed")
+            self._over()
 
 
 class _Stream:
@@ -159,7 +160,7 @@ class _Stream:
             self.ask()
             return False
         self._delivered += len(piece)
-        connection.network.note(connection.number, "up" if self is connection.up else "down", len(piece))
+        connection.note("up" if self is connection.up else "down", len(piece))
         self._receiver.context.run(self._receiver.feed, piece)
         if piece:
             connection.watch.carried(self._lane, self._delivered)
@@ -234,7 +235,7 @@ class VirtualTransport(asyncio.Transport):
         if not self._reading:
             self._reading = True
             if self._unread:
-                self._connection.network.loop.call_soon(self._catch_up, context=self.context)
+                self._connection.loop.call_soon(self._catch_up, context=self.context)
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         """Set when `pause_writing` and `resume_writing` are called, in bytes; as asyncio's own transports."""
@@ -330,7 +331,7 @@ class VirtualTransport(asyncio.Transport):
         self._unread.clear()
         self._connection.left()
         if self._protocol is not None:
-            self._connection.network.loop.call_soon(self._protocol.connection_lost, error, context=self.context)
+            self._connection.loop.call_soon(self._protocol.connection_lost, error, context=self.context)
 
     def vanish(self) -> None:
         """End this end without telling its protocol."""
@@ -349,7 +350,7 @@ class VirtualTransport(asyncio.Transport):
             elif not protocol.eof_received():
                 self.close()
         except Exception as error:
-            self._connection.network.loop.call_exception_handler(
+            self._connection.loop.call_exception_handler(
                 {
                     "message": "Fatal error: the protocol failed on what it received.",
                     "exception": error,

@@ -5,18 +5,15 @@ import errno
 import os
 import socket
 from collections.abc import Callable
-from contextvars import ContextVar, copy_context
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from contextvars import copy_context
+from dataclasses import dataclass
 
 from featherfed.bandwidth_sim.drop import Ending
 from featherfed.bandwidth_sim.lane import Lane, handshake
 from featherfed.bandwidth_sim.link import LinkSpec
 from featherfed.bandwidth_sim.profile import Profile
+from featherfed.bandwidth_sim.virtual_clock import VirtualClock
 from featherfed.bandwidth_sim.virtual_connection import VirtualConnection, VirtualTransport
-
-if TYPE_CHECKING:
-    from featherfed.bandwidth_sim.virtual import VirtualLoop
 
 NetworkLog = Callable[[float, int, str, int], None]
 """Is told of every event: (t_s, connection, event, bytes)."""
@@ -25,13 +22,11 @@ FIRST_PORT = 49152
 ANY_HOST = "0.0.0.0"
 _LOCAL = {"localhost": "127.0.0.1", "::1": "127.0.0.1", "": ANY_HOST, "::": ANY_HOST}
 
-_current: ContextVar["VirtualLink | None"] = ContextVar("link", default=None)
-
 
 class VirtualLink:
     """Both lanes of one phone in virtual time; the counterpart of `relay.PhoneLink`."""
 
-    def __init__(self, profile: Profile, seed: int, loop: "VirtualLoop") -> None:
+    def __init__(self, profile: Profile, seed: int, loop: VirtualClock) -> None:
         self.profile = profile
         self.up = Lane(profile.up, seed, loop, loop.arrive_at)
         self.down = Lane(profile.down, seed, loop, loop.arrive_at)
@@ -62,51 +57,25 @@ class VirtualLink:
         self._connections.pop(number, None)
 
 
-class VirtualDialer:
-    """A phone's way out in virtual time, in place of `relay.LinkedDialer`: what its task connects uses its link."""
+@dataclass(frozen=True, slots=True)
+class VirtualSocket:
+    """Stands for a socket that is connected to `address` (host, port) over a link."""
 
-    def __init__(self, profile: Profile, seed: int) -> None:
-        """Make it inside a running `VirtualLoop`."""
-        network = getattr(asyncio.get_running_loop(), "network", None)
-        if not isinstance(network, VirtualNetwork):
-            raise TypeError(
-                "a VirtualDialer needs a running VirtualLoop: start it with featherfed.bandwidth_sim.virtual.run"
-            )
-        self.link = VirtualLink(profile, seed, network.loop)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.link.end("reset")
-
-    async def connect(self, host: str, port: int) -> None:
-        """Leave the connection to the event loop, which from here on takes this link for the calling task."""
-        _current.set(self.link)
-
-    @property
-    def chunk_bytes(self) -> int:
-        """How much to send in one message."""
-        return self.link.profile.chunk_bytes
-
-    def keepalive(self, message_bytes: int = 0) -> tuple[float, float]:
-        """Return ping interval and timeout in seconds."""
-        return self.link.profile.keepalive(message_bytes)
+    link: VirtualLink
+    address: tuple[str, int]
 
 
 class VirtualNetwork:
     """Who listens where, and the connections between them."""
 
-    def __init__(self, loop: "VirtualLoop", log: NetworkLog | None) -> None:
+    def __init__(self, loop: VirtualClock, log: NetworkLog | None) -> None:
         self.loop = loop
         self._log = log
         self._servers: dict[tuple[str, int], VirtualServer] = {}
         self._connections: dict[int, VirtualConnection] = {}
         self._count = 0
         self._next_port = FIRST_PORT
-        self._unlimited: VirtualLink | None = None
+        self.unlimited = VirtualLink(Profile("unlimited", LinkSpec(), LinkSpec(), "none"), 0, loop)
 
     def note(self, connection: int, event: str, num_bytes: int = 0) -> None:
         """Tell the log."""
@@ -129,13 +98,10 @@ class VirtualNetwork:
         """Give an address back."""
         self._servers.pop((host, port), None)
 
-    def opened(self, connection: VirtualConnection) -> None:
-        """Note a connection."""
-        self._connections[connection.number] = connection
-
-    def gone(self, connection: VirtualConnection) -> None:
-        """Forget a connection."""
-        del self._connections[connection.number]
+    def _gone(self, link: VirtualLink, number: int) -> None:
+        link.gone(number)
+        del self._connections[number]
+        self.note(number, "closed")
 
     def close(self) -> None:
         """End what is open, for there is nobody left to tell."""
@@ -145,23 +111,38 @@ class VirtualNetwork:
     def _listener(self, host: str, port: int) -> "VirtualServer | None":
         return self._servers.get((host, port)) or self._servers.get((ANY_HOST, port))
 
-    async def connect(
-        self, protocol_factory: Callable[[], asyncio.BaseProtocol], host: str, port: int
-    ) -> tuple[VirtualTransport, asyncio.BaseProtocol]:
-        """Connect after one round trip of the link; raises ConnectionRefusedError where nobody listens."""
-        link = _current.get()
-        if link is None:
-            link = self._unlimited = self._unlimited or VirtualLink(
-                Profile("unlimited", LinkSpec(), LinkSpec(), "none"), 0, self.loop
-            )
-        await handshake(link.up, link.down)
-        name = _LOCAL.get(host, host)
-        server = self._listener(name, port)
+    def _server_at(self, address: tuple[str, int]) -> "VirtualServer":
+        server = self._listener(*address)
         if server is None:
-            raise ConnectionRefusedError(errno.ECONNREFUSED, f"Connect call failed {(name, port)!r}")
+            raise ConnectionRefusedError(errno.ECONNREFUSED, f"Connect call failed {address!r}")
+        return server
+
+    async def dial(self, link: VirtualLink, host: str, port: int) -> VirtualSocket:
+        """Return what stands for a connected socket, after one round trip; raises ConnectionRefusedError."""
+        await handshake(link.up, link.down)
+        address = _LOCAL.get(host, host), port
+        self._server_at(address)
+        return VirtualSocket(link, address)
+
+    async def connect(
+        self, protocol_factory: Callable[[], asyncio.BaseProtocol], sock: VirtualSocket
+    ) -> tuple[VirtualTransport, asyncio.BaseProtocol]:
+        """Give both ends of a dialled connection their protocols."""
+        server = self._server_at(sock.address)
         self._count += 1
-        connection = VirtualConnection(self, link, self._count, server.context, (name, port))
-        self.note(connection.number, "open")
+        number = self._count
+        connection = VirtualConnection(
+            (sock.link.up, sock.link.down),
+            number,
+            loop=self.loop,
+            note=self.note,
+            over=lambda: self._gone(sock.link, number),
+            server_context=server.context,
+            server_address=sock.address,
+        )
+        self._connections[number] = connection
+        sock.link.opened(number, connection)
+        self.note(number, "open")
         protocol = protocol_factory()
         connection.near.set_protocol(protocol)
         # The server's end first: it must be there before the first byte.

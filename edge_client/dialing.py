@@ -1,7 +1,7 @@
 """The way out of the phone: where a link goes in.
 
-A dialer gives a connected socket, or None to let the event loop connect by itself.
-`featherfed.bandwidth_sim.relay.LinkedDialer` is one whose sockets run over an emulated link.
+A dialer gives a connected socket, or None to let the event loop connect by itself. Over an emulated link it is
+`featherfed.bandwidth_sim.relay.LinkedDialer`, and `featherfed.bandwidth_sim.virtual.VirtualDialer` in virtual time.
 """
 
 import socket
@@ -9,6 +9,7 @@ import ssl
 from typing import Protocol
 from urllib.parse import SplitResult, urlsplit
 
+from featherfed.bandwidth_sim.virtual_network import VirtualSocket
 from featherfed.errors import ConfigError
 from featherfed.wire.address import is_loopback
 
@@ -19,8 +20,8 @@ CHUNK_BYTES = 64 * 1024
 class Dialer(Protocol):
     """Connects to servers, and knows what fits its link."""
 
-    async def connect(self, host: str, port: int) -> socket.socket | None:
-        """Return a connected non-blocking socket; raises OSError where the target refuses."""
+    async def connect(self, host: str, port: int) -> socket.socket | VirtualSocket | None:
+        """Return a connected non-blocking socket, or its stand-in; raises OSError where none listens."""
 
     @property
     def chunk_bytes(self) -> int:

@@ -15,8 +15,8 @@ def problem_named_by(welcome: Welcome) -> str:
     """
     if not is_installed(welcome.problem):
         raise ConfigError(
-            f"the run's problem is {welcome.problem!r}, whose code does not travel; name your copy of it, like --problem"
-            " ./mytask.py:problem"
+            f"the run's problem is {welcome.problem!r}, whose code does not travel; name your copy of it, like"
+            " --problem ./mytask.py:problem"
         )
     return welcome.problem
 

@@ -112,7 +112,7 @@ class Phone:
         say: Callable[[str], None],
         known: Fingerprint | None = None,
     ) -> None:
-        """`known` is the model of this phone's own problem; what the server says of its model is left out if it is that.
+        """`known` is the model of this phone's own problem, of which the server says nothing if it is its own.
 
         `make_learner` is given a Welcome with all of the model's tensors.
         """
@@ -132,7 +132,7 @@ class Phone:
         return self._known.digest if self._known is not None else b""
 
     def whole(self, welcome: Welcome) -> Welcome:
-        """Return a Welcome with the model's tensors in it; raises `ProtocolError` where nobody has said which they are."""
+        """Return a Welcome with the model's tensors in it; raises `ProtocolError` where they are not known."""
         if welcome.tensors:
             told = Fingerprint.of_rows(tensor_rows(welcome.tensors))
             if told.digest != welcome.model_digest:

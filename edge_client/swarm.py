@@ -1,7 +1,7 @@
 """Many phones on one machine: a few worker processes, each with many phones on one event loop.
 
-torch is imported once, in a process that does nothing else and that the workers are forked from; a problem is loaded once a
-worker, and all phones of a worker train on one model, in turns.
+torch is imported once, in a process that does nothing else and that the workers are forked from; a problem is loaded
+once a worker, and all phones of a worker train on one model, in turns.
 
 On the wire a phone of a swarm is what `fl-edge run` is: its own connection, token, link, name, shard and state
 directory.

@@ -51,8 +51,8 @@ class DivergedError(LocalError):
 
     def __str__(self) -> str:
         return (
-            f"training diverged in round {self.round_number}: after {self.steps} steps with learning rate {self.lr:g} the"
-            f" loss is {self.loss:g}; a lower --lr may help"
+            f"training diverged in round {self.round_number}: after {self.steps} steps with learning rate {self.lr:g}"
+            f" the loss is {self.loss:g}; a lower --lr may help"
         )
 
 

@@ -9,7 +9,7 @@ from featherfed.codec.layout import Layout, Tensor
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """`layout` is what travels; `fixed` are frozen parameters and buffers, each with its shape and a digest of 8 bytes."""
+    """`layout` is what travels; `fixed` are frozen parameters and buffers, each with a digest of 8 bytes."""
 
     layout: Layout
     fixed: tuple[tuple[Tensor, bytes], ...] = ()

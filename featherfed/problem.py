@@ -36,7 +36,8 @@ class Place:
     """What a phone is in its run: shard `index` of `of`, counted from 0.
 
     `seed` is the run's and `partition` its `--partition`; `data_dir` is what this end was given with `--data-dir`
-    (None: nothing), and `settings` are the problem's own, with those of `--set`. The same place gives the same examples.
+    (None: nothing), and `settings` are the problem's own, with those of `--set`. The same place gives the same
+    examples.
     """
 
     index: int = 0
@@ -51,8 +52,8 @@ class Place:
 class Examples:
     """Inputs and targets whose first dimension is the examples.
 
-    `inputs` is a tensor, or a tuple of tensors for a model with several arguments; `targets` is a tensor as the loss wants
-    it. Raises `DataError` where their lengths differ.
+    `inputs` is a tensor, or a tuple of tensors for a model with several arguments; `targets` is a tensor as the loss
+    wants it. Raises `DataError` where their lengths differ.
     """
 
     inputs: "Inputs"
@@ -81,8 +82,8 @@ class Examples:
 class Metric:
     """A named figure of the test set, and which way is better.
 
-    `function(outputs, targets)` is called for batches of the test set and returns either a value for each example
-    (its first dimension), or one number, the batch's mean; the figure is the mean over all examples. One that is no mean of
+    `function(outputs, targets)` is called for batches of the test set and returns either a value for each example (its
+    first dimension), or one number, the batch's mean; the figure is the mean over all examples. One that is no mean of
     examples (an F1 score, a median) is `whole`: it is called once, with the outputs of the whole test set.
     """
 
@@ -91,6 +92,7 @@ class Metric:
     whole: bool = False
 
     def __call__(self, outputs: Any, targets: "torch.Tensor") -> "torch.Tensor | float":
+        """Return what the function says."""
         return self.function(outputs, targets)
 
 
@@ -130,15 +132,16 @@ class Problem:
     `examples(place)` returns a phone's own examples, or its part of a data set. `test()`, or `test(place)` for one that
     wants `data_dir` or `settings`, returns the server's test set; None is a run without evaluation.
 
-    `loss(outputs, targets)` returns the mean of a batch as a scalar that torch can differentiate. `metrics` are functions
-    or `Metric`s by name, higher is better unless one says otherwise; the first is what the best model is chosen by, or the
-    loss where there is none.
+    `loss(outputs, targets)` returns the mean of a batch as a scalar that torch can differentiate. `metrics` are
+    functions or `Metric`s by name, higher is better unless one says otherwise; the first is what the best model is
+    chosen by, or the loss where there is none.
 
-    `settings` are the problem's own, by name: a default, or a `Setting` with its range. `augment(settings)`
-    returns None, or a function `(inputs, generator) -> inputs` that is called once an epoch with all of a phone's inputs, in
-    the order in which they will be trained, and a seeded numpy generator. `learner(weights, examples, training, generator)` trains in place of our SGD: from
-    the flat weights, (parameters,) float32, to new ones. `training_examples` says how many examples the phones of a run
-    share, where they share a data set: it bounds what a phone may claim to weigh.
+    `settings` are the problem's own, by name: a default, or a `Setting` with its range. `augment(settings)` returns
+    None, or a function `(inputs, generator) -> inputs` that is called once an epoch with all of a phone's inputs, in
+    the order in which they will be trained, and a seeded numpy generator. `learner(weights, examples, training,
+    generator)` trains in place of our SGD: from the flat weights, (parameters,) float32, to new ones.
+    `training_examples` says how many examples the phones of a run share, where they share a data set: it bounds what a
+    phone may claim to weigh.
 
     Raises `ConfigError` for what could not be one.
     """
@@ -191,8 +194,9 @@ def partition(labels: "npt.ArrayLike | torch.Tensor | int", place: Place, spec: 
     """Return the indices of a place's examples, int64 in rising order: seeded, and disjoint from all other places'.
 
     `labels` is one whole number for each example of a data set that all phones share, or only how many there are: then
-    `iid` and `quantity:A` are what it can be cut by. `spec` is one of `iid`, `shards:N`, `dirichlet:A` and `quantity:A`;
-    None takes the run's `--partition`. Raises `ConfigError` where there are fewer examples than places, or none of these.
+    `iid` and `quantity:A` are what it can be cut by. `spec` is one of `iid`, `shards:N`, `dirichlet:A` and
+    `quantity:A`; None takes the run's `--partition`. Raises `ConfigError` where there are fewer examples than places,
+    or none of these.
     """
     chosen = place.partition if spec is None else spec
     if isinstance(labels, int):

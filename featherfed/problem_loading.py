@@ -1,4 +1,4 @@
-"""A problem by its name: `module:attribute`, `path/to/file.py:attribute`, or one that is installed, like `mnist/2nn`."""
+"""A problem by its name: `module:attribute`, `path/file.py:attribute`, or one that is installed, like `mnist/2nn`."""
 
 import importlib
 import importlib.util
@@ -17,7 +17,7 @@ from featherfed.problems import OURS
 from featherfed.user_code import reason, where
 
 GROUP = "featherfed.problems"
-"""The entry points under which a package offers problems: each a `Problem`, or a function from a model's name to one."""
+"""The entry points by which a package offers problems: a `Problem`, or a function from a model's name to one."""
 MAX_NAME = 64
 """Characters of a problem's name on the wire."""
 
@@ -98,8 +98,9 @@ def _importing(name: str) -> Iterator[None]:
         yield
     except ConfigError as error:
         # What `ff.Problem` itself refuses, with the line that made it.
-        place = where(error)
-        raise ProblemError(f"--problem {name} ({place}): {error}") from error if place else error
+        if place := where(error):
+            raise ProblemError(f"--problem {name} ({place}): {error}") from error
+        raise
     except ModuleNotFoundError as error:
         source = name.rpartition(":")[0] or name
         if error.name and (source == error.name or source.startswith(f"{error.name}.")):

@@ -1,7 +1,7 @@
 """What a round asks of whoever trains, as one value that travels as a whole.
 
-A setting is a field here: its flag, range and help are the field's metadata, its key in `config.toml` and in scenarios is
-its name, and it travels in Task in the place of its declaration. To add one, add the field and the code that trains
+A setting is a field here: its flag, range and help are the field's metadata, its key in `config.toml` and in scenarios
+is its name, and it travels in Task in the place of its declaration. To add one, add the field and the code that trains
 with it (`featherfed/learning/training.py`); nothing in between knows them.
 """
 
@@ -64,8 +64,8 @@ def flag(name: str) -> str:
 class Training:
     """Local training, as all phones of a round do it: minibatch SGD, or what a problem's `learner` makes of it.
 
-    Raises `ConfigError` for a value that is out of its range. `batch_size` 0 is the whole shard (FedSGD with one epoch).
-    `set` holds the problem's own settings that were given, by name; what was not has the problem's default.
+    Raises `ConfigError` for a value that is out of its range. `batch_size` 0 is the whole shard (FedSGD with one
+    epoch). `set` holds the problem's own settings that were given, by name; what was not has the problem's default.
     """
 
     epochs: int = setting(1, "Passes of a phone over its shard in a round.", least=1)

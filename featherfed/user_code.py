@@ -9,11 +9,16 @@ from pathlib import Path
 
 from featherfed.errors import ConfigError, DataError, FeatherfedError, ProblemError
 
-_OURS = str(Path(__file__).resolve().parent)
-_LIBRARIES = {
-    os.path.realpath(path)
-    for name, path in sysconfig.get_paths().items()
-    if name in ("stdlib", "platstdlib", "purelib", "platlib")
+_HOME = Path(__file__).resolve().parent
+_NOT_USERS = {
+    str(_HOME),
+    # In a checkout the packages' folders lie at the top, and are linked.
+    *(os.path.realpath(entry) for entry in _HOME.iterdir() if entry.is_symlink()),
+    *(
+        os.path.realpath(path)
+        for name, path in sysconfig.get_paths().items()
+        if name in ("stdlib", "platstdlib")
+    ),
 }
 
 
@@ -65,16 +70,9 @@ def _at(place: str) -> str:
 
 
 def _is_users(file: str) -> bool:
-    if file.startswith("<"):
-        return False
     path = os.path.realpath(file)
-    if path.startswith(_OURS + os.sep) or any(path.startswith(each + os.sep) for each in (*_LINKED, *_LIBRARIES)):
-        return False
-    return True
-
-
-_LINKED = tuple({os.path.realpath(entry) for entry in Path(_OURS).iterdir() if entry.is_symlink()})
-"""In a checkout the packages' folders lie at the top and are linked."""
+    installed = {"site-packages", "dist-packages"} & set(Path(path).parts)
+    return not (file.startswith("<") or installed or any(path.startswith(each + os.sep) for each in _NOT_USERS))
 
 
 def _short(file: str) -> str:

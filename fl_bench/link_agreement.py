@@ -9,8 +9,7 @@ from pathlib import Path
 
 from featherfed.bandwidth_sim.profile import Profile
 from featherfed.bandwidth_sim.relay import LinkedDialer
-from featherfed.bandwidth_sim.virtual import run
-from featherfed.bandwidth_sim.virtual_network import VirtualDialer
+from featherfed.bandwidth_sim.virtual import VirtualDialer, run
 from featherfed.edge_client.learner import F32, NoiseLearner, Trained
 from featherfed.edge_client.phone import Phone, PhoneSettings
 from featherfed.edge_client.pocket import Pocket

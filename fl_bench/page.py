@@ -11,7 +11,7 @@ from featherfed.fl_bench.plots import SHARE_NAMES, SHARES, accuracy_axis, as_svg
 from featherfed.fl_bench.terminal import duration
 from featherfed.server.report import size
 
-_TEMPLATE = jinja2.Environment(loader=jinja2.PackageLoader("fl_bench"), autoescape=True)
+_TEMPLATE = jinja2.Environment(loader=jinja2.PackageLoader("featherfed.fl_bench"), autoescape=True)
 _TEMPLATE.filters["size"] = size
 
 

@@ -38,7 +38,7 @@ def grids_of(runs: Sequence[Path]) -> list[Grid]:
 
 def page(strategies: Sequence[Strategy], command: str, grids: Sequence[Grid] = ()) -> str:
     """Return one HTML page that needs nothing else: plots, the table, and how to run it again."""
-    environment = jinja2.Environment(loader=jinja2.PackageLoader("fl_bench"), autoescape=True)
+    environment = jinja2.Environment(loader=jinja2.PackageLoader("featherfed.fl_bench"), autoescape=True)
     environment.filters.update(size=_size, duration=duration, percent=_percent, spread=_spread)
     targets = [
         target for target in TARGETS if any(each.to_accuracy(target, "round").median is not None for each in strategies)

@@ -12,8 +12,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import ServerConnection, serve
 
 from featherfed.bandwidth_sim.profile import find_profile
-from featherfed.bandwidth_sim.virtual import run
-from featherfed.bandwidth_sim.virtual_network import VirtualDialer
+from featherfed.bandwidth_sim.virtual import VirtualDialer, run
 
 LINKS = ("2g", "3g", "lossy-3g", "subway")
 SERVER = "server", 80
@@ -60,10 +59,10 @@ def _fleet(clients: int, visit: Visit, *, seed: int, within_s: float) -> Virtual
     async def client(number: int) -> None:
         await asyncio.sleep(random.uniform(0, within_s))
         dialer = VirtualDialer(find_profile(LINKS[number % len(LINKS)]), number)
-        await dialer.connect(*SERVER)
+        sock = await dialer.connect(*SERVER)
         # As phones do: the server pings, and both ends see that the connection lives.
         async with connect(
-            ADDRESS, compression=None, proxy=None, open_timeout=PATIENCE_S, ping_interval=None
+            ADDRESS, sock=sock, compression=None, proxy=None, open_timeout=PATIENCE_S, ping_interval=None
         ) as websocket:
             await visit(websocket, number, log)
 

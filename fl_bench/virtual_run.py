@@ -16,8 +16,8 @@ from typing import Any
 
 from featherfed.bandwidth_sim.errors import LinkConfigError
 from featherfed.bandwidth_sim.profile import Profile, profile_from_flags
-from featherfed.bandwidth_sim.virtual import VirtualTimeError, run
-from featherfed.bandwidth_sim.virtual_network import VirtualDialer
+from featherfed.bandwidth_sim.virtual import VirtualDialer, run
+from featherfed.bandwidth_sim.virtual_clock import VirtualTimeError
 from featherfed.edge_client.device import parse_device
 from featherfed.edge_client.local_problem import LocalProblem
 from featherfed.edge_client.one_phone import PhoneOptions, play_phone

@@ -193,9 +193,7 @@ def config_from(values: dict[str, Any]) -> RunConfig:
         # TOML, like Python, has 1 where 1.0 would do; but True is no number.
         checked[key] = float(value) if kind is float and type(value) is int else value
         if type(checked[key]) is not kind:
-            raise ConfigError(
-                f"{key} = {value!r} is not {KINDS[kind] if kind in KINDS else 'a table, like { shift = 1 }'}"
-            )
+            raise ConfigError(f"{key} = {value!r} is not {KINDS.get(kind, 'a table, like { shift = 1 }')}")
     if "phones" in checked:
         checked.setdefault("cohort", min(COHORT, checked["phones"]))
     return RunConfig(**checked)

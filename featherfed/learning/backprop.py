@@ -1,4 +1,4 @@
-"""Forward and backward passes of chains of common layers, written out: no graph is recorded and nothing passes through autograd.
+"""Forward and backward passes of chains of common layers, written out: nothing passes through autograd.
 
 At ten images a step a small model costs more around its arithmetic than in it: autograd records, allocates, zeroes a
 gradient, accumulates into it, and the step then reads it again. Here each layer's gradient goes where it is wanted:
@@ -198,8 +198,8 @@ class Backprop:
     def gradient(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Write the gradient of a batch's mean loss to the model's `gradient`; return the loss, a scalar.
 
-        `images` is (batch, channels, height, width), channels last in memory, or (batch, features); `labels` is one-hot,
-        (batch, classes).
+        `images` is (batch, channels, height, width), channels last in memory, or (batch, features); `labels` is
+        one-hot, (batch, classes).
         """
         return self._walk(images, labels, None)
 

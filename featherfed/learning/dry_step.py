@@ -13,7 +13,7 @@ EXAMPLES = 2
 
 
 def dry_step(problem: Problem, examples: Examples, model: FlatModel) -> None:
-    """Go forward and backward once with a fresh model, whose gradient is written; raises `ProblemError` for what would fail in a round.
+    """Go forward and backward once with a fresh model; raises `ProblemError` for what would fail in a round.
 
     torch's own random state is left as it was.
     """
@@ -37,8 +37,8 @@ def dry_step(problem: Problem, examples: Examples, model: FlatModel) -> None:
     changed = next((name for name in before if before[name] != after[name]), None)
     if changed is not None:
         raise ProblemError(
-            f"problem {problem.name}{place_of(problem.model)}: training changes the buffer {changed!r}, and only parameters"
-            " travel; running statistics are refused, use torch.nn.GroupNorm"
+            f"problem {problem.name}{place_of(problem.model)}: training changes the buffer {changed!r}, and only"
+            " parameters travel; running statistics are refused, use torch.nn.GroupNorm"
         )
 
 

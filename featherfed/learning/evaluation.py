@@ -57,7 +57,7 @@ class Evaluator:
         self._targets = examples.targets.to(device)
 
     def evaluate(self, weights: npt.NDArray[np.float32]) -> Evaluation:
-        """Return loss and metrics of `weights`, (parameters,) float32; raises `ProblemError` for a metric that fails."""
+        """Return loss and metrics of `weights`, (parameters,) float32; raises `ProblemError` where one fails."""
         self._model.weights.copy_(torch.from_numpy(weights))
         self._model.module.eval()
         loss, count = 0.0, len(self._targets)

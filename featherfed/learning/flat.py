@@ -1,4 +1,4 @@
-"""A model whose learned parameters and gradients are views of two flat vectors, so that nothing is copied between them."""
+"""A model whose learned parameters and gradients are views of two flat vectors: nothing is copied between."""
 
 import torch
 from torch import nn

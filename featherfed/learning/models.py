@@ -45,8 +45,8 @@ def _check(module: nn.Module) -> None:
     for name, part in module.named_modules():
         if isinstance(part, _RUNNING) and part.track_running_stats and not _frozen(part):
             raise ProblemError(
-                f"layer {name!r} is {type(part).__name__} with running statistics, which are no parameters and differ on"
-                " every phone; use torch.nn.GroupNorm, or track_running_stats=False, or freeze it"
+                f"layer {name!r} is {type(part).__name__} with running statistics, which are no parameters and differ"
+                " on every phone; use torch.nn.GroupNorm, or track_running_stats=False, or freeze it"
             )
     tensors = len(learned) + len(_fixed(module))
     if tensors > MAX_TENSORS:

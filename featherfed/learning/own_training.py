@@ -40,8 +40,8 @@ class OwnTrainer:
     ) -> LocalUpdate | None:
         """Return what the learner changed of `weights`, (parameters,) float32; it is not stopped on its way.
 
-        `training.set` has all of the problem's settings; the generator is seeded by the round and the phone. The update's
-        loss is NaN, since nobody says it. Raises `ProblemError` for what cannot be new weights.
+        `training.set` has all of the problem's settings; the generator is seeded by the round and the phone. The
+        update's loss is NaN, since nobody says it. Raises `ProblemError` for what cannot be new weights.
         """
         if stopped():
             return None
@@ -65,8 +65,8 @@ def check_space(problem: Problem, space: Space) -> None:
     """Raise `ConfigError` for an uplink that a learner of flat weights cannot train in."""
     if not space.identity:
         raise ConfigError(
-            f"problem {problem.name} has a learner of its own, which changes all weights, and --uplink trains a subspace of"
-            " them; choose an uplink without mask, lowrank and subspace"
+            f"problem {problem.name} has a learner of its own, which changes all weights, and --uplink trains a"
+            " subspace of them; choose an uplink without mask, lowrank and subspace"
         )
 
 

@@ -71,8 +71,8 @@ class Trainer:
     ) -> LocalUpdate | None:
         """Return the update that local training from `weights`, (parameters,) float32, gives.
 
-        The order of the examples and all that is random come from `key`: the same key, weights and settings give the same
-        bits on one kind of machine. None is returned where `stopped()`, asked before every step, says so.
+        The order of the examples and all that is random come from `key`: the same key, weights and settings give the
+        same bits on one kind of machine. None is returned where `stopped()`, asked before every step, says so.
 
         Raises `ProblemError` for a fault in the problem's code, `DivergedError` where the loss is no number.
         """

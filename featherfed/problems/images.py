@@ -1,4 +1,4 @@
-"""What problems of small images have in common: normalised pixels, a place's share of them, and moves by some pixels."""
+"""What problems of small images have in common: normalised pixels, a place's share of them, and moves of them."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -28,9 +28,9 @@ Labels = npt.NDArray[np.integer]
 class Images:
     """A data set of images.
 
-    `load(folder, train=…)` returns pixels from 0 to 255, (examples, height, width) or (examples, height, width, channels),
-    and labels, (examples,), from 0 to `classes` - 1; `mean` and `deviation` are those of the training pixels, scaled to
-    0 … 1, of each channel.
+    `load(folder, train=…)` returns pixels from 0 to 255, (examples, height, width) or (examples, height, width,
+    channels), and labels, (examples,), from 0 to `classes` - 1; `mean` and `deviation` are those of the training
+    pixels, scaled to 0 … 1, of each channel.
     """
 
     load: "Callable[..., tuple[Pixels, Labels]]"
@@ -78,7 +78,7 @@ def image_problem(family: str, images: Images, models: Sequence[str], model: str
                 0,
                 least=0,
                 most=images.side - 1,
-                help="Pixels, up and down and left and right, that a training image is moved by at most, anew in each epoch.",
+                help="Pixels, in each direction, that a training image is moved by at most, anew in each epoch.",
             )
         },
         augment=shifted,

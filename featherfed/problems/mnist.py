@@ -1,7 +1,7 @@
 """MNIST, its two relatives in the same format, and MNIST with a test set of its own to choose settings by.
 
-`mnist-tuning` trains on MNIST's first 50,000 training images and tests on the last 10,000: what is tuned on it is measured
-on `mnist` for the first time.
+`mnist-tuning` trains on MNIST's first 50,000 training images and tests on the last 10,000: what is tuned on it is
+measured on `mnist` for the first time.
 """
 
 from pathlib import Path

@@ -47,8 +47,8 @@ class Message(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
 class Hello(Message, frozen=True, tag=1):
     """Phone: who I am, which shard I ask for (−1: any), what I still hold of which run, and which link I am on.
 
-    `link` and `link_bytes_per_s` (up, 0: not known) are for people who watch; nothing is decided by them. `model_digest` is
-    that of the model that the phone knows; empty: none.
+    `link` and `link_bytes_per_s` (up, 0: not known) are for people who watch; nothing is decided by them.
+    `model_digest` is that of the model that the phone knows; empty: none.
     """
 
     protocol: Count
@@ -66,7 +66,7 @@ class Hello(Message, frozen=True, tag=1):
 
 
 class TensorEntry(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """A tensor of the model, in the order of the flat vector; `digest` is empty, or that of one that does not travel."""
+    """A tensor of the model, in the flat vector's order; `digest` is empty, or that of one that does not travel."""
 
     name: Annotated[str, Meta(min_length=1, max_length=MAX_TEXT)]
     shape: Annotated[list[Count], Meta(max_length=MAX_DIMENSIONS)]

@@ -1,8 +1,7 @@
 from dataclasses import replace
 
 from featherfed.bandwidth_sim.profile import profile_from_flags
-from featherfed.bandwidth_sim.virtual import run
-from featherfed.bandwidth_sim.virtual_network import VirtualDialer
+from featherfed.bandwidth_sim.virtual import VirtualDialer, run
 from featherfed.fl_bench.link_agreement import STEP_S, STEPS, agreement, uploads
 from featherfed.server.config import RunConfig
 
