@@ -208,7 +208,7 @@ def partition(labels: "npt.ArrayLike | torch.Tensor | int", place: Place, spec: 
             f" shape {array.shape}; give their number, len(…), to cut them iid"
         )
     array = np.ascontiguousarray(array)
-    digest = hashlib.blake2b(array, digest_size=16).digest()
+    digest = hashlib.blake2b(array.data, digest_size=16).digest()
     return _labelled(_Labels(digest, array.dtype.str, array), chosen, place.of, place.seed)[place.index]
 
 

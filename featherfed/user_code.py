@@ -14,11 +14,7 @@ _NOT_USERS = {
     str(_HOME),
     # In a checkout the packages' folders lie at the top, and are linked.
     *(os.path.realpath(entry) for entry in _HOME.iterdir() if entry.is_symlink()),
-    *(
-        os.path.realpath(path)
-        for name, path in sysconfig.get_paths().items()
-        if name in ("stdlib", "platstdlib")
-    ),
+    *(os.path.realpath(path) for name, path in sysconfig.get_paths().items() if name in ("stdlib", "platstdlib")),
 }
 
 

@@ -11,8 +11,7 @@ from featherfed.server.run_folder import existing
 
 PHONES = 10
 SETTINGS = {
-    "--data": "digits",
-    "--model": "lite",
+    "--problem": "digits/lite",
     "--phones": str(PHONES),
     "--cohort": str(PHONES),
     "--rounds": "8",
@@ -32,12 +31,21 @@ def run_demo(out: Path | None, bandwidth: str, tell: Callable[[str], None]) -> P
         address = processes.start_server(["--runs", str(runs), "--name", "demo", *flags], tell)
         tell(f"the server listens on {address}")
         for number in range(PHONES):
-            flags = ["--server", address, "--name", f"phone-{number}", "--shard", f"{number}/{PHONES}"]
+            flags = [
+                "--server",
+                address,
+                "--problem",
+                SETTINGS["--problem"],
+                "--name",
+                f"phone-{number}",
+                "--shard",
+                f"{number}/{PHONES}",
+            ]
             processes.start_phone(f"phone-{number}", [*flags, "--bandwidth", bandwidth])
         processes.wait_for_server(timeout_s=300)
     folder, config = existing(runs / "demo")
     page = folder.path / "report.html"
-    each = f"fl-edge run --shard $shard/{PHONES} --bandwidth {bandwidth}"
+    each = f"fl-edge run --problem {SETTINGS['--problem']} --shard $shard/{PHONES} --bandwidth {bandwidth}"
     commands = [
         f"fl-bench demo --bandwidth {bandwidth}",
         "# or its parts:",

@@ -184,7 +184,7 @@ def config_from(values: dict[str, Any]) -> RunConfig:
 
     The cohort is at most the phones where only they are given.
     """
-    kinds = {field.name: get_origin(field.type) or field.type for field in fields(RunConfig)}
+    kinds: dict[str, Any] = {field.name: get_origin(field.type) or field.type for field in fields(RunConfig)}
     checked: dict[str, Any] = {}
     for key, value in values.items():
         if key not in kinds:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import click
 
 from featherfed.errors import ConfigError
-from featherfed.training_settings import Training, flag, parse_settings, range_of
+from featherfed.training_settings import Training, Value, flag, parse_settings, range_of
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -30,7 +30,7 @@ class Duration(click.ParamType[float]):
         self.fail(f"{text!r} is not a time with a unit, like 500ms, 30s or 5min", param, ctx)
 
 
-FLAGS: tuple[tuple[str, Any, str], ...] = (
+_RUN: tuple[tuple[str, Any, str], ...] = (
     (
         "--problem",
         str,
@@ -109,24 +109,24 @@ def _training_flags() -> list[tuple[str, Any, str]]:
     return flags
 
 
-class Settings(click.Option):
-    """`--set NAME=VALUE`, as often as wanted; None where it was not given."""
+FLAGS = (*_RUN, *_training_flags())
+"""(flag, type, help) of each; `--set` is one of its own."""
 
-    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
-        """Return the settings by name."""
-        given = super().type_cast_value(ctx, value)
-        try:
-            return parse_settings(given) if given else None
-        except ConfigError as error:
-            raise click.BadParameter(str(error), ctx=ctx, param=self) from error
+
+def _settings(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> dict[str, Value] | None:
+    """Return the settings by name; None where none was given."""
+    try:
+        return parse_settings(given) if given else None
+    except ConfigError as error:
+        raise click.UsageError(str(error), ctx=ctx) from error
 
 
 def run_flags(command: Command) -> Command:
     """Add the flags of a run; those that were not given are None."""
     command = click.option(
-        "--set", cls=Settings, multiple=True, metavar="NAME=VALUE",
+        "--set", callback=_settings, multiple=True, metavar="NAME=VALUE",
         help="A setting of the problem's own, like shift=1: pixels that our images are moved by at most.",
     )(command)  # fmt: skip
-    for name, kind, text in reversed([*FLAGS, *_training_flags()]):
+    for name, kind, text in reversed(FLAGS):
         command = click.option(name, type=kind, help=text)(command)
     return command

@@ -52,8 +52,9 @@ class Evaluator:
         # With the channels last torch's pooling and small convolutions take a third of the time; but a module of the
         # user's may rely on the usual strides.
         chain = isinstance(examples.inputs, torch.Tensor) and fits(self._model.module, examples.inputs)
-        last = {"memory_format": torch.channels_last} if chain and examples.parts[0].dim() == 4 else {}
-        self._parts = tuple(part.to(device, **last) for part in examples.parts)
+        self._parts = tuple(part.to(device) for part in examples.parts)
+        if chain and examples.parts[0].dim() == 4:
+            self._parts = tuple(part.contiguous(memory_format=torch.channels_last) for part in self._parts)
         self._targets = examples.targets.to(device)
 
     def evaluate(self, weights: npt.NDArray[np.float32]) -> Evaluation:

@@ -9,6 +9,7 @@ from featherfed.codec.layout import Layout, Tensor
 from featherfed.errors import ProblemError
 from featherfed.fingerprint import Fingerprint
 from featherfed.problem import Problem
+from featherfed.problem_loading import load_problem
 from featherfed.user_code import blaming, place_of
 
 MAX_TENSORS = 4096
@@ -84,6 +85,11 @@ def layout(module: nn.Module) -> Layout:
     return Layout(tuple(Tensor(name, tuple(parameter.shape)) for name, parameter in _learned(module)))
 
 
+def layout_of(name: str) -> Layout:
+    """Return the layout of a problem by its name."""
+    return layout(build(load_problem(name), 0))
+
+
 def fingerprint(module: nn.Module) -> Fingerprint:
     """Return what must be the same on both ends; `module` is fresh from `build(problem, 0)`."""
     fixed = [(Tensor(name, tuple(tensor.shape)), _digest(tensor)) for name, tensor in _fixed(module)]
@@ -97,4 +103,4 @@ def buffers_of(module: nn.Module) -> dict[str, bytes]:
 
 def _digest(tensor: torch.Tensor) -> bytes:
     data = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
-    return hashlib.blake2b(data, digest_size=8, person=str(tensor.dtype).encode()[-16:]).digest()
+    return hashlib.blake2b(data.data, digest_size=8, person=str(tensor.dtype).encode()[-16:]).digest()

@@ -45,7 +45,9 @@ def is_cross_entropy(problem: Problem) -> bool:
 def passes_for(problem: Problem, model: FlatModel, examples: Examples) -> Passes:
     """Return the fastest passes that give the gradient of this problem's loss."""
     if is_cross_entropy(problem) and isinstance(examples.inputs, torch.Tensor) and fits(model.module, examples.inputs):
-        classes = next(layer.out_features for layer in reversed(list(model.module)) if isinstance(layer, nn.Linear))
+        classes = next(
+            each.out_features for each in reversed(list(model.module.children())) if isinstance(each, nn.Linear)
+        )
         targets = examples.targets
         whole = targets.dim() == 1 and targets.dtype == torch.int64 and len(targets)
         if whole and int(targets.min()) >= 0 and int(targets.max()) < classes:

@@ -51,7 +51,7 @@ def play(schedule_file: Path, out: Path | None, docs: Path | None) -> None:
 @click.option("--server-kills", default=20, show_default=True)
 @click.option("--phone-kills", default=100, show_default=True)
 @click.option("--drops", default=60, show_default=True, help="Connections that are reset.")
-@click.option("--model", default="lite", show_default=True)
+@click.option("--problem", default="digits/lite", show_default=True)
 @click.option("--uplink", default="feedback | topk(1/4)", show_default=True)
 @click.option("--downlink", default="rotate | eden(4)", show_default=True)
 @click.option("--bandwidth", default="128kbps", show_default=True, help="Of each phone's link.")

@@ -14,7 +14,6 @@ import tomlkit
 
 from featherfed.codec.pipeline import Pipeline
 from featherfed.errors import ConfigError
-from featherfed.learning.names import LAYOUTS
 
 What = Literal["kill-server", "kill-phone", "drop"]
 KINDS: tuple[What, ...] = ("kill-server", "kill-phone", "drop")
@@ -37,7 +36,7 @@ class Schedule:
     rounds: int
     trainers: int
     seed: int
-    model: str
+    problem: str
     uplink: str
     downlink: str
     bandwidth: str
@@ -54,8 +53,8 @@ class Schedule:
 
     def server_flags(self) -> list[str]:
         """Return the flags of `fl-server serve`."""
-        flags = ["--data", "digits", "--deadline", "600s", "--heartbeat", "60s", "--eval-every", str(self.rounds)]
-        for name in ("phones", "rounds", "seed", "model", "uplink", "downlink", "mode"):
+        flags = ["--deadline", "600s", "--heartbeat", "60s", "--eval-every", str(self.rounds)]
+        for name in ("phones", "rounds", "seed", "problem", "uplink", "downlink", "mode"):
             flags += [f"--{name}", str(getattr(self, name))]
         return [*flags, "--cohort", str(self.phones)]
 
@@ -93,7 +92,9 @@ def plan(*, server_kills: int, phone_kills: int, drops: int, **run: Any) -> Sche
     """Draw a schedule: places spread evenly over the bytes of a calm run, with their own seed's jitter."""
     calm = Schedule(**run, faults=())
     generator = random.Random(calm.seed)
-    size = Pipeline.parse(calm.uplink).theory_bytes(LAYOUTS[calm.model])
+    from featherfed.learning.models import layout_of
+
+    size = Pipeline.parse(calm.uplink).theory_bytes(layout_of(calm.problem))
     total = calm.phones * calm.rounds * size
     faults = []
     for what, count in (("kill-server", server_kills), ("kill-phone", phone_kills), ("drop", drops)):

@@ -12,7 +12,7 @@ from featherfed.fl_bench.chaos.verdict import broken_promises, figures
 
 HERE = Path(__file__).parent
 RUN = {
-    "phones": 6, "rounds": 3, "trainers": 1, "model": "lite", "uplink": "feedback | topk(1/4)",
+    "phones": 6, "rounds": 3, "trainers": 1, "problem": "digits/lite", "uplink": "feedback | topk(1/4)",
     "downlink": "rotate | eden(4)", "bandwidth": "128kbps", "mode": "sync",
 }  # fmt: skip
 

@@ -6,7 +6,7 @@ import typing
 import numpy as np
 
 from featherfed.codec.pipeline import Pipeline
-from featherfed.learning.names import LAYOUTS
+from featherfed.edge_client.learner import fingerprint_of
 from featherfed.randomness import RoundKey
 from featherfed.wire import messages
 from featherfed.wire.closing import MAX_REASON_BYTES, Close
@@ -104,7 +104,7 @@ def test_exchange_in_hex_is_a_whole_session_that_decodes() -> None:
     assert isinstance(accepted, Accepted)
     assert (first.name, welcome.run, task.uplink, model.spec) == (NAME, RUN, SPEC, SPEC)
     assert (task.round, task.version, model.version, update.round, accepted.round) == (1, 0, 0, 1, 1)
-    layout, pipeline = LAYOUTS[welcome.model], Pipeline.parse(SPEC)
+    layout, pipeline = fingerprint_of(welcome).layout, Pipeline.parse(SPEC)
     assert digest(model.data) == model.digest
     weights = pipeline.decode(model.data, layout, RoundKey(welcome.seed, 0))
     assert digest(update.data) == update.digest

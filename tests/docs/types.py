@@ -2,9 +2,9 @@
 
 from msgspec import inspect
 
-from featherfed.learning.names import LAYOUTS
 from featherfed.wire.messages import Message
 from featherfed.wire.session import TABLES, Role
+from tests.layouts import LAYOUTS
 
 
 def _number(value: float) -> str:

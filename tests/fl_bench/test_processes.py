@@ -10,8 +10,8 @@ from featherfed.fl_bench.processes import Processes
 @pytest.mark.processes
 def test_server_that_does_not_start_says_why_and_leaves_no_process(tmp_path: Path) -> None:
     with Processes(tmp_path / "logs") as processes:
-        with pytest.raises(LocalError, match="unknown model 'resnet'"):
-            processes.start_server(["--runs", str(tmp_path), "--model", "resnet"], lambda line: None)
+        with pytest.raises(LocalError, match="unknown problem 'resnet'"):
+            processes.start_server(["--runs", str(tmp_path), "--problem", "resnet"], lambda line: None)
         running = dict(processes._running)
     assert all(process.poll() is not None for process in running.values())
 

@@ -17,13 +17,13 @@ def write(folder: Path, text: str) -> Path:
 
 def test_lists_make_a_grid_with_a_folder_for_each_cell(tmp_path: Path) -> None:
     cells = read_scenario(
-        write(tmp_path, 'uplink = ["float32", "rotate | eden(1)"]\nseed = [0, 1, 2]\nmodel = "2nn"\n')
+        write(tmp_path, 'uplink = ["float32", "rotate | eden(1)"]\nseed = [0, 1, 2]\nproblem = "mnist/2nn"\n')
     )
     assert len(cells) == len({cell.name for cell in cells}) == 6
     assert {(cell.config.uplink, cell.config.seed) for cell in cells} == {
         (uplink, seed) for uplink in ("float32", "rotate | eden(1)") for seed in (0, 1, 2)
     }
-    assert {cell.config.model for cell in cells} == {"2nn"}
+    assert {cell.config.problem for cell in cells} == {"mnist/2nn"}
     assert all(set(cell.name) <= set("abcdefghijklmnopqrstuvwxyz0123456789=-._") for cell in cells)
 
 
@@ -59,7 +59,7 @@ def test_devices_do_not_follow_links(tmp_path: Path) -> None:
         ("seed = []", "seed is an empty list"),
         ("phones = 'ten'", "phones = 'ten' is not a whole number"),
         ("deadline = '30s'", "deadline = '30s' is not a number"),
-        ("model = 'resnet'", "unknown model 'resnet'"),
+        ("problem = 'mnist/resnet'", "unknown model 'resnet'"),
         ("uplink = ['float32', 'rotat']", "unknown codec stage 'rotat'"),
         ("partition = 'random'", "unknown partition 'random'"),
         ("as = 'threads'", "as = 'threads' is not one of processes, swarm, virtual"),
@@ -96,7 +96,7 @@ def test_every_scenario_of_ours_can_be_read(path: Path) -> None:
 
 def test_change_that_is_no_toml_is_named_and_not_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a.toml"
-    path.write_text('model = "lite"')
+    path.write_text('problem = "mnist/lite"')
     with pytest.raises(ConfigError, match=r"--set 'uplink=float32' is not a line of TOML.* text stands in quotes"):
         read_scenario(path, changes=["uplink=float32"])
     assert read_scenario(path, changes=['uplink="float16"'])[0].config.uplink == "float16"

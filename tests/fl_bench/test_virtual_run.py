@@ -11,7 +11,7 @@ from featherfed.fl_bench.grid import run_grid
 from featherfed.fl_bench.running import cell_report
 from featherfed.fl_bench.scenario import read_scenario
 
-SMALL = 'data = "digits"\nphones = 4\ncohort = 3\nlr = 0.05\nbatch_size = 40\n'
+SMALL = 'problem = "digits"\nphones = 4\ncohort = 3\nlr = 0.05\nbatch_size = 40\n'
 
 
 def virtual(tmp_path: Path, text: str, out: str = "out", *, jobs: int = 1, rounds: int = 2) -> list[dict[str, Any]]:
@@ -25,10 +25,11 @@ def virtual(tmp_path: Path, text: str, out: str = "out", *, jobs: int = 1, round
 @pytest.mark.processes
 def test_real_and_virtual_runs_agree(tmp_path: Path) -> None:
     file = tmp_path / "both.toml"
-    text = (
-        'data = "digits"\nphones = 2\ncohort = 2\nrounds = 2\nlr = 0.05\nbatch_size = 40\nuplink = "rotate | eden(1)"\n'
+    text = 'problem = "digits"\nphones = 2\ncohort = 2\nrounds = 2\nlr = 0.05\nbatch_size = 40\n'
+    file.write_text(
+        text
+        + 'uplink = "rotate | eden(1)"\ndownlink = "float32"\nlink = { "2g" = 0.5, "3g" = 0.5 }\ndevice = "200ms"\n'
     )
-    file.write_text(text + 'downlink = "float32"\nlink = { "2g" = 0.5, "3g" = 0.5 }\ndevice = "200ms"\n')
     [both] = run_both_ways(file, tmp_path, None)
     assert both.transfers == 8
     assert both.differing == 0
