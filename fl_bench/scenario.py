@@ -182,7 +182,7 @@ def changed_text(path: Path, changes: Sequence[str]) -> str:
     for line in changes:
         changed = tomlkit.parse(line)
         if "set" in document and "set" in changed:
-            document["set"].update(changed.pop("set"))  # type: ignore[union-attr, arg-type]
+            document["set"].update(changed.pop("set"))
         document.update(changed)
     return tomlkit.dumps(document)
 

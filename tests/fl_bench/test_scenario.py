@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from featherfed.errors import ConfigError
-from featherfed.fl_bench.scenario import read_scenario
+from featherfed.fl_bench.scenario import changed_text, read_scenario
 
 SCENARIOS = Path(__file__).parents[2] / "scenarios"
 
@@ -33,7 +33,7 @@ def test_flags_are_those_of_the_command_line(tmp_path: Path) -> None:
     assert dict(zip(flags[::2], flags[1::2], strict=True)) == {
         "--phones": "4", "--cohort": "4", "--batch-size": "all", "--deadline": "30s",
     }  # fmt: skip
-    assert cell.phone_flags(0) == ["--bandwidth", "256kbps"]
+    assert cell.phone_flags(0) == ["--problem", "mnist", "--bandwidth", "256kbps"]
 
 
 def test_mix_of_links_is_dealt_by_its_shares(tmp_path: Path) -> None:
@@ -49,7 +49,8 @@ def test_devices_do_not_follow_links(tmp_path: Path) -> None:
     (cell,) = read_scenario(write(tmp_path, f"phones = 100\n{mixes}"))
     slow = sum(cell.link_of(shard) == "2g" and cell.device_of(shard) == "slow" for shard in range(100))
     assert 6 <= slow <= 14
-    assert cell.phone_flags(0) == ["--link", cell.link_of(0), "--device", cell.device_of(0)]
+    mixed = ["--link", cell.link_of(0), "--device", cell.device_of(0)]
+    assert cell.phone_flags(0) == ["--problem", "mnist", *mixed]
 
 
 @pytest.mark.parametrize(
@@ -100,3 +101,17 @@ def test_change_that_is_no_toml_is_named_and_not_the_file(tmp_path: Path) -> Non
     with pytest.raises(ConfigError, match=r"--set 'uplink=float32' is not a line of TOML.* text stands in quotes"):
         read_scenario(path, changes=["uplink=float32"])
     assert read_scenario(path, changes=['uplink="float16"'])[0].config.uplink == "float16"
+
+
+def test_settings_of_the_problem_s_own_stand_under_set_and_may_vary(tmp_path: Path) -> None:
+    path = write(tmp_path, "set.shift = [0, 1]\nrounds = 2\n")
+    assert [(cell.name, cell.config.set) for cell in read_scenario(path)] == [
+        ("set.shift=0", {"shift": 0}), ("set.shift=1", {"shift": 1}),
+    ]  # fmt: skip
+    (cell,) = read_scenario(path, changes=["set.shift = 2"])
+    assert cell.config.set == {"shift": 2}
+    assert "shift=2" in cell.server_flags()
+    text = changed_text(path, ["set.shift = 2"])
+    assert "shift = 2" in text and "[0, 1]" not in text
+    with pytest.raises(ConfigError, match=r"--set shift=28 exceeds 27"):
+        read_scenario(write(tmp_path, "set.shift = 28\n"))
