@@ -2,7 +2,7 @@
 
 from featherfed.edge_client.learner import SgdLearner, fingerprint_of
 from featherfed.errors import ConfigError, ProblemError
-from featherfed.problem import Place
+from featherfed.problem import Examples, Place
 from featherfed.problem_loading import is_installed, load_problem
 from featherfed.user_code import blaming
 from featherfed.wire.messages import Welcome
@@ -57,7 +57,7 @@ class LocalProblem:
         )  # fmt: skip
         with blaming(f"problem {self.problem.name}: examples() fails"):
             examples = self.problem.examples(place)
-            if not hasattr(examples, "targets"):
+            if not isinstance(examples, Examples):
                 raise ProblemError(f"it returns a {type(examples).__name__}, and no ff.Examples")
             if len(examples) == 0:
                 raise ProblemError(f"there are no examples for shard {place.index} of {place.of} on this phone")

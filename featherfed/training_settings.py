@@ -74,7 +74,7 @@ class Training:
     momentum: float = setting(0.0, "Momentum of the phones' SGD.", least=0)
     weight_decay: float = setting(0.0, "Weight decay of the phones' SGD.", least=0)
     prox_mu: float = setting(0.0, "FedProx's proximal term.", least=0)
-    set: dict[str, Value] = field(default_factory=dict)
+    set: dict[str, Value] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         for each in fields(self):

@@ -22,13 +22,16 @@ _NOT_USERS = {
 def blaming(what: str) -> Iterator[None]:
     """Turn an error of the user's code into `ProblemError`: what failed, where in their file, and why.
 
-    Errors of ours pass as they are; their sentence says enough.
+    Errors of ours pass as they are, with the place where a user's code brought them about: their sentence says enough.
     """
     try:
         yield
     except (ConfigError, DataError) as error:
-        if type(error) in (ConfigError, DataError, ProblemError) and (place := where(error)):
+        place = where(error)
+        if type(error) in (ConfigError, DataError) and place:
             raise type(error)(f"{what} ({place}): {error}") from error
+        if type(error) is ProblemError and error.__cause__ is None:
+            raise ProblemError(f"{what}{_at(place)}: {error}") from error
         raise
     except FeatherfedError:
         raise

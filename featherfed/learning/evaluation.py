@@ -33,6 +33,8 @@ def evaluator_for(problem: Problem, place: Place, module: nn.Module) -> "Evaluat
     """Return what evaluates on the problem's test set, tried by one step; None where there is no test set."""
     with blaming(f"problem {problem.name}: test() fails"):
         examples = problem.test_examples(place)
+        if examples is not None and not isinstance(examples, Examples):
+            raise ProblemError(f"it returns a {type(examples).__name__}, and no ff.Examples")
         if examples is not None and len(examples) == 0:
             raise ProblemError("there is no example in it; leave test out for a run without evaluation")
     if examples is None:
