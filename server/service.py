@@ -253,7 +253,9 @@ class Service:
             if fault := phone.websocket.fault(error):
                 await self._refuse(phone, fault)
             elif error.rcvd is not None and error.rcvd.code == Close.UNTRAINED:
-                # A phone's own fault: the round goes on without it.
+                # A phone's own fault: rounds go on without it, and it is not awaited as one that lost its link.
+                if self._fleet.connections.get(phone.shard) is phone:
+                    await self._rounds.step_alone(Lost(phone.shard))
                 said = "".join(letter if letter.isprintable() else " " for letter in error.rcvd.reason)
                 await self._refuse(phone, fault_of(Close.UNTRAINED, f"cannot train: {said}"))
         except RemoteError as error:

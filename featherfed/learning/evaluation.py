@@ -41,6 +41,8 @@ def evaluator_for(problem: Problem, place: Place, module: nn.Module) -> "Evaluat
         return None
     model = FlatModel(module)
     dry_step(problem, examples, model)
+    few = Examples(tuple(part[:2] for part in examples.parts), examples.targets[:2])
+    Evaluator(problem, few, model).try_metrics()
     return Evaluator(problem, examples, model)
 
 
@@ -86,6 +88,18 @@ class Evaluator:
                     if name not in sums
                 }
         return Evaluation(loss / count, {name: metrics[name] for name in self._measures}, count)
+
+    def try_metrics(self) -> None:
+        """Measure these examples with the weights that there are; raises `ProblemError` for a metric that fails.
+
+        One of the whole is left out: what it needs may be in no few examples.
+        """
+        self._model.module.eval()
+        with torch.inference_mode():
+            outputs = self._model.module(*self._parts)
+            for name, measure in self._measures.items():
+                if not measure.whole:
+                    self._total(name, outputs, self._targets)
 
     def _total(self, name: str, outputs: Any, targets: torch.Tensor) -> float:
         """Return the sum over examples of what a metric says of them: one value for each, or their mean."""

@@ -80,9 +80,11 @@ def test_metric_of_another_length_is_refused() -> None:
         ({"loss": lambda outputs, targets: targets.sum()}, "a number that does not depend on what is learned"),
         ({"test": lambda: ff.Examples(torch.zeros(0, 4), torch.zeros(0, 1))}, r"test\(\) fails: there is no example"),
         ({"test": lambda: torch.load("nowhere")}, r"test\(\) fails \([^()]*line \d+\): FileNotFoundError"),
+        ({"metrics": {"best": lambda outputs, targets: outputs[:, 5]}},
+         r"metric best \(.*line \d+\) fails \(.*line \d+\): IndexError"),
         ({"test": lambda: [1, 2]}, r"test\(\) fails: it returns a list, and no ff\.Examples"),
     ],
-    ids=["loss", "inputs", "no mean", "no gradient", "empty", "raises", "list"],
+    ids=["loss", "inputs", "no mean", "no gradient", "empty", "raises", "metric", "list"],
 )  # fmt: skip
 def test_what_does_not_fit_is_said_before_the_first_round(changes: dict[str, object], words: str) -> None:
     settings: dict[str, object] = {"examples": regression.examples, "test": regression.test, "loss": mse_loss} | changes

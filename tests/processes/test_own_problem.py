@@ -30,12 +30,12 @@ def mae(outputs, targets):
 
 
 def loss(outputs, targets):
-    if BROKEN:
+    if len(outputs) >= BROKEN:
         raise RuntimeError("no loss today")
     return torch.nn.functional.mse_loss(outputs, targets) * FACTOR
 
 
-BROKEN, FACTOR = False, 1.0
+BROKEN, FACTOR = 1000, 1.0
 problem = ff.Problem(
     model, examples=lambda place: table(100 + place.index, 200), test=lambda: table(7, 300), loss=loss,
     metrics={"mae": mae},
@@ -76,8 +76,8 @@ def test_own_problem_is_learned_by_phones_that_name_their_copy_of_it(folder: Pat
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ("BROKEN, FACTOR = False, 1.0\n", "BROKEN, FACTOR = True, 1.0\n"),
-        ("BROKEN, FACTOR = False, 1.0\n", "BROKEN, FACTOR = False, float('nan')\n"),
+        ("BROKEN, FACTOR = 1000, 1.0\n", "BROKEN, FACTOR = 3, 1.0\n"),
+        ("BROKEN, FACTOR = 1000, 1.0\n", "BROKEN, FACTOR = 1000, float('nan')\n"),
         ("Linear(16, 1)", "Linear(16, 2)"),
         ("table(100 + place.index, 200)", "table(1, 0)"),
     ],
@@ -85,8 +85,8 @@ def test_own_problem_is_learned_by_phones_that_name_their_copy_of_it(folder: Pat
 )
 def test_round_goes_on_without_a_phone_whose_copy_is_broken(change: str, sentence: str, folder: Path) -> None:
     words = {
-        "BROKEN, FACTOR = True, 1.0\n": "fails (mytask_b.py, line 24): RuntimeError: no loss today",
-        "BROKEN, FACTOR = False, float('nan')\n": "training diverged in round 1",
+        "BROKEN, FACTOR = 3, 1.0\n": "training fails in round 1 (mytask_b.py, line 22): RuntimeError: no loss today",
+        "BROKEN, FACTOR = 1000, float('nan')\n": "training diverged in round 1",
         "Linear(16, 2)": "tensor '3.weight' has shape 2×16 here and 1×16 at the server",
         "table(1, 0)": "there are no examples for shard 1 of 2 on this phone",
     }[sentence]
@@ -106,16 +106,16 @@ def test_round_goes_on_without_a_phone_whose_copy_is_broken(change: str, sentenc
 
 @pytest.mark.processes
 def test_server_says_what_does_not_fit_before_it_listens(folder: Path) -> None:
-    (folder / "mytask.py").write_text(TASK.replace("BROKEN, FACTOR = False", "BROKEN, FACTOR = True"))
+    (folder / "mytask.py").write_text(TASK.replace("BROKEN, FACTOR = 1000", "BROKEN, FACTOR = 1"))
     command = [sys.executable, "-m", "featherfed.server.cli", "serve", "--problem", "mytask:problem", "--port", "0"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=folder)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr and "listening" not in done.stdout
     line = done.stderr.strip().splitlines()[-1]
     assert line.startswith(
-        "Error: the loss (mytask.py, line 22) does not take outputs of float32 (2, 1) and targets of"
+        "Error: the loss (mytask.py, line 20) does not take outputs of float32 (2, 1) and targets of"
     )
-    assert line.endswith("(mytask.py, line 24): RuntimeError: no loss today")
+    assert line.endswith("(mytask.py, line 22): RuntimeError: no loss today")
     assert not (folder / "runs").exists()
 
 
