@@ -27,6 +27,7 @@ from featherfed.server.ledger import Ledger
 from featherfed.server.limits import FRAME_BYTES, OPEN_S
 from featherfed.server.phone_connection import STRANGER, PhoneConnection
 from featherfed.server.round_machine import (
+    GaveUp,
     Joined,
     Lost,
     Phase,
@@ -255,7 +256,7 @@ class Service:
             elif error.rcvd is not None and error.rcvd.code == Close.UNTRAINED:
                 # A phone's own fault: rounds go on without it, and it is not awaited as one that lost its link.
                 if self._fleet.connections.get(phone.shard) is phone:
-                    await self._rounds.step_alone(Lost(phone.shard))
+                    await self._rounds.step_alone(GaveUp(phone.shard))
                 said = "".join(letter if letter.isprintable() else " " for letter in error.rcvd.reason)
                 await self._refuse(phone, fault_of(Close.UNTRAINED, f"cannot train: {said}"))
         except RemoteError as error:
