@@ -226,7 +226,7 @@ def as_json(strategies: Sequence[Strategy]) -> list[dict[str, Any]]:
                 "strategy": strategy.name,
                 "uplink": strategy.config.uplink,
                 "downlink": strategy.config.downlink,
-                "model": strategy.config.model,
+                "problem": strategy.config.problem,
                 "seeds": [run.config.seed for run in strategy.runs],
                 "best_accuracy": _spread(strategy.best_accuracy()),
                 "to_accuracy": targets,

@@ -16,7 +16,6 @@ from websockets.exceptions import ConnectionClosed
 from featherfed.edge_client.limits import ANSWER_BYTES
 from featherfed.edge_client.one_phone import PhoneOptions, play_phone
 from featherfed.errors import LocalError
-from featherfed.learning.names import LAYOUTS
 from featherfed.wire.limits import SMALL_BURST
 from featherfed.wire.messages import (
     MAX_FRAME_BYTES,
@@ -32,6 +31,7 @@ from featherfed.wire.messages import (
     pack,
     unpack,
 )
+from tests.layouts import LAYOUTS
 from tests.server.peer import digest
 
 WAIT_S = 30.0
