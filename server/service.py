@@ -27,6 +27,7 @@ from featherfed.server.ledger import Ledger
 from featherfed.server.limits import FRAME_BYTES, OPEN_S
 from featherfed.server.phone_connection import STRANGER, PhoneConnection
 from featherfed.server.round_machine import (
+    Fail,
     GaveUp,
     Joined,
     Lost,
@@ -255,10 +256,8 @@ class Service:
                 await self._refuse(phone, fault)
             elif error.rcvd is not None and error.rcvd.code == Close.UNTRAINED:
                 # A phone's own fault: rounds go on without it, and it is not awaited as one that lost its link.
-                if self._fleet.connections.get(phone.shard) is phone:
-                    await self._rounds.step_alone(GaveUp(phone.shard))
                 said = "".join(letter if letter.isprintable() else " " for letter in error.rcvd.reason)
-                await self._refuse(phone, fault_of(Close.UNTRAINED, f"cannot train: {said}"))
+                await self._refuse(phone, fault_of(Close.UNTRAINED, f"cannot train: {said}"), GaveUp(phone.shard))
         except RemoteError as error:
             await self._refuse(phone, error)
         except (FeatherfedError, OSError) as error:
@@ -315,14 +314,14 @@ class Service:
         self._watcher.phone_came(visitor, len(self._fleet.connections), self.state.rules.phones)
         self._rounds.step(Joined(phone.shard))
 
-    async def _refuse(self, phone: PhoneConnection, error: RemoteError) -> None:
+    async def _refuse(self, phone: PhoneConnection, error: RemoteError, event: GaveUp | None = None) -> None:
         name = phone.name or "stranger"
         booked = self._book(phone.shard, name, error.code, str(error))
         await phone.close(error.code, str(error))
         if booked:
             await self._commits.write(*booked)
         if self._fleet.connections.get(phone.shard) is phone:
-            await self._rounds.fail(phone.shard)
+            await self._rounds.fail(event or Fail(phone.shard))
 
     def _book(self, shard: int, name: str, code: int, sentence: str) -> list[Statement]:
         """Tell who watches of a fault; return what keeps it, where there have not been too many."""
