@@ -155,7 +155,9 @@ class RunConfig(Training):
     def flags(self) -> list[str]:
         """Return the flags of `fl-server serve` that give this configuration: only what differs from the defaults."""
         flags = []
-        for field in fields(self):
+        told = {field.name for field in fields(Training)}
+        # What is learned first, and how phones train last.
+        for field in sorted(fields(self), key=lambda field: field.name in told):
             value = getattr(self, field.name)
             if field.default is MISSING:
                 flags += [part for key, each in value.items() for part in (flag(field.name), f"{key}={_text(each)}")]

@@ -52,7 +52,7 @@ def test_run_tells_phones_all_of_them_with_the_round_s_rate() -> None:
     config = RunConfig(lr=0.5, lr_decay=0.5, epochs=3, set={"shift": 1})
     assert config.training(3) == Training(lr=0.125, epochs=3, set={"shift": 1})
     assert {field.name for field in fields(Training)} < {field.name for field in fields(RunConfig)}
-    assert config.command() == "fl-server serve --epochs 3 --lr 0.5 --set shift=1 --lr-decay 0.5"
+    assert config.command() == "fl-server serve --lr-decay 0.5 --epochs 3 --lr 0.5 --set shift=1"
 
 
 def test_settings_of_flags_are_numbers_where_they_look_like_it() -> None:
