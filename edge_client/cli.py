@@ -57,7 +57,11 @@ def _phone_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     options = (
         click.option("--server", "servers", default=["ws://127.0.0.1:8765"], show_default=True, multiple=True,
                      help="Address of fl-server; more than one where a run has gateways: the phone looks for its own."),
-        click.option("--data-dir", type=click.Path(), help="Folder with MNIST.  [default: FL_DATA_DIR, else a cache]"),
+        click.option("--problem", metavar="NAME",
+                     help="This phone's own model and data, like mytask:problem or ./mytask.py:problem."
+                          "  [default: the server's, where that is installed here]"),
+        click.option("--data-dir", type=click.Path(),
+                     help="Folder with data sets, like MNIST.  [default: FL_DATA_DIR, else a cache]"),
         click.option("--state-dir", type=click.Path(), help="Folder where updates and downloads survive a restart."),
         click.option("--device", default="cpu", show_default=True,
                      help="cpu or cuda, or a phone's speed: slow, mid, fast, or seconds a training step (0.02, 20ms)."),

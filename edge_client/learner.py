@@ -9,11 +9,13 @@ import numpy.typing as npt
 
 from featherfed.codec.pipeline import Pipeline
 from featherfed.errors import ConfigError
-from featherfed.learning.names import LAYOUTS
+from featherfed.fingerprint import Fingerprint
 from featherfed.randomness import RoundKey
-from featherfed.wire.messages import Task, Welcome
+from featherfed.training_settings import Training
+from featherfed.wire.messages import Task, Welcome, tensor_rows
 
 if TYPE_CHECKING:
+    from featherfed.learning.own_training import OwnTrainer
     from featherfed.learning.training import Trainer
 
 F32 = npt.NDArray[np.float32]
@@ -39,20 +41,23 @@ class Learner(Protocol):
         """Return the update for a task, or None if `stopped()` became true meanwhile."""
 
 
+def fingerprint_of(welcome: Welcome) -> Fingerprint:
+    """Return the run's model as a Welcome with all of its tensors describes it."""
+    return Fingerprint.of_rows(tensor_rows(welcome.tensors))
+
+
 class NoiseLearner:
     """Returns seeded noise in place of an update: everything but the training, and no torch."""
 
     def __init__(self, welcome: Welcome) -> None:
-        if welcome.model not in LAYOUTS:
-            raise ConfigError(f"the server's model {welcome.model!r} is unknown to this phone")
-        self._welcome = welcome
+        self._welcome, self._layout = welcome, fingerprint_of(welcome).layout
         self.examples = 1
 
     def train(self, weights: F32, task: Task, residual: F32 | None, stopped: Callable[[], bool]) -> Trained | None:
         """Return noise, compressed as the task says."""
         from featherfed.learning.noise import noise_update
 
-        layout, key = LAYOUTS[self._welcome.model], RoundKey(self._welcome.seed, task.round, self._welcome.shard)
+        layout, key = self._layout, RoundKey(self._welcome.seed, task.round, self._welcome.shard)
         pipeline = Pipeline.parse(task.uplink)
         noise = noise_update(pipeline.space(layout, key).size, key)
         encoded = pipeline.encode(noise, layout, key, residual)
@@ -66,53 +71,24 @@ def import_torch(device: str) -> None:
     """
     import torch
 
-    import featherfed.learning.data
     import featherfed.learning.training  # noqa: F401
 
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device cuda, and torch finds no CUDA device here; leave it out to train on the CPU")
 
 
-def check_data(data_dir: str) -> None:
-    """Raise `DataError` for a folder without MNIST; after `import_torch`, and before the phone joins."""
-    from featherfed.learning.data import check_folder
-
-    check_folder(data_dir)
-
-
 class SgdLearner:
-    """Trains the server's model on this phone's shard."""
+    """Trains the run's model on this phone's shard, by SGD or by the problem's own learner."""
 
-    def __init__(self, welcome: Welcome, trainer: "Trainer") -> None:
-        self._welcome = welcome
+    def __init__(self, welcome: Welcome, trainer: "Trainer | OwnTrainer") -> None:
+        self._welcome, self._layout = welcome, fingerprint_of(welcome).layout
         self._trainer = trainer
         self.examples = trainer.examples
 
-    @classmethod
-    def load(cls, welcome: Welcome, data_dir: str | None, device: str) -> "SgdLearner":
-        """Return the learner of the shard that the server gave."""
-        # torch takes seconds to import: only a phone that trains pays for it.
-        from featherfed.learning.data import load_shard
-        from featherfed.learning.training import Trainer
-
-        examples = load_shard(welcome.data, data_dir, welcome.partition, welcome.shards, welcome.shard, welcome.seed)
-        return cls(welcome, Trainer(welcome.model, examples, device))
-
     def train(self, weights: F32, task: Task, residual: F32 | None, stopped: Callable[[], bool]) -> Trained | None:
-        """Return the compressed update of local SGD."""
-        from featherfed.learning.training import TrainingSettings
-
-        layout, key = LAYOUTS[self._welcome.model], RoundKey(self._welcome.seed, task.round, self._welcome.shard)
-        pipeline = Pipeline.parse(task.uplink)
-        settings = TrainingSettings(
-            epochs=task.epochs,
-            batch_size=task.batch_size,
-            lr=task.lr,
-            momentum=task.momentum,
-            weight_decay=task.weight_decay,
-            prox_mu=task.prox_mu,
-            shift=task.shift,
-        )
+        """Return the compressed update of local training."""
+        layout, key = self._layout, RoundKey(self._welcome.seed, task.round, self._welcome.shard)
+        pipeline, settings = Pipeline.parse(task.uplink), Training.from_wire(task.training)
         update = self._trainer.train(weights, settings, key, pipeline.space(layout, key), stopped=stopped)
         if update is None:
             return None

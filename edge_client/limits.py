@@ -8,6 +8,8 @@ ANSWER_BYTES = 64 * 1024
 """Of the answer to the HTTP upgrade: ours takes 130, a proxy's page of apology some thousand."""
 WELCOME_S = 60.0
 """From Hello to Welcome. A server writes a newcomer down first, and a slow link carries both."""
+MAX_PARAMETERS = 1 << 31
+"""Of a model that Welcome describes: 8 GiB."""
 LEAST_SILENCE_S = 0.5
 """However short a server's heartbeat is: a phone that trains may be late to look at its socket."""
 LONGEST_HEARTBEAT_S = 600.0

@@ -13,8 +13,9 @@ from featherfed.bandwidth_sim.profile import Profile
 from featherfed.bandwidth_sim.relay import LinkedDialer
 from featherfed.commandline.signals import loading
 from featherfed.edge_client.dialing import Dialer, DirectDialer, check_address, check_secrecy, trust
-from featherfed.edge_client.learner import Learner, NoiseLearner, SgdLearner, check_data, import_torch
+from featherfed.edge_client.learner import Learner, NoiseLearner, import_torch
 from featherfed.edge_client.leaving import LeavingLearner
+from featherfed.edge_client.local_problem import LocalProblem, problem_named_by
 from featherfed.edge_client.phone import Phone, PhoneSettings
 from featherfed.edge_client.pocket import Pocket, make_folder
 from featherfed.errors import ConfigError
@@ -26,12 +27,15 @@ from featherfed.wire.messages import Welcome
 class PhoneOptions:
     """What `fl-edge run` was told. `profile` None is no emulated link; `compute` is torch's device.
 
+    `problem` names this phone's own code; None plays what the server names, where that is installed here.
+
     `others` are more addresses of the same run, for a phone that does not know which gateway has its shard, or where.
     """
 
     server: str
     others: tuple[str, ...] = ()
     name: str | None = None
+    problem: str | None = None
     shard: tuple[int, int] | None = None
     data_dir: str | None = None
     state_dir: str | None = None
@@ -70,11 +74,8 @@ LinkMaker = Callable[[Profile, int], AbstractAsyncContextManager[Dialer]]
 """Makes a phone's way out from its link's profile and seed."""
 
 
-def make_learner(options: PhoneOptions, welcome: Welcome) -> Learner:
-    """Return what trains on the shard that the server gave, in this process."""
-    if options.train:
-        return SgdLearner.load(welcome, options.data_dir, options.compute)
-    return NoiseLearner(welcome)
+LocalMaker = Callable[[str, str], LocalProblem]
+"""Makes a problem of its name, for a device of torch."""
 
 
 async def play_phone(
@@ -83,19 +84,19 @@ async def play_phone(
     *,
     pocket: Pocket | None = None,
     linked: LinkMaker = LinkedDialer,
-    learn: Callable[[PhoneOptions, Welcome], Learner] = make_learner,
+    make_local: LocalMaker = LocalProblem,
 ) -> str:
     """Play one phone on the running event loop; return the server's reason for the end.
 
-    `pocket`, `linked` and `learn` stand in where many phones share one process or there are no real sockets.
+    `pocket`, `linked` and `make_local` stand in where many phones share one process or there are no real sockets.
     """
     if pocket is not None or options.state_dir is None:
-        return await _play(options, say, pocket or Pocket(None), linked, learn)
+        return await _play(options, say, pocket or Pocket(None), linked, make_local)
     folder = Path(options.state_dir)
     make_folder(folder)
     way_out = "give each phone a --state-dir of its own"
     with held(folder, "used", way_out, say=say):
-        return await _play(options, say, Pocket(folder), linked, learn)
+        return await _play(options, say, Pocket(folder), linked, make_local)
 
 
 async def _play(
@@ -103,21 +104,33 @@ async def _play(
     say: Callable[[str], None],
     pocket: Pocket,
     linked: LinkMaker,
-    learn: Callable[[PhoneOptions, Welcome], Learner],
+    make_local: LocalMaker,
 ) -> str:
     name = pocket.name_phone(options.name)
+    own: LocalProblem | None = None
     if options.train:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, import_torch, options.compute)
-        if options.data_dir is not None:
-            await loop.run_in_executor(None, check_data, options.data_dir)
+        if options.problem is not None:
+            # What is wrong with it is said before the server gives this phone a shard.
+            own = await loop.run_in_executor(None, make_local, options.problem, options.compute)
+            await loop.run_in_executor(None, own.prepare, options.data_dir)
 
     def learner(welcome: Welcome) -> Learner:
-        made = learn(options, welcome)
+        made: Learner
+        if options.train:
+            local = own
+            if local is None:
+                local = make_local(problem_named_by(welcome), options.compute)
+                local.prepare(options.data_dir)
+            made = local.learner(welcome, options.data_dir)
+        else:
+            made = NoiseLearner(welcome)
         if options.dropout:
             return LeavingLearner(made, welcome, dropout=options.dropout, away_s=options.away_s)
         return made
 
+    known = own.fingerprint if own else None
     settings = PhoneSettings(
         server=options.server,
         others=options.others,
@@ -130,12 +143,14 @@ async def _play(
         link_bytes_per_s=link_rate(options.profile),
     )
     if options.profile is None:
-        phone = Phone(settings, name=name, pocket=pocket, dialer=DirectDialer(), make_learner=learner, say=say)
+        phone = Phone(
+            settings, name=name, pocket=pocket, dialer=DirectDialer(), make_learner=learner, say=say, known=known
+        )
         return await phone.run()
     # The link's randomness is the phone's own, and the same again for the same name.
     seed = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest(), "little")
     async with linked(options.profile, seed) as dialer:
-        phone = Phone(settings, name=name, pocket=pocket, dialer=dialer, make_learner=learner, say=say)
+        phone = Phone(settings, name=name, pocket=pocket, dialer=dialer, make_learner=learner, say=say, known=known)
         return await phone.run()
 
 

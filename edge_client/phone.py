@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec.structs import replace
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from featherfed.edge_client.addresses import Addresses
@@ -14,13 +15,19 @@ from featherfed.edge_client.backoff import Backoff
 from featherfed.edge_client.connection import PhoneConnection, answered, open_connection
 from featherfed.edge_client.dialing import Dialer
 from featherfed.edge_client.download import Download, SpoiltDownloadError, buildable
-from featherfed.edge_client.learner import Learner
+from featherfed.edge_client.learner import Learner, fingerprint_of
 from featherfed.edge_client.leaving import PhoneLeftError
-from featherfed.edge_client.limits import EARNED_A_MESSAGE, LEAST_SILENCE_S, LONGEST_HEARTBEAT_S, WELCOME_S
+from featherfed.edge_client.limits import (
+    EARNED_A_MESSAGE,
+    LEAST_SILENCE_S,
+    LONGEST_HEARTBEAT_S,
+    MAX_PARAMETERS,
+    WELCOME_S,
+)
 from featherfed.edge_client.pocket import PendingUpdate, Pocket
 from featherfed.edge_client.workshop import Workshop
-from featherfed.errors import LocalError, ProtocolError, RemoteError
-from featherfed.learning.names import LAYOUTS
+from featherfed.errors import DivergedError, LocalError, ProtocolError, RemoteError
+from featherfed.fingerprint import Fingerprint
 from featherfed.wire.chunking import ChunkSizer
 from featherfed.wire.closing import Close, readable, reason
 from featherfed.wire.liveness import SILENT_HEARTBEATS, Pulse
@@ -40,6 +47,8 @@ from featherfed.wire.messages import (
     UpdateChunk,
     Welcome,
     pack,
+    tensor_entries,
+    tensor_rows,
     unpack,
 )
 from featherfed.wire.session import Role, Session
@@ -99,8 +108,14 @@ class Phone:
         dialer: Dialer,
         make_learner: Callable[[Welcome], Learner],
         say: Callable[[str], None],
+        known: Fingerprint | None = None,
     ) -> None:
+        """`known` is the model of this phone's own problem, of which the server says nothing if it is its own.
+
+        `make_learner` is given a Welcome with all of the model's tensors.
+        """
         self._settings = settings
+        self._known = known
         self._addresses = Addresses((settings.server, *settings.others))
         self._name = name
         self._pocket = pocket
@@ -110,6 +125,24 @@ class Phone:
         self._progress = Progress()
         self._waits = False
         """Whether the server has a shard for this phone only later."""
+
+    @property
+    def model_digest(self) -> bytes:
+        """The digest of the model that this phone knows, or nothing."""
+        return self._known.digest if self._known is not None else b""
+
+    def whole(self, welcome: Welcome) -> Welcome:
+        """Return a Welcome with the model's tensors in it; raises `ProtocolError` where they are not known."""
+        if welcome.tensors:
+            told = Fingerprint.of_rows(tensor_rows(welcome.tensors))
+            if told.digest != welcome.model_digest:
+                raise ProtocolError("the model's tensors do not have the digest that was announced")
+            if not 0 < told.layout.size <= MAX_PARAMETERS:
+                raise ProtocolError(f"a model with {told.layout.size} parameters; the limit is {MAX_PARAMETERS}")
+            self._known = told
+        if self._known is None or self._known.digest != welcome.model_digest:
+            raise ProtocolError("a Welcome without the model's tensors, and this phone knows another model")
+        return replace(welcome, tensors=tensor_entries(self._known.rows()))
 
     async def run(self) -> str:
         """Return the server's reason for the end; raises `LocalError` where there is no way on."""
@@ -163,6 +196,13 @@ class Phone:
                 except SpoiltDownloadError as error:
                     self._say(f"{error}; it is asked for anew")
                     trouble, seen, stay, lost_at_s = str(error), True, True, loop.time()
+                except DivergedError as error:
+                    # This round goes on without this phone; a later one may ask it again.
+                    self._say(str(error))
+                    seen, lost_at_s = True, loop.time()
+                    backoff.reset()
+                    await asyncio.sleep(backoff.next_s())
+                    continue
                 except RemoteError as error:
                     raise LocalError(f"the server broke the protocol: {readable(str(error))}") from error
             around = stay or self._addresses.failed(no_shard=no_shard)
@@ -234,11 +274,11 @@ class Visit:
         self._download: Download | None = None
         self._work: asyncio.Task[None] | None = None
         self._durable: asyncio.Future[int] | None = None
+        self._learner: asyncio.Future[Learner] | None = None
         self._offered = NOTHING
         """The round whose finished update this connection has begun to send."""
         self._pulse = Pulse(sum(phone._dialer.keepalive()), asyncio.get_running_loop().time())
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._unable = False
         self.welcomed = False
 
     async def run(self) -> str:
@@ -256,11 +296,16 @@ class Visit:
         except RemoteError as error:
             await self._leave(reading, error.code, str(error))
             raise
+        except PhoneLeftError:
+            raise
         except LocalError as error:
-            if self._unable:
-                await self._leave(reading, Close.UNABLE, str(error))
+            # Nobody need wait for this phone: in this round, or at all.
+            code = Close.UNTRAINED if isinstance(error, DivergedError) else Close.UNABLE
+            await self._leave(reading, code, str(error))
             raise
         finally:
+            if self._learner is not None:
+                self._learner.remove_done_callback(self._prepared)
             for task in (reading, self._watching):
                 task.cancel()
             await asyncio.gather(reading, self._watching, return_exceptions=True)
@@ -318,6 +363,7 @@ class Visit:
                 pocket.pending.round_number if pocket.pending else NOTHING,
                 self._phone._settings.link,
                 self._phone._settings.link_bytes_per_s,
+                self._phone.model_digest,
             )
         )
         try:
@@ -332,13 +378,12 @@ class Visit:
         self.welcomed = True
         self._phone._addresses.found()
         pocket.enter(welcome.run, welcome.shard)
-        if welcome.model not in LAYOUTS:
-            self._unable = True
-            raise LocalError(f"the server's model {welcome.model!r} is unknown to this phone: is it an older release?")
-        self._welcome, self._layout = welcome, LAYOUTS[welcome.model]
+        welcome = self._phone.whole(welcome)
+        self._welcome, self._layout = welcome, fingerprint_of(welcome).layout
         self._leave_pings_to_the_server(welcome.heartbeat_s)
         self._say(f"run {readable(welcome.run)}: {self._phone._name} plays shard {welcome.shard} of {welcome.shards}")
-        (await self._workshop.prepare(welcome)).add_done_callback(self._prepared)
+        self._learner = await self._workshop.prepare(welcome)
+        self._learner.add_done_callback(self._prepared)
         self._go_on()
         while True:
             message = await self._receive()
@@ -347,9 +392,8 @@ class Visit:
             await self._handle(message)
 
     def _prepared(self, learner: asyncio.Future[Learner]) -> None:
-        """Leave at once where there is nothing to train on: with its first task, a round would wait for this phone."""
+        """Leave at once where this phone cannot train: with its first task, a round would wait for it."""
         if not learner.cancelled() and (error := learner.exception()) and not self._failed.done():
-            self._unable = True
             self._failed.set_exception(error)
             self._failed.exception()  # seen, also where this visit has ended meanwhile
 

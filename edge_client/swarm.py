@@ -1,7 +1,7 @@
 """Many phones on one machine: a few worker processes, each with many phones on one event loop.
 
-torch is imported once, in a process that does nothing else and that the workers are forked from; data sets are mapped
-(MNIST) or loaded once a worker, and all phones of a worker train on one model, in turns.
+torch is imported once, in a process that does nothing else and that the workers are forked from; a problem is loaded
+once a worker, and all phones of a worker train on one model, in turns.
 
 On the wire a phone of a swarm is what `fl-edge run` is: its own connection, token, link, name, shard and state
 directory.
@@ -22,16 +22,14 @@ from pathlib import Path
 from featherfed.bandwidth_sim.profile import Profile
 from featherfed.commandline import streams
 from featherfed.commandline.signals import kept_from_children
-from featherfed.edge_client.classroom import Classroom
-from featherfed.edge_client.learner import Learner, NoiseLearner
+from featherfed.edge_client.local_problem import LocalProblem
 from featherfed.edge_client.one_phone import PhoneOptions, play_phone
 from featherfed.errors import ConfigError, FeatherfedError
-from featherfed.wire.messages import Welcome
 
 OTHER_FILES = 128
 """Descriptors of a worker for everything but its phones."""
 WITHOUT_TORCH = ("featherfed.edge_client.swarm",)
-WITH_TORCH = (*WITHOUT_TORCH, "featherfed.learning.data", "featherfed.learning.training")
+WITH_TORCH = (*WITHOUT_TORCH, "featherfed.learning.training")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +102,7 @@ class _Worker:
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
-        self._classes: dict[tuple[object, ...], Classroom] = {}
+        self._local: dict[tuple[str, str], LocalProblem] = {}
 
     async def play_all(self, phones: list[PhoneOptions]) -> list[str | BaseException]:
         # One training at a time: two in one process would only share its lock, and the model is shared too.
@@ -118,18 +116,15 @@ class _Worker:
                 sys.stdout.write(f"{options.name}: {line}\n")
                 sys.stdout.flush()
 
-        end = await play_phone(options, say, learn=self._make_learner)
+        end = await play_phone(options, say, make_local=self._make_local)
         say(end)
         return end
 
-    def _make_learner(self, options: PhoneOptions, welcome: Welcome) -> Learner:
-        if not options.train:
-            return NoiseLearner(welcome)
-        run = (welcome.model, welcome.data, welcome.partition, welcome.shards, welcome.seed)
-        if run not in self._classes:
+    def _make_local(self, name: str, device: str) -> LocalProblem:
+        if (name, device) not in self._local:
             # A server that came back with another run: nobody needs the one before.
-            self._classes = {run: Classroom(welcome, options.data_dir, options.compute)}
-        return self._classes[run].learner(welcome)
+            self._local = {(name, device): LocalProblem(name, device)}
+        return self._local[name, device]
 
 
 def _end_with_swarm() -> None:

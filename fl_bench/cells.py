@@ -85,8 +85,7 @@ def stored_report(folder: Path) -> Report:
 
 
 def _run_processes(cell: Cell, out: Path, data_dir: str | None) -> None:
-    # The digits need none, and a phone checks the one that it is told.
-    data = ["--data-dir", data_dir] if data_dir and cell.config.data != "digits" else []
+    data = ["--data-dir", data_dir] if data_dir else []
     with Processes(logs_of(cell, out)) as processes:
         # Nobody looks at the page of a cell, and what is measured should not pay for it.
         flags = ["--runs", str(out), "--name", cell.name, "--no-dashboard", *data, *cell.server_flags()]

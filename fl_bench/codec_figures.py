@@ -19,7 +19,6 @@ import numpy as np
 from featherfed.codec.layout import Layout, Tensor
 from featherfed.codec.pipeline import Pipeline
 from featherfed.codec.space import F32
-from featherfed.learning.names import LAYOUTS
 from featherfed.randomness import RoundKey
 
 COHORT = 50
@@ -60,7 +59,9 @@ def vector(data: str, size: int, data_dir: str | None) -> tuple[Layout, F32]:
     if data == "lognormal":
         return _matrix(size), generator.lognormal(size=size).astype(np.float32)
     model = data.removeprefix("update-")
-    return LAYOUTS[model], _update(model, data_dir)
+    from featherfed.learning.models import layout_of
+
+    return layout_of(f"mnist/{model}"), _update(model, data_dir)
 
 
 def _matrix(size: int) -> Layout:
@@ -71,14 +72,17 @@ def _matrix(size: int) -> Layout:
 
 def _update(model: str, data_dir: str | None) -> F32:
     """Return the update of one phone of a hundred after its first local epoch on MNIST (batch 10, rate 0.1)."""
-    from featherfed.learning.data import load_shard
-    from featherfed.learning.models import build
-    from featherfed.learning.training import Trainer, TrainingSettings
+    from featherfed.learning.models import build, layout
+    from featherfed.learning.training import Trainer
+    from featherfed.problem import Place
+    from featherfed.problem_loading import load_problem
+    from featherfed.training_settings import Training
 
-    trainer = Trainer(model, load_shard("mnist", data_dir, "iid", 100, 0, 0))
-    weights = np.concatenate([p.detach().numpy().ravel() for p in build(model, 0).parameters()])
+    problem = load_problem(f"mnist/{model}")
+    trainer, module = Trainer(problem, problem.examples(Place(of=100, data_dir=data_dir))), build(problem, 0)
+    weights = np.concatenate([p.detach().numpy().ravel() for p in module.parameters()])
     key = RoundKey(0, 1, 0)
-    update = trainer.train(weights, TrainingSettings(), key, Pipeline.parse("float32").space(LAYOUTS[model], key))
+    update = trainer.train(weights, Training(), key, Pipeline.parse("float32").space(layout(module), key))
     assert update is not None, "nothing stops it"
     return update.coordinates
 

@@ -11,8 +11,7 @@ from featherfed.commandline.signals import loading
 from featherfed.commandline.streams import keep_on
 
 SETTINGS = {
-    "--data": "digits",
-    "--model": "lite",
+    "--problem": "digits/lite",
     "--epochs": "5",
     "--lr": "0.05",
     "--uplink": "rotate | eden(1)",
@@ -68,6 +67,7 @@ def run_demo(out: Path | None, bandwidth: str, tell: Callable[[str], None], *, p
         address = processes.start_server(["--runs", str(runs), "--name", "demo", *flags], show)
         for number in range(phones):
             flags = ["--server", address, "--name", f"phone-{number}", "--shard", f"{number}/{phones}"]
+            flags += ["--problem", SETTINGS["--problem"]]
             processes.start_phone(f"phone-{number}", [*flags, "--bandwidth", bandwidth])
         processes.wait_for_server(timeout_s=300)
     folder, config = existing(runs / "demo")
@@ -77,7 +77,7 @@ def run_demo(out: Path | None, bandwidth: str, tell: Callable[[str], None], *, p
     if not console.is_terminal:
         console.width = 120
     console.print(table(report, console.width))
-    each = f"fl-edge run --shard $shard/{phones} --bandwidth {bandwidth}"
+    each = f"fl-edge run --problem {SETTINGS['--problem']} --shard $shard/{phones} --bandwidth {bandwidth}"
     commands = [
         f"fl-bench demo --bandwidth {bandwidth} --phones {phones} --rounds {rounds}",
         "# or its parts:",

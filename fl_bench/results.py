@@ -155,7 +155,7 @@ def _read(folder: Path) -> Run:
 def _group(runs: Sequence[Run]) -> list[Strategy]:
     groups: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
-        settings = tuple(getattr(run.config, field.name) for field in fields(RunConfig) if field.name != "seed")
+        settings = tuple(str(getattr(run.config, f.name)) for f in fields(RunConfig) if f.name != "seed")
         phones = json.dumps(run.facts.get("phones", {}), sort_keys=True)
         groups.setdefault((str(run.path.parent), phones, settings), []).append(run)
     members = [sorted(group, key=lambda run: run.config.seed) for group in groups.values()]
@@ -168,7 +168,7 @@ def _names(groups: Sequence[Sequence[Run]]) -> list[str]:
     differing = [
         field.name
         for field in fields(RunConfig)
-        if field.name not in ("seed", "uplink") and len({getattr(config, field.name) for config in configs}) > 1
+        if field.name not in ("seed", "uplink") and len({str(getattr(config, field.name)) for config in configs}) > 1
     ]
     phones = [group[0].facts.get("phones", {}) for group in groups]
     keys = [key for key in ("link", "device", "dropout", "as") if len({str(each.get(key)) for each in phones}) > 1]
@@ -226,7 +226,7 @@ def as_json(strategies: Sequence[Strategy]) -> list[dict[str, Any]]:
                 "strategy": strategy.name,
                 "uplink": strategy.config.uplink,
                 "downlink": strategy.config.downlink,
-                "model": strategy.config.model,
+                "problem": strategy.config.problem,
                 "seeds": [run.config.seed for run in strategy.runs],
                 "best_accuracy": _spread(strategy.best_accuracy()),
                 "to_accuracy": targets,

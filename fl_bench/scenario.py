@@ -1,12 +1,13 @@
 """A scenario file: the settings of a run and of its phones; a key with a list makes the scenario a grid.
 
-model = "2nn"
+problem = "mnist/2nn"
 phones = 100
 uplink = ["float32", "eden-1bit"]          # two cells
 seed = [0, 1, 2]                           # six
 link = { "2g" = 0.2, "3g" = 0.5, "4g" = 0.3 }
 device = { "slow" = 0.5, "mid" = 0.5 }
 dropout = 0.1                              # a tenth of those who are asked leave instead, and come back
+set.shift = 1                              # a setting of the problem's own, by its name
 """
 
 import itertools
@@ -24,9 +25,10 @@ from featherfed.bandwidth_sim.profile import find_profile, profile_from_flags
 from featherfed.bandwidth_sim.units import parse_duration
 from featherfed.edge_client.device import parse_device
 from featherfed.errors import ConfigError
-from featherfed.server.config import RunConfig, config_from, flag
-from featherfed.server.nearest import nearest
+from featherfed.nearest import nearest
+from featherfed.server.config import RunConfig, config_from
 from featherfed.server.serving import check
+from featherfed.training_settings import flag
 
 PHONE_KEYS = ("link", "device", "bandwidth", "train", "dropout", "away", "as")
 """`link`, `device`: a name or shares of names; `as`: processes, swarm or virtual; the others as for fl-edge."""
@@ -81,12 +83,13 @@ class Cell:
 
     def common_flags(self) -> list[str]:
         """Return what all phones of this cell are told."""
-        return [
-            part
+        own = ["--problem", self.config.problem] if self.trains else []
+        told = (
+            (flag(key), str(self.phones[key]))
             for key in ("bandwidth", "train", "dropout", "away")
             if key in self.phones
-            for part in (flag(key), str(self.phones[key]))
-        ]
+        )
+        return [*own, *(part for pair in told for part in pair)]
 
     @property
     def way(self) -> str:
@@ -151,11 +154,14 @@ def read_scenario(path: Path, *, way: str | None = None, changes: Sequence[str] 
         raise ConfigError(f"cannot read the scenario {path}: {error}") from error
     for line in changes:
         try:
-            content |= tomllib.loads(line)
+            changed = tomllib.loads(line)
         except (ValueError, RecursionError) as error:
             raise ConfigError(
                 f"--set {line!r} is not a line of TOML: {error}; text stands in quotes, like --set 'uplink=\"float32\"'"
             ) from error
+        if isinstance(changed.get("set"), dict) and isinstance(content.get("set"), dict):
+            changed["set"] = content["set"] | changed["set"]
+        content |= changed
     settings = {key.replace("-", "_"): value for key, value in content.items()}
     if way is not None:
         # What the file says is read again for its report, and has to make sense although nothing goes by it now.
@@ -167,6 +173,12 @@ def read_scenario(path: Path, *, way: str | None = None, changes: Sequence[str] 
     for key in settings:
         if key not in known:
             raise ConfigError(f"{path}: unknown key {key!r}{nearest(key, known)}")
+    # A setting of the problem's own varies under its own name.
+    given = settings.pop("set", {})
+    if not isinstance(given, dict):
+        raise ConfigError(f"{path}: set = {given!r:.40} is not a table, like set.shift = 1")
+    own = {f"set.{name}": value for name, value in given.items()}
+    settings |= own
     varying = [key for key, value in settings.items() if isinstance(value, list)]
     if empty := next((key for key in varying if not settings[key]), None):
         raise ConfigError(f"{path}: {empty} is an empty list, which makes no run at all")
@@ -176,6 +188,8 @@ def read_scenario(path: Path, *, way: str | None = None, changes: Sequence[str] 
             keys = dict(zip(varying, chosen, strict=True))
             merged = {**settings, **keys}
             phones = {key: merged.pop(key) for key in PHONE_KEYS if key in merged}
+            if own:
+                merged["set"] = {key.removeprefix("set."): merged.pop(key) for key in own}
             if merged.get("batch_size") == "all":
                 merged["batch_size"] = 0
             config = config_from(merged)
@@ -195,7 +209,10 @@ def changed_text(path: Path, changes: Sequence[str]) -> str:
     """Return a scenario's text with `changes` in place of its own lines."""
     document = tomlkit.parse(path.read_text(encoding="utf-8"))
     for line in changes:
-        document.update(tomlkit.parse(line))
+        changed = tomlkit.parse(line)
+        if "set" in document and "set" in changed:
+            document["set"].update(changed.pop("set"))
+        document.update(changed)
     return tomlkit.dumps(document)
 
 

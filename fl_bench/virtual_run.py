@@ -18,9 +18,8 @@ from featherfed.bandwidth_sim.errors import LinkConfigError
 from featherfed.bandwidth_sim.profile import Profile, profile_from_flags
 from featherfed.bandwidth_sim.virtual import VirtualDialer, run
 from featherfed.bandwidth_sim.virtual_clock import VirtualTimeError
-from featherfed.edge_client.classroom import Classroom
 from featherfed.edge_client.device import parse_device
-from featherfed.edge_client.learner import Learner, NoiseLearner
+from featherfed.edge_client.local_problem import LocalProblem
 from featherfed.edge_client.one_phone import PhoneOptions, play_phone
 from featherfed.edge_client.pocket import F32, Pocket
 from featherfed.errors import ConfigError, FeatherfedError, LocalError
@@ -32,7 +31,7 @@ from featherfed.server.service import Service
 from featherfed.server.standing import begin
 from featherfed.server.store import Store
 from featherfed.server.watcher import Watcher
-from featherfed.wire.messages import ModelBegin, Welcome
+from featherfed.wire.messages import ModelBegin
 
 HOST, PORT = "server", 80
 ABANDONED_S = 60.0
@@ -51,8 +50,11 @@ def run_virtual(cell: Cell, out: Path, data_dir: str | None, watcher: Watcher | 
             standing = begin(config, store, aggregator.parameters)
             service = Service(config, folder, aggregator, store, standing, watcher or Watcher())
             serving = asyncio.create_task(service.run(host=HOST, port=PORT), name="server")
-            shared = SharedMemory(data_dir)
-            phones = [asyncio.create_task(shared.play(options), name=options.name) for options in phone_options(cell)]
+            shared = SharedMemory()
+            phones = [
+                asyncio.create_task(shared.play(options), name=options.name)
+                for options in phone_options(cell, data_dir)
+            ]
             return await _together(serving, phones)
 
         try:
@@ -86,7 +88,7 @@ async def _together(serving: "asyncio.Task[str | None]", phones: list["asyncio.T
     return await serving
 
 
-def phone_options(cell: Cell) -> list[PhoneOptions]:
+def phone_options(cell: Cell, data_dir: str | None = None) -> list[PhoneOptions]:
     """Return each phone's options, as `Cell.phone_flags` spells them for `fl-edge run`."""
     options, profiles = [], dict[str, Profile | None]()
     count = cell.config.phones
@@ -102,6 +104,8 @@ def phone_options(cell: Cell) -> list[PhoneOptions]:
             PhoneOptions(
                 server=f"ws://{HOST}:{PORT}",
                 name=f"phone-{shard}",
+                problem=cell.config.problem,
+                data_dir=data_dir,
                 shard=(shard, count),
                 compute=compute,
                 step_s=step_s,
@@ -117,23 +121,20 @@ def phone_options(cell: Cell) -> list[PhoneOptions]:
 class SharedMemory:
     """What the phones of one process need once."""
 
-    def __init__(self, data_dir: str | None) -> None:
-        self._data_dir = data_dir
+    def __init__(self) -> None:
         self._pockets = _Pockets()
-        self._classroom: Classroom | None = None
+        self._local: LocalProblem | None = None
 
     async def play(self, options: PhoneOptions) -> str:
         """Play one phone to its end."""
         linked: Callable[[Profile, int], VirtualDialer] = VirtualDialer
         return await play_phone(
-            options, _say_nothing, pocket=self._pockets.one(), linked=linked, learn=self._make_learner
+            options, _say_nothing, pocket=self._pockets.one(), linked=linked, make_local=self._make_local
         )
 
-    def _make_learner(self, options: PhoneOptions, welcome: Welcome) -> Learner:
-        if not options.train:
-            return NoiseLearner(welcome)
-        self._classroom = self._classroom or Classroom(welcome, self._data_dir, options.compute)
-        return self._classroom.learner(welcome)
+    def _make_local(self, name: str, device: str) -> LocalProblem:
+        self._local = self._local or LocalProblem(name, device)
+        return self._local
 
 
 class _Pockets:

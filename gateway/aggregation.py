@@ -1,31 +1,37 @@
 """The phones' side of learning on a gateway: sums are passed up as they are, models come from above."""
 
+import math
+
 from featherfed.codec.fold import Fold
 from featherfed.codec.pipeline import Pipeline
+from featherfed.fingerprint import Fingerprint
 from featherfed.gateway.handoff import Handoff, News
-from featherfed.learning.names import LAYOUTS
 from featherfed.server.aggregation import Aggregator, Closing
 from featherfed.server.config import RunConfig
 from featherfed.server.optimizer import start
 from featherfed.server.versions import Versions
+from featherfed.wire.messages import Welcome, tensor_rows
 
 
 class GatewayAggregator(Aggregator):
     """Folds as the root would, to the bit; steps and evaluates nothing, and needs no data."""
 
-    def __init__(self, config: RunConfig, handoff: Handoff) -> None:
+    def __init__(self, config: RunConfig, handoff: Handoff, welcome: Welcome) -> None:
+        """`welcome` is the root's, with all of its tensors: a gateway needs none of the problem's code."""
         self._config = config
         self._handoff = handoff
-        self.layout = LAYOUTS[config.model]
+        self.problem = welcome.problem
+        self.fingerprint = Fingerprint.of_rows(tensor_rows(welcome.tensors))
+        self.layout = self.fingerprint.layout
         self.uplink = Pipeline.parse(config.uplink)
         self.versions = Versions(self.layout, Pipeline.parse(config.downlink, direction="downlink"), config.seed)
         self._state = start(self.versions.view, "fedavg")
         self._average = self._state.weights
-        self._set_limits()
+        self._set_limits(welcome.max_examples)
         self._trim, self._buffered, self._fresh_weight = 0.0, False, 0
         self._fold = None
         self.open_round = 0
-        self.best_accuracy = -1.0
+        self.best_score = -math.inf
 
     def adopt(self, news: News) -> None:
         """Take the model that a round of the root's begins with."""

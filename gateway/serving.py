@@ -132,7 +132,7 @@ def serve_gateway(
     root.check()
     if resume is None:
         given = config_from(settings)
-        check(given)
+        check(given, code=False)
         config = gateway_config(given, place, gateways=given.gateways)
         path = runs / (name or f"gateway-{place[0]}-of-{place[1]}")
         create(runs, path.name, config)
@@ -242,7 +242,7 @@ class Gateway:
             first: set[asyncio.Future[Any]] = {upward, stopped, self._welcome}
             await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
             if self._welcome.done():
-                await self._serve_phones(door, upward, stopped, self._welcome.result().run)
+                await self._serve_phones(door, upward, stopped, self._welcome.result())
         finally:
             self._handoff.finish(GatewayStoppedError())
             if not (upward.done() or stopped.done()):
@@ -258,10 +258,10 @@ class Gateway:
         return outcome
 
     async def _serve_phones(
-        self, door: Entrance, upward: "asyncio.Task[str]", stopped: "asyncio.Task[bool]", run: str
+        self, door: Entrance, upward: "asyncio.Task[str]", stopped: "asyncio.Task[bool]", welcome: Welcome
     ) -> None:
-        aggregator = GatewayAggregator(self._config, self._handoff)
-        standing = self._standing(aggregator, run)
+        aggregator = GatewayAggregator(self._config, self._handoff, welcome)
+        standing = self._standing(aggregator, welcome.run)
         service = Service(self._config, self._folder, aggregator, self._store, standing, self._watcher)
         listening = asyncio.create_task(self._listen(service, aggregator))
 

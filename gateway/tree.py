@@ -53,7 +53,7 @@ def serve_tree(
     config = config_from(settings) if resume is None else existing(resume)[1]
     if not config.gateways:
         raise ConfigError(f"the run {resume} has no gateways; go on with fl-server serve --resume {resume}")
-    check(config)
+    check(config, data_dir)
     gateway_config(config, (0, config.gateways))
     if grove.port and grove.port + config.gateways - 1 > 65535:
         raise ConfigError(f"--gateway-port {grove.port} leaves no port for the last of {config.gateways} gateways")

@@ -1,6 +1,7 @@
 """The gateway as its root sees it: a phone whose training is a round of phones, and whose update is their exact sum."""
 
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from featherfed.edge_client.learner import Trained
 from featherfed.edge_client.pocket import Pocket
 from featherfed.errors import LocalError
 from featherfed.gateway.handoff import Handoff, News
-from featherfed.server.config import RunConfig, flag
+from featherfed.server.config import RunConfig
+from featherfed.training_settings import Training, flag
 from featherfed.wire.messages import NOTHING, Task, Welcome
 
 F32 = npt.NDArray[np.float32]
@@ -41,16 +43,16 @@ class GatewayLearner:
 
     def __init__(self, welcome: Welcome, config: RunConfig, handoff: Handoff, pocket: GatewayPocket) -> None:
         """Raises `LocalError` where the root's run is not the one that this gateway was started for."""
-        for name in ("model", "data", "partition", "seed"):
+        for name in ("partition", "seed"):
             _agree(name, getattr(welcome, name), getattr(config, name))
         self._config, self._handoff, self._pocket = config, handoff, pocket
 
     def train(self, weights: F32, task: Task, residual: F32 | None, stopped: Callable[[], bool]) -> Trained | None:
         """Return the sum of the phones' updates."""
         _agree("uplink", task.uplink, str(Pipeline.parse(self._config.uplink)))
-        for name in ("epochs", "batch_size", "momentum", "weight_decay", "prox_mu", "shift"):
-            _agree(name, getattr(task, name), getattr(self._config, name))
-        _agree("lr", task.lr, self._config.learning_rate(task.round))
+        theirs, ours = Training.from_wire(task.training), self._config.training(task.round)
+        for field in fields(Training):
+            _agree(field.name, getattr(theirs, field.name), getattr(ours, field.name))
         version, payload = self._pocket.arrived
         news = News(task.round, weights, payload if version == task.round - 1 else b"")
         total = self._handoff.ask(news, stopped)

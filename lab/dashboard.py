@@ -54,8 +54,9 @@ def run_once(runs: Path, name: str, phones: int, rounds: int, *, page: bool) -> 
         if event["event"] == "round_closed" and event["round_number"] in (WARM_UP_ROUNDS, rounds - 1):
             cpu_s[event["round_number"]] = processes.server_cpu_s()
 
-    flags = ["--runs", str(runs), "--name", name, "--data", "digits", "--phones", str(phones), "--cohort", str(phones),
-             "--rounds", str(rounds), "--eval-every", str(rounds), "--uplink", "rotate | eden(1)",
+    flags = ["--runs", str(runs), "--name", name, "--problem", "digits", "--phones", str(phones),
+             "--cohort", str(phones), "--rounds", str(rounds), "--eval-every", str(rounds),
+             "--uplink", "rotate | eden(1)",
              *(["--dashboard", "127.0.0.1:0"] if page else ["--no-dashboard"])]  # fmt: skip
     with Processes(runs / f"{name}.logs") as processes:
         address = processes.start_server(flags, tell)

@@ -26,7 +26,7 @@ from featherfed.errors import FeatherfedError
 from featherfed.fl_bench.cells import report_of
 from featherfed.fl_bench.documents import fill, markdown
 from featherfed.fl_bench.processes import Processes
-from featherfed.learning.names import LAYOUTS
+from featherfed.learning.models import layout_of
 from featherfed.wire.messages import (
     NOTHING,
     PROTOCOL_VERSION,
@@ -40,7 +40,7 @@ from featherfed.wire.messages import (
 )
 
 SOURCE = "127.0.0.2"
-HONEST, ROUNDS, MODEL, UPLINK, BANDWIDTH = 10, 8, "lite", "float32", "1mbps"
+HONEST, ROUNDS, PROBLEM, UPLINK, BANDWIDTH = 10, 8, "digits/lite", "float32", "1mbps"
 AT_ONCE = 20
 """Handshakes at a time of those who want to be let in."""
 KNOCK_S = 0.5
@@ -49,7 +49,7 @@ TRICKLE_S = 1.0
 
 def _flags(name: str, runs: Path, phones: int) -> list[str]:
     settings = {
-        "--runs": runs, "--name": name, "--data": "digits", "--model": MODEL, "--uplink": UPLINK,
+        "--runs": runs, "--name": name, "--problem": PROBLEM, "--uplink": UPLINK,
         "--downlink": "rotate | eden(4)", "--phones": phones, "--cohort": HONEST, "--rounds": ROUNDS,
         "--over-select": phones / HONEST,
     }  # fmt: skip
@@ -59,7 +59,7 @@ def _flags(name: str, runs: Path, phones: int) -> list[str]:
 async def _siege(address: str, admitted: int, strangers: int) -> None:
     host, _, port = address.removeprefix("ws://").rpartition(":")
     where: dict[str, Any] = {"local_addr": (SOURCE, 0), "compression": None, "proxy": None}
-    largest = Pipeline.parse(UPLINK).max_bytes(LAYOUTS[MODEL])
+    largest = Pipeline.parse(UPLINK).max_bytes(layout_of(PROBLEM))
 
     doorway, inside, names = asyncio.Semaphore(AT_ONCE), asyncio.Event(), set[str]()
 
@@ -67,7 +67,7 @@ async def _siege(address: str, admitted: int, strangers: int) -> None:
         async with contextlib.AsyncExitStack() as stack:
             async with doorway:
                 connection = await stack.enter_async_context(connect(address, **where))
-                nothing = (NOTHING, 0, "", NOTHING, b"", 0, NOTHING, "", 0)
+                nothing = (NOTHING, 0, "", NOTHING, b"", 0, NOTHING, "", 0, b"")
                 await connection.send(pack(Hello(PROTOCOL_VERSION, f"hostile-{number}", *nothing)))
                 message = unpack(await connection.recv(decode=False))
             assert isinstance(message, Welcome), "there is a shard for each"

@@ -162,7 +162,7 @@ def measure_server(
         port = server.hear()["port"]
         rest = server.ask()
         children = _phones(
-            stack, {"port": port, "model": settings["model"], "spec": settings["uplink"]}, phones, processes
+            stack, {"port": port, "problem": settings["problem"], "spec": settings["uplink"]}, phones, processes
         )
         payload_bytes = _together(children)[0]["payload_bytes"]
         for child in children:
@@ -208,7 +208,7 @@ def measure_idle(settings: dict[str, Any], *, data_dir: str | None, processes: i
         server = stack.enter_context(_Child("lab.ingest_server", order))
         port = server.hear()["port"]
         rest = server.ask()
-        share = {"port": port, "model": settings["model"], "spec": settings["uplink"]}
+        share = {"port": port, "problem": settings["problem"], "spec": settings["uplink"]}
         children = _phones(stack, share, phones, processes, shards=phones + 1)
         _together(children)
         there = server.ask()
@@ -224,22 +224,20 @@ def measure_idle(settings: dict[str, Any], *, data_dir: str | None, processes: i
 @click.command()
 @click.option("--phones", default=100, show_default=True, type=click.IntRange(1), help="Connections.")
 @click.option("--updates", default=2000, show_default=True, type=click.IntRange(1), help="In all, in equal rounds.")
-@click.option("--model", default="lite", show_default=True, help="mlp, 2nn, cnn or lite.")
+@click.option("--problem", default="digits/lite", show_default=True, help="Whose updates.")
 @click.option("--spec", default="rotate | eden(1)", show_default=True, help="How updates are compressed.")
 @click.option("--idle", type=click.IntRange(1), help="Measure the memory of so many idle phones too.")
 @click.option("--processes", default=1, show_default=True, type=click.IntRange(1), help="To play the phones in.")
-@click.option("--data", default="digits", show_default=True, type=click.Choice(["mnist", "digits"]))
 @click.option("--data-dir", type=click.Path(), help="Folder with MNIST.  [default: FL_DATA_DIR, else a cache]")
 @click.option("--folder", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Whose disk is written.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def ingest(
     phones: int,
     updates: int,
-    model: str,
+    problem: str,
     spec: str,
     idle: int | None,
     processes: int,
-    data: str,
     data_dir: str | None,
     folder: Path | None,
     as_json: bool,
@@ -250,15 +248,21 @@ def ingest(
     from featherfed.server.serving import check
     from lab.training import machine
 
-    settings = {"model": model, "data": data, "phones": phones, "uplink": spec, "downlink": DOWNLINK}
+    settings = {"problem": problem, "phones": phones, "uplink": spec, "downlink": DOWNLINK}
     try:
-        check(config_from({**settings, "cohort": phones}))
+        check(config_from({**settings, "cohort": phones}), data_dir)
         rows = [
             measure_server(settings, updates, processes, durable=durable, data_dir=data_dir, folder=folder)
             for durable in (True, False)
         ]
         echo = measure_echo(phones, rows[0]["payload_bytes"], updates, processes)
-        result: dict[str, Any] = {"machine": machine(), "model": model, "spec": spec, "phones": phones, "ingest": rows}
+        result: dict[str, Any] = {
+            "machine": machine(),
+            "problem": problem,
+            "spec": spec,
+            "phones": phones,
+            "ingest": rows,
+        }
         result["echo"] = echo
         if idle:
             result["idle"] = measure_idle({**settings, "phones": idle}, data_dir=data_dir, processes=processes)

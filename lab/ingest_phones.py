@@ -13,7 +13,7 @@ from hashlib import blake2b
 from typing import Any
 
 from featherfed.codec.pipeline import Pipeline
-from featherfed.learning.names import LAYOUTS
+from featherfed.learning.models import layout_of
 from featherfed.learning.noise import noise_update
 from featherfed.randomness import RoundKey
 from featherfed.wire.messages import (
@@ -158,7 +158,7 @@ class SendingPhone(Socket):
         """Say Hello."""
         hello = Hello(
             PROTOCOL_VERSION, f"phone-{self._number}", self._number, self._group.order["phones"], "", NOTHING, b"", 0,
-            NOTHING, "", 0,
+            NOTHING, "", 0, b"",
         )  # fmt: skip
         self.transport.write(frame(BINARY, pack(hello)))
 
@@ -224,9 +224,9 @@ class EchoPhone(Socket):
             self._group.answered.one()
 
 
-def prepared(model: str, spec: str) -> bytes:
+def prepared(problem: str, spec: str) -> bytes:
     """Return a payload that is valid for any round and phone: noise, compressed."""
-    layout, key, pipeline = LAYOUTS[model], RoundKey(0, 1, 0), Pipeline.parse(spec)
+    layout, key, pipeline = layout_of(problem), RoundKey(0, 1, 0), Pipeline.parse(spec)
     return pipeline.encode(noise_update(pipeline.space(layout, key).size, key), layout, key).payload
 
 
@@ -237,7 +237,7 @@ def _say(**what: Any) -> None:
 async def _play(order: dict[str, Any], orders: asyncio.StreamReader) -> None:
     loop = asyncio.get_running_loop()
     group = Group(order)
-    payload = bytes(order["echo_bytes"]) if "echo_bytes" in order else prepared(order["model"], order["spec"])
+    payload = bytes(order["echo_bytes"]) if "echo_bytes" in order else prepared(order["problem"], order["spec"])
     phones: list[Any] = []
     gate = asyncio.Semaphore(order["at_once"])
 

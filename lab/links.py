@@ -84,7 +84,7 @@ def _agreement(link: Profile) -> tuple[list[dict[str, Any]], str]:
     from featherfed.server.config import RunConfig
     from lab.link_agreement import agreement
 
-    pairs = agreement(link, RunConfig(data="digits", phones=10, cohort=10, rounds=2, downlink="rotate | eden(4)"))
+    pairs = agreement(link, RunConfig(problem="digits", phones=10, cohort=10, rounds=2, downlink="rotate | eden(4)"))
     rows, table = [], []
     for real, virtual in pairs:
         difference = real.took_s / virtual.took_s - 1

@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -35,12 +35,11 @@ class Order:
 
     name: str
     way: str
-    model: str
+    problem: str
     phones: int
     cohort: int
     rounds: int
     train: bool
-    data: str
     data_dir: str | None
     epochs: int
     batch_size: int
@@ -120,7 +119,7 @@ class _Mark:
 
 def _server_flags(order: Order, folder: Path) -> list[str]:
     flags = {
-        "--runs": folder, "--name": "run", "--data": order.data, "--model": order.model, "--phones": order.phones,
+        "--runs": folder, "--name": "run", "--problem": order.problem, "--phones": order.phones,
         "--cohort": order.cohort, "--rounds": order.rounds, "--eval-every": order.rounds, "--epochs": order.epochs,
         "--batch-size": order.batch_size, "--lr": order.lr, "--data-dir": order.data_dir, "--uplink": order.uplink,
         "--downlink": order.downlink,
@@ -147,7 +146,7 @@ def featherfed(order: Order, folder: Path) -> Figures:
         address = processes.start_server(_server_flags(order, folder), tell)
         before, started = loopback_bytes(), []
         server = _Watch(lambda: [processes.server_pid])
-        flags = ["--server", address, "--train", "sgd" if order.train else "none"]
+        flags = ["--server", address, "--problem", order.problem, "--train", "sgd" if order.train else "none"]
         flags += ["--data-dir", order.data_dir] if order.data_dir else []
         if order.way == "swarm":
             flags += ["--count", str(order.phones), "--quiet"]
@@ -196,7 +195,7 @@ def virtual(order: Order, folder: Path) -> Figures:
             ends.append((time.monotonic(), time.process_time()))
 
     settings = {
-        "model": order.model, "data": order.data, "phones": order.phones, "cohort": order.cohort, "seed": 0,
+        "problem": order.problem, "phones": order.phones, "cohort": order.cohort, "seed": 0,
         "rounds": order.rounds, "epochs": order.epochs, "batch_size": order.batch_size, "lr": order.lr,
         "eval_every": order.rounds,
         **{name: spec for name, spec in (("uplink", order.uplink), ("downlink", order.downlink)) if spec},
@@ -228,7 +227,7 @@ def virtual(order: Order, folder: Path) -> Figures:
 
 def flower(order: Order, folder: Path) -> Figures:
     """Run Flower's SuperLink, and SuperNodes or the simulation."""
-    from featherfed.learning.names import LAYOUTS
+    from featherfed.learning.models import layout_of
     from lab.flower import Flower
 
     if order.train:
@@ -241,7 +240,7 @@ def flower(order: Order, folder: Path) -> Figures:
         nodes = [] if simulation else [peer.start_phone(number, order.phones) for number in range(order.phones)]
         server, phones = _Watch(lambda: [link.pid]), _Watch(lambda: [node.pid for node in nodes])
         settings = {
-            "model": order.model, "parameters": LAYOUTS[order.model].size, "phones": order.phones, "seed": 0,
+            "problem": order.problem, "parameters": layout_of(order.problem).size, "phones": order.phones, "seed": 0,
             "cohort": order.cohort, "rounds": order.rounds, "train": order.train, "data": str(folder),
             "epochs": order.epochs, "batch-size": order.batch_size, "lr": order.lr,
         }  # fmt: skip
@@ -270,17 +269,20 @@ def _write_data(order: Order, folder: Path) -> None:
     """Write the shards that our phones would have, and the test set, as files that Flower's clients map."""
     import numpy as np
 
-    from featherfed.learning.data import Shards, load
+    from featherfed.problem import Place
+    from featherfed.problem_loading import load_problem
 
-    shards = Shards(order.data, order.data_dir, "iid", order.phones, 0)
-    parts = [shards.examples(index) for index in range(order.phones)]
-    test = load(order.data, order.data_dir, train=False)
+    problem = load_problem(order.problem)
+    place = Place(of=order.phones, data_dir=order.data_dir)
+    parts = [problem.examples(replace(place, index=index)) for index in range(order.phones)]
+    test = problem.test_examples(place)
+    assert test is not None, "our problems have a test set"
     arrays = {
-        "images": np.concatenate([part.images.numpy() for part in parts]),
-        "labels": np.concatenate([part.labels.numpy() for part in parts]),
-        "starts": np.cumsum([0, *(len(part.labels) for part in parts)]),
-        "test_images": test.images.numpy(),
-        "test_labels": test.labels.numpy(),
+        "images": np.concatenate([part.parts[0].numpy() for part in parts]),
+        "labels": np.concatenate([part.targets.numpy() for part in parts]),
+        "starts": np.cumsum([0, *map(len, parts)]),
+        "test_images": test.parts[0].numpy(),
+        "test_labels": test.targets.numpy(),
     }
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)

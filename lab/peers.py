@@ -30,8 +30,7 @@ ONE_BIT = {"uplink": "rotate | eden(1)", "downlink": "rotate | eden(1)"}
 class Plan:
     """What to compare: `phones` are real processes, all of them in every round; `simulated` are of the simulation."""
 
-    model: str
-    data: str
+    problem: str
     data_dir: str | None
     phones: int
     rounds: int
@@ -47,8 +46,8 @@ class Plan:
         """Return the order of a run with all phones in every round and no training."""
         return Order(
             **{
-                "name": name, "way": way, "model": self.model, "phones": self.phones, "cohort": self.phones,
-                "rounds": self.rounds, "train": False, "data": self.data, "data_dir": self.data_dir,
+                "name": name, "way": way, "problem": self.problem, "phones": self.phones, "cohort": self.phones,
+                "rounds": self.rounds, "train": False, "data_dir": self.data_dir,
                 "epochs": self.epochs, "batch_size": self.batch_size, "lr": self.lr, **more,
             }
         )  # fmt: skip
@@ -174,8 +173,7 @@ def _table(rows: list[dict[str, Any]], names: tuple[str, ...]) -> str:
 @click.command()
 @click.option("--part", "parts", multiple=True, type=click.Choice(PARTS),
               help="Real processes with training off or on, or Flower's simulation.  [default: all three]")  # fmt: skip
-@click.option("--model", default="lite", show_default=True, help="mlp, 2nn, cnn, lite or tiny.")
-@click.option("--data", default="mnist", show_default=True, type=click.Choice(["mnist", "digits"]))
+@click.option("--problem", default="mnist/lite", show_default=True, help="One of ours that ends in logits.")
 @click.option("--data-dir", type=click.Path(), help="Folder with MNIST.  [default: FL_DATA_DIR, else a cache]")
 @click.option("--phones", default=10, show_default=True, type=click.IntRange(1), help="Real ones, all in every round.")
 @click.option("--rounds", default=40, show_default=True, type=click.IntRange(2), help="Of featherfed without training.")
@@ -198,10 +196,12 @@ def peers(
 ) -> None:
     """Run the same rounds in featherfed and in Flower, side by side, with training off and on."""
     from featherfed.errors import ConfigError, FeatherfedError
-    from featherfed.learning.names import LAYOUTS
+    from featherfed.problem_loading import load_problem
 
-    if plan["model"] not in LAYOUTS:
-        raise click.UsageError(f"unknown model {plan['model']!r}; there are {', '.join(LAYOUTS)}")
+    try:
+        load_problem(plan["problem"])
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
     if plan["cohort"] > plan["simulated"]:
         raise click.UsageError(f"--cohort {plan['cohort']} exceeds --simulated {plan['simulated']}")
     try:

@@ -8,9 +8,9 @@ import click
 
 from featherfed.fl_bench.documents import fill, markdown
 
-STRATEGIES = (("lite", "rotate | eden(1)"), ("lite", "rotate_shared | stochastic(1)"), ("cnn", "rotate | eden(1)"),
-              ("cnn", "rotate_shared | stochastic(1)"))  # fmt: skip
-PHONES = {"lite": 200, "cnn": 50}
+STRATEGIES = (("digits/lite", "rotate | eden(1)"), ("digits/lite", "rotate_shared | stochastic(1)"),
+              ("digits/cnn", "rotate | eden(1)"), ("digits/cnn", "rotate_shared | stochastic(1)"))  # fmt: skip
+PHONES = {"digits/lite": 200, "digits/cnn": 50}
 IDLE_PHONES = (5000, 10000)
 
 PARTS = ("training", "ingest", "memory")
@@ -22,20 +22,20 @@ def _collect(data_dir: str | None, parts: tuple[str, ...], *, small: bool) -> di
     from lab.training import machine
     from lab.training import measure as measure_training
 
-    names = ("lite",) if small else ("lite", "2nn", "mlp", "cnn")
     data = "digits" if small else "mnist"
+    names = [f"{data}/{model}" for model in (("lite",) if small else ("lite", "2nn", "mlp", "cnn"))]
     result: dict[str, Any] = {"machine": machine()}
     if "training" in parts:
-        result["training"] = [measure_training(name, data, data_dir, 10) for name in names]
+        result["training"] = [measure_training(name, data_dir, 10) for name in names]
     if "ingest" in parts:
         result["ingest"] = []
-    for model, spec in STRATEGIES[: 1 if small else None] if "ingest" in parts else ():
-        phones = 20 if small else PHONES[model]
-        settings = {"model": model, "data": "digits", "phones": phones, "uplink": spec, "downlink": DOWNLINK}
+    for problem, spec in STRATEGIES[: 1 if small else None] if "ingest" in parts else ():
+        phones = 20 if small else PHONES[problem]
+        settings = {"problem": problem, "phones": phones, "uplink": spec, "downlink": DOWNLINK}
         updates = phones * (2 if small else 8)
         for durable in (True, False):
             row = measure_server(settings, updates, 1, durable=durable, data_dir=data_dir, folder=None)
-            result["ingest"].append({"model": model, "spec": spec, "phones": phones, **row})
+            result["ingest"].append({"problem": problem, "spec": spec, "phones": phones, **row})
         echo = measure_echo(phones, row["payload_bytes"], 4 * updates, 1)
         for row in result["ingest"][-2:]:
             row |= {"echo_per_s": echo["messages_per_s"], "echo_cpu_ms": echo["cpu_ms"]}
@@ -44,12 +44,12 @@ def _collect(data_dir: str | None, parts: tuple[str, ...], *, small: bool) -> di
             result["ingest"][-2]["profile"] = row["profile"]
     if "memory" not in parts:
         return result
-    idle = {"model": "lite", "data": "digits", "uplink": "rotate | eden(1)", "downlink": DOWNLINK}
+    idle = {"problem": "digits/lite", "uplink": "rotate | eden(1)", "downlink": DOWNLINK}
     result["idle"] = [
         measure_idle({**idle, "phones": phones}, data_dir=data_dir, processes=4)
         for phones in ((50,) if small else IDLE_PHONES)
     ]
-    result["swarm"] = measure_swarm(4 if small else 200, "lite", data, data_dir, None, 120.0)
+    result["swarm"] = measure_swarm(4 if small else 200, f"{data}/lite", data_dir, None, 120.0)
     return result
 
 
@@ -69,9 +69,9 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
 
 def _training_table(rows: list[dict[str, Any]]) -> str:
     return markdown(
-        ["model:", "parameters", "autograd + torch.optim.SGD µs", "vmap of 8 phones µs", "ours µs", "× faster",
+        ["problem:", "parameters", "autograd + torch.optim.SGD µs", "vmap of 8 phones µs", "ours µs", "× faster",
          "with momentum µs", "mask(1/16) µs", "lowrank(1/8) µs", "subspace(1000) µs"],
-        [[row["model"], f"{row['parameters']:,}", f"{row['autograd_us']:.0f}", f"{row['vmap_us']:.0f}",
+        [[row["problem"], f"{row['parameters']:,}", f"{row['autograd_us']:.0f}", f"{row['vmap_us']:.0f}",
           f"{row['ours_us']:.0f}", f"{row['autograd_us'] / row['ours_us']:.1f}", f"{row['ours_momentum_us']:.0f}",
           *(f"{row[f'ours_{spec}_us']:.0f}" for spec in ("mask(1/16)", "lowrank(1/8)", "subspace(1000)"))]
          for row in rows],
@@ -80,9 +80,9 @@ def _training_table(rows: list[dict[str, Any]]) -> str:
 
 def _ingest_table(rows: list[dict[str, Any]]) -> str:
     return markdown(
-        ["model:", "uplink:", "bytes", "phones", "durable:", "updates/s", "MB/s", "CPU ms an update", "echo messages/s",
-         "echo ÷ ours", "lag p50 ms", "lag p99 ms", "RSS at rest MB", "connected MB", "peak MB"],
-        [[row["model"], f"`{row['spec']}`", f"{row['payload_bytes']:,}", str(row["phones"]),
+        ["problem:", "uplink:", "bytes", "phones", "durable:", "updates/s", "MB/s", "CPU ms an update",
+         "echo messages/s", "echo ÷ ours", "lag p50 ms", "lag p99 ms", "RSS at rest MB", "connected MB", "peak MB"],
+        [[row["problem"], f"`{row['spec']}`", f"{row['payload_bytes']:,}", str(row["phones"]),
           "yes" if row["durable"] else "no", f"{row['updates_per_s']:.0f}", f"{row['payload_mb_per_s']:.1f}",
           f"{row['cpu_ms_per_update']:.2f}", f"{row['echo_per_s']:.0f}",
           f"{row['echo_per_s'] / row['updates_per_s']:.1f}", f"{row['lag_p50_ms']:.1f}", f"{row['lag_p99_ms']:.1f}",
@@ -95,7 +95,7 @@ def _profile_table(rows: list[dict[str, Any]]) -> str:
     profiled = [row for row in rows if row.get("profile")]
     parts = sorted({part for row in profiled for part in row["profile"]})
     return markdown(
-        ["part:", *(f"{row['model']} `{row['spec']}`" for row in profiled)],
+        ["part:", *(f"{row['problem']} `{row['spec']}`" for row in profiled)],
         [[part, *(_share(row, part) for row in profiled)] for part in parts],
     )
 

@@ -166,9 +166,9 @@ def section(stem: str, strategies: Sequence[Strategy], plot: str, command: str) 
         [
             f"## {TITLES.get(stem, stem)}",
             "",
-            f"`{config.model}`, {config.phones} phones, cohort {config.cohort}, epochs {config.epochs},"
+            f"`{config.problem}`, {config.phones} phones, cohort {config.cohort}, epochs {config.epochs},"
             f" batch {config.batch_size or 'all'}, learning rate {config.lr:g} (× {config.lr_decay:g} a round),"
-            f"{f' images moved by up to {config.shift} px,' if config.shift else ''}"
+            f"{''.join(f' {name} {value},' for name, value in config.set.items())}"
             f"{f' mean over models of memory {config.server_average:g},' if config.server_average else ''}"
             f" at most {config.rounds} rounds, downlink `{config.downlink}`; seeds {', '.join(map(str, seeds))}; {way}."
             f" Again: `{command}`.",

@@ -12,7 +12,7 @@ from featherfed.fl_bench.processes import Processes
 from lab.memory import proportional_bytes, tree
 
 
-def measure(count: int, model: str, data: str, data_dir: str | None, workers: int | None, limit_s: float) -> Any:
+def measure(count: int, problem: str, data_dir: str | None, workers: int | None, limit_s: float) -> Any:
     """Return seconds until all phones are ready, and the bytes of the swarm's processes, shared ones once."""
     from featherfed.errors import LocalError
 
@@ -21,10 +21,10 @@ def measure(count: int, model: str, data: str, data_dir: str | None, workers: in
         logs = Path(folder) / "logs"
         with Processes(logs) as processes:
             # One more than will come: no round begins.
-            flags = ["--runs", folder, "--model", model, "--data", data, "--phones", str(count + 1), *where]
+            flags = ["--runs", folder, "--problem", problem, "--phones", str(count + 1), *where]
             address = processes.start_server(flags, lambda event: None)
             began_s = time.perf_counter()
-            flags = ["--server", address, "--count", str(count), *where]
+            flags = ["--server", address, "--problem", problem, "--count", str(count), *where]
             swarm = processes.start_phone("swarm", [*flags, *(["--workers", str(workers)] if workers else [])], "swarm")
             log = logs / "swarm.log"
             while (ready := log.read_text().count(": ready with ")) < count:
@@ -35,8 +35,7 @@ def measure(count: int, model: str, data: str, data_dir: str | None, workers: in
             members = tree(swarm.pid)
             return {
                 "phones": count,
-                "model": model,
-                "data": data,
+                "problem": problem,
                 "ready_s": round(ready_s, 2),
                 "processes": len(members),
                 "bytes": proportional_bytes(members),
@@ -46,21 +45,18 @@ def measure(count: int, model: str, data: str, data_dir: str | None, workers: in
 
 @click.command()
 @click.option("--count", default=200, show_default=True, type=click.IntRange(1), help="How many phones.")
-@click.option("--model", default="lite", show_default=True, help="mlp, 2nn, cnn or lite.")
-@click.option("--data", default="mnist", show_default=True, type=click.Choice(["mnist", "digits"]))
+@click.option("--problem", default="mnist/lite", show_default=True, help="What they train.")
 @click.option("--data-dir", type=click.Path(), help="Folder with MNIST.  [default: FL_DATA_DIR, else a cache]")
 @click.option("--workers", type=click.IntRange(1), help="Processes of the swarm.  [default: cores]")
 @click.option("--limit", default=120.0, show_default=True, help="Seconds after which to give up.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def swarm(
-    count: int, model: str, data: str, data_dir: str | None, workers: int | None, limit: float, as_json: bool
-) -> None:
+def swarm(count: int, problem: str, data_dir: str | None, workers: int | None, limit: float, as_json: bool) -> None:
     """Measure how long a swarm of phones takes to be ready to train, and its memory."""
     from featherfed.errors import ConfigError, FeatherfedError
     from lab.training import machine
 
     try:
-        row = measure(count, model, data, data_dir, workers, limit)
+        row = measure(count, problem, data_dir, workers, limit)
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
     except FeatherfedError as error:
@@ -69,6 +65,6 @@ def swarm(
         click.echo(json.dumps({"machine": machine(), "swarm": row}, indent=1))
         return
     click.echo(
-        f"{count} phones with {model} on {data} were ready in {row['ready_s']:.1f} s; {row['processes']} processes"
+        f"{count} phones with {problem} were ready in {row['ready_s']:.1f} s; {row['processes']} processes"
         f" have {row['bytes'] / 1e6:.0f} MB, {row['bytes_per_phone'] / 1e6:.1f} MB a phone"
     )

@@ -34,22 +34,26 @@ def _best_us(train: Callable[[], int]) -> float:
     return round(1e6 * best, 1)
 
 
-def measure(model_name: str, data: str, data_dir: str | None, batch: int) -> dict[str, Any]:
+def measure(name: str, data_dir: str | None, batch: int) -> dict[str, Any]:
     """Return one model's row: CPU microseconds a step of each way, and of ours in each structured space."""
     import numpy as np
     import torch
 
     from featherfed.codec.pipeline import Pipeline
-    from featherfed.learning.data import load_shard
     from featherfed.learning.models import build, layout
-    from featherfed.learning.training import Trainer, TrainingSettings
+    from featherfed.learning.training import Trainer
+    from featherfed.problem import Place
+    from featherfed.problem_loading import load_problem
     from featherfed.randomness import RoundKey
+    from featherfed.training_settings import Training
 
-    shard = load_shard(data, data_dir, "iid", 100 if data == "mnist" else 3, 0, 0)
-    trainer, key, module = Trainer(model_name, shard), RoundKey(0, 1, 0), build(model_name, 0)
+    problem = load_problem(name)
+    shard = problem.examples(Place(of=3 if name.startswith("digits") else 100, data_dir=data_dir))
+    (inputs,) = shard.parts
+    trainer, key, module = Trainer(problem, shard), RoundKey(0, 1, 0), build(problem, 0)
     start = np.concatenate([p.detach().numpy().ravel() for p in module.parameters()])
-    settings = {"plain": TrainingSettings(lr=0.01, batch_size=batch)}
-    settings["momentum"] = TrainingSettings(lr=0.01, batch_size=batch, momentum=0.9)
+    settings = {"plain": Training(lr=0.01, batch_size=batch)}
+    settings["momentum"] = Training(lr=0.01, batch_size=batch, momentum=0.9)
 
     def ours(way: str, spec: str) -> Callable[[], int]:
         space = Pipeline.parse(spec).space(layout(module), key)
@@ -63,10 +67,10 @@ def measure(model_name: str, data: str, data_dir: str | None, batch: int) -> dic
 
     def autograd() -> int:
         optimizer = torch.optim.SGD(module.parameters(), lr=0.01)
-        batches = torch.split(torch.randperm(len(shard.labels)), batch)
+        batches = torch.split(torch.randperm(len(shard.targets)), batch)
         for chosen in batches:
             optimizer.zero_grad()
-            loss = torch.nn.functional.cross_entropy(module(shard.images[chosen]), shard.labels[chosen])
+            loss = torch.nn.functional.cross_entropy(module(inputs[chosen]), shard.targets[chosen])
             torch.autograd.backward(loss)
             optimizer.step()
         return len(batches)
@@ -79,15 +83,15 @@ def measure(model_name: str, data: str, data_dir: str | None, batch: int) -> dic
     gradients = torch.func.vmap(torch.func.grad(loss_of))
 
     def vmap() -> int:
-        batches = torch.split(torch.randperm(len(shard.labels)), PHONES * batch)[:-1]
+        batches = torch.split(torch.randperm(len(shard.targets)), PHONES * batch)[:-1]
         for chosen in batches:
-            images = shard.images[chosen].view(PHONES, -1, *shard.images.shape[1:])
-            by_weights = gradients(weights, images, shard.labels[chosen].view(PHONES, -1))
+            images = inputs[chosen].view(PHONES, -1, *inputs.shape[1:])
+            by_weights = gradients(weights, images, shard.targets[chosen].view(PHONES, -1))
             for name, weight in weights.items():
                 weight.sub_(by_weights[name], alpha=0.01)
         return PHONES * len(batches)
 
-    row = {"model": model_name, "parameters": len(start), "batch": batch, "ours_us": _best_us(ours("plain", "float32"))}
+    row = {"problem": name, "parameters": len(start), "batch": batch, "ours_us": _best_us(ours("plain", "float32"))}
     row |= {"autograd_us": _best_us(autograd), "vmap_us": _best_us(vmap)}
     row["ours_momentum_us"] = _best_us(ours("momentum", "float32"))
     return row | {f"ours_{spec}_us": _best_us(ours("plain", spec)) for spec in SPECS}
@@ -105,17 +109,18 @@ def machine() -> dict[str, Any]:
 
 
 @click.command()
-@click.option("--models", default="lite,2nn,mlp,cnn", show_default=True, help="Which, with commas.")
+@click.option(
+    "--problems", default="mnist/lite,mnist/2nn,mnist/mlp,mnist/cnn", show_default=True, help="Which, with commas."
+)
 @click.option("--batch-size", default=10, show_default=True, type=click.IntRange(1, 60), help="Examples a step.")
-@click.option("--data", default="mnist", show_default=True, type=click.Choice(["mnist", "digits"]))
 @click.option("--data-dir", type=click.Path(), help="Folder with MNIST.  [default: FL_DATA_DIR, else a cache]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def training(models: str, batch_size: int, data: str, data_dir: str | None, as_json: bool) -> None:
+def training(problems: str, batch_size: int, data_dir: str | None, as_json: bool) -> None:
     """Measure local training: CPU time of a step, ours beside autograd's and vmap's."""
     from featherfed.errors import ConfigError, FeatherfedError
 
     try:
-        rows = [measure(name.strip(), data, data_dir, batch_size) for name in models.split(",")]
+        rows = [measure(name.strip(), data_dir, batch_size) for name in problems.split(",")]
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
     except FeatherfedError as error:
@@ -126,6 +131,6 @@ def training(models: str, batch_size: int, data: str, data_dir: str | None, as_j
     for row in rows:
         ratio = row["autograd_us"] / row["ours_us"]
         click.echo(
-            f"{row['model']:>5}  ours {row['ours_us']:8.0f} us a step  autograd {row['autograd_us']:8.0f} us"
+            f"{row['problem']:>10}  ours {row['ours_us']:8.0f} us a step  autograd {row['autograd_us']:8.0f} us"
             f"  vmap {row['vmap_us']:8.0f} us  {ratio:.1f} x faster than autograd"
         )

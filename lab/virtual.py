@@ -38,7 +38,7 @@ def _cell(how: dict[str, Any], /, **settings: Any) -> Any:
 def _training_cell(data: str, phones: int, cohort: int, rounds: int) -> Any:
     # Five epochs in batches of ten, as in the project's issue and in McMahan et al. 2017.
     return _cell(
-        {}, model="lite", data=data, phones=phones, cohort=cohort, rounds=rounds, epochs=5, lr=0.05,
+        {}, problem=f"{data}/lite", phones=phones, cohort=cohort, rounds=rounds, epochs=5, lr=0.05,
         uplink="rotate | eden(1)",
     )  # fmt: skip
 
@@ -73,28 +73,28 @@ def plain_loop(cell: Any, data_dir: str | None) -> dict[str, Any]:
     import numpy as np
 
     from featherfed.codec.pipeline import Pipeline
-    from featherfed.learning.data import Shards
     from featherfed.learning.flat import FlatModel
     from featherfed.learning.models import build, layout
-    from featherfed.learning.training import Trainer, TrainingSettings
+    from featherfed.learning.training import Trainer
+    from featherfed.problem import Place
+    from featherfed.problem_loading import load_problem
     from featherfed.randomness import RoundKey
 
     config = cell.config
     began_s, cpu_s = time.perf_counter(), time.process_time()
-    shards = Shards(config.data, data_dir, config.partition, config.phones, config.seed)
-    module = build(config.model, config.seed)
+    problem = load_problem(config.problem)
+    module = build(problem, config.seed)
     model, trainers = FlatModel(module, "cpu"), dict[int, Trainer]()
     weights = model.weights.numpy().copy()
     generator = np.random.Generator(np.random.PCG64(config.seed))
     steps = 0
     for round_number in range(1, config.rounds + 1):
-        settings = TrainingSettings(
-            epochs=config.epochs, batch_size=config.batch_size, lr=config.learning_rate(round_number)
-        )
+        settings = config.training(round_number)
         change = np.zeros_like(weights)
         for shard in map(int, generator.choice(config.phones, config.cohort, replace=False)):
             if shard not in trainers:
-                trainers[shard] = Trainer(config.model, shards.examples(shard), model=model)
+                place = Place(shard, config.phones, config.seed, config.partition, data_dir)
+                trainers[shard] = Trainer(problem, problem.examples(place), model=model)
             key = RoundKey(config.seed, round_number, shard)
             space = Pipeline.parse(config.uplink).space(layout(module), key)
             update = trainers[shard].train(weights, settings, key, space)
@@ -132,7 +132,7 @@ def measure(data_dir: str | None, parts: tuple[str, ...], *, small: bool) -> dic
         result["rounds"] = []
         for model, uplink in TWO_KB.items():
             cell = _cell(
-                {"train": "none"}, model=model, data="digits", phones=phones, cohort=cohort, rounds=rounds,
+                {"train": "none"}, problem=f"digits/{model}", phones=phones, cohort=cohort, rounds=rounds,
                 uplink=uplink, eval_every=1000,
             )  # fmt: skip
             (row,) = _fresh((virtual_run, cell, data_dir))
@@ -142,7 +142,7 @@ def measure(data_dir: str | None, parts: tuple[str, ...], *, small: bool) -> dic
     if "memory" in parts:
         phones, cohort = (200, 10) if small else (10_000, 100)
         cell = _cell(
-            {"train": "none"}, model="lite", data=data, phones=phones, cohort=cohort, rounds=2, uplink=TWO_KB["lite"],
+            {"train": "none"}, problem=f"{data}/lite", phones=phones, cohort=cohort, rounds=2, uplink=TWO_KB["lite"],
             eval_every=1000,
         )  # fmt: skip
         (result["memory"],) = _fresh((virtual_run, cell, data_dir))

@@ -19,8 +19,9 @@ from featherfed.codec.fold import Fold, Update
 from featherfed.codec.layout import Layout
 from featherfed.codec.pipeline import Pipeline
 from featherfed.errors import CodecError, ConfigError
-from featherfed.learning.names import TRAINING_EXAMPLES
-from featherfed.learning.partition import largest_shard
+from featherfed.partitions import largest_shard
+from featherfed.problem import Place, Problem
+from featherfed.problem_loading import load_problem
 from featherfed.randomness import RoundKey
 from featherfed.server import optimizer
 from featherfed.server.averaging import averaged
@@ -31,6 +32,15 @@ from featherfed.server.versions import Versions
 
 if TYPE_CHECKING:
     from featherfed.learning.evaluation import Evaluation
+
+
+MAX_EXAMPLES = 1 << 20
+"""What an update may weigh where neither `--max-examples` nor the problem says it."""
+
+
+def score_of(loss: float, accuracy: float | None) -> float:
+    """Return what the best model has most of: accuracy, or where there is none, the least loss."""
+    return -loss if accuracy is None else accuracy
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,50 +71,65 @@ class Received:
 class Aggregator:
     """The model of a run, its versions on the phones, and the sum of the open round."""
 
-    def __init__(self, config: RunConfig, data_dir: str | None) -> None:
+    def __init__(self, config: RunConfig, data_dir: str | None, *, problem: Problem | None = None) -> None:
+        """Load the problem that the configuration names, unless it is given, and try it on its test set.
+
+        Raises `ConfigError`, `ProblemError` or `DataError` for a problem that no round could be served of.
+        """
         # torch: 170 MB and seconds that a gateway, which evaluates nothing, does not have to spend.
-        from featherfed.learning.data import load
-        from featherfed.learning.evaluation import Evaluator
-        from featherfed.learning.models import build, layout
+        from featherfed.learning.evaluation import evaluator_for
+        from featherfed.learning.models import build, fingerprint
+        from featherfed.learning.own_training import check_space
 
         self._config = config
-        examples = load(config.data, data_dir, train=False)
-        model = build(config.model, config.seed)
-        self.layout: Layout = layout(model)
-        self._evaluator = Evaluator(config.model, examples)
+        problem = problem or load_problem(config.problem)
+        self.problem = problem.name
+        place = Place(
+            of=config.phones, seed=config.seed, partition=config.partition, data_dir=data_dir,
+            settings=problem.settings_with(config.set),
+        )  # fmt: skip
+        model = build(problem, config.seed)
+        module = build(problem, 0)
+        self.fingerprint = fingerprint(module)
+        self.layout: Layout = self.fingerprint.layout
+        self._evaluator = evaluator_for(problem, place, module)
         self.uplink = Pipeline.parse(config.uplink)
         downlink = Pipeline.parse(config.downlink, direction="downlink")
         self.versions = Versions(self.layout, downlink, config.seed)
-        weights = np.concatenate([p.detach().numpy().ravel() for p in model.parameters()]).astype(np.float32)
+        learned = [p.detach().numpy().ravel() for p in model.parameters() if p.requires_grad]
+        weights = np.concatenate(learned).astype(np.float32)
+        if problem.learner is not None:
+            check_space(problem, self.uplink.space(self.layout, RoundKey(config.seed, 1)))
         self.versions.publish(weights)
         # Training starts from what the phones see, so a lossy first downlink costs no accuracy later.
         self._state = optimizer.start(self.versions.view.copy(), config.server_optimizer)
         self._average = self._state.weights
-        self._set_limits()
+        shared = problem.shared_examples(data_dir)
+        self._set_limits(
+            config.max_examples
+            or (MAX_EXAMPLES if shared is None else largest_shard(config.partition, shared, config.phones))
+        )
         self._trim = parse_aggregate(config.aggregate)
         self._fold: Fold | KeptUpdates | None = None
         self._buffered = config.mode == "async"
         self._fresh_weight = 0
         self.open_round = 0
-        self.best_accuracy = -1.0
+        self.best_score = -math.inf
 
     @property
     def parameters(self) -> int:
         """Number of coordinates of the model."""
         return self.layout.size
 
-    def _set_limits(self) -> None:
+    def _set_limits(self, phone_examples: int) -> None:
         """Say how large an update is by formula, how large it can be, and how much it can weigh."""
         config = self._config
         self.theory_bytes = round(self.uplink.theory_bytes(self.layout))
         self.max_update_bytes = self.uplink.max_bytes(self.layout)
-        self.max_examples = config.max_examples or largest_shard(
-            config.partition, TRAINING_EXAMPLES[config.data], config.phones
-        )
+        self.phone_examples = self.max_examples = phone_examples
         if config.gateways:
-            # What comes is an exact partial sum of many phones' updates.
+            # What comes is an exact partial sum of many phones' updates; it has its weight in it.
             self.theory_bytes = self.max_update_bytes = partial_sum_bytes(self.layout.size)
-            self.max_examples = TRAINING_EXAMPLES[config.data]
 
     def open(self, round_number: int) -> None:
         """Begin the sum of a round."""
@@ -174,14 +199,15 @@ class Aggregator:
         self._average = averaged(self._average, weights, self.versions.version, memory) if memory else weights
         due = round_number % config.eval_every == 0 or round_number == config.rounds
         evaluation = self.evaluate() if due else None
-        best = evaluation is not None and evaluation.accuracy > self.best_accuracy
-        if evaluation and best:
-            self.best_accuracy = evaluation.accuracy
+        score = None if evaluation is None else score_of(evaluation.loss, evaluation.metrics.get("accuracy"))
+        best = score is not None and score > self.best_score
+        if score is not None and best:
+            self.best_score = score
         return Closing(self.versions.version, evaluation, best, phones=phones)
 
-    def evaluate(self) -> "Evaluation":
-        """Return loss and accuracy of the server's model, the mean with `--server-average`, on the whole test set."""
-        return self._evaluator.evaluate(self._average)
+    def evaluate(self) -> "Evaluation | None":
+        """Return loss and metrics of the server's model, the mean with `--server-average`; None without a test set."""
+        return self._evaluator.evaluate(self._average) if self._evaluator else None
 
     def save(self, path: Path) -> None:
         """Write all that `restore` needs, as a safetensors file whose first tensors are the model's own."""
@@ -198,7 +224,7 @@ class Aggregator:
             tensors[f"phones.chain.{version}"] = np.frombuffer(payload, np.uint8)
         # One entry: safetensors writes several in an order of their own, and equal models shall be equal files.
         # Straight from the tensors to the file: its bytes would be two more of each.
-        save_file(tensors, path, metadata={"model": f"{self._config.model}, version {self.versions.version}"})
+        save_file(tensors, path, metadata={"model": f"{self.problem}, version {self.versions.version}"})
 
     def restore(self, path: Path, version: int) -> None:
         """Go on with a saved model."""

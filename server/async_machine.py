@@ -29,6 +29,7 @@ from featherfed.server.round_machine import (
     Event,
     Fail,
     Finished,
+    GaveUp,
     Joined,
     Lost,
     OpenRound,
@@ -120,7 +121,9 @@ def _open(state: AsyncState, round_number: int) -> AsyncStep:
 
 def _gather(state: AsyncState, event: Joined) -> AsyncStep:
     state = replace(state, present=state.present | {event.shard})
-    return _open(state, state.round_number + 1) if len(state.present) >= state.rules.phones else (state, ())
+    return (
+        _open(state, state.round_number + 1) if len(state.present | state.failed) >= state.rules.phones else (state, ())
+    )
 
 
 def _resume_gathering(state: AsyncState, event: Resume) -> AsyncStep:
@@ -145,7 +148,7 @@ def _join_closing(state: AsyncState, event: Joined) -> AsyncStep:
     return replace(state, present=state.present | {event.shard}, busy=state.busy - {event.shard}), ()
 
 
-def _lose(state: AsyncState, event: Lost) -> AsyncStep:
+def _lose(state: AsyncState, event: Lost | GaveUp) -> AsyncStep:
     return replace(state, present=state.present - {event.shard}, busy=state.busy - {event.shard}), ()
 
 
@@ -167,6 +170,17 @@ def _accept(state: AsyncState, event: Accept) -> AsyncStep:
 
 def _fail(state: AsyncState, event: Fail) -> AsyncStep:
     return _assign(replace(state, failed=state.failed | {event.shard}, busy=state.busy - {event.shard}))
+
+
+def _give_up_gathering(state: AsyncState, event: GaveUp) -> AsyncStep:
+    shard = {event.shard}
+    state = replace(state, present=state.present - shard, failed=state.failed | shard)
+    enough = state.present and len(state.present | state.failed) >= state.rules.phones
+    return _open(state, state.round_number + 1) if enough else (state, ())
+
+
+def _give_up_open(state: AsyncState, event: GaveUp) -> AsyncStep:
+    return _fail(replace(state, present=state.present - {event.shard}), Fail(event.shard))
 
 
 def _deadline(state: AsyncState, event: Deadline) -> AsyncStep:
@@ -202,19 +216,26 @@ def _stop(state: AsyncState, event: Stop) -> AsyncStep:
 
 
 TABLE: Mapping[Phase, Mapping[type, Callable[..., AsyncStep]]] = {
-    Phase.GATHERING: {Joined: _gather, Lost: _lose, Resume: _resume_gathering, Stop: _stop},
+    Phase.GATHERING: {
+        Joined: _gather,
+        Lost: _lose,
+        GaveUp: _give_up_gathering,
+        Resume: _resume_gathering,
+        Stop: _stop,
+    },
     Phase.OPEN: {
         Joined: _join_open,
         Lost: _lose_open,
         Accept: _accept,
         Fail: _fail,
+        GaveUp: _give_up_open,
         Deadline: _deadline,
         Resume: _resume_open,
         Stop: _stop,
     },
-    Phase.CLOSING: {Joined: _join_closing, Lost: _lose, Closed: _closed, Stop: _stop},
-    Phase.DONE: {Lost: _lose},
-    Phase.PAUSED: {Lost: _lose},
+    Phase.CLOSING: {Joined: _join_closing, Lost: _lose, GaveUp: _lose, Closed: _closed, Stop: _stop},
+    Phase.DONE: {Lost: _lose, GaveUp: _lose},
+    Phase.PAUSED: {Lost: _lose, GaveUp: _lose},
 }
 
 

@@ -3,46 +3,38 @@
 import math
 import shlex
 import tomllib
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import tomlkit
 
 from featherfed.errors import ConfigError
-from featherfed.server.nearest import nearest
+from featherfed.nearest import nearest
+from featherfed.training_settings import KINDS, LARGEST, Training, flag, range_of
 
 MODES = ("sync", "async")
 SERVER_OPTIMIZERS = ("fedavg", "fedavgm", "fedadam", "fedyogi")
 COHORT = 10
 SEEDS = 1 << 64
-LARGEST = 1e9
-"""What Welcome and Task carry (featherfed.wire): a seed of 64 bits, and no number above a thousand million."""
-MAX_SHIFT = 27
-"""Pixels, by Task: one more, and nothing of an image would be left."""
-KINDS: dict[Any, str] = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+"""What Welcome carries: a seed of 64 bits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunConfig:
-    """What a run is; the field names are those of the flags of `fl-server serve`. Durations are in seconds."""
+class RunConfig(Training):
+    """What a run is; the field names are those of the flags of `fl-server serve`. Durations are in seconds.
 
-    model: str = "lite"
-    data: str = "mnist"
+    The fields of `Training` are those that whoever trains is told; `lr` is the first round's.
+    """
+
+    problem: str = "mnist"
     partition: str = "iid"
     phones: int = 10
     cohort: int = COHORT
     rounds: int = 20
     target_accuracy: float = 1.0
     seed: int = 0
-    epochs: int = 1
-    batch_size: int = 10  # 0: the whole shard
-    lr: float = 0.1
     lr_decay: float = 1.0
-    momentum: float = 0.0
-    weight_decay: float = 0.0
-    prox_mu: float = 0.0
-    shift: int = 0
     server_optimizer: str = "fedavg"
     server_lr: float = 1.0
     server_average: float = 0.0
@@ -63,31 +55,28 @@ class RunConfig:
     gateways: int = 0  # 0: phones come here
 
     def __post_init__(self) -> None:
+        # Not super(): a class with slots is made anew, and the name in here would be the first one's.
+        Training.__post_init__(self)
         at_least = {
-            "phones": 1, "cohort": 1, "rounds": 1, "epochs": 1, "batch_size": 0, "min_updates": 1,
-            "max_retries": 0, "eval_every": 1, "quorum": 0, "seed": 0, "max_examples": 0,
-            "buffer": 0, "gateways": 0, "shift": 0,
+            "phones": 1, "cohort": 1, "rounds": 1, "min_updates": 1, "max_retries": 0, "eval_every": 1, "quorum": 0,
+            "seed": 0, "max_examples": 0, "buffer": 0, "gateways": 0,
         }  # fmt: skip
         for name, least in at_least.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"{flag(name)} {getattr(self, name)} is below {least}")
             if getattr(self, name) > LARGEST and name != "seed":
                 raise ConfigError(f"{flag(name)} {getattr(self, name)} exceeds {LARGEST:.0f}")
-        for name in ("lr", "lr_decay", "server_lr", "deadline", "heartbeat", "target_accuracy"):
+        for name in ("lr_decay", "server_lr", "deadline", "heartbeat", "target_accuracy"):
             value = getattr(self, name)
             if not 0 < value <= LARGEST:
                 raise ConfigError(f"{flag(name)} {value} is not a number above 0 and up to {LARGEST:g}")
-        for name in ("momentum", "weight_decay", "prox_mu", "clip_norm"):
-            value = getattr(self, name)
-            if not 0 <= value <= LARGEST:
-                raise ConfigError(f"{flag(name)} {value} is not a number from 0 to {LARGEST:g}")
+        if not 0 <= self.clip_norm <= LARGEST:
+            raise ConfigError(f"--clip-norm {self.clip_norm} is not a number from 0 to {LARGEST:g}")
         for name in ("target_accuracy", "lr_decay"):
             if getattr(self, name) > 1:
                 raise ConfigError(f"{flag(name)} {getattr(self, name)} exceeds 1; it is a fraction, like 0.97")
         if not 0 <= self.server_average < 1:
             raise ConfigError(f"--server-average {self.server_average} is not a number from 0 to below 1")
-        if self.shift > MAX_SHIFT:
-            raise ConfigError(f"--shift {self.shift} exceeds {MAX_SHIFT} pixels, which leave one of an image")
         if self.seed >= SEEDS:
             raise ConfigError(f"--seed {self.seed} exceeds {SEEDS - 1}")
         if not 1 <= self.over_select <= LARGEST:
@@ -126,6 +115,12 @@ class RunConfig:
             )
 
     @property
+    def title(self) -> str:
+        """The problem's name as part of a folder's: `mnist-2nn`, or `mytask` for `./mytask.py:problem`."""
+        source = self.problem.rpartition(":")[0] or self.problem
+        return source.removesuffix(".py").replace("/", "-").strip(".-") or "run"
+
+    @property
     def guests(self) -> int:
         """Who connects to this server: its gateways, or its phones."""
         return self.gateways or self.phones
@@ -148,6 +143,11 @@ class RunConfig:
         """Return the phones' learning rate in a round, counted from 1."""
         return self.lr * self.lr_decay ** (round_number - 1)
 
+    def training(self, round_number: int) -> Training:
+        """Return what whoever trains in a round is told."""
+        told = {field.name: getattr(self, field.name) for field in fields(Training)}
+        return Training(**{**told, "lr": self.learning_rate(round_number)})
+
     def to_toml(self) -> str:
         """Return the text of `config.toml`."""
         return tomlkit.dumps(asdict(self))
@@ -155,10 +155,16 @@ class RunConfig:
     def flags(self) -> list[str]:
         """Return the flags of `fl-server serve` that give this configuration: only what differs from the defaults."""
         flags = []
-        for field in fields(self):
+        told = {field.name for field in fields(Training)}
+        # What is learned first, and how phones train last.
+        for field in sorted(fields(self), key=lambda field: field.name in told):
             value = getattr(self, field.name)
-            if value != field.default:
-                flags += [flag(field.name), _spelled(field.name, value)]
+            if field.default is MISSING:
+                flags += [part for key, each in value.items() for part in (flag(field.name), f"{key}={_text(each)}")]
+            elif value != field.default:
+                limits = range_of(field)
+                named = limits.spelled if limits and limits.spelled else {}
+                flags += [flag(field.name), named.get(value) or _spelled(field.name, value)]
         return flags
 
     def command(self) -> str:
@@ -169,15 +175,12 @@ class RunConfig:
 DURATIONS = ("deadline", "heartbeat")
 
 
-def flag(name: str) -> str:
-    """Return the flag of a field."""
-    return "--" + name.replace("_", "-")
-
-
 def _spelled(name: str, value: object) -> str:
-    if name in DURATIONS:
-        return f"{value!r}".removesuffix(".0") + "s"
-    return "all" if name == "batch_size" and value == 0 else str(value)
+    return f"{value!r}".removesuffix(".0") + "s" if name in DURATIONS else str(value)
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def config_from(values: dict[str, Any]) -> RunConfig:
@@ -185,7 +188,7 @@ def config_from(values: dict[str, Any]) -> RunConfig:
 
     The cohort is at most the phones where only they are given.
     """
-    kinds = {field.name: field.type for field in fields(RunConfig)}
+    kinds: dict[str, Any] = {field.name: get_origin(field.type) or field.type for field in fields(RunConfig)}
     checked: dict[str, Any] = {}
     for key, value in values.items():
         if key not in kinds:
@@ -194,7 +197,7 @@ def config_from(values: dict[str, Any]) -> RunConfig:
         # TOML, like Python, has 1 where 1.0 would do; but True is no number.
         checked[key] = _float(value) if kind is float and type(value) is int else value
         if type(checked[key]) is not kind:
-            raise ConfigError(f"{key} = {value!r:.40} is not {KINDS[kind]}")
+            raise ConfigError(f"{key} = {value!r:.40} is not {KINDS.get(kind, 'a table, like { shift = 1 }')}")
     if "phones" in checked:
         checked.setdefault("cohort", min(COHORT, checked["phones"]))
     return RunConfig(**checked)

@@ -58,18 +58,7 @@ class Downlink:
         delivery = self._under_way[phone] = _Delivery(round_number)
         config = self._config
         self._watcher.download_began(phone.shard, round_number)
-        task = Task(
-            round_number,
-            round_number - 1,
-            self._uplink,
-            config.epochs,
-            config.batch_size,
-            _short(config.learning_rate(round_number)),
-            _short(config.momentum),
-            _short(config.weight_decay),
-            _short(config.prox_mu),
-            config.shift,
-        )
+        task = Task(round_number, round_number - 1, self._uplink, config.training(round_number).to_wire())
         if parcel is None:
             await phone.send(task)
         else:
@@ -130,8 +119,3 @@ class Downlink:
                 phone.traffic("downlink").wasted += sent.sent - offset
                 return
             message = ModelChunk(sent.sent, parcel.payload[sent.sent : sent.sent + chunk_bytes])
-
-
-def _short(value: float) -> float:
-    """Return the whole number where it is one: a byte in a message in place of nine."""
-    return int(value) if value.is_integer() else value

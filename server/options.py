@@ -1,29 +1,18 @@
 """The flags of `fl-server serve`: one for each field of the run's configuration, with its default from there."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import Any, TypeVar
 
 import click
 
+from featherfed.errors import ConfigError
+from featherfed.training_settings import Training, Value, flag, parse_settings, range_of
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _WHOLE = re.compile(r"[1-9][0-9]{0,8}")
-
-
-class BatchSize(click.ParamType[int]):
-    """A number of examples, or `all`."""
-
-    name = "N|all"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return the number; 0 stands for all."""
-        if value == "all":
-            return 0
-        text = str(value)
-        if not _WHOLE.fullmatch(text):
-            self.fail(f"{text[:40]!r} is not a number above 0, or all", param, ctx)
-        return int(text)
 
 
 class Duration(click.ParamType[float]):
@@ -44,23 +33,20 @@ class Duration(click.ParamType[float]):
         self.fail(f"{text!r} is not a time with a unit, like 500ms, 30s or 5min", param, ctx)
 
 
-FLAGS: tuple[tuple[str, Any, str], ...] = (
-    ("--model", str, "mlp, 2nn, cnn, lite or tiny.  [default: lite]"),
-    ("--data", str, "mnist, digits, or mnist-tuning: MNIST's last training images as test set.  [default: mnist]"),
+_RUN: tuple[tuple[str, Any, str], ...] = (
+    (
+        "--problem",
+        str,
+        "Model, data, loss and metrics: your own, like mytask:problem or ./mytask.py:problem, or one of ours, like"
+        " mnist/2nn, digits or cifar10 (fl-server models).  [default: mnist]",
+    ),
     ("--partition", str, "iid, shards:N, dirichlet:A or quantity:A.  [default: iid]"),
     ("--phones", int, "Shards; the first round waits for so many phones.  [default: 10]"),
     ("--cohort", int, "Updates that are wanted in a round.  [default: 10, or --phones if less]"),
     ("--rounds", int, "Rounds to train.  [default: 20]"),
     ("--target-accuracy", float, "End early when this is reached, 0 to 1.  [default: 1]"),
     ("--seed", int, "Of all that is random.  [default: 0]"),
-    ("--epochs", int, "Passes of a phone over its shard in a round.  [default: 1]"),
-    ("--batch-size", BatchSize(), "Examples a step, or all.  [default: 10]"),
-    ("--lr", float, "Learning rate on the phones.  [default: 0.1]"),
     ("--lr-decay", float, "Factor of the learning rate after each round.  [default: 1]"),
-    ("--momentum", float, "Of the phones' SGD.  [default: 0]"),
-    ("--weight-decay", float, "Of the phones' SGD.  [default: 0]"),
-    ("--prox-mu", float, "FedProx's proximal term.  [default: 0]"),
-    ("--shift", int, "Pixels that a training image is moved by at most, anew in each epoch.  [default: 0]"),
     ("--server-optimizer", str, "fedavg, fedavgm, fedadam or fedyogi.  [default: fedavg]"),
     ("--server-lr", float, "Learning rate of the server's step.  [default: 1]"),
     (
@@ -92,8 +78,55 @@ FLAGS: tuple[tuple[str, Any, str], ...] = (
 )
 
 
+class Named(click.ParamType[int]):
+    """A whole number, or one of the names that some of its values have."""
+
+    def __init__(self, names: Mapping[int, str]) -> None:
+        self._names = names
+        self.name = "|".join(["N", *names.values()])
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number."""
+        for number, name in self._names.items():
+            if value == name:
+                return number
+        text = str(value)
+        if not _WHOLE.fullmatch(text):
+            self.fail(f"{text[:40]!r} is not a number above 0, or {' or '.join(self._names.values())}", param, ctx)
+        return int(text)
+
+
+def _training_flags() -> list[tuple[str, Any, str]]:
+    """Return the flags of local training, from its settings."""
+    flags = []
+    for each in fields(Training):
+        limits = range_of(each)
+        if limits is not None:
+            names = limits.spelled or {}
+            kind = Named(names) if names else each.type
+            default = names.get(each.default, f"{each.default:g}")
+            flags.append((flag(each.name), kind, f"{limits.help}  [default: {default}]"))
+    return flags
+
+
+FLAGS = (*_RUN, *_training_flags())
+"""(flag, type, help) of each; `--set` is one of its own."""
+
+
+def _settings(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> dict[str, Value] | None:
+    """Return the settings by name; None where none was given."""
+    try:
+        return parse_settings(given) if given else None
+    except ConfigError as error:
+        raise click.UsageError(str(error), ctx=ctx) from error
+
+
 def run_flags(command: Command) -> Command:
     """Add the flags of a run; those that were not given are None."""
-    for flag, kind, text in reversed(FLAGS):
-        command = click.option(flag, type=kind, help=text)(command)
+    command = click.option(
+        "--set", callback=_settings, multiple=True, metavar="NAME=VALUE",
+        help="A setting of the problem's own, like shift=1: pixels that our images are moved by at most.",
+    )(command)  # fmt: skip
+    for name, kind, text in reversed(FLAGS):
+        command = click.option(name, type=kind, help=text)(command)
     return command

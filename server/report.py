@@ -82,7 +82,7 @@ def make_report(folder: RunFolder, config: RunConfig, store: Store) -> Report:
     return Report(
         {
             "run": folder.path.name,
-            "model": config.model,
+            "problem": config.problem,
             "parameters": int(values.get("parameters", 0)),
             "uplink": config.uplink,
             "downlink": config.downlink,
@@ -106,7 +106,7 @@ def table(report: Report, columns: int) -> Table:
     """Return the bytes-per-round table for people whose terminal has so many columns."""
     content = report.content
     fields = ("theory", "payload", "message", "socket") if columns >= WIDE_COLUMNS else ("payload", "socket")
-    title = f"{content['run']}: {content['model']}, {content['parameters']:,} parameters, up {content['uplink']}"
+    title = f"{content['run']}: {content['problem']}, {content['parameters']:,} parameters, up {content['uplink']}"
     result = Table(title=Text(f"{title}, down {content['downlink']}"), title_justify="left", box=SIMPLE_HEAD, padding=0)
     for name in ("round", "updates", "accuracy", "seconds"):
         result.add_column(name, justify="right", no_wrap=True)

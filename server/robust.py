@@ -22,8 +22,8 @@ from featherfed.codec.layout import Layout
 from featherfed.codec.pipeline import Pipeline
 from featherfed.codec.space import F32
 from featherfed.errors import ConfigError
+from featherfed.nearest import nearest
 from featherfed.randomness import RoundKey
-from featherfed.server.nearest import nearest
 
 AGGREGATES = ("mean", "median", "trimmed-mean:0.1")
 _RUN = 1 << 12

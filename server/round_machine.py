@@ -132,6 +132,13 @@ class Fail:
 
 
 @dataclass(frozen=True, slots=True)
+class GaveUp:
+    """A phone said that it cannot train, and is gone; it may come back."""
+
+    shard: int
+
+
+@dataclass(frozen=True, slots=True)
 class Deadline:
     """Time is up for one attempt of one round."""
 
@@ -214,7 +221,7 @@ class Pause:
     reason: str
 
 
-Event = Joined | Lost | Accept | Fail | Deadline | Closed | Asked | Resume | Stop
+Event = Joined | Lost | GaveUp | Accept | Fail | Deadline | Closed | Asked | Resume | Stop
 Action = OpenRound | Assign | CancelPhones | CloseRound | Finished | Pause
 Step = tuple[RunState, tuple[Action, ...]]
 
@@ -256,11 +263,24 @@ def _gather(state: RunState, event: Joined) -> Step:
 
 
 def _begin(state: RunState) -> Step:
-    """Open the next round once all phones are there; a gateway's is the one that its root asks for."""
+    """Open the next round once all phones are there; a gateway's is the one that its root asks for.
+
+    One that came and could not train is not waited for.
+    """
     rules = state.rules
-    if len(state.present) < rules.phones or (rules.total and not state.asked):
+    if len(state.present | state.failed) < rules.phones or (rules.total and not state.asked):
         return state, ()
     return _open(state, state.asked or state.round_number + 1)
+
+
+def _give_up_gathering(state: RunState, event: GaveUp) -> Step:
+    shard = {event.shard}
+    state = replace(state, present=state.present - shard, failed=state.failed | shard)
+    return _begin(state) if state.present else (state, ())
+
+
+def _give_up_open(state: RunState, event: GaveUp) -> Step:
+    return _fail(replace(state, present=state.present - {event.shard}), Fail(event.shard))
 
 
 def _asked_gathering(state: RunState, event: Asked) -> Step:
@@ -302,7 +322,7 @@ def _note_joined(state: RunState, event: Joined) -> Step:
     return replace(state, present=state.present | {event.shard}), ()
 
 
-def _note_lost(state: RunState, event: Lost) -> Step:
+def _note_lost(state: RunState, event: Lost | GaveUp) -> Step:
     return replace(state, present=state.present - {event.shard}), ()
 
 
@@ -362,22 +382,34 @@ def _stop(state: RunState, event: Stop) -> Step:
     return replace(state, phase=Phase.PAUSED), (Pause(STOPPED),)
 
 
-_EVERYWHERE: dict[type, Callable[..., Step]] = {Joined: _note_joined, Lost: _note_lost, Stop: _stop}
+_EVERYWHERE: dict[type, Callable[..., Step]] = {
+    Joined: _note_joined,
+    Lost: _note_lost,
+    GaveUp: _note_lost,
+    Stop: _stop,
+}
 
 TABLE: Mapping[Phase, Mapping[type, Callable[..., Step]]] = {
-    Phase.GATHERING: {**_EVERYWHERE, Joined: _gather, Asked: _asked_gathering, Resume: _resume_gathering},
+    Phase.GATHERING: {
+        **_EVERYWHERE,
+        Joined: _gather,
+        GaveUp: _give_up_gathering,
+        Asked: _asked_gathering,
+        Resume: _resume_gathering,
+    },
     Phase.OPEN: {
         **_EVERYWHERE,
         Joined: _join_open,
         Accept: _accept,
         Fail: _fail,
+        GaveUp: _give_up_open,
         Deadline: _deadline,
         Asked: _asked_open,
         Resume: _resume_open,
     },
     Phase.CLOSING: {**_EVERYWHERE, Closed: _closed},
-    Phase.DONE: {Lost: _note_lost},
-    Phase.PAUSED: {Lost: _note_lost},
+    Phase.DONE: {Lost: _note_lost, GaveUp: _note_lost},
+    Phase.PAUSED: {Lost: _note_lost, GaveUp: _note_lost},
 }
 
 

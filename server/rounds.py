@@ -27,6 +27,7 @@ from featherfed.server.round_machine import (
     Event,
     Fail,
     Finished,
+    GaveUp,
     OpenRound,
     Pause,
     Phase,
@@ -123,11 +124,11 @@ class Rounds:
         async with self._uploads.folding:
             self.step(event)
 
-    async def fail(self, shard: int) -> None:
-        """Note that a phone sent what cannot count."""
+    async def fail(self, event: Fail | GaveUp) -> None:
+        """Note that a phone sent what cannot count, or that it cannot train."""
         async with self._uploads.folding:
-            self.step(Fail(shard))
-            if shard in self.state.failed:
+            self.step(event)
+            if event.shard in self.state.failed and self.state.phase is not Phase.GATHERING:
                 self._commits.queue(self._put_round(), *self._uploads.waste_unwanted())
 
     async def ask(self, round_number: int) -> None:
@@ -247,7 +248,7 @@ class Rounds:
             late=late,
             failed=max(0, len(state.missing) - late),
             loss=evaluation.loss if evaluation else None,
-            accuracy=evaluation.accuracy if evaluation else None,
+            accuracy=evaluation.metrics.get("accuracy") if evaluation else None,
             seconds=self._clock_s() - self._started_s,
             uplink_bytes=self._ledger.total("uplink", number).socket,
             downlink_bytes=self._ledger.total("downlink", number).socket,

@@ -104,7 +104,7 @@ def save_durably(path: Path, save: Callable[[Path], None]) -> None:
 
 def create(runs: Path, name: str | None, config: RunConfig, *, store: str | None = None) -> RunFolder:
     """Make the folder of a new run; one that exists is never touched. `store` is the URL of a PostgreSQL database."""
-    name = f"{datetime.now():%Y%m%d-%H%M%S}-{config.model}" if name is None else name
+    name = f"{datetime.now():%Y%m%d-%H%M%S}-{config.title}" if name is None else name
     if Path(name).name != name or name in ("", ".."):
         raise ConfigError(f"--name {name!r} is not the name of a folder; a path goes to --runs")
     if not name.isprintable():

@@ -26,6 +26,8 @@ from featherfed.server.ledger import Ledger
 from featherfed.server.limits import FRAME_BYTES, OPEN_S
 from featherfed.server.phone_connection import STRANGER, PhoneConnection
 from featherfed.server.round_machine import (
+    Fail,
+    GaveUp,
     Joined,
     Lost,
     Phase,
@@ -45,9 +47,9 @@ from featherfed.server.store import (
 )
 from featherfed.server.uploads import Uploads
 from featherfed.server.watcher import Visitor, Watcher
-from featherfed.wire.closing import Close
+from featherfed.wire.closing import Close, readable
 from featherfed.wire.liveness import SILENT_HEARTBEATS, Pulse
-from featherfed.wire.messages import MAX_CHUNK_BYTES, Finish, Hello, UpdateBegin, UpdateChunk, Welcome
+from featherfed.wire.messages import MAX_CHUNK_BYTES, Finish, Hello, UpdateBegin, UpdateChunk, Welcome, tensor_entries
 
 HELLO_S = 10.0
 """A connection that has said no Hello after so long is closed."""
@@ -80,6 +82,7 @@ class Service:
         self._reached = standing.reached
         self._ledger = Ledger(store.traffic())
         self._commits = Commits(store, self._ledger_changes, self.end)
+        self._aggregator = aggregator
         self._downlink = Downlink(config, aggregator.versions, watcher)
         self._uploads = Uploads(
             aggregator=aggregator,
@@ -275,9 +278,9 @@ class Service:
         except ConnectionClosed as error:
             if fault := phone.websocket.fault(error):
                 await self._refuse(phone, fault)
-            elif error.rcvd is not None and error.rcvd.code == Close.UNABLE and phone.name:
-                unable = True
-                await self._note_unable(phone, error.rcvd.reason)
+            elif error.rcvd is not None and error.rcvd.code in (Close.UNABLE, Close.UNTRAINED) and phone.name:
+                unable = error.rcvd.code == Close.UNABLE
+                await self._note_given_up(phone, Close(error.rcvd.code), error.rcvd.reason)
         except RemoteError as error:
             await self._refuse(phone, error)
         except (LocalError, OSError):
@@ -303,18 +306,21 @@ class Service:
         phone.websocket.admit()
         if newcomer:
             await self._commits.write(put_phone(phone.shard, phone.name))
-        config = self._config
+        config, known = self._config, self._aggregator.fingerprint
         await phone.send(
             Welcome(
                 self._run,
-                config.model,
-                config.data,
+                self._aggregator.problem,
                 config.partition,
                 phone.shard,
                 self._fleet.shards,
                 config.seed,
+                config.set,
+                self._aggregator.phone_examples,
                 config.heartbeat,
                 MAX_CHUNK_BYTES,
+                known.digest,
+                [] if hello.model_digest == known.digest else tensor_entries(known.rows()),
             )
         )
         phone.handshake_done()
@@ -333,15 +339,15 @@ class Service:
         if booked:
             await self._commits.write(*booked)
         if self._fleet.connections.get(phone.shard) is phone:
-            await self._rounds.fail(phone.shard)
+            await self._rounds.fail(Fail(phone.shard))
 
-    async def _note_unable(self, phone: PhoneConnection, sentence: str) -> None:
-        """Book why a phone cannot play, and do not wait for it in this round."""
-        said = "".join(letter if letter.isprintable() else "?" for letter in sentence)
-        if booked := self._book(phone.shard, phone.name, Close.UNABLE, f"it cannot play: {said}"):
+    async def _note_given_up(self, phone: PhoneConnection, code: Close, sentence: str) -> None:
+        """Book why a phone cannot play, or has no update of this round, and wait for it no longer."""
+        what = "it cannot play" if code is Close.UNABLE else "it has no update of this round"
+        if booked := self._book(phone.shard, phone.name, code, f"{what}: {readable(sentence)}"):
             await self._commits.write(*booked)
         if self._fleet.connections.get(phone.shard) is phone:
-            await self._rounds.fail(phone.shard)
+            await self._rounds.fail(GaveUp(phone.shard))
 
     def _book(self, shard: int, name: str, code: int, sentence: str) -> list[Statement]:
         """Tell who watches of a fault; return what keeps it, where there have not been too many."""

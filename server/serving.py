@@ -13,8 +13,8 @@ from rich.console import Console
 from featherfed.codec.pipeline import Pipeline
 from featherfed.commandline.signals import stopping
 from featherfed.errors import ConfigError
-from featherfed.learning.names import DATASETS, MODELS, TRAINING_EXAMPLES
-from featherfed.learning.partition import check_enough
+from featherfed.partitions import check_enough, parse_partition
+from featherfed.problem_loading import load_problem
 from featherfed.server.aggregation import Aggregator
 from featherfed.server.allocator import give_back_vectors, spare_the_collector
 from featherfed.server.config import RunConfig, config_from
@@ -22,7 +22,6 @@ from featherfed.server.database import remote_for
 from featherfed.server.display import display
 from featherfed.server.entrance import Entrance, EntranceOptions
 from featherfed.server.holding import hold
-from featherfed.server.nearest import nearest
 from featherfed.server.report import make_report, table, write_csv
 from featherfed.server.robust import parse_aggregate
 from featherfed.server.run_folder import RunFolder, create, existing
@@ -39,12 +38,17 @@ Beside = Callable[[Service, RunFolder, Watchers], contextlib.AbstractAsyncContex
 """What runs beside a run, and may watch it and end it."""
 
 
-def check(config: RunConfig) -> None:
-    """Raise `ConfigError` for names and specs that nothing could be made of, before anything is loaded."""
-    for kind, name, known in (("model", config.model, MODELS), ("data set", config.data, DATASETS)):
-        if name not in known:
-            raise ConfigError(f"unknown {kind} {name!r}{nearest(name, known)}")
-    check_enough(config.partition, TRAINING_EXAMPLES[config.data], config.phones)
+def check(config: RunConfig, data_dir: str | None = None, *, code: bool = True) -> None:
+    """Raise `ConfigError` for what nothing could be made of, before any data is loaded.
+
+    Without `code` the problem, whose code a gateway has not, is left to the root.
+    """
+    parse_partition(config.partition)
+    if code:
+        problem = load_problem(config.problem)
+        problem.settings_with(config.set)
+        if (examples := problem.shared_examples(data_dir)) is not None:
+            check_enough(config.partition, examples, config.phones)
     uplink = Pipeline.parse(config.uplink)
     if parse_aggregate(config.aggregate) and uplink.leaves_zeros:
         raise ConfigError(
@@ -52,14 +56,6 @@ def check(config: RunConfig) -> None:
             f" --uplink {config.uplink}; choose an uplink that sends all of them, or --aggregate mean with --clip-norm"
         )
     Pipeline.parse(config.downlink, direction="downlink")
-
-
-def _check_here(config: RunConfig, data_dir: str | None) -> None:
-    """Raise `ConfigError` where the training examples of this machine, if it has them, are too few for the phones."""
-    from featherfed.learning.data import examples_here
-
-    if examples := examples_here(config.data, data_dir):
-        check_enough(config.partition, examples, config.phones)
 
 
 def serve_run(
@@ -87,9 +83,9 @@ def serve_run(
         folder = None
     else:
         folder, config = existing(resume)
-    check(config)
+    check(config, data_dir)
     if store is not None:
-        remote_for(store, name or config.model)
+        remote_for(store, name or config.title)
     with contextlib.ExitStack() as stack:
         if folder is not None:
             stack.enter_context(hold(folder, say=_warn))
@@ -98,7 +94,6 @@ def serve_run(
         if where is not None:
             stack.enter_context(where.sock)
         aggregator = Aggregator(config, data_dir)
-        _check_here(config, data_dir)
         if folder is None:
             folder = create(runs, name, config, store=store)
             stack.enter_context(hold(folder, say=_warn))

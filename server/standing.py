@@ -7,7 +7,7 @@ from typing import Any
 
 from featherfed.errors import ConfigError
 from featherfed.server import async_machine, round_machine
-from featherfed.server.aggregation import Aggregator
+from featherfed.server.aggregation import Aggregator, score_of
 from featherfed.server.async_machine import AsyncState
 from featherfed.server.config import RunConfig
 from featherfed.server.round_machine import Action, Event, Phase, Rules, RunState
@@ -78,8 +78,8 @@ def resume(config: RunConfig, store: Store, folder: RunFolder, aggregator: Aggre
         folder.promote(version, best=values.get("best") == values["version"])
     present = frozenset(store.phones())
     rounds = store.rounds()
-    accuracies = [row.accuracy for row in rounds if row.accuracy is not None]
-    aggregator.best_accuracy = max(accuracies, default=aggregator.best_accuracy)
+    scores = [score_of(row.loss, row.accuracy) for row in rounds if row.loss is not None]
+    aggregator.best_score = max(scores, default=aggregator.best_score)
     clock_s = float(values.get("clock_s", 0.0))
     known: dict[str, Any] = {"present": present}
     accepted = [update for update in store.updates() if update.state == "accepted"]

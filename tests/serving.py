@@ -66,7 +66,7 @@ async def serving(
     if resume:
         folder, config = existing(runs / name)
     else:
-        defaults = {"data": "digits", "phones": 2, "rounds": 1, "heartbeat": 5.0}
+        defaults = {"problem": "digits", "phones": 2, "rounds": 1, "heartbeat": 5.0}
         defaults |= {"uplink": "float32", "downlink": "float32"}
         merged = {**defaults, **settings}
         config = config_from({"cohort": merged["phones"], **merged})

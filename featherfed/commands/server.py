@@ -148,33 +148,21 @@ def report(run: Path, as_json: bool, as_csv: bool) -> None:
 
 
 @main.command()
-@click.argument("names", nargs=-1, metavar="[NAME]…")
+@click.argument("names", nargs=-1, metavar="[PROBLEM]…")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def models(names: tuple[str, ...], as_json: bool) -> None:
-    """Print the layers of the models NAME (of all without one): shapes, parameters and float32 bytes."""
-    from featherfed.learning.names import LAYOUTS, summary
-    from featherfed.server.nearest import nearest
+    """Print the tensors that travel of the PROBLEMs, of all of ours without one: shapes, parameters, float32 bytes."""
+    from featherfed.errors import ConfigError
+    from featherfed.learning.described import described, ours, summary
 
-    for name in names:
-        if name not in LAYOUTS:
-            raise click.UsageError(f"unknown model {name!r}{nearest(name, LAYOUTS)}")
-    chosen = names or tuple(LAYOUTS)
+    try:
+        chosen = [described(name) for name in names or ours()]
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
     if as_json:
-        content = [
-            {
-                "model": name,
-                "parameters": LAYOUTS[name].size,
-                "bytes": 4 * LAYOUTS[name].size,
-                "tensors": [
-                    {"name": tensor.name, "shape": tensor.shape, "parameters": tensor.size}
-                    for tensor in LAYOUTS[name].tensors
-                ],
-            }
-            for name in chosen
-        ]
-        click.echo(json.dumps(content, indent=2))
+        click.echo(json.dumps(chosen, indent=2))
     else:
-        click.echo("\n\n".join(f"{name}\n{summary(name)}" for name in chosen))
+        click.echo("\n\n".join(f"{each['problem']}\n{summary(each)}" for each in chosen))
 
 
 @main.command()

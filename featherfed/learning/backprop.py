@@ -1,4 +1,4 @@
-"""Forward and backward passes of our models, written out: no graph is recorded and nothing passes through autograd.
+"""Forward and backward passes of chains of common layers, written out: nothing passes through autograd.
 
 At ten images a step a small model costs more around its arithmetic than in it: autograd records, allocates, zeroes a
 gradient, accumulates into it, and the step then reads it again. Here each layer's gradient goes where it is wanted:
@@ -140,6 +140,52 @@ _LAYERS: Mapping[type[nn.Module], Callable[..., Layer]] = {
 }
 
 
+def fits(module: nn.Module, inputs: torch.Tensor) -> bool:
+    """Whether a model is a chain of these layers, as they are written here, that ends in logits.
+
+    `inputs` is (examples, channels, height, width) for a chain that begins with images and flattens them once, or
+    (examples, features) for one of linear layers alone; float32. Hooks, shared layers and frozen parameters do not fit.
+    """
+    if type(module) is not nn.Sequential and type(module).forward is not nn.Sequential.forward:
+        return False
+    layers = list(module._modules.values())
+    parameters = [parameter for layer in layers if layer is not None for parameter in layer.parameters()]
+    if len({id(layer) for layer in layers}) < len(layers) or len({id(each) for each in parameters}) < len(parameters):
+        return False
+    if not all(layer is not None and _plain(layer) for layer in (*layers, module)):
+        return False
+    if inputs.dtype != torch.float32 or not all(each.requires_grad for each in parameters):
+        return False
+    kinds = [type(layer) for layer in layers]
+    if not kinds or kinds[-1] is not nn.Linear or any(kind not in _LAYERS for kind in kinds):
+        return False
+    flat = kinds.index(nn.Flatten) if nn.Flatten in kinds else -1
+    images, vectors = kinds[: flat + 1], kinds[flat + 1 :]
+    return (
+        inputs.dim() == (4 if flat >= 0 else 2)
+        and nn.Linear not in images
+        and all(kind in (nn.Linear, nn.ReLU) for kind in vectors)
+    )
+
+
+def _plain(layer: nn.Module) -> bool:
+    """Whether a layer does just what its class is named for."""
+    if layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks:
+        return False
+    if isinstance(layer, nn.Linear | nn.Conv2d) and layer.bias is None:
+        return False
+    if isinstance(layer, nn.Conv2d):
+        usual = layer.dilation == (1, 1) and layer.groups == 1 and layer.padding_mode == "zeros"
+        return usual and not isinstance(layer.padding, str)
+    if isinstance(layer, nn.MaxPool2d):
+        window = layer.kernel_size
+        usual = (layer.stride, layer.padding, layer.dilation) == (window, 0, 1) and isinstance(window, int)
+        return usual and not (layer.ceil_mode or layer.return_indices)
+    if isinstance(layer, nn.Flatten):
+        return (layer.start_dim, layer.end_dim) == (1, -1)
+    return True
+
+
 class Backprop:
     """The passes of one model, a sequence of the layers above whose last output are logits."""
 
@@ -152,7 +198,8 @@ class Backprop:
     def gradient(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Write the gradient of a batch's mean loss to the model's `gradient`; return the loss, a scalar.
 
-        `images` is (batch, channels, height, width), channels last in memory; `labels` is one-hot, (batch, classes).
+        `images` is (batch, channels, height, width), channels last in memory, or (batch, features); `labels` is
+        one-hot, (batch, classes).
         """
         return self._walk(images, labels, None)
 

@@ -1,79 +1,119 @@
-"""The models of docs/ARCHITECTURE.md, each a plain `nn.Module` over (batch, 1, 28, 28) images and ten classes.
+"""A problem's model as it is learned: made under a seed, refused where it could not be, and described."""
 
-mlp    784-256-128-64-32-10, the seed project's                     244,522 parameters
-2nn    784-200-200-10 (McMahan et al. 2017)                         199,210
-cnn    two 5×5 convolutions, 512 units (McMahan et al. 2017)      1,663,370
-lite   5×5/2 and two 3×3 convolutions, for phones                    29,322
-tiny   5×5 and 3×3 convolutions, for the least traffic                7,946
-"""
-
-import itertools
-from collections import OrderedDict
+import hashlib
 
 import torch
 from torch import nn
 
 from featherfed.codec.layout import Layout, Tensor
-from featherfed.errors import ConfigError
-from featherfed.learning.names import MODELS
+from featherfed.errors import ProblemError
+from featherfed.fingerprint import Fingerprint
+from featherfed.problem import Problem
+from featherfed.problem_loading import load_problem
+from featherfed.user_code import blaming, place_of
+
+MAX_TENSORS = 4096
+MAX_NAME = 256
+MAX_DIMENSIONS = 16
+MAX_DESCRIBED_BYTES = 96 * 1024
+"""What names and shapes of all tensors take in Welcome, a message of up to 128 KiB (featherfed.wire)."""
+_RUNNING = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
 
 
-class _Dense(nn.Sequential):
-    """Linear layers with ReLU between them."""
+def build(problem: Problem, seed: int) -> nn.Module:
+    """Return the problem's model with weights drawn from `seed`; torch's own random state is left as it was.
 
-    def __init__(self, *widths: int) -> None:
-        layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
-        for index, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
-            if index:
-                layers[f"relu{index}"] = nn.ReLU()
-            layers["abcdefgh"[index]] = nn.Linear(inputs, outputs)
-        super().__init__(layers)
-
-
-def _cnn() -> nn.Module:
-    return nn.Sequential(
-        OrderedDict(
-            conv1=nn.Conv2d(1, 32, 5, padding=2), pool1=nn.MaxPool2d(2), relu1=nn.ReLU(),
-            conv2=nn.Conv2d(32, 64, 5, padding=2), pool2=nn.MaxPool2d(2), relu2=nn.ReLU(),
-            flatten=nn.Flatten(), a=nn.Linear(3136, 512), relu3=nn.ReLU(), b=nn.Linear(512, 10),
-        )
-    )  # fmt: skip
-
-
-def _lite() -> nn.Module:
-    return nn.Sequential(
-        OrderedDict(
-            conv1=nn.Conv2d(1, 16, 5, stride=2, padding=2), relu1=nn.ReLU(),
-            conv2=nn.Conv2d(16, 32, 3, padding=1), pool2=nn.MaxPool2d(2), relu2=nn.ReLU(),
-            conv3=nn.Conv2d(32, 64, 3, padding=1), pool3=nn.MaxPool2d(2), relu3=nn.ReLU(),
-            flatten=nn.Flatten(), a=nn.Linear(576, 10),
-        )
-    )  # fmt: skip
-
-
-def _tiny() -> nn.Module:
-    return nn.Sequential(
-        OrderedDict(
-            conv1=nn.Conv2d(1, 16, 5), pool1=nn.MaxPool2d(3), relu1=nn.ReLU(),
-            conv2=nn.Conv2d(16, 32, 3), pool2=nn.MaxPool2d(2), relu2=nn.ReLU(),
-            flatten=nn.Flatten(), a=nn.Linear(288, 10),
-        )
-    )  # fmt: skip
-
-
-def build(name: str, seed: int) -> nn.Module:
-    """Return the model with weights drawn from `seed`; torch's own random state is left as it was."""
-    if name not in MODELS:
-        raise ConfigError(f"unknown model {name!r}; there are {', '.join(MODELS)}")
-    with torch.random.fork_rng(devices=[]):
+    Raises `ProblemError` for what cannot be learned here.
+    """
+    with blaming(f"problem {problem.name}: model() fails"), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if name == "mlp":
-            return _Dense(784, 256, 128, 64, 32, 10)
-        if name == "2nn":
-            return _Dense(784, 200, 200, 10)
-        return {"cnn": _cnn, "lite": _lite, "tiny": _tiny}[name]()
+        module = problem.model()
+    try:
+        _check(module)
+    except ProblemError as error:
+        raise ProblemError(f"problem {problem.name}{place_of(problem.model)}: {error}") from error
+    return module
 
 
-def layout(model: nn.Module) -> Layout:
-    """Return how the model's parameters lie in its flat vector."""
-    return Layout(tuple(Tensor(name, tuple(parameter.shape)) for name, parameter in model.named_parameters()))
+def _check(module: nn.Module) -> None:
+    if not isinstance(module, nn.Module):
+        raise ProblemError(f"model() returns a {type(module).__name__}, and no torch.nn.Module")
+    learned = dict(_learned(module))
+    if not learned:
+        raise ProblemError("the model has no parameter that requires a gradient, so there is nothing to learn")
+    for name, parameter in learned.items():
+        if isinstance(parameter, nn.UninitializedParameter):
+            raise ProblemError(f"parameter {name!r} has no shape yet; give lazy layers their sizes")
+        if parameter.dtype != torch.float32:
+            raise ProblemError(f"parameter {name!r} is {parameter.dtype}, and what is learned is torch.float32")
+    for name, part in module.named_modules():
+        if isinstance(part, _RUNNING) and part.track_running_stats and not _frozen(part):
+            raise ProblemError(
+                f"layer {name!r} is {type(part).__name__} with running statistics, which are no parameters and differ"
+                " on every phone; use torch.nn.GroupNorm, or track_running_stats=False, or freeze it"
+            )
+    rows = [(name, tuple(tensor.shape)) for name, tensor in (*learned.items(), *_fixed(module))]
+    if len(rows) > MAX_TENSORS:
+        raise ProblemError(f"the model has {len(rows)} tensors, more than {MAX_TENSORS}")
+    longest = max((name for name, _ in rows), key=len)
+    if len(longest) > MAX_NAME:
+        raise ProblemError(f"the name of tensor {longest!r} has {len(longest)} characters, more than {MAX_NAME}")
+    deepest, shape = max(rows, key=lambda row: len(row[1]))
+    if len(shape) > MAX_DIMENSIONS:
+        raise ProblemError(f"tensor {deepest!r} has {len(shape)} dimensions, more than {MAX_DIMENSIONS}")
+    # At most nine bytes a number, and 16 around a name and its digest.
+    described = sum(len(name.encode()) + 9 * len(shape) + 16 for name, shape in rows)
+    if described > MAX_DESCRIBED_BYTES:
+        raise ProblemError(
+            f"the names and shapes of the model's {len(rows)} tensors take {described} bytes, more than the"
+            f" {MAX_DESCRIBED_BYTES} that a phone is told; give its parts shorter names, or fewer tensors"
+        )
+
+
+def _frozen(part: nn.Module) -> bool:
+    parameters = list(part.parameters(recurse=False))
+    return bool(parameters) and not any(parameter.requires_grad for parameter in parameters)
+
+
+def training_mode(module: nn.Module) -> None:
+    """Put a model in training mode, but for frozen layers with running statistics, which stay as they are."""
+    module.train()
+    for part in module.modules():
+        if isinstance(part, _RUNNING) and part.track_running_stats and _frozen(part):
+            part.eval()
+
+
+def _learned(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """Return the parameters that are learned; tied ones are one, under their first name."""
+    return [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
+
+
+def _fixed(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
+    frozen = [(name, parameter) for name, parameter in module.named_parameters() if not parameter.requires_grad]
+    return [*frozen, *module.named_buffers()]
+
+
+def layout(module: nn.Module) -> Layout:
+    """Return how the learned parameters lie in the flat vector."""
+    return Layout(tuple(Tensor(name, tuple(parameter.shape)) for name, parameter in _learned(module)))
+
+
+def layout_of(name: str) -> Layout:
+    """Return the layout of a problem by its name."""
+    return layout(build(load_problem(name), 0))
+
+
+def fingerprint(module: nn.Module) -> Fingerprint:
+    """Return what must be the same on both ends; `module` is fresh from `build(problem, 0)`."""
+    fixed = [(Tensor(name, tuple(tensor.shape)), _digest(tensor)) for name, tensor in _fixed(module)]
+    return Fingerprint(layout(module), tuple(fixed))
+
+
+def buffers_of(module: nn.Module) -> dict[str, bytes]:
+    """Return a digest of each buffer, to see whether training changes one."""
+    return {name: _digest(buffer) for name, buffer in module.named_buffers()}
+
+
+def _digest(tensor: torch.Tensor) -> bytes:
+    data = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+    return hashlib.blake2b(data.data, digest_size=8, person=str(tensor.dtype).encode()[-16:]).digest()

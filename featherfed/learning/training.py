@@ -9,6 +9,8 @@ A structured update (Konečný et al. 2016, section 2) trains coordinates c of a
 by the gradient pulled back into it: the restriction is part of the training, and not a projection after it.
 """
 
+import contextlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,33 +18,18 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.nn.functional import one_hot, pad
 
 from featherfed.codec.space import Space
-from featherfed.learning.backprop import Backprop
-from featherfed.learning.data import Examples
+from featherfed.errors import DivergedError, ProblemError
 from featherfed.learning.flat import FlatModel
-from featherfed.learning.models import build
-from featherfed.randomness import RoundKey
+from featherfed.learning.models import build, training_mode
+from featherfed.learning.passes import Parts, Passes, passes_for
+from featherfed.problem import Examples, Problem
+from featherfed.randomness import RoundKey, derive
+from featherfed.training_settings import Training
+from featherfed.user_code import blaming
 
 F32 = npt.NDArray[np.float32]
-CLASSES = 10
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingSettings:
-    """What a round asks of a phone; `batch_size` 0 is the whole shard (FedSGD with one epoch).
-
-    `shift`: pixels, up and down and left and right, that an image is moved by at most, drawn anew for each epoch.
-    """
-
-    epochs: int = 1
-    batch_size: int = 10
-    lr: float = 0.1
-    momentum: float = 0.0
-    weight_decay: float = 0.0
-    prox_mu: float = 0.0
-    shift: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,27 +46,24 @@ class Trainer:
     """One phone's model and examples, ready to train."""
 
     def __init__(
-        self, model_name: str, examples: Examples, device: str = "cpu", *, model: FlatModel | None = None
+        self, problem: Problem, examples: Examples, device: str = "cpu", *, model: FlatModel | None = None
     ) -> None:
         """`model` may be shared by trainers that take turns: every training begins by loading its weights."""
-        self._model = model or FlatModel(build(model_name, 0), device)
-        self._backprop = Backprop(self._model)
-        self._images = (
-            examples.images.to(device).permute(0, 2, 3, 1).contiguous()
-        )  # (examples, height, width, channels)
-        self._labels = one_hot(examples.labels, CLASSES).to(device, torch.float32)
+        self._problem = problem
+        self._model = model or FlatModel(build(problem, 0), device)
+        self._passes = passes_for(problem, self._model, examples)
+        self._parts, self._targets = self._passes.prepare(examples)
         self._device = device
 
     @property
     def examples(self) -> int:
         """How many examples this phone trains on: its weight in the mean."""
-        return len(self._labels)
+        return len(self._targets)
 
-    @torch.inference_mode()
     def train(
         self,
         weights: F32,
-        settings: TrainingSettings,
+        training: Training,
         key: RoundKey,
         space: Space,
         *,
@@ -87,69 +71,90 @@ class Trainer:
     ) -> LocalUpdate | None:
         """Return the update that local training from `weights`, (parameters,) float32, gives.
 
-        The order of the examples comes from `key`: the same key, weights and settings give the same bits on one kind
-        of machine. None is returned where `stopped()`, asked before every step, says so.
+        The order of the examples and all that is random come from `key`: the same key, weights and settings give the
+        same bits on one kind of machine. None is returned where `stopped()`, asked before every step, says so.
+
+        Raises `ProblemError` for a fault in the problem's code, `DivergedError` where the loss is no number.
         """
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(blaming(f"training fails in round {key.round_number}"))
+            if self._passes.recorded:
+                # What a module draws itself, as dropout does, comes from torch's own generator.
+                stack.enter_context(torch.no_grad())
+                stack.enter_context(torch.random.fork_rng(devices=[] if self._device == "cpu" else None))
+                torch.manual_seed(derive(key.seed, key.round_number, key.client, "torch") >> 65)
+                training_mode(self._model.module)
+            else:
+                stack.enter_context(torch.inference_mode())
+            return self._train(weights, training, key, space, stopped)
+
+    def _train(
+        self, weights: F32, training: Training, key: RoundKey, space: Space, stopped: Callable[[], bool]
+    ) -> LocalUpdate | None:
         start = torch.from_numpy(weights).to(self._device)
         self._model.weights.copy_(start)
-        stepper = _stepper(self._model, self._backprop, start, settings, space)
+        stepper = _stepper(self._model, self._passes, start, training, space)
         order_of, moves_of = key.generator("shuffle"), key.generator("shift")
-        count = self.examples
-        batch = settings.batch_size or count
-        places = at_all_places(self._images, settings.shift)
+        batch = training.batch_size or self.examples
+        augment = self._problem.augment and self._problem.augment(self._problem.settings_with(training.set))
         steps = 0
         losses: list[torch.Tensor] = []
-        for _ in range(settings.epochs):
-            order = torch.from_numpy(order_of.permutation(count)).to(self._device)
-            moves = torch.from_numpy(moves_of.integers(0, len(places[0]), (2, count))).to(self._device)
+        for _ in range(training.epochs):
+            order = torch.from_numpy(order_of.permutation(self.examples)).to(self._device)
+            moved = self._passes.rows(self._parts, order) if augment else ()
+            if augment:
+                changed = augment(moved if len(moved) > 1 else moved[0], moves_of)
+                moved = changed if isinstance(changed, tuple) else (changed,)
+                self._check_moved(moved)
             losses.clear()
-            for chosen, down, right in zip(*(torch.split(each, batch) for each in (order, *moves)), strict=True):
+            for at, chosen in enumerate(torch.split(order, batch)):
                 if stopped():
                     return None
-                images = places[chosen, down, right] if settings.shift else self._images.index_select(0, chosen)
-                losses.append(stepper.step(images.permute(0, 3, 1, 2), self._labels.index_select(0, chosen)))
+                if augment:
+                    # Copied, so that a batch lies in memory as it does without.
+                    parts = tuple(part[at * batch :][: len(chosen)].clone() for part in moved)
+                else:
+                    parts = self._passes.rows(self._parts, chosen)
+                losses.append(stepper.step(parts, self._targets.index_select(0, chosen)))
                 steps += 1
-        return LocalUpdate(stepper.update(), steps, count, float(torch.stack(losses).mean()))
+        loss = float(torch.stack(losses).mean())
+        update = stepper.update()
+        if not (math.isfinite(loss) and np.isfinite(update).all()):
+            raise DivergedError(key.round_number, steps, training.lr, loss)
+        return LocalUpdate(update, steps, self.examples, loss)
 
-
-def at_all_places(images: torch.Tensor, shift: int) -> torch.Tensor:
-    """Return each image at each place: (examples, 2·shift + 1, 2·shift + 1, height, width, channels), a view.
-
-    What comes in at the edges is background, the darkest value that there is.
-    """
-    _, height, width, _ = images.shape
-    framed = pad(images, (0, 0, shift, shift, shift, shift), value=float(images.min())) if shift else images
-    return framed.unfold(1, height, 1).unfold(2, width, 1).permute(0, 1, 2, 4, 5, 3)
+    def _check_moved(self, moved: Parts) -> None:
+        shapes, wanted = [tuple(part.shape) for part in moved], [tuple(part.shape) for part in self._parts]
+        if shapes != wanted:
+            raise ProblemError(f"augment returns inputs of shape {shapes}, and was given {wanted}")
 
 
 class _Stepper(Protocol):
-    def step(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def step(self, parts: Parts, targets: torch.Tensor) -> torch.Tensor:
         """Train on one batch; return its loss."""
 
     def update(self) -> F32:
         """Return the coordinates of what was trained."""
 
 
-def _stepper(
-    model: FlatModel, backprop: Backprop, start: torch.Tensor, settings: TrainingSettings, space: Space
-) -> _Stepper:
+def _stepper(model: FlatModel, passes: Passes, start: torch.Tensor, settings: Training, space: Space) -> _Stepper:
     if not space.identity:
         if space.entries is not None:
-            return _Entries(model, backprop, start, settings, space.entries)
-        return _Subspace(model, backprop, start, settings, space)
+            return _Entries(model, passes, start, settings, space.entries)
+        return _Subspace(model, passes, start, settings, space)
     if settings.momentum or settings.weight_decay or settings.prox_mu:
-        return _Flat(model, backprop, start, settings)
-    return _Plain(model, backprop, start, settings)
+        return _Flat(model, passes, start, settings)
+    return _Plain(model, passes, start, settings)
 
 
 class _Plain:
     """Steps on all weights by the gradient alone, which is never in memory as a whole."""
 
-    def __init__(self, model: FlatModel, backprop: Backprop, start: torch.Tensor, settings: TrainingSettings) -> None:
-        self._model, self._backprop, self._start, self._settings = model, backprop, start, settings
+    def __init__(self, model: FlatModel, passes: Passes, start: torch.Tensor, settings: Training) -> None:
+        self._model, self._passes, self._start, self._settings = model, passes, start, settings
 
-    def step(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return self._backprop.descend(images, labels, self._settings.lr)
+    def step(self, parts: Parts, targets: torch.Tensor) -> torch.Tensor:
+        return self._passes.descend(parts, targets, self._settings.lr)
 
     def update(self) -> F32:
         difference: F32 = (self._model.weights - self._start).cpu().numpy()
@@ -159,13 +164,13 @@ class _Plain:
 class _Flat(_Plain):
     """Steps on all weights with momentum, weight decay or a proximal term."""
 
-    def __init__(self, model: FlatModel, backprop: Backprop, start: torch.Tensor, settings: TrainingSettings) -> None:
-        super().__init__(model, backprop, start, settings)
+    def __init__(self, model: FlatModel, passes: Passes, start: torch.Tensor, settings: Training) -> None:
+        super().__init__(model, passes, start, settings)
         self._momentum = torch.zeros_like(start) if settings.momentum else None
 
-    def step(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def step(self, parts: Parts, targets: torch.Tensor) -> torch.Tensor:
         weights, gradient, settings = self._model.weights, self._model.gradient, self._settings
-        loss = self._backprop.gradient(images, labels)
+        loss = self._passes.gradient(parts, targets)
         pull = settings.weight_decay + settings.prox_mu
         if pull:
             gradient.add_(weights, alpha=pull)
@@ -183,20 +188,20 @@ class _Entries:
     def __init__(
         self,
         model: FlatModel,
-        backprop: Backprop,
+        passes: Passes,
         start: torch.Tensor,
-        settings: TrainingSettings,
+        settings: Training,
         entries: npt.NDArray[np.int64],
     ) -> None:
-        self._model, self._backprop, self._settings = model, backprop, settings
+        self._model, self._passes, self._settings = model, passes, settings
         self._entries = torch.from_numpy(entries).to(start.device)
         self._start = start.index_select(0, self._entries)
         self._coordinates = torch.zeros_like(self._start)
         self._momentum = torch.zeros_like(self._start) if settings.momentum else None
 
-    def step(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def step(self, parts: Parts, targets: torch.Tensor) -> torch.Tensor:
         settings, coordinates = self._settings, self._coordinates
-        loss = self._backprop.gradient(images, labels)
+        loss = self._passes.gradient(parts, targets)
         gradient = self._model.gradient.index_select(0, self._entries)
         if settings.weight_decay:
             gradient.add_(self._start + coordinates, alpha=settings.weight_decay)
@@ -219,19 +224,19 @@ class _Subspace:
     def __init__(
         self,
         model: FlatModel,
-        backprop: Backprop,
+        passes: Passes,
         start: torch.Tensor,
-        settings: TrainingSettings,
+        settings: Training,
         space: Space,
     ) -> None:
-        self._model, self._backprop, self._start = model, backprop, start
+        self._model, self._passes, self._start = model, passes, start
         self._settings, self._space = settings, space
         self._coordinates = np.zeros(space.size, np.float32)
         self._momentum = np.zeros(space.size, np.float32)
 
-    def step(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def step(self, parts: Parts, targets: torch.Tensor) -> torch.Tensor:
         weights, gradient, settings = self._model.weights, self._model.gradient, self._settings
-        loss = self._backprop.gradient(images, labels)
+        loss = self._passes.gradient(parts, targets)
         if settings.weight_decay:
             gradient.add_(weights, alpha=settings.weight_decay)
         if settings.prox_mu:

@@ -9,7 +9,7 @@ MAX_REASON_BYTES = 123
 
 
 class Close(enum.IntEnum):
-    """Close codes that featherfed sends."""
+    """Close codes that featherfed sends; `UNABLE` and `UNTRAINED` are a phone's."""
 
     DONE = 1000
     GOING_AWAY = 1001
@@ -25,6 +25,7 @@ class Close(enum.IntEnum):
     TOO_MANY = 4009
     UNABLE = 4010
     LATER = 4011
+    UNTRAINED = 4012
 
     @property
     def final(self) -> bool:

@@ -4,7 +4,7 @@ A message is checked when it is parsed and when it is packed, by the same constr
 other never refuses. docs/PROTOCOL.md says the same in words.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, TypeVar
 
 import msgpack
@@ -19,7 +19,9 @@ MAX_FRAME_BYTES = 1 << 17
 """Twice a chunk: the largest ModelBegin, with 4,096 lengths of 9 bytes, has less than that."""
 MAX_CHUNK_BYTES = 1 << 16
 MAX_TEXT = 256
-MAX_SHIFT = 27
+MAX_TENSORS = 4096
+MAX_DIMENSIONS = 16
+MAX_SETTINGS = 64
 
 _MOVES = r"\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069"
 """What no name may have, since names are printed: control characters (U+009B is what ESC [ is), ends of lines and
@@ -35,7 +37,10 @@ Positive = Annotated[int, Meta(ge=1, lt=1 << 53)]
 Version = Annotated[int, Meta(ge=-1, lt=1 << 53)]
 Unsigned64 = Annotated[int, Meta(ge=0)]  # Meta's bounds are signed 64 bit; msgpack's own limit is 2^64 - 1
 NotNegative = Annotated[float, Meta(ge=0, le=1e9)]
-Pixels = Annotated[int, Meta(ge=0, le=MAX_SHIFT)]
+Whole = Annotated[int, Meta(ge=-(1 << 53), le=1 << 53)]
+Number = Annotated[float, Meta(ge=-1e300, le=1e300)]
+Setting = bool | Whole | Number | Text
+Settings = Annotated[dict[Annotated[str, Meta(min_length=1, max_length=64)], Setting], Meta(max_length=MAX_SETTINGS)]
 
 NOTHING = -1
 """A version, shard or round that is not there."""
@@ -49,6 +54,7 @@ class Hello(Message, frozen=True, tag=1):
     """Phone: who I am, which shard I ask for (−1: any), what I still hold of which run, and which link I am on.
 
     `link` and `link_bytes_per_s` (up, 0: not known) are for people who watch; nothing is decided by them.
+    `model_digest` is that of the model that the phone knows; empty: none.
     """
 
     protocol: Count
@@ -62,35 +68,59 @@ class Hello(Message, frozen=True, tag=1):
     pending_round: Version
     link: Label
     link_bytes_per_s: Count
+    model_digest: Annotated[bytes, Meta(max_length=8)]
+
+
+class TensorEntry(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A tensor of the model, in the flat vector's order; `digest` is empty, or that of one that does not travel."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=MAX_TEXT)]
+    shape: Annotated[list[Count], Meta(max_length=MAX_DIMENSIONS)]
+    digest: Annotated[bytes, Meta(max_length=8)]
+
+
+def tensor_entries(rows: "Iterable[tuple[str, tuple[int, ...], bytes]]") -> "list[TensorEntry]":
+    """Return the entries of (name, shape, digest) rows."""
+    return [TensorEntry(name, list(shape), digest) for name, shape, digest in rows]
+
+
+def tensor_rows(tensors: "Iterable[TensorEntry]") -> list[tuple[str, tuple[int, ...], bytes]]:
+    """Return the rows of entries."""
+    return [(entry.name, tuple(entry.shape), entry.digest) for entry in tensors]
 
 
 class Welcome(Message, frozen=True, tag=2):
-    """Server: the run, its model and data, the shard that this phone plays, and the limits."""
+    """Server: the run, its problem and model, the shard that this phone plays, and the limits.
+
+    `problem` is a name for people, and of the phone's own code where it has it; no end imports what the other names.
+    `model_digest` is that of `tensors`, which are left out where Hello had the same. `settings` are the problem's
+    own; `max_examples` is the most that an update may weigh.
+    """
 
     run: Name
-    model: Name
-    data: Name
+    problem: Name
     partition: Name
     shard: Count
     shards: Positive
     seed: Unsigned64
+    settings: Settings
+    max_examples: Positive
     heartbeat_s: NotNegative
     chunk_bytes: Annotated[int, Meta(ge=LEAST_BYTES, le=MAX_CHUNK_BYTES)]
+    model_digest: Digest
+    tensors: Annotated[list[TensorEntry], Meta(max_length=MAX_TENSORS)]
 
 
 class Task(Message, frozen=True, tag=3):
-    """Server: train on `version` in `round` with these settings; the update travels as `uplink` says."""
+    """Server: train on `version` in `round` with these settings; the update travels as `uplink` says.
+
+    `training` is `featherfed.training_settings.Training` in the order of its fields, which checks it.
+    """
 
     round: Count
     version: Count
     uplink: Spec
-    epochs: Positive
-    batch_size: Count
-    lr: NotNegative
-    momentum: NotNegative
-    weight_decay: NotNegative
-    prox_mu: NotNegative
-    shift: Pixels
+    training: Annotated[list[Setting | Settings], Meta(max_length=MAX_SETTINGS)]
 
 
 class ModelBegin(Message, frozen=True, tag=4):
@@ -102,7 +132,7 @@ class ModelBegin(Message, frozen=True, tag=4):
     version: Count
     base: Version
     spec: Spec
-    lengths: Annotated[list[Count], Meta(min_length=1, max_length=4096)]
+    lengths: Annotated[list[Count], Meta(min_length=1, max_length=MAX_TENSORS)]
     digest: Digest
     offset: Count
     data: Chunk
@@ -202,8 +232,8 @@ def _fault(frame: bytes, error: Exception) -> ProtocolError | VersionError:
             frame,
             max_str_len=MAX_TEXT,
             max_bin_len=MAX_CHUNK_BYTES,
-            max_array_len=4096,
-            max_map_len=0,
+            max_array_len=MAX_TENSORS,
+            max_map_len=MAX_SETTINGS,
             max_ext_len=0,
         )
     except (ValueError, msgpack.UnpackException, RecursionError) as cause:

@@ -54,7 +54,7 @@ def play(schedules: tuple[Path, ...], out: Path | None, docs: Path | None) -> No
 @click.option("--server-kills", default=20, show_default=True)
 @click.option("--phone-kills", default=100, show_default=True)
 @click.option("--cuts", default=60, show_default=True, help="Connections that are reset, ended or silenced.")
-@click.option("--model", default="lite", show_default=True)
+@click.option("--problem", default="digits/lite", show_default=True)
 @click.option("--uplink", default="feedback | topk(1/4)", show_default=True)
 @click.option("--downlink", default="rotate | eden(4)", show_default=True)
 @click.option("--bandwidth", default="", help="Of each phone's link.  [default: as fast as the machine]")

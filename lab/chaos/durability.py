@@ -9,7 +9,7 @@ from featherfed.fl_bench.processes import Processes
 
 PHONES, ROUNDS, REPEATS = 20, 12, 3
 RAM_DISK = Path("/dev/shm")
-SETTINGS = ("--data", "digits", "--uplink", "eden-1bit", "--downlink", "rotate | eden(4)", "--eval-every", "1000")
+SETTINGS = ("--problem", "digits", "--uplink", "eden-1bit", "--downlink", "rotate | eden(4)", "--eval-every", "1000")
 
 
 def round_seconds(runs: Path, name: str) -> list[float]:

@@ -15,7 +15,7 @@ import tomlkit
 
 from featherfed.codec.pipeline import Pipeline
 from featherfed.errors import ConfigError
-from featherfed.learning.names import LAYOUTS
+from featherfed.learning.models import layout_of
 from lab.chaos.tollgate import End
 from lab.chaos.wiretap import Way
 
@@ -50,7 +50,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """A run and its faults. `trainers` phones run real SGD on the digits, the others send seeded noise.
+    """A run and its faults. `trainers` phones run real SGD, the others send seeded noise.
 
     `gateways` 0 is one server. `heartbeat`: a silent connection is found in two.
     """
@@ -59,7 +59,7 @@ class Schedule:
     rounds: int
     trainers: int
     seed: int
-    model: str
+    problem: str
     uplink: str
     downlink: str
     bandwidth: str = ""
@@ -79,8 +79,8 @@ class Schedule:
 
     def server_flags(self) -> list[str]:
         """Return the flags of `fl-server serve` or `tree`."""
-        flags = ["--data", "digits", "--deadline", "600s", "--eval-every", str(self.rounds)]
-        for name in ("phones", "rounds", "seed", "model", "uplink", "downlink", "mode", "heartbeat"):
+        flags = ["--deadline", "600s", "--eval-every", str(self.rounds)]
+        for name in ("phones", "rounds", "seed", "problem", "uplink", "downlink", "mode", "heartbeat"):
             flags += [f"--{name}", str(getattr(self, name))]
         if self.gateways:
             flags += ["--gateways", str(self.gateways)]
@@ -125,8 +125,8 @@ def plan(*, server_kills: int, phone_kills: int, cuts: int, **run: Any) -> Sched
     """
     calm = Schedule(**run, faults=())
     generator = random.Random(calm.seed)
-    sizes: dict[Way, int] = {"up": transfer_bytes(calm.uplink, calm.model), "down": 0}
-    sizes["down"] = transfer_bytes(calm.downlink, calm.model, direction="downlink")
+    sizes: dict[Way, int] = {"up": transfer_bytes(calm.uplink, calm.problem), "down": 0}
+    sizes["down"] = transfer_bytes(calm.downlink, calm.problem, direction="downlink")
     total = calm.phones * calm.rounds * sum(sizes.values())
     faults: list[Fault] = []
 
@@ -148,6 +148,6 @@ def plan(*, server_kills: int, phone_kills: int, cuts: int, **run: Any) -> Sched
     return Schedule(**run, faults=tuple(sorted(faults, key=lambda fault: fault.at_bytes)))
 
 
-def transfer_bytes(spec: str, model: str, *, direction: str = "uplink") -> int:
-    """Return about how many bytes an update or a difference has."""
-    return round(Pipeline.parse(spec, direction=direction).theory_bytes(LAYOUTS[model]))
+def transfer_bytes(spec: str, problem: str, *, direction: str = "uplink") -> int:
+    """Return about how many bytes an update or a difference of a problem's model has."""
+    return round(Pipeline.parse(spec, direction=direction).theory_bytes(layout_of(problem)))

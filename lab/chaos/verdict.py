@@ -47,7 +47,7 @@ def _column(schedule: Schedule, outcome: Outcome) -> dict[str, str]:
     witness, breaks = outcome.witness, outcome.breaks
     forgotten = outcome.up_bytes - outcome.ledger_up
     return {
-        "model": f"`{schedule.model}`",
+        "problem": f"`{schedule.problem}`",
         "up": f"`{schedule.uplink}`".replace("|", "\\|"),
         "down": f"`{schedule.downlink}`".replace("|", "\\|"),
         "mode, link": ", ".join(

@@ -46,8 +46,9 @@ def first_weights(config: dict[str, Any]) -> ArrayRecord:
     if not config["train"]:
         return ArrayRecord([np.zeros(config["parameters"], np.float32)])
     from featherfed.learning.models import build
+    from featherfed.problem_loading import load_problem
 
-    return ArrayRecord(build(config["model"], config["seed"]).state_dict())
+    return ArrayRecord(build(load_problem(config["problem"]), config["seed"]).state_dict())
 
 
 def accuracy(arrays: ArrayRecord, config: dict[str, Any]) -> float:
@@ -55,9 +56,10 @@ def accuracy(arrays: ArrayRecord, config: dict[str, Any]) -> float:
     import torch
 
     from featherfed.learning.models import build
+    from featherfed.problem_loading import load_problem
 
     folder = Path(config["data"])
-    model = build(config["model"], 0)
+    model = build(load_problem(config["problem"]), 0)
     model.load_state_dict(arrays.to_torch_state_dict())
     model.eval()
     labels = torch.from_numpy(np.load(folder / "test_labels.npy"))

@@ -9,6 +9,7 @@ from flwr.clientapp import ClientApp
 from torch.nn.functional import cross_entropy
 
 from featherfed.learning.models import build
+from featherfed.problem_loading import load_problem
 
 # As our phones: more threads than cores would only wait for each other.
 torch.set_num_threads(1)
@@ -28,7 +29,7 @@ def train(message: Message, context: Context) -> Message:
     """Return the weights after some epochs of SGD on this phone's shard."""
     config = context.run_config
     images, labels = shard(Path(config["data"]), int(context.node_config["partition-id"]))
-    model = build(config["model"], 0)
+    model = build(load_problem(config["problem"]), 0)
     model.load_state_dict(message.content["arrays"].to_torch_state_dict())
     optimizer = torch.optim.SGD(model.parameters(), lr=config["lr"])
     model.train()

@@ -36,7 +36,7 @@ class RunCollector(Collector):
     def _run(self) -> Iterator[Metric]:
         scene, about = self._scene, self._scene.about
         info = InfoMetricFamily("featherfed_run", "What is run.")
-        settings = {name: str(about.settings[name]) for name in ("model", "data", "uplink", "downlink")}
+        settings = {name: str(about.settings[name]) for name in ("problem", "uplink", "downlink")}
         info.add_metric([], {"run": about.name, **settings})
         yield info
         rows = [row for _, row in sorted(scene.rounds.items())]

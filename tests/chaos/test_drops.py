@@ -37,7 +37,13 @@ async def test_drop_every_20_kb_costs_less_than_15_percent_of_an_update_of_the_c
 
     witness = Witness()
     gate = tollgate.Tollgate(witness, passed)
-    settings = {"phones": 1, "rounds": 3, "model": "cnn", "uplink": "rotate | eden(1)", "downlink": "rotate | eden(1)"}
+    settings = {
+        "phones": 1,
+        "rounds": 3,
+        "problem": "digits/cnn",
+        "uplink": "rotate | eden(1)",
+        "downlink": "rotate | eden(1)",
+    }
     async with serve(**settings, eval_every=3) as served, asyncio.timeout(120):
         port = await gate.open(int(served.address.rpartition(":")[2]))
         options = PhoneOptions(

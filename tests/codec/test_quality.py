@@ -7,8 +7,8 @@ from featherfed.codec.entropy import Entropy
 from featherfed.codec.layout import Layout, Tensor
 from featherfed.codec.pipeline import Pipeline
 from featherfed.codec.quantize import Quantize
-from featherfed.learning.names import LAYOUTS
 from featherfed.randomness import RoundKey
+from tests.layouts import LAYOUTS
 
 VECTOR = Layout((Tensor("x", (1 << 18,)),))
 

@@ -44,7 +44,7 @@ def arguments(kind: str, tmp_path: Path, deaf: socket.socket) -> tuple[str, list
         "dashboard": ("server", ["dashboard", str(tmp_path / "runs"), "--dashboard", "127.0.0.1:0"], "the page is on"),
         "serve": (
             "server",
-            ["serve", "--data", "digits", "--port", "0", "--no-dashboard", "--runs", str(tmp_path / "new")],
+            ["serve", "--problem", "digits", "--port", "0", "--no-dashboard", "--runs", str(tmp_path / "new")],
             "listening on",
         ),
         "bench": ("bench", ["run", str(tmp_path / "slow.toml"), "--out", str(tmp_path / "out")], "connected"),
@@ -52,7 +52,7 @@ def arguments(kind: str, tmp_path: Path, deaf: socket.socket) -> tuple[str, list
     if kind == "dashboard":
         a_run(tmp_path / "runs")
     if kind == "bench":
-        (tmp_path / "slow.toml").write_text('data = "digits"\nmodel = "lite"\nphones = 1\nrounds = 100000\n')
+        (tmp_path / "slow.toml").write_text('problem = "digits/lite"\nphones = 1\nrounds = 100000\n')
     return known[kind]
 
 

@@ -105,7 +105,7 @@ async def served_without_a_reader(tmp_path: Path, stdout: int, more: list[str]) 
 
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    serve = ["serve", "--data", "digits", "--model", "lite", "--phones", "1", "--rounds", "2", "--port", str(port),
+    serve = ["serve", "--problem", "digits/lite", "--phones", "1", "--rounds", "2", "--port", str(port),
              "--runs", str(tmp_path), "--name", "mine", "--no-dashboard", *more]  # fmt: skip
     server = await asyncio.create_subprocess_exec(
         *command("server", *serve), stdout=stdout, stderr=asyncio.subprocess.PIPE, env=environment()

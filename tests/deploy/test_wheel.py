@@ -16,8 +16,7 @@ LINKED = tuple(path.name for path in (ROOT / "featherfed").iterdir() if path.is_
 FILES = ("pyproject.toml", "README.md", "LICENSE")
 
 GRID = """
-model = "tiny"
-data = "digits"
+problem = "digits/tiny"
 phones = 2
 cohort = 2
 rounds = 1
@@ -107,9 +106,7 @@ def test_demo_runs_from_another_folder(environment: Path, tmp_path: Path) -> Non
     report = json.loads(run(environment / "bin" / "fl-server", "report", "runs/demo", "--json", cwd=tmp_path))
     assert [row["accepted"] for row in report["rounds"]] == [2, 2]
     # And a grid in virtual time, with its page.
-    (tmp_path / "grid.toml").write_text(
-        'model = "tiny"\ndata = "digits"\nphones = 2\ncohort = 2\nrounds = 1\nlink = "3g"\n'
-    )
+    (tmp_path / "grid.toml").write_text('problem = "digits/tiny"\nphones = 2\ncohort = 2\nrounds = 1\nlink = "3g"\n')
     run(environment / "bin" / "fl-bench", "run", "grid.toml", "--virtual", cwd=tmp_path)
     run(environment / "bin" / "fl-bench", "report", "results/grid", "--out", "page", cwd=tmp_path)
     assert "<svg" in (tmp_path / "page" / "report.html").read_text()

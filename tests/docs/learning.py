@@ -8,12 +8,14 @@ import torch
 from torch import nn
 
 from featherfed.codec.pipeline import Pipeline
-from featherfed.learning.data import Examples
 from featherfed.learning.flat import FlatModel
 from featherfed.learning.models import build, layout
-from featherfed.learning.names import MODELS, TRAINING_EXAMPLES
-from featherfed.learning.training import Trainer, TrainingSettings
+from featherfed.learning.training import Trainer
+from featherfed.problem import Examples, Problem
+from featherfed.problem_loading import load_problem
 from featherfed.randomness import RoundKey
+from featherfed.training_settings import Training
+from tests.layouts import NAMES, digits
 
 PIXEL, LABEL, COUNT, BATCH = 2.0, 0, 3, 2
 """The examples of the worked example are equal, so that their order does not matter."""
@@ -54,9 +56,9 @@ def _spelled(name: str, module: nn.Module) -> str:
 def architecture_rows() -> list[list[str]]:
     """Return (model, its layers with the shape that each one gives)."""
     result = []
-    for model in MODELS:
+    for model in NAMES:
         x, layers = torch.zeros(1, 1, 28, 28), []
-        for name, module in build(model, 0).named_children():
+        for name, module in build(digits(model), 0).named_children():
             x = module(x)
             shape = "" if isinstance(module, nn.ReLU) else " → " + "×".join(map(str, x.shape[1:]))
             layers.append(_spelled(name, module) + shape)
@@ -66,7 +68,9 @@ def architecture_rows() -> list[list[str]]:
 
 def data_rows() -> list[list[str]]:
     """Return (data set, training examples)."""
-    return [[name, f"{count:,}"] for name, count in TRAINING_EXAMPLES.items()]
+    names = ("mnist", "mnist-tuning", "digits", "fashion-mnist", "kmnist", "emnist", "cifar10")
+    counts = {name: load_problem(name).shared_examples("/nowhere") for name in names}
+    return [[name, f"{count:,}"] for name, count in counts.items()]
 
 
 def sgd_steps() -> Iterator[dict[str, tuple[float, float, float, float]]]:
@@ -106,12 +110,11 @@ def trained_update(*, batch_size: int) -> dict[str, float]:
     examples = Examples(torch.full((COUNT, 1, 1, 1), PIXEL), torch.full((COUNT,), LABEL))
     start = np.zeros(20, np.float32)
     start[0] = START["a₀"]
-    settings = TrainingSettings(
-        batch_size=batch_size, lr=LR, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, prox_mu=PROX_MU
-    )
+    settings = Training(batch_size=batch_size, lr=LR, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, prox_mu=PROX_MU)
     key = RoundKey(0, 1, 0)
     space = Pipeline.parse("float32").space(layout(model), key)
-    update = Trainer("of its own", examples, model=FlatModel(model)).train(start, settings, key, space)
+    problem = Problem(lambda: model, examples=lambda place: examples, name="of its own")
+    update = Trainer(problem, examples, model=FlatModel(model)).train(start, settings, key, space)
     assert update is not None
     a, b = update.coordinates[:10], update.coordinates[10:]
     assert np.ptp(a[1:]) == np.ptp(b[1:]) == 0.0

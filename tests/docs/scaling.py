@@ -8,7 +8,7 @@ from pathlib import Path
 
 from featherfed.codec.exact_sum import partial_sum_bytes
 from featherfed.fl_bench.documents import fill, markdown
-from featherfed.learning.names import LAYOUTS
+from tests.layouts import LAYOUTS
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = DOCS / "SCALING.md"

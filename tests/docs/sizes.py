@@ -8,7 +8,7 @@ from featherfed.server.limits import FRAME_BYTES, HANDSHAKE_BYTES, HELLO_BYTES, 
 from featherfed.server.service import HELLO_S, SILENT_HEARTBEATS
 from featherfed.wire import messages
 from featherfed.wire.limits import SMALL_BURST, SMALL_BYTES, SMALL_PER_S, UNREAD_BYTES
-from featherfed.wire.messages import MAX_CHUNK_BYTES, Message
+from featherfed.wire.messages import MAX_CHUNK_BYTES, MAX_FRAME_BYTES, Message
 from featherfed.wire.session import TABLES, Role
 from tests.docs.types import number_of
 
@@ -28,6 +28,15 @@ def _most(kind: inspect.Type) -> int:
         case inspect.BytesType(max_length=most):
             assert most is not None
             return (2 if most < 1 << 8 else 3 if most < 1 << 16 else 5) + most
+        case inspect.BoolType():
+            return 1
+        case inspect.UnionType(types=types):
+            return max(map(_most, types))
+        case inspect.StructType(fields=fields):
+            return 1 + sum(_most(field.type) for field in fields)
+        case inspect.DictType(key_type=key, value_type=value, max_length=most):
+            assert most is not None
+            return 3 + most * (_most(key) + _most(value))
         case inspect.ListType(item_type=item, max_length=most):
             assert most is not None
             return 3 + most * _most(item)
@@ -35,10 +44,10 @@ def _most(kind: inspect.Type) -> int:
 
 
 def most_bytes(message: type[Message]) -> int:
-    """Return the most bytes that a message can have: the array's header, its number, its fields."""
+    """Return the most bytes that a message can have: the array's header, its number, its fields; or a frame's limit."""
     info = inspect.type_info(message)
     assert isinstance(info, inspect.StructType)
-    return 2 + sum(_most(field.type) for field in info.fields)
+    return min(MAX_FRAME_BYTES, 2 + sum(_most(field.type) for field in info.fields))
 
 
 def size_rows() -> list[list[str]]:

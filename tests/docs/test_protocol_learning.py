@@ -2,15 +2,17 @@
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from featherfed.learning.data import DEVIATION, DIGITS_TEST_SHARE, MEAN, labels_of, load
-from featherfed.learning.names import TRAINING_EXAMPLES
-from featherfed.learning.partition import largest_shard, partition
-from featherfed.learning.training import at_all_places
+from featherfed.partitions import largest_shard, partition_labels
+from featherfed.problem import Place
+from featherfed.problems.digits import TEST_SHARE, load
+from featherfed.problems.images import shifted
 from featherfed.randomness import RoundKey
+from featherfed.server.aggregation import MAX_EXAMPLES
 from tests.docs.learning import (
     BATCH,
     COUNT,
@@ -28,6 +30,9 @@ from tests.docs.learning import (
     trained_update,
 )
 from tests.docs.test_protocol_page import WORDS, between, rows
+from tests.layouts import digits
+
+MEAN, DEVIATION = 0.1307, 0.3081
 
 
 def test_layers_are_the_code_s() -> None:
@@ -37,9 +42,12 @@ def test_layers_are_the_code_s() -> None:
 def test_data_sets_are_the_code_s() -> None:
     assert rows(between("data")) == data_rows()
     assert f"(p/255 − {MEAN})/{DEVIATION}" in WORDS
-    test = len(load("digits", None, train=False).labels)
-    assert test == 1797 // DIGITS_TEST_SHARE == 1797 - TRAINING_EXAMPLES["digits"]
-    assert f"the first {test} are for testing" in WORDS
+    test = digits().test_examples(Place())
+    assert test is not None and len(test) == 1797 // TEST_SHARE == 1797 - 1438
+    pixels, labels = load(Path(), train=False)
+    assert test.inputs.squeeze(1).numpy() == pytest.approx((pixels / 255 - MEAN) / DEVIATION, abs=1e-5)
+    assert f"where phones share no data set it is {MAX_EXAMPLES:,}" in WORDS
+    assert f"the first {len(labels)} are for testing" in WORDS
 
 
 def test_two_steps_of_sgd_are_the_code_s() -> None:
@@ -92,8 +100,8 @@ def shards_of_the_page(spec: str, labels: np.ndarray, count: int, seed: int) -> 
 
 @pytest.mark.parametrize("spec", ["iid", "shards:2", "dirichlet:0.5", "dirichlet:0.01", "quantity:0.5"])
 def test_partitions_are_drawn_as_the_page_says(spec: str) -> None:
-    labels = labels_of("digits", None)
-    shards = [list(shard) for shard in partition(spec, labels, 37, 5)]
+    _, labels = load(Path(), train=True)
+    shards = [list(shard) for shard in partition_labels(spec, labels, 37, 5)]
     assert shards == shards_of_the_page(spec, labels, 37, 5)
 
 
@@ -112,10 +120,14 @@ def test_examples_may_be_as_many_as_the_page_says(spec: str, most: Callable[[int
 
 
 def test_shift_moves_down_and_right_and_fills_with_the_least_value() -> None:
-    images = load("digits", None, train=True).images[:3].permute(0, 2, 3, 1).contiguous()
-    places = at_all_places(images, 2)
-    # A draw of 0 is the window's first place in the frame: the image moves down, or right, by all of the shift.
-    moved = places[1, 0, 1].squeeze(-1)
-    assert (moved[2:, 1:] == images[1, :-2, :-1, 0]).all()
-    assert (moved[:2] == images.min()).all() and (moved[:, :1] == images.min()).all()
+    images = digits().examples(Place()).inputs[:3]
+    move = shifted({"shift": 2})
+    assert move is not None and shifted({"shift": 0}) is None
+    key = RoundKey(7, 1, 0)
+    drawn = key.generator("shift").integers(0, 5, (2, 3))
+    for image, moved, down, right in zip(images, move(images, key.generator("shift")), *(2 - drawn), strict=True):
+        # A draw of 0 is the window's first place in the frame: the image moves down, or right, by all of the shift.
+        expected = np.full((32, 32), images.min())
+        expected[2 + down : 30 + down, 2 + right : 30 + right] = image[0]
+        assert (moved[0].numpy() == expected[2:30, 2:30]).all()
     assert float(images.min()) == pytest.approx((0 - MEAN) / DEVIATION)

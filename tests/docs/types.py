@@ -2,9 +2,9 @@
 
 from msgspec import inspect
 
-from featherfed.learning.names import LAYOUTS
 from featherfed.wire.messages import Message
 from featherfed.wire.session import TABLES, Role
+from tests.layouts import LAYOUTS
 
 
 def _number(value: float) -> str:
@@ -24,6 +24,16 @@ def spelled(kind: inspect.Type) -> str:
             return f"str, {least or 0} … {most} characters"
         case inspect.BytesType(min_length=least, max_length=most):
             return f"bin, {most} bytes" if least == most else f"bin, {least or 0} … {most} bytes"
+        case inspect.BoolType():
+            return "bool"
+        case inspect.UnionType(types=types):
+            return " or ".join(spelled(each) for each in types)
+        case inspect.DictType(max_length=most):
+            return f"map of 0 … {most}: name to setting"
+        case inspect.ListType(item_type=inspect.StructType(), max_length=most):
+            return f"array of 0 … {most}: tensors"
+        case inspect.ListType(item_type=inspect.UnionType(), max_length=most):
+            return f"array of 0 … {most}: settings"
         case inspect.ListType(item_type=item, min_length=least, max_length=most):
             return f"array of {least} … {most}: {spelled(item)}"
     raise AssertionError(f"no words for {kind}")

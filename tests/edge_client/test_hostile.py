@@ -19,7 +19,6 @@ from featherfed.edge_client.limits import ANSWER_BYTES
 from featherfed.edge_client.one_phone import PhoneOptions, play_phone
 from featherfed.edge_client.pocket import Pocket
 from featherfed.errors import LocalError
-from featherfed.learning.names import LAYOUTS
 from featherfed.wire.limits import SMALL_BURST
 from featherfed.wire.messages import (
     MAX_FRAME_BYTES,
@@ -36,6 +35,7 @@ from featherfed.wire.messages import (
     pack,
     unpack,
 )
+from tests.layouts import LAYOUTS
 from tests.server.peer import digest
 
 WAIT_S = 30.0

@@ -1,25 +1,28 @@
 import math
 
-import msgspec
 import numpy as np
 import pytest
 
 from featherfed.codec.pipeline import Pipeline
 from featherfed.edge_client.learner import NoiseLearner, SgdLearner
+from featherfed.edge_client.local_problem import LocalProblem, problem_named_by
 from featherfed.errors import ConfigError
-from featherfed.learning.names import LAYOUTS
 from featherfed.randomness import RoundKey
-from featherfed.wire.messages import Task, Welcome
+from featherfed.wire.messages import Welcome
+from tests.layouts import LAYOUTS, task, welcome
+
+
+def sgd(welcome: Welcome) -> SgdLearner:
+    return LocalProblem(problem_named_by(welcome), "cpu").learner(welcome, None)
+
 
 LAYOUT = LAYOUTS["lite"]
-WELCOME = Welcome("ab12", "lite", "digits", "iid", 2, 10, 0, 20.0, 16384)
-TASK = Task(3, 2, "rotate | eden(1)", 1, 10, 0.05, 0.0, 0.0, 0.0, 0)
+WELCOME = welcome()
+TASK = task(3, "rotate | eden(1)", lr=0.05)
 WEIGHTS = np.random.default_rng(0).normal(0, 0.05, LAYOUT.size).astype(np.float32)
 
 
-@pytest.mark.parametrize(
-    "make", [NoiseLearner, lambda welcome: SgdLearner.load(welcome, None, "cpu")], ids=["none", "sgd"]
-)
+@pytest.mark.parametrize("make", [NoiseLearner, sgd], ids=["none", "sgd"])
 def test_update_decodes_on_the_server_with_the_key_of_its_round_and_shard(make) -> None:
     trained = make(WELCOME).train(WEIGHTS, TASK, None, lambda: False)
     assert trained is not None
@@ -30,32 +33,31 @@ def test_update_decodes_on_the_server_with_the_key_of_its_round_and_shard(make) 
 
 
 def test_sgd_trains_on_its_own_shard_and_says_how_much() -> None:
-    learner = SgdLearner.load(WELCOME, None, "cpu")
+    learner = sgd(WELCOME)
     trained = learner.train(WEIGHTS, TASK, None, lambda: False)
     assert trained is not None
     assert (trained.examples, trained.steps) == (learner.examples, math.ceil(learner.examples / 10))
     assert math.isfinite(trained.loss)
-    assert SgdLearner.load(WELCOME, None, "cpu").train(WEIGHTS, TASK, None, lambda: True) is None
+    assert sgd(WELCOME).train(WEIGHTS, TASK, None, lambda: True) is None
 
 
 def test_sgd_learner_does_what_the_task_says_about_moving_images() -> None:
     still, moved = (
-        SgdLearner.load(WELCOME, None, "cpu").train(
-            WEIGHTS, msgspec.structs.replace(TASK, shift=s), None, lambda: False
-        )
-        for s in (0, 2)
+        sgd(WELCOME).train(WEIGHTS, task(3, "rotate | eden(1)", lr=0.05, set=s), None, lambda: False)
+        for s in ({}, {"shift": 2})
     )
     assert still is not None and moved is not None
     assert still.payload != moved.payload
 
 
 def test_pipeline_with_a_memory_gives_the_residual_to_keep() -> None:
-    task = Task(1, 0, "feedback | topk(1/400) | ternary | entropy", 1, 10, 0.05, 0.0, 0.0, 0.0, 0)
-    trained = NoiseLearner(WELCOME).train(WEIGHTS, task, None, lambda: False)
+    asked = task(1, "feedback | topk(1/400) | ternary | entropy", lr=0.05)
+    trained = NoiseLearner(WELCOME).train(WEIGHTS, asked, None, lambda: False)
     assert trained is not None and trained.residual is not None
     assert trained.residual.shape == (LAYOUT.size,)
 
 
-def test_model_of_a_newer_server_is_refused() -> None:
-    with pytest.raises(ConfigError, match="model 'giant' is unknown to this phone"):
-        NoiseLearner(Welcome("ab12", "giant", "digits", "iid", 2, 10, 0, 20.0, 16384))
+def test_problem_of_a_file_is_asked_for_by_name_and_never_imported_from_the_wire() -> None:
+    for name in ("mytask:problem", "os:system", "nothing-like-it/lite"):
+        with pytest.raises(ConfigError, match=r"whose code does not travel; name your copy of it, like --problem"):
+            problem_named_by(welcome(problem=name))

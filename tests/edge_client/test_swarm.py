@@ -4,7 +4,6 @@ import sys
 from hashlib import blake2b
 from pathlib import Path
 
-import numpy as np
 import pytest
 from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_websocket
@@ -13,9 +12,9 @@ from featherfed.bandwidth_sim.profile import find_profile
 from featherfed.edge_client.one_phone import PhoneOptions
 from featherfed.edge_client.swarm import Deal, allow_files, phone_options
 from featherfed.errors import ConfigError
-from featherfed.learning.models import build
-from featherfed.wire.messages import Accepted, Finish, ModelBegin, ModelChunk, Task, Welcome, pack
+from featherfed.wire.messages import Accepted, Finish, ModelBegin, ModelChunk, pack
 from tests.commandline.commands import run
+from tests.layouts import task, weights_of, welcome
 
 OPTIONS = PhoneOptions(server="ws://127.0.0.1:8765", name="swarm", state_dir="/tmp/state")
 
@@ -97,9 +96,9 @@ async def _bytes_of_a_round(*command: str) -> bytes:
         # The port and the handshake's key are of the connection, not of the phone.
         frames.extend(line.encode() for line in lines if not line.startswith(("Host", "Sec-WebSocket-Key")))
         frames.append(await connection.recv(decode=False))
-        await connection.send(pack(Welcome("r", "lite", "digits", "iid", 2, 3, 7, 20.0, 65536)))
-        await connection.send(pack(Task(1, 0, "rotate | eden(1)", 1, 10, 0.1, 0.0, 0.0, 0.0, 0)))
-        weights = np.concatenate([p.detach().numpy().ravel() for p in build("lite", 7).parameters()]).tobytes()
+        await connection.send(pack(welcome("r", shard=2, shards=3, seed=7, chunk_bytes=65536)))
+        await connection.send(pack(task(1, "rotate | eden(1)")))
+        weights = weights_of(seed=7).tobytes()
         digest = blake2b(weights, digest_size=8).digest()
         chunk = 65536
         await connection.send(pack(ModelBegin(0, -1, "float32", [len(weights)], digest, 0, weights[:chunk])))

@@ -13,9 +13,10 @@ from featherfed.edge_client.pocket import Pocket
 from featherfed.edge_client.workshop import Workshop
 from featherfed.errors import DataError
 from featherfed.wire.messages import NOTHING, Task, Welcome
+from tests.layouts import task, welcome
 
-WELCOME = Welcome("ab12", "lite", "digits", "iid", 2, 10, 0, 20.0, 16384)
-TASK = Task(3, 2, "float32", 1, 10, 0.05, 0.0, 0.0, 0.0, 0)
+WELCOME = welcome()
+TASK = task(3, "float32", lr=0.05)
 
 
 class SlowLearner:
@@ -137,7 +138,7 @@ async def test_learner_is_made_once_for_a_run_and_shard(pocket: Pocket) -> None:
         return learner
 
     shop = Workshop(pocket, make, step_s=0.0, say=lambda line: None)
-    for welcome in (WELCOME, replace(WELCOME), replace(WELCOME, shard=5)):
-        await shop.prepare(welcome)
+    for each in (WELCOME, replace(WELCOME), replace(WELCOME, shard=5)):
+        await shop.prepare(each)
         await shop.train(TASK)
     assert made == [2, 5]

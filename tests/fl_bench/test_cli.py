@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from featherfed.fl_bench.cli import main
 
-SMALL = 'phones = 1\nrounds = 1\ndata = "digits"\n'
+SMALL = 'phones = 1\nrounds = 1\nproblem = "digits"\n'
 
 
 @pytest.mark.parametrize(

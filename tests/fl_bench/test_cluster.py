@@ -21,7 +21,7 @@ ray = pytest.importorskip("ray", reason="needs ray: pip install 'featherfed[ray]
 pytestmark = [pytest.mark.processes, pytest.mark.filterwarnings("ignore")]
 TIMEOUT_S = 120.0
 SCENARIO = """
-data = "digits"
+problem = "digits"
 phones = 4
 cohort = 4
 rounds = 20

@@ -13,8 +13,7 @@ from tests.programs import program
 pytestmark = pytest.mark.processes
 NAMES = ("server", "edge_client", "gateway", "featherfed", "torch", "json", "socket", "random", "selectors")
 SCENARIO = """
-model = "tiny"
-data = "digits"
+problem = "digits/tiny"
 phones = 2
 rounds = 1
 train = "none"
@@ -49,7 +48,7 @@ def test_a_bench_starts_its_own_modules_and_the_librarys(way: str, jobs: str, li
 
 
 def test_a_tree_starts_its_own_gateways(littered: Path) -> None:
-    flags = ["--gateways", "1", "--phones", "1", "--model", "tiny", "--data", "digits", "--no-dashboard"]
+    flags = ["--gateways", "1", "--phones", "1", "--problem", "digits/tiny", "--no-dashboard"]
     tree = typed(littered, "fl-server", "tree", *flags, "--port", "0", "--gateway-port", "0")
     assert tree.stdout is not None
     told = next((line for line in tree.stdout if line.startswith("gateway 0")), "nothing of its gateway")

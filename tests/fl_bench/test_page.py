@@ -19,7 +19,8 @@ def report(rounds: int, **changes: Any) -> dict[str, Any]:
     ]  # fmt: skip
     totals = {key: value * rounds for key, value in TRAFFIC.items()}
     return {
-        "run": "mine", "model": "lite", "parameters": 29_322, "uplink": "rotate | eden(1)", "downlink": "float32",
+        "run": "mine", "problem": "digits/lite", "parameters": 29_322,
+        "uplink": "rotate | eden(1)", "downlink": "float32",
         "rounds": rows, "totals": {"uplink": totals, "downlink": totals},
         "to_accuracy": {"0.90": REACHED, "0.95": None}, **changes,
     }  # fmt: skip

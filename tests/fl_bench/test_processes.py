@@ -12,8 +12,8 @@ from featherfed.fl_bench.processes import Processes
 @pytest.mark.processes
 def test_server_that_does_not_start_says_why_and_leaves_no_process(tmp_path: Path) -> None:
     with Processes(tmp_path / "logs") as processes:
-        with pytest.raises(LocalError, match="unknown model 'resnet'"):
-            processes.start_server(["--runs", str(tmp_path), "--model", "resnet"], lambda event: None)
+        with pytest.raises(LocalError, match="unknown problem 'resnet'"):
+            processes.start_server(["--runs", str(tmp_path), "--problem", "resnet"], lambda event: None)
         running = dict(processes._running)
     assert all(process.poll() is not None for process in running.values())
 
@@ -21,7 +21,7 @@ def test_server_that_does_not_start_says_why_and_leaves_no_process(tmp_path: Pat
 @pytest.mark.processes
 def test_what_a_server_does_is_told_by_events_and_kept_in_its_log(tmp_path: Path) -> None:
     told: list[dict[str, Any]] = []
-    settings = ["--data", "digits", "--phones", "1", "--rounds", "2", "--dashboard", "127.0.0.1:0"]
+    settings = ["--problem", "digits", "--phones", "1", "--rounds", "2", "--dashboard", "127.0.0.1:0"]
     with Processes(tmp_path / "logs") as processes:
         address = processes.start_server(["--runs", str(tmp_path), "--name", "run", *settings], told.append)
         # Whoever starts it has its addresses at once.

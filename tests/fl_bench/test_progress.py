@@ -20,8 +20,7 @@ from featherfed.fl_bench.progress import Progress, reached
 from featherfed.fl_bench.scenario import Cell, read_scenario
 
 SCENARIO = """
-model = "tiny"
-data = "digits"
+problem = "digits/tiny"
 phones = 2
 cohort = 2
 rounds = 2

@@ -17,8 +17,7 @@ from featherfed.fl_bench.terminal import accuracy
 from featherfed.server.report import size
 
 SCENARIO = """
-model = "tiny"
-data = "digits"
+problem = "digits/tiny"
 phones = 3
 cohort = 3
 rounds = 2
@@ -41,7 +40,7 @@ def grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"uplink": uplink, "seed": seed} for uplink in ("float32", "rotate | eden(1)") for seed in (0, 1)
     ]
     assert list(cells[0]) == [
-        "cell", "run", "model", "parameters", "uplink", "downlink", "rounds", "totals", "to_accuracy",
+        "cell", "run", "problem", "parameters", "uplink", "downlink", "rounds", "totals", "to_accuracy",
     ]  # fmt: skip
     return folder / "small"
 
@@ -75,7 +74,7 @@ def test_report_is_one_page_that_needs_nothing_with_plots_and_data_beside_it(gri
         assert f"<!-- {words}" in page
     assert "fl-bench run" in page and "--virtual</pre>" in page
     assert "dropout" not in page and "link = &#34;3g&#34;" in page
-    assert "fl-server serve --model tiny" in page
+    assert "fl-server serve --problem digits/tiny" in page
     for name in ("accuracy-bytes", "accuracy-time", "bytes"):
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     with open(tmp_path / "rounds.csv", newline="") as file:

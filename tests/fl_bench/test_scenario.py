@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from featherfed.bandwidth_sim.profile import find_profile, profile_from_flags
 from featherfed.errors import ConfigError
-from featherfed.fl_bench.scenario import LONGEST_NAME, PHONE_KEYS, read_scenario
+from featherfed.fl_bench.scenario import LONGEST_NAME, PHONE_KEYS, changed_text, read_scenario
 from featherfed.fl_bench.virtual_run import phone_options
 from featherfed.server.config import RunConfig
 
@@ -26,13 +26,13 @@ def write(folder: Path, text: str) -> Path:
 
 def test_lists_make_a_grid_with_a_folder_for_each_cell(tmp_path: Path) -> None:
     cells = read_scenario(
-        write(tmp_path, 'uplink = ["float32", "rotate | eden(1)"]\nseed = [0, 1, 2]\nmodel = "2nn"\n')
+        write(tmp_path, 'uplink = ["float32", "rotate | eden(1)"]\nseed = [0, 1, 2]\nproblem = "mnist/2nn"\n')
     )
     assert len(cells) == len({cell.name for cell in cells}) == 6
     assert {(cell.config.uplink, cell.config.seed) for cell in cells} == {
         (uplink, seed) for uplink in ("float32", "rotate | eden(1)") for seed in (0, 1, 2)
     }
-    assert {cell.config.model for cell in cells} == {"2nn"}
+    assert {cell.config.problem for cell in cells} == {"mnist/2nn"}
     assert all(set(cell.name) <= set("abcdefghijklmnopqrstuvwxyz0123456789=-._") for cell in cells)
 
 
@@ -42,7 +42,7 @@ def test_flags_are_those_of_the_command_line(tmp_path: Path) -> None:
     assert dict(zip(flags[::2], flags[1::2], strict=True)) == {
         "--phones": "4", "--cohort": "4", "--batch-size": "all", "--deadline": "30s",
     }  # fmt: skip
-    assert cell.phone_flags(0) == ["--bandwidth", "256kbps"]
+    assert cell.phone_flags(0) == ["--problem", "mnist", "--bandwidth", "256kbps"]
 
 
 def test_mix_of_links_is_dealt_by_its_shares(tmp_path: Path) -> None:
@@ -58,7 +58,8 @@ def test_devices_do_not_follow_links(tmp_path: Path) -> None:
     (cell,) = read_scenario(write(tmp_path, f"phones = 100\n{mixes}"))
     slow = sum(cell.link_of(shard) == "2g" and cell.device_of(shard) == "slow" for shard in range(100))
     assert 6 <= slow <= 14
-    assert cell.phone_flags(0) == ["--link", cell.link_of(0), "--device", cell.device_of(0)]
+    mixed = ["--link", cell.link_of(0), "--device", cell.device_of(0)]
+    assert cell.phone_flags(0) == ["--problem", "mnist", *mixed]
 
 
 @pytest.mark.parametrize(
@@ -68,7 +69,7 @@ def test_devices_do_not_follow_links(tmp_path: Path) -> None:
         ("seed = []", "seed is an empty list"),
         ("phones = 'ten'", "phones = 'ten' is not a whole number"),
         ("deadline = '30s'", "deadline = '30s' is not a number"),
-        ("model = 'resnet'", "unknown model 'resnet'"),
+        ("problem = 'mnist/resnet'", "unknown model 'resnet'"),
         ("uplink = ['float32', 'rotat']", "unknown codec stage 'rotat'"),
         ("partition = 'random'", "unknown partition 'random'"),
         ("as = 'threads'", "as = 'threads' is not one of processes, swarm, virtual"),
@@ -111,7 +112,7 @@ def test_every_scenario_of_ours_can_be_read(path: Path) -> None:
 
 def test_change_that_is_no_toml_is_named_and_not_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a.toml"
-    path.write_text('model = "lite"')
+    path.write_text('problem = "mnist/lite"')
     with pytest.raises(ConfigError, match=r"--set 'uplink=float32' is not a line of TOML.* text stands in quotes"):
         read_scenario(path, changes=["uplink=float32"])
     assert read_scenario(path, changes=['uplink="float16"'])[0].config.uplink == "float16"
@@ -206,3 +207,17 @@ def test_scenario_of_any_values_is_read_or_refused_in_a_sentence(tmp_path: Path,
         assert all(isinstance(part, str) for part in cell.server_flags())
         if cell.config.phones < 50:
             phone_options(cell)
+
+
+def test_settings_of_the_problem_s_own_stand_under_set_and_may_vary(tmp_path: Path) -> None:
+    path = write(tmp_path, "set.shift = [0, 1]\nrounds = 2\n")
+    assert [(cell.name, cell.config.set) for cell in read_scenario(path)] == [
+        ("set.shift=0", {"shift": 0}), ("set.shift=1", {"shift": 1}),
+    ]  # fmt: skip
+    (cell,) = read_scenario(path, changes=["set.shift = 2"])
+    assert cell.config.set == {"shift": 2}
+    assert "shift=2" in cell.server_flags()
+    text = changed_text(path, ["set.shift = 2"])
+    assert "shift = 2" in text and "[0, 1]" not in text
+    with pytest.raises(ConfigError, match=r"--set shift=28 exceeds 27"):
+        read_scenario(write(tmp_path, "set.shift = 28\n"))

@@ -15,8 +15,7 @@ import pytest
 pytestmark = pytest.mark.processes
 TIMEOUT_S = 60.0
 SCENARIO = """
-model = "tiny"
-data = "digits"
+problem = "digits/tiny"
 phones = 4
 cohort = 4
 rounds = 150

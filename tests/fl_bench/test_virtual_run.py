@@ -10,7 +10,7 @@ from featherfed.fl_bench.cells import cell_report
 from featherfed.fl_bench.grid import run_grid
 from featherfed.fl_bench.scenario import read_scenario
 
-SMALL = 'data = "digits"\nphones = 4\ncohort = 3\nlr = 0.05\nbatch_size = 40\n'
+SMALL = 'problem = "digits"\nphones = 4\ncohort = 3\nlr = 0.05\nbatch_size = 40\n'
 
 
 def virtual(tmp_path: Path, text: str, out: str = "out", *, jobs: int = 1, rounds: int = 2) -> list[dict[str, Any]]:
@@ -73,9 +73,7 @@ def test_a_run_that_cannot_end_says_why(tmp_path: Path) -> None:
 def test_a_run_that_takes_no_time_comes_to_its_end(tmp_path: Path, text: str) -> None:
     # No link, no device and no training: the clock stands at 0, and no limit may wait for it.
     path = tmp_path / "still.toml"
-    path.write_text(
-        f'data = "digits"\nmodel = "tiny"\nphones = 1\nrounds = 250\ntrain = "none"\neval_every = 250\n{text}'
-    )
+    path.write_text(f'problem = "digits/tiny"\nphones = 1\nrounds = 250\ntrain = "none"\neval_every = 250\n{text}')
     [cell] = read_scenario(path, way="virtual")
     run_grid([cell], tmp_path, None)
     report = cell_report(cell, tmp_path)

@@ -21,6 +21,7 @@ from featherfed.wire.messages import (
     ModelBegin,
     ModelChunk,
     Task,
+    TensorEntry,
     UpdateBegin,
     UpdateChunk,
     Welcome,
@@ -34,18 +35,20 @@ from .budget import count, inputs
 small = st.integers(0, 6)
 data = st.binary(max_size=6)
 digest = st.just(b"12345678")
+setting = st.booleans() | small | st.floats(0, 1) | st.text(max_size=9)
+settings = st.dictionaries(st.text(min_size=1, max_size=3), setting, max_size=2)
+tensors = st.builds(TensorEntry, st.just("a.weight"), st.lists(small, max_size=3), st.just(b"") | digest)
 MESSAGES: dict[type[Message], st.SearchStrategy[AnyMessage]] = {
     Hello: st.builds(
         Hello, st.just(1), st.just("x"), st.integers(-1, 3), small, st.just(""), st.integers(-1, 3), data, small,
-        st.integers(-1, 3), st.just(""), small,
+        st.integers(-1, 3), st.just(""), small, data,
     ),
     Welcome: st.builds(
-        Welcome, st.just("r"), st.just("lite"), st.just("digits"), st.just("iid"), small, st.integers(1, 9), small,
-        st.floats(0, 9), st.integers(1024, 1099),
+        Welcome, st.just("r"), st.just("digits/lite"), st.just("iid"), small, st.integers(1, 9), small, settings,
+        st.integers(1, 9), st.floats(0, 9), st.integers(1024, 1099), digest, st.lists(tensors, max_size=2),
     ),
     Task: st.builds(
-        Task, small, small, st.text(" |()aZ~", max_size=9), st.integers(1, 3), small, *[st.floats(0, 1)] * 4,
-        st.integers(0, 4),
+        Task, small, small, st.text(" |()aZ~", max_size=9), st.lists(setting | settings, max_size=7)
     ),
     ModelBegin: st.builds(
         ModelBegin, small, st.integers(-1, 3), st.just("float32"), st.lists(small, min_size=1, max_size=3), digest,

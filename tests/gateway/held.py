@@ -26,7 +26,7 @@ class HeldPhones:
     """
 
     def __init__(self, settings: dict[str, Any], row: Sequence[int], round_number: int, **options: Any) -> None:
-        self._options = {"train": False, "patience_s": 40.0, **options}
+        self._options = {"patience_s": 40.0, **options}
         shards = range(settings["phones"])
         cohort = choose_cohort(shards, settings["cohort"], seed=settings["seed"], round_number=round_number, attempt=0)
         asked = [(round_number, shard) for shard in cohort if shard in row]
@@ -54,17 +54,23 @@ class HeldPhones:
     async def _play(self, name: str, servers: Sequence[str]) -> str:
         shard = -1
 
-        def learn(options: PhoneOptions, welcome: Welcome) -> Learner:
-            nonlocal shard
-            shard = welcome.shard
-            return HeldLearner(welcome, self)
+        class Local:
+            """Stands in for a problem that would train."""
+
+            def __init__(self, name: str, device: str) -> None:
+                pass
+
+            def learner(local, welcome: Welcome, data_dir: str | None) -> Learner:
+                nonlocal shard
+                shard = welcome.shard
+                return HeldLearner(welcome, self)
 
         def say(line: str) -> None:
             if line.endswith(": accepted"):
                 self._accepted.add((int(line.split()[1].rstrip(":")), shard))
 
         options = PhoneOptions(server=servers[0], others=tuple(servers[1:]), name=name, **self._options)
-        return await play_phone(options, say, learn=learn)
+        return await play_phone(options, say, make_local=Local)
 
 
 class HeldLearner(NoiseLearner):

@@ -79,9 +79,9 @@ async def test_killed_gateway_costs_a_reconnect_and_not_a_round(tmp_path: Path, 
 async def test_gateway_that_was_started_for_another_run_says_what_differs(tmp_path: Path) -> None:
     async with (
         serving(tmp_path, **{**SETTINGS, "gateways": 1, "uplink": "float32"}) as root,
-        gateway(root.address, tmp_path / "a", 0, 1, model="2nn") as (first, _),
+        gateway(root.address, tmp_path / "a", 0, 1, seed=99) as (first, _),
     ):
-        with pytest.raises(LocalError, match="the root runs with --model lite, this gateway with 2nn"):
+        with pytest.raises(LocalError, match="the root runs with --seed 3, this gateway with 99"):
             await asyncio.wait_for(first, 30)
 
 

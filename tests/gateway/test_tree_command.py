@@ -16,7 +16,7 @@ from featherfed.server.run_folder import create
 
 
 def refused(*flags: str) -> str:
-    result = CliRunner().invoke(main, ["tree", "--no-dashboard", "--data", "digits", *flags])
+    result = CliRunner().invoke(main, ["tree", "--no-dashboard", "--problem", "digits", *flags])
     assert result.exit_code == 2, result.output
     return " ".join(result.output.split("Error: ")[1].split())
 
@@ -55,7 +55,7 @@ def test_taken_gateway_port_is_told_before_the_run_has_a_folder(tmp_path: Path) 
 
 
 def test_run_without_gateways_is_not_resumed_as_a_tree(tmp_path: Path) -> None:
-    folder = create(tmp_path, "run", config_from({"data": "digits"}))
+    folder = create(tmp_path, "run", config_from({"problem": "digits"}))
     (folder.path / "run.sqlite").touch()
     result = CliRunner().invoke(main, ["tree", "--resume", str(folder.path)])
     assert result.exit_code == 2

@@ -16,7 +16,7 @@ from tests.server.peer import Peer, peer
 from tests.serving import Recorder
 
 SETTINGS: dict[str, Any] = {
-    "data": "digits", "phones": 6, "cohort": 4, "rounds": 3, "seed": 3, "uplink": "rotate | eden(1)",
+    "problem": "digits", "phones": 6, "cohort": 4, "rounds": 3, "seed": 3, "uplink": "rotate | eden(1)",
     "downlink": "rotate | eden(4)", "heartbeat": 5.0,
 }  # fmt: skip
 

@@ -11,7 +11,8 @@ from lab.agree import run_both_ways
 def test_real_and_virtual_runs_agree(tmp_path: Path) -> None:
     file = tmp_path / "both.toml"
     text = (
-        'data = "digits"\nphones = 2\ncohort = 2\nrounds = 2\nlr = 0.05\nbatch_size = 40\nuplink = "rotate | eden(1)"\n'
+        'problem = "digits"\nphones = 2\ncohort = 2\nrounds = 2\nlr = 0.05\nbatch_size = 40\n'
+        'uplink = "rotate | eden(1)"\n'
     )
     file.write_text(text + 'downlink = "float32"\nlink = { "2g" = 0.5, "3g" = 0.5 }\ndevice = "200ms"\n')
     [both] = run_both_ways(file, tmp_path, None)

@@ -5,7 +5,9 @@ from featherfed.bandwidth_sim.virtual import VirtualDialer, run
 from featherfed.server.config import RunConfig
 from lab.link_agreement import STEP_S, STEPS, agreement, uploads
 
-CONFIG = RunConfig(data="digits", phones=3, cohort=3, rounds=1, uplink="rotate | eden(1)", downlink="rotate | eden(4)")
+CONFIG = RunConfig(
+    problem="digits", phones=3, cohort=3, rounds=1, uplink="rotate | eden(1)", downlink="rotate | eden(4)"
+)
 
 
 def test_virtual_time_sends_what_real_time_sends_and_is_never_slower() -> None:

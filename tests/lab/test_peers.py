@@ -52,7 +52,7 @@ def flower(namespaces: None) -> Path:
 
 def compared(part: str, flower: Path, *sizes: str) -> list[dict[str, Any]]:
     """Return the rows of one part; Flower's is the last."""
-    done = peers("--part", part, *sizes, "--data", "digits", "--flower", str(flower), "--json")
+    done = peers("--part", part, *sizes, "--problem", "digits/lite", "--flower", str(flower), "--json")
     assert done.returncode == 0, done.stderr
     rows: list[dict[str, Any]] = json.loads(done.stdout)[part]
     return rows
@@ -60,7 +60,7 @@ def compared(part: str, flower: Path, *sizes: str) -> list[dict[str, Any]]:
 
 def test_both_systems_finish_the_same_rounds(flower: Path, tmp_path: Path) -> None:
     plan = Plan(
-        model="lite", data="digits", data_dir=None, phones=2, rounds=3, flower_rounds=2, simulated=4, cohort=2,
+        problem="digits/lite", data_dir=None, phones=2, rounds=3, flower_rounds=2, simulated=4, cohort=2,
         simulated_rounds=2, epochs=1, batch_size=10, lr=0.1,
     )  # fmt: skip
     orders = plan.orders("off", str(flower))
@@ -98,7 +98,7 @@ def test_both_systems_learn_the_same(flower: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--model", "lita"), "unknown model 'lita'"),
+        (("--problem", "mnist/lita"), "unknown model 'lita'"),
         (("--flower", "/nowhere"), "/nowhere has no flower-superlink"),
         (("--cohort", "20", "--simulated", "10"), "--cohort 20 exceeds --simulated 10"),
         (("--part", "of"), "'of' is not one of 'off', 'on', 'simulation'"),

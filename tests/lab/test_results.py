@@ -10,8 +10,7 @@ from featherfed.fl_bench.cli import main as fl_bench
 from lab.__main__ import main as lab
 
 SMALL = """
-model = "tiny"
-data = "digits"
+problem = "digits/tiny"
 phones = 3
 cohort = 3
 rounds = 1
@@ -42,8 +41,7 @@ def test_results_write_a_page_and_fail_where_nothing_is_checked(tmp_path: Path) 
 
 
 PARTITIONS = """
-model = "tiny"
-data = "digits"
+problem = "digits/tiny"
 phones = 10
 cohort = 5
 rounds = 4

@@ -40,7 +40,7 @@ def test_memory_of_a_round_is_a_few_models_whatever_its_cohort() -> None:
     """Once it was 15 models of 6.7 MB and more: vectors in float64, and what the allocator kept of them."""
     model, above = 4 * 1_663_370, {}
     for phones in (4, 24):
-        settings = {"model": "cnn", "data": "digits", "phones": phones, "uplink": "rotate | eden(1)"}
+        settings = {"problem": "digits/cnn", "phones": phones, "uplink": "rotate | eden(1)"}
         row = measure_server(
             {**settings, "downlink": DOWNLINK}, 3 * phones, 1, durable=True, data_dir=None, folder=None
         )
@@ -51,14 +51,14 @@ def test_memory_of_a_round_is_a_few_models_whatever_its_cohort() -> None:
 
 
 def test_training_measures_each_way() -> None:
-    (row,) = bench("training", "--models", "2nn", "--data", "digits")["training"]
+    (row,) = bench("training", "--problems", "digits/2nn")["training"]
     assert row["parameters"] == 199_210
     assert all(row[name] > 0 for name in ("ours_us", "autograd_us", "vmap_us", "ours_mask(1/16)_us"))
 
 
 def test_swarm_is_ready_and_its_phones_share_their_memory() -> None:
-    row = bench("swarm", "--count", "12", "--data", "digits", "--workers", "2")["swarm"]
-    assert (row["phones"], row["model"]) == (12, "lite")
+    row = bench("swarm", "--count", "12", "--problem", "digits", "--workers", "2")["swarm"]
+    assert (row["phones"], row["problem"]) == (12, "digits")
     # One phone alone needs some 300 MB, torch included.
     assert row["bytes_per_phone"] < 150e6
 
@@ -74,9 +74,9 @@ def test_performance_fills_the_tables_of_its_page(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["ingest", "--model", "mlpp"], "unknown model 'mlpp'"),
+        (["ingest", "--problem", "digits/mlpp"], "unknown model 'mlpp'"),
         (["ingest", "--spec", "eden"], "eden"),
-        (["training", "--models", "lita"], "unknown model 'lita'"),
+        (["training", "--problems", "digits/lita"], "unknown model 'lita'"),
     ],
 )
 def test_a_wrong_flag_is_one_sentence(arguments: list[str], sentence: str) -> None:

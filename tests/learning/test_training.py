@@ -1,37 +1,46 @@
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from featherfed.codec.pipeline import Pipeline
-from featherfed.learning.data import Examples, load, load_shard
 from featherfed.learning.evaluation import Evaluator
+from featherfed.learning.flat import FlatModel
 from featherfed.learning.models import build, layout
-from featherfed.learning.names import MODELS
 from featherfed.learning.noise import noise_update
-from featherfed.learning.training import LocalUpdate, Trainer, TrainingSettings, at_all_places
+from featherfed.learning.training import LocalUpdate, Trainer
+from featherfed.problem import Examples, Place
+from featherfed.problems.images import shifted
 from featherfed.randomness import RoundKey
+from featherfed.training_settings import Training
+from tests.layouts import NAMES as MODELS
+from tests.layouts import digits, weights_of
 
 KEY = RoundKey(0, 1, 2)
-LAYOUT = layout(build("lite", 0))
+LAYOUT = layout(build(digits(), 0))
 IDENTITY = Pipeline.parse("float32").space(LAYOUT, KEY)
 
 
 @pytest.fixture(scope="module")
 def shard() -> Examples:
-    return load_shard("digits", None, "iid", 3, 0, 0)
+    return digits().examples(Place(of=3))
 
 
 @pytest.fixture(scope="module")
 def start() -> np.ndarray:
-    return np.concatenate([p.detach().numpy().ravel() for p in build("lite", 0).parameters()])
+    return weights_of()
 
 
-def trained(shard: Examples, start: np.ndarray, spec: str = "float32", **settings: float) -> LocalUpdate:
-    update = Trainer("lite", shard).train(
+def evaluator(examples: Examples) -> Evaluator:
+    return Evaluator(digits(), examples, FlatModel(build(digits(), 0)))
+
+
+def trained(shard: Examples, start: np.ndarray, spec: str = "float32", **settings: Any) -> LocalUpdate:
+    update = Trainer(digits(), shard).train(
         start,
-        TrainingSettings(**settings),
+        Training(**settings),
         KEY,
         Pipeline.parse(spec).space(LAYOUT, KEY),  # type: ignore[arg-type]
     )
@@ -41,15 +50,15 @@ def trained(shard: Examples, start: np.ndarray, spec: str = "float32", **setting
 
 def test_training_lowers_the_loss_on_what_it_saw(shard: Examples, start: np.ndarray) -> None:
     update = trained(shard, start, epochs=5, lr=0.1)
-    evaluator = Evaluator("lite", shard)
-    before, after = evaluator.evaluate(start), evaluator.evaluate(start + update.coordinates)
+    measure = evaluator(shard)
+    before, after = measure.evaluate(start), measure.evaluate(start + update.coordinates)
     assert after.loss < 0.5 * before.loss
-    assert update.steps == 5 * -(-len(shard.labels) // 10)
-    assert update.examples == len(shard.labels)
+    assert update.steps == 5 * -(-len(shard.targets) // 10)
+    assert update.examples == len(shard.targets)
 
 
 def test_same_key_gives_the_same_bits_and_another_does_not(shard: Examples, start: np.ndarray) -> None:
-    trainer, settings = Trainer("lite", shard), TrainingSettings(lr=0.05, momentum=0.5)
+    trainer, settings = Trainer(digits(), shard), Training(lr=0.05, momentum=0.5)
     first, again, other = (trainer.train(start, settings, key, IDENTITY) for key in (KEY, KEY, RoundKey(0, 2, 2)))
     assert first and again and other
     assert first.coordinates.tobytes() == again.coordinates.tobytes()
@@ -60,22 +69,22 @@ def test_same_key_gives_the_same_bits_and_another_does_not(shard: Examples, star
 @pytest.mark.parametrize("settings", [{}, {"momentum": 0.9, "weight_decay": 0.01}], ids=["plain", "momentum"])
 def test_steps_are_those_of_torch_s_own_sgd(model_name: str, settings: dict[str, float], shard: Examples) -> None:
     """Autograd and `torch.optim.SGD` in double precision: what rounding moves across a ReLU's corner is not theirs."""
-    some = Examples(shard.images[:194], shard.labels[:194])
-    model = build(model_name, 0)
+    some = Examples(shard.inputs[:194], shard.targets[:194])
+    model = build(digits(model_name), 0)
     begin = np.concatenate([p.detach().numpy().ravel() for p in model.parameters()])
     double = model.to(torch.float64)
     optimizer = torch.optim.SGD(double.parameters(), lr=0.05, **settings)  # type: ignore[arg-type]
-    order = torch.from_numpy(KEY.generator("shuffle").permutation(len(some.labels)))
+    order = torch.from_numpy(KEY.generator("shuffle").permutation(len(some.targets)))
     losses = []
     for chosen in torch.split(order, 10):
         optimizer.zero_grad()
-        loss = torch.nn.functional.cross_entropy(double(some.images[chosen].double()), some.labels[chosen])
+        loss = torch.nn.functional.cross_entropy(double(some.inputs[chosen].double()), some.targets[chosen])
         loss.backward()
         losses.append(float(loss.detach()))
         optimizer.step()
     expected = np.concatenate([p.detach().numpy().ravel() for p in double.parameters()]) - begin
     space = Pipeline.parse("float32").space(layout(model), KEY)
-    update = Trainer(model_name, some).train(begin, TrainingSettings(lr=0.05, **settings), KEY, space)  # type: ignore[arg-type]
+    update = Trainer(digits(model_name), some).train(begin, Training(lr=0.05, **settings), KEY, space)  # type: ignore[arg-type]
     assert update is not None
     assert np.allclose(update.coordinates, expected, atol=1e-5)
     assert update.loss == pytest.approx(np.mean(losses), rel=1e-4)
@@ -84,12 +93,14 @@ def test_steps_are_those_of_torch_s_own_sgd(model_name: str, settings: dict[str,
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU on this machine")
 @pytest.mark.parametrize("model_name", MODELS)
 def test_gpu_trains_as_the_cpu_does(model_name: str, shard: Examples) -> None:
-    some = Examples(shard.images[:100], shard.labels[:100])
-    model = build(model_name, 0)
+    some = Examples(shard.inputs[:100], shard.targets[:100])
+    model = build(digits(model_name), 0)
     begin = np.concatenate([p.detach().numpy().ravel() for p in model.parameters()])
     space = Pipeline.parse("float32").space(layout(model), KEY)
-    settings = TrainingSettings(lr=0.05, momentum=0.5)
-    updates = [Trainer(model_name, some, device).train(begin, settings, KEY, space) for device in ("cpu", "cuda")]
+    settings = Training(lr=0.05, momentum=0.5)
+    updates = [
+        Trainer(digits(model_name), some, device).train(begin, settings, KEY, space) for device in ("cpu", "cuda")
+    ]
     assert updates[0] and updates[1]
     assert np.allclose(updates[0].coordinates, updates[1].coordinates, atol=1e-3)
 
@@ -100,20 +111,21 @@ def test_proximal_term_keeps_the_model_near_its_start(shard: Examples, start: np
 
 
 def test_images_are_moved_each_way_by_up_to_the_shift() -> None:
-    image = torch.zeros(1, 5, 5, 1)
-    image[0, 2, 2, 0] = 1.0
-    places = at_all_places(image - 0.5, 2) + 0.5
-    assert places.shape == (1, 5, 5, 5, 5, 1)
-    for down, right in itertools.product(range(5), repeat=2):
-        place = places[0, down, right, :, :, 0]
-        assert torch.nonzero(place).tolist() == [[4 - down, 4 - right]]
-        assert float(place.sum()) == 1.0
+    image = torch.full((400, 1, 5, 5), -0.5)
+    image[:, 0, 2, 2] = 0.5
+    move = shifted({"shift": 2})
+    assert move is not None and shifted({"shift": 0}) is None
+    moved = move(image, np.random.default_rng(0)) + 0.5
+    assert moved.shape == image.shape
+    assert torch.equal(moved.sum((1, 2, 3)), torch.ones(400))
+    places = {(row, column) for _, _, row, column in torch.nonzero(moved).tolist()}
+    assert places == set(itertools.product(range(5), repeat=2))
 
 
 def test_moved_images_are_others_in_each_epoch_and_the_same_for_the_same_key(
     shard: Examples, start: np.ndarray
 ) -> None:
-    still, moved, again = (trained(shard, start, epochs=2, lr=0.05, shift=s) for s in (0, 2, 2))
+    still, moved, again = (trained(shard, start, epochs=2, lr=0.05, set={"shift": s}) for s in (0, 2, 2))
     assert moved.coordinates.tobytes() == again.coordinates.tobytes()
     assert moved.coordinates.tobytes() != still.coordinates.tobytes()
     assert moved.loss > still.loss
@@ -129,9 +141,9 @@ def test_structured_update_is_trained_in_its_subspace(spec: str, shard: Examples
     update = trained(shard, start, spec, epochs=8, lr=0.1)
     assert update.coordinates.shape == (space.size,)
     assert space.size < LAYOUT.size
-    evaluator = Evaluator("lite", shard)
-    after = evaluator.evaluate(start + space.expand(update.coordinates))
-    assert after.loss < 0.9 * evaluator.evaluate(start).loss
+    measure = evaluator(shard)
+    after = measure.evaluate(start + space.expand(update.coordinates))
+    assert after.loss < 0.9 * measure.evaluate(start).loss
 
 
 def test_mask_of_everything_is_plain_training(shard: Examples, start: np.ndarray) -> None:
@@ -141,7 +153,7 @@ def test_mask_of_everything_is_plain_training(shard: Examples, start: np.ndarray
 
 def test_training_that_is_stopped_gives_nothing(shard: Examples, start: np.ndarray) -> None:
     asked = iter([False, False, True])
-    update = Trainer("lite", shard).train(start, TrainingSettings(), KEY, IDENTITY, stopped=lambda: next(asked))
+    update = Trainer(digits(), shard).train(start, Training(), KEY, IDENTITY, stopped=lambda: next(asked))
     assert update is None
     assert next(asked, None) is None
 
@@ -152,9 +164,11 @@ def test_noise_is_seeded() -> None:
 
 
 def test_digits_can_be_learned() -> None:
-    examples = load("digits", None, train=True)
-    start = np.concatenate([p.detach().numpy().ravel() for p in build("lite", 0).parameters()])
-    update = Trainer("lite", examples).train(start, TrainingSettings(epochs=8, lr=0.05), KEY, IDENTITY)
-    assert update is not None
-    accuracy = Evaluator("lite", load("digits", None, train=False)).evaluate(start + update.coordinates).accuracy
-    assert accuracy > 0.95
+    examples, test = digits().examples(Place()), digits().test_examples(Place())
+    update = Trainer(digits(), examples).train(weights_of(), Training(epochs=8, lr=0.05), KEY, IDENTITY)
+    assert update is not None and test is not None
+    evaluation = evaluator(test).evaluate(weights_of() + update.coordinates)
+    assert evaluation.metrics["accuracy"] > 0.95
+    assert evaluation.examples == len(test)
+    # A share of 359, exactly: not a mean of means.
+    assert (evaluation.metrics["accuracy"] * 359).is_integer()

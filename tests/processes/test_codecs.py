@@ -47,7 +47,7 @@ def test_pairs_are_every_stage_and_preset() -> None:
 @pytest.mark.parametrize(("uplink", "downlink"), PAIRS)
 def test_run_with_every_stage_and_preset(tmp_path: Path, uplink: str, downlink: str) -> None:
     settings = [
-        "--runs", str(tmp_path), "--name", "a", "--data", "digits", "--phones", str(PHONES), "--rounds", "2",
+        "--runs", str(tmp_path), "--name", "a", "--problem", "digits", "--phones", str(PHONES), "--rounds", "2",
         "--uplink", uplink, "--downlink", downlink, "--no-dashboard",
     ]  # fmt: skip
     with Processes(tmp_path / "logs") as processes:

@@ -22,7 +22,7 @@ LINKS = (
 
 def test_twenty_phones_on_all_kinds_of_links_finish_and_every_update_counts_once(tmp_path: Path) -> None:
     # Updates and models of 117 kB: on the links that drop, no connection lives long enough for one.
-    settings = ["--runs", str(tmp_path), "--name", "a", "--data", "digits", "--phones", str(PHONES)]
+    settings = ["--runs", str(tmp_path), "--name", "a", "--problem", "digits", "--phones", str(PHONES)]
     settings += ["--cohort", str(PHONES), "--rounds", "1"]
     with Processes(tmp_path / "logs") as processes:
         address = processes.start_server(settings, lambda event: None)

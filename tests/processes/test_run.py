@@ -26,7 +26,7 @@ def command(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def run(folder: Path, name: str, flags: Sequence[str], phones: Sequence[Sequence[str]]) -> dict[str, Any]:
     """Serve one run to its end with a phone process for each list of flags; return the report's JSON."""
-    settings = ["--runs", str(folder), "--name", name, "--data", "digits", "--phones", str(len(phones)), *flags]
+    settings = ["--runs", str(folder), "--name", name, "--problem", "digits", "--phones", str(len(phones)), *flags]
     with Processes(folder / f"{name}-logs") as processes:
         address = processes.start_server(settings, lambda event: None)
         for number, phone in enumerate(phones):
@@ -41,7 +41,7 @@ def run(folder: Path, name: str, flags: Sequence[str], phones: Sequence[Sequence
 def test_report_has_exactly_the_fields_that_are_promised(tmp_path: Path) -> None:
     report = run(tmp_path, "a", ["--rounds", "3", "--uplink", "rotate | eden(1)"], [["--train", "none"]] * 4)
     assert list(report) == [
-        "run", "model", "parameters", "uplink", "downlink", "rounds", "totals", "to_accuracy"
+        "run", "problem", "parameters", "uplink", "downlink", "rounds", "totals", "to_accuracy"
     ]  # fmt: skip
     traffic = {"theory", "payload", "message", "socket", "handshake", "resent", "wasted"}
     for row in report["rounds"]:
@@ -77,7 +77,7 @@ def test_same_seed_gives_the_same_model_whatever_the_order_of_the_phones(tmp_pat
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_ends_the_run_cleanly_and_tells_the_phones_why(tmp_path: Path, number: signal.Signals) -> None:
-    flags = ["--runs", str(tmp_path), "--name", "a", "--data", "digits", "--phones", "2", "--rounds", "9"]
+    flags = ["--runs", str(tmp_path), "--name", "a", "--problem", "digits", "--phones", "2", "--rounds", "9"]
     events: list[dict[str, Any]] = []
     with Processes(tmp_path / "logs") as processes:
         address = processes.start_server(flags, events.append)

@@ -11,8 +11,8 @@ from safetensors.numpy import load_file
 
 from featherfed.codec.pipeline import Pipeline
 from featherfed.fl_bench.processes import Processes
-from featherfed.learning.names import LAYOUTS
 from featherfed.randomness import RoundKey
+from tests.layouts import LAYOUTS
 
 pytestmark = pytest.mark.processes
 TIMEOUT_S = 120.0
@@ -24,7 +24,7 @@ KINDS = {
     "aarch64": ({"OPENBLAS_CORETYPE": "NEOVERSEN1"}, {"OPENBLAS_CORETYPE": "ARMV8"}),
 }  # fmt: skip
 SETTINGS = [
-    "--data", "digits", "--model", "lite", "--phones", "3", "--rounds", "3", "--seed", "4",
+    "--problem", "digits/lite", "--phones", "3", "--rounds", "3", "--seed", "4",
     "--uplink", "rotate | eden(1)", "--downlink", "rotate | eden(4)", "--no-dashboard",
 ]  # fmt: skip
 

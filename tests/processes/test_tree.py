@@ -21,7 +21,7 @@ from tests.processes.trees import GATEWAY, LISTENING, flags, programs
 from tests.serving import serving
 
 pytestmark = pytest.mark.processes
-FLAGS = ["--data", "digits", "--phones", "4", "--cohort", "4", "--rounds", "2", "--epochs", "1", "--lr", "0.05",
+FLAGS = ["--problem", "digits", "--phones", "4", "--cohort", "4", "--rounds", "2", "--epochs", "1", "--lr", "0.05",
          "--uplink", "rotate | eden(1)", "--downlink", "rotate | eden(4)"]  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from featherfed.codec.pipeline import Pipeline
-from featherfed.learning.names import LAYOUTS
+from featherfed.edge_client.learner import fingerprint_of
 from featherfed.learning.noise import noise_update
 from featherfed.randomness import RoundKey
 from featherfed.wire.counting import CountsBytes
@@ -29,7 +29,7 @@ from featherfed.wire.messages import (
 
 
 def hello(name: str, *, shard: int = NOTHING, shards: int = 0, protocol: int = PROTOCOL_VERSION) -> Hello:
-    return Hello(protocol, name, shard, shards, "", NOTHING, b"", 0, NOTHING, "", 0)
+    return Hello(protocol, name, shard, shards, "", NOTHING, b"", 0, NOTHING, "", 0, b"")
 
 
 def digest(payload: bytes) -> bytes:
@@ -84,7 +84,7 @@ class Peer:
         """Return a valid payload for a task: seeded noise."""
         assert self.welcome is not None
         key = RoundKey(self.welcome.seed, task.round, self.welcome.shard)
-        layout, pipeline = LAYOUTS[self.welcome.model], Pipeline.parse(task.uplink)
+        layout, pipeline = fingerprint_of(self.welcome).layout, Pipeline.parse(task.uplink)
         return pipeline.encode(noise_update(pipeline.space(layout, key).size, key), layout, key).payload
 
     async def upload(self, round_number: int, payload: bytes, *, examples: int = 1, upto: int | None = None) -> None:

@@ -11,13 +11,13 @@ from safetensors.numpy import load_file
 
 from featherfed.codec.pipeline import Pipeline
 from featherfed.errors import CodecError, ConfigError
-from featherfed.learning.names import LAYOUTS
 from featherfed.randomness import RoundKey
 from featherfed.server.aggregation import Aggregator
 from featherfed.server.config import RunConfig
+from tests.layouts import LAYOUTS
 
 CONFIG = RunConfig(
-    model="lite", data="digits", phones=6, cohort=6, rounds=4, eval_every=2, uplink="float32", downlink="float32"
+    problem="digits/lite", phones=6, cohort=6, rounds=4, eval_every=2, uplink="float32", downlink="float32"
 )
 LAYOUT = LAYOUTS["lite"]
 WEIGHTS = (100, 3, 57, 1, 240, 12)

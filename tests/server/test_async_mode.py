@@ -10,11 +10,11 @@ import pytest
 from featherfed.codec.pipeline import Pipeline
 from featherfed.edge_client.one_phone import PhoneOptions, play_phone
 from featherfed.errors import ConfigError
-from featherfed.learning.names import LAYOUTS
 from featherfed.randomness import RoundKey
 from featherfed.server.config import RunConfig
 from featherfed.server.staleness import UNIT, stale_weight
 from featherfed.wire.messages import Accepted, Finish, Task
+from tests.layouts import LAYOUTS
 
 from .peer import Peer, peer
 

@@ -12,10 +12,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from featherfed.commands.server import main
-from featherfed.learning.names import LAYOUTS
 from featherfed.server.config import RunConfig
 from featherfed.server.run_folder import create
 from featherfed.server.store import Store, put_value
+from tests.layouts import LAYOUTS
 
 from ..idx_files import write_mnist
 
@@ -39,9 +39,13 @@ def sentence(result: Result, code: int) -> str:
     ("arguments", "words"),
     [
         (["--ruonds", "3"], "No such option '--ruonds'."),
-        (["--model", "lits"], "unknown model 'lits'; did you mean 'lite'?"),
-        (["--model", "resnet50"], "unknown model 'resnet50'; known are 2nn, cnn, lite, mlp"),
-        (["--data", "minst"], "unknown data set 'minst'; did you mean 'mnist'?"),
+        (["--problem", "mnist/lits"], "unknown model 'lits' of problem mnist; did you mean 'lite'?"),
+        (["--problem", "mnist/resnet50"], "unknown model 'resnet50' of problem mnist; known are 2nn, cnn, lite, mlp"),
+        (["--problem", "minst"], "unknown problem 'minst'; did you mean 'mnist'?"),
+        (["--set", "shift=28"], "--set shift=28 exceeds 27"),
+        (["--set", "shfit=2"], "--set shfit: problem mnist/lite has no such setting; did you mean 'shift'?"),
+        (["--set", "shift"], "--set 'shift' is not NAME=VALUE, like --set shift=1"),
+        (["--set", "shift=much"], "--set shift='much' is not a whole number, like 0"),
         (["--partition", "random"], "unknown partition 'random'; there are iid, shards:N, dirichlet:A, quantity:A"),
         (["--partition", "shards:x"], "partition 'shards:x' needs a whole number from 1 to 1e+06 after the colon"),
         (["--uplink", "rotat"], "unknown codec stage 'rotat'; did you mean rotate?"),
@@ -61,8 +65,8 @@ def sentence(result: Result, code: int) -> str:
         (["--partition", "dirichlet:1e-320"], "partition 'dirichlet:1e-320' needs a number from 1e-06 to 1e+06 after"),
         (["--partition", "quantity:1e300"], "needs a number from 1e-06 to 1e+06 after the colon, like quantity:0.5"),
         (["--partition", "shards:1e300"], "needs a whole number from 1 to 1e+06 after the colon, like shards:2"),
-        (["--data", "digits", "--phones", "2000"], "1438 examples cannot be partitioned iid among 2000 phones"),
-        (["--data", "digits", "--phones", "800", "--partition", "shards:2"], "at most --phones 719"),
+        (["--problem", "digits", "--phones", "2000"], "1438 examples cannot be partitioned iid among 2000 phones"),
+        (["--problem", "digits", "--phones", "800", "--partition", "shards:2"], "at most --phones 719"),
         (["--host", "a..b"], "--host 'a..b' is not a host"),
         (["--gateway", "1/" + "9" * 5000], "is not INDEX/OF"),
         (["--dashboard", "a..b:80"], "--dashboard 'a..b:80' is not HOST:PORT"),
@@ -82,7 +86,7 @@ def test_wrong_flag_of_serve_is_one_sentence_before_anything_starts(
 def test_port_in_use_names_another(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        error = sentence(invoke("serve", "--data", "digits", "--port", port, "--runs", tmp_path), 2)
+        error = sentence(invoke("serve", "--problem", "digits", "--port", port, "--runs", tmp_path), 2)
     assert (
         error
         == f"cannot listen on 127.0.0.1:{port}: Address already in use; choose another --port, or 0 for a free one"
@@ -91,7 +95,7 @@ def test_port_in_use_names_another(tmp_path: Path) -> None:
 
 def test_run_folder_that_exists_names_both_ways_on(tmp_path: Path) -> None:
     folder = create(tmp_path, "mine", RunConfig())
-    result = invoke("serve", "--data", "digits", "--port", "0", "--runs", tmp_path, "--name", "mine")
+    result = invoke("serve", "--problem", "digits", "--port", "0", "--runs", tmp_path, "--name", "mine")
     assert sentence(result, 2) == (
         f"the run folder {folder.path} exists; go on with --resume {folder.path}, or choose another --name"
     )
@@ -126,7 +130,7 @@ def test_mnist_that_can_not_be_had_names_the_three_ways_out(tmp_path: Path) -> N
     ):
         error = sentence(result, 1)
         assert str(blocked) in error
-        for way_out in ("--data-dir", "FL_DATA_DIR", "--data digits"):
+        for way_out in ("--data-dir", "FL_DATA_DIR", "--problem digits"):
             assert way_out in error
     assert [path.name for path in tmp_path.iterdir()] == ["file"], "no run folder is left behind"
 
@@ -153,38 +157,40 @@ def test_report_on_what_is_no_run_is_a_sentence(tmp_path: Path) -> None:
 
 
 def test_report_of_a_run_without_rounds_prints_in_every_format(tmp_path: Path) -> None:
-    folder = create(tmp_path, "mine", RunConfig(model="2nn"))
+    folder = create(tmp_path, "mine", RunConfig(problem="mnist/2nn"))
     store = Store(folder.database)
     store.apply([put_value("run", "ab12"), put_value("parameters", "199210")])
     store.close()
     assert json.loads(invoke("report", folder.path, "--json").output)["rounds"] == []
     assert invoke("report", folder.path, "--csv").output.startswith("round,state,cohort,")
-    assert "2nn, 199,210 parameters" in invoke("report", folder.path).output
+    assert "mnist/2nn, 199,210 parameters" in invoke("report", folder.path).output
     assert "choose one" in sentence(invoke("report", folder.path, "--csv", "--json"), 2)
 
 
 def test_models_are_shown_with_shapes_parameters_and_bytes() -> None:
-    lines = invoke("models", "2nn").output.splitlines()
-    assert lines[0] == "2nn"
+    lines = invoke("models", "mnist/2nn").output.splitlines()
+    assert lines[0] == "mnist/2nn"
     assert lines[2].split() == ["a.weight", "200×784", "156,800", "627,200"]
     assert lines[-1].split() == ["total", "199,210", "796,840"]
-    for name in LAYOUTS:
-        assert f"{LAYOUTS[name].size:,}" in invoke("models").output
 
 
 def test_models_as_json_add_up() -> None:
     models = json.loads(invoke("models", "--json").output)
-    assert [model["model"] for model in models] == list(LAYOUTS)
+    names = [model["problem"] for model in models]
+    assert {f"mnist/{name}" for name in LAYOUTS} | {"digits/lite", "emnist-letters/2nn", "cifar10/resnet20"} <= set(
+        names
+    )
+    assert {model["problem"]: model["parameters"] for model in models}["cifar10/resnet20"] == 269_722
     for model in models:
         assert sum(tensor["parameters"] for tensor in model["tensors"]) == model["parameters"] == model["bytes"] / 4
 
 
 def test_unknown_model_is_refused_by_models_too() -> None:
-    assert "unknown model 'lit'; did you mean 'lite'?" in sentence(invoke("models", "lit"), 2)
+    assert "unknown problem 'mnits'; did you mean 'mnist'?" in sentence(invoke("models", "mnits"), 2)
 
 
-@pytest.mark.parametrize("arguments", [["serve", "--help"], ["report", "--help"], ["models", "cnn"]])
-def test_nothing_heavy_is_imported_for_help_or_the_models(arguments: list[str]) -> None:
+@pytest.mark.parametrize("arguments", [["serve", "--help"], ["report", "--help"]])
+def test_nothing_heavy_is_imported_for_help(arguments: list[str]) -> None:
     program = (
         "import sys; from featherfed.commands.server import main; main(sys.argv[1:], standalone_mode=False);"
         "heavy = {'torch', 'torchvision', 'sklearn', 'sqlalchemy', 'matplotlib'} & set(sys.modules);"
@@ -196,7 +202,7 @@ def test_nothing_heavy_is_imported_for_help_or_the_models(arguments: list[str]) 
 
 def test_interrupt_ends_a_served_run_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "featherfed.commands.server", "serve", "--data", "digits", "--port", "0",
+        [sys.executable, "-m", "featherfed.commands.server", "serve", "--problem", "digits", "--port", "0",
          "--runs", str(tmp_path), "--name", "mine"],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=dict(os.environ),
     )  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from featherfed.training_settings import Training
 from featherfed.wire.messages import (
     Accepted,
     Ack,
@@ -90,9 +91,9 @@ async def test_whole_numbers_among_the_settings_take_a_byte(serve: Serve) -> Non
         await welcome(phone, hello("a"))
         frame = await phone.connection.recv(decode=False)
         task = unpack(frame)
-        assert isinstance(task, Task) and task.lr == 1.0
-        # lr, momentum, weight decay, FedProx's μ and the shift.
-        assert frame[-5:] == b"\x01\x00\x00\x00\x00"
+        assert isinstance(task, Task) and Training.from_wire(task.training).lr == 1.0
+        # lr, momentum, weight decay, FedProx's μ and no setting of the problem's.
+        assert frame[-5:] == b"\x01\x00\x00\x00\x80"
 
 
 async def test_preset_travels_written_out_and_the_run_keeps_its_name(serve: Serve) -> None:
@@ -112,7 +113,7 @@ async def test_task_carries_the_settings_of_the_run(serve: Serve) -> None:
         "lr_decay": 0.5,
         "momentum": 0.25,
         "prox_mu": 0.125,
-        "shift": 2,
+        "set": {"shift": 2},
     }
     run = serve(phones=1, rounds=2, uplink="rotate | eden(1)", **settings)
     async with run as served, peer(served.address) as phone:
@@ -121,8 +122,10 @@ async def test_task_carries_the_settings_of_the_run(serve: Serve) -> None:
         await phone.upload(1, phone.update(first))
         second = await phone.task()
     for task, number, lr in ((first, 1, 0.5), (second, 2, 0.25)):
-        assert (task.round, task.version, task.lr) == (number, number - 1, lr)
-        assert (task.epochs, task.batch_size, task.momentum, task.prox_mu, task.shift) == (3, 0, 0.25, 0.125, 2)
+        assert (task.round, task.version) == (number, number - 1)
+        assert Training.from_wire(task.training) == Training(
+            epochs=3, batch_size=0, lr=lr, momentum=0.25, prox_mu=0.125, set={"shift": 2}
+        )
         assert task.uplink == "rotate | eden(1)"
 
 

@@ -30,7 +30,7 @@ class Seat:
 
 
 def hello(name: str, **fields: Any) -> Hello:
-    return replace(Hello(PROTOCOL_VERSION, name, NOTHING, 0, RUN, 7, b"12345678", 100, 3, "", 0), **fields)
+    return replace(Hello(PROTOCOL_VERSION, name, NOTHING, 0, RUN, 7, b"12345678", 100, 3, "", 0, b""), **fields)
 
 
 def come(fleet: Fleet, name: str, **fields: Any) -> PhoneConnection:

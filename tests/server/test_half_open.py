@@ -30,7 +30,7 @@ HEARTBEAT_S = 0.4
 
 async def test_phone_that_goes_silent_in_the_middle_of_its_download_is_found(serve: Serve) -> None:
     """The server's buffers are full, so no ping leaves it: only that nothing moves tells."""
-    async with serve(phones=1, model="cnn", heartbeat=HEARTBEAT_S) as served:
+    async with serve(phones=1, problem="digits/cnn", heartbeat=HEARTBEAT_S) as served:
         sock = socket.socket()
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.connect(("127.0.0.1", urlsplit(served.address).port))

@@ -39,7 +39,7 @@ def test_run_of_any_name_is_kept_where_its_name_says(name: str, runs: str, tmp_p
 @pytest.mark.parametrize("name", ["lr=0.1?", "[bold] ☃"])
 def test_served_run_of_an_odd_name_is_reported_and_paused_by_name(name: str, tmp_path: Path) -> None:
     with subprocess.Popen(
-        [*command("server"), "serve", "--data", "digits", "--port", "0", "--no-dashboard", "--runs",
+        [*command("server"), "serve", "--problem", "digits", "--port", "0", "--no-dashboard", "--runs",
          str(tmp_path), f"--name={name}"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(),
     ) as process:  # fmt: skip
@@ -110,7 +110,7 @@ def test_run_that_may_not_be_read_is_a_sentence_that_names_it(
 
 
 def test_runs_folder_that_may_not_be_written_is_a_sentence(served: Path) -> None:
-    given = (*SERVE, "--data", "digits", "--name", "new", "--runs")
+    given = (*SERVE, "--problem", "digits", "--name", "new", "--runs")
     served.parent.chmod(0o555)
     told = sentence(unprivileged("server", *given, served.parent))
     assert told == f"cannot make the run folder {served.parent / 'new'}: Permission denied; choose another --runs"
@@ -126,12 +126,12 @@ def test_token_file_that_may_not_be_read_is_a_sentence(tmp_path: Path) -> None:
     path = tmp_path / "tokens.json"
     add(path, "phone")
     path.chmod(0)
-    for given in ((*SERVE, "--data", "digits", "--tokens"), ("token", "list", "--tokens")):
+    for given in ((*SERVE, "--problem", "digits", "--tokens"), ("token", "list", "--tokens")):
         told = sentence(unprivileged("server", *given, path))
         assert f"{path}" in told
         assert "is not readable" in told
     # Where it lies beside the runs, nobody is let in without it either.
-    told = sentence(unprivileged("server", *SERVE, "--data", "digits", "--runs", tmp_path))
+    told = sentence(unprivileged("server", *SERVE, "--problem", "digits", "--runs", tmp_path))
     assert told == f"cannot read the tokens {path}: Permission denied"
 
 
@@ -140,7 +140,7 @@ def test_mnist_that_may_not_be_read_names_the_three_ways_out(tmp_path: Path) -> 
     told = sentence(unprivileged("server", *SERVE, "--runs", tmp_path / "runs", "--data-dir", tmp_path))
     assert "MNIST" in told
     assert "Permission denied" in told
-    for way_out in ("--data-dir", "FL_DATA_DIR", "--data digits"):
+    for way_out in ("--data-dir", "FL_DATA_DIR", "--problem digits"):
         assert way_out in told
 
 
@@ -153,7 +153,7 @@ def test_tls_file_that_may_not_be_read_is_a_sentence(flag: str, authority: dict[
         copy.write_bytes(path.read_bytes())
         copy.chmod(0 if name == flag else 0o644)
         given += [name, str(copy)]
-    told = sentence(unprivileged("server", *SERVE, "--data", "digits", "--runs", tmp_path / "runs", *given))
+    told = sentence(unprivileged("server", *SERVE, "--problem", "digits", "--runs", tmp_path / "runs", *given))
     assert str(tmp_path / files[flag].name) in told
     assert "ermission denied" in told or "not readable" in told
 
@@ -181,14 +181,14 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_run_on_a_disk_that_is_full_says_so(small_disk: Path) -> None:
-    told = sentence(run("server", *SERVE, "--data", "digits", "--runs", small_disk, "--name", "mine"))
+    told = sentence(run("server", *SERVE, "--problem", "digits", "--runs", small_disk, "--name", "mine"))
     assert str(small_disk) in told
     assert "full" in told or "No space left" in told or "I/O error" in told
 
 
 def test_bench_on_a_disk_that_is_full_says_so(small_disk: Path, tmp_path: Path) -> None:
     scenario = tmp_path / "mine.toml"
-    scenario.write_text('data = "digits"\nmodel = "tiny"\nphones = 1\nrounds = 1\ntrain = "none"\n')
+    scenario.write_text('problem = "digits/tiny"\nphones = 1\nrounds = 1\ntrain = "none"\n')
     (small_disk / "other").write_bytes(bytes(64 * 1024))
     told = sentence(run("bench", "run", scenario, "--virtual", "--out", small_disk))
     assert str(small_disk) in told

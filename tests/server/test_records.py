@@ -59,7 +59,7 @@ def test_missing_library_is_one_sentence_before_a_folder_is_made(
 ) -> None:
     monkeypatch.setattr("featherfed.server.watching.find_spec", lambda name: None)
     value = str(tmp_path / "here")
-    arguments = ["serve", "--port", "0", "--runs", str(tmp_path / "runs"), "--data", "digits", f"--{flag}", value]
+    arguments = ["serve", "--port", "0", "--runs", str(tmp_path / "runs"), "--problem", "digits", f"--{flag}", value]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 2
     assert f"--{flag} needs a library: pip install 'featherfed[{flag}]'" in result.output

@@ -22,7 +22,7 @@ from featherfed.server.store import (
     put_value,
 )
 
-CONFIG = RunConfig(model="lite", data="digits", phones=3, cohort=3, uplink="rotate | eden(1)", downlink="float32")
+CONFIG = RunConfig(problem="digits/lite", phones=3, cohort=3, uplink="rotate | eden(1)", downlink="float32")
 DIGEST = b"12345678"
 
 
@@ -69,7 +69,7 @@ def report(tmp_path: Path) -> Any:
 def test_report_has_the_keys_that_the_design_promises_and_no_others(report: Any) -> None:
     content = json.loads(report.to_json())
     assert list(content) == [
-        "run", "model", "parameters", "uplink", "downlink", "rounds", "totals", "to_accuracy",
+        "run", "problem", "parameters", "uplink", "downlink", "rounds", "totals", "to_accuracy",
     ]  # fmt: skip
     row_keys = {"round", "state", "cohort", "accepted", "late", "failed", "loss", "accuracy", "seconds", *DIRECTIONS}
     for row in content["rounds"]:
@@ -124,7 +124,7 @@ def shown(report: Any) -> str:
 
 def test_table_has_a_line_a_round_the_total_and_the_handshakes(report: Any) -> None:
     text = shown(report)
-    assert "mine: lite, 29,322 parameters, up rotate | eden(1), down float32" in text
+    assert "mine: digits/lite, 29,322 parameters, up rotate | eden(1), down float32" in text
     cells = list(zip(*([*column.cells] for column in table(report, 200).columns), strict=True))
     assert list(cells[0][:6]) == ["1", "2/3", "93.00%", "2.00", "30 B", "60 B"]
     assert cells[1][2] == ""

@@ -16,6 +16,7 @@ from featherfed.server.round_machine import (
     Event,
     Fail,
     Finished,
+    GaveUp,
     Joined,
     Lost,
     OpenRound,
@@ -31,7 +32,7 @@ from featherfed.server.round_machine import (
 RULES = Rules(phones=4, rounds=3, cohort_size=3, target=2, min_updates=2, max_retries=1, seed=0)
 EVERYONE = frozenset(range(4))
 EVENTS: tuple[Event, ...] = (
-    Joined(0), Lost(0), Accept(0, 1), Fail(0), Deadline(1, 0), Closed(1, False), Resume(), Stop(),
+    Joined(0), Lost(0), Accept(0, 1), Fail(0), GaveUp(0), Deadline(1, 0), Closed(1, False), Resume(), Stop(),
 )  # fmt: skip
 
 
@@ -217,3 +218,13 @@ def test_run_that_ended_does_nothing_more(phase: Phase, event: Event) -> None:
 
 def test_every_phase_has_its_row() -> None:
     assert set(TABLE) == set(Phase)
+
+
+def test_phone_that_cannot_train_is_not_waited_for_in_this_round_or_before_the_first() -> None:
+    state, actions = advance(RunState(RULES), GaveUp(0))
+    assert (state.phase, actions) == (Phase.GATHERING, ())
+    for shard in range(1, RULES.phones):
+        state, actions = advance(state, Joined(shard))
+    assert state.phase is Phase.OPEN and 0 not in state.cohort
+    state, actions = advance(opened(accepted=frozenset({0, 1})), GaveUp(2))
+    assert 2 not in state.present and 2 in state.failed

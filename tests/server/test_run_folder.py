@@ -8,7 +8,7 @@ from featherfed.errors import ConfigError
 from featherfed.server.config import RunConfig
 from featherfed.server.run_folder import RunFolder, create, existing, write_durably
 
-CONFIG = RunConfig(model="2nn", rounds=3)
+CONFIG = RunConfig(problem="mnist/2nn", rounds=3)
 
 
 def test_new_run_keeps_its_configuration_and_is_found_again(tmp_path: Path) -> None:
@@ -18,10 +18,10 @@ def test_new_run_keeps_its_configuration_and_is_found_again(tmp_path: Path) -> N
     assert existing(folder.path) == (folder, CONFIG)
 
 
-def test_run_without_a_name_gets_time_and_model(tmp_path: Path) -> None:
+def test_run_without_a_name_gets_time_and_problem(tmp_path: Path) -> None:
     name = create(tmp_path, None, CONFIG).path.name
-    day, clock, model = name.split("-")
-    assert (len(day), len(clock), model) == (8, 6, "2nn")
+    day, clock, problem = name.split("-", 2)
+    assert (len(day), len(clock), problem) == (8, 6, "mnist-2nn")
 
 
 def test_run_that_exists_is_never_touched(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from featherfed.server.run_folder import RunFolder
 from featherfed.server.standing import begin, resume, rules
 from featherfed.server.store import Store, StoredUpdate, close_round, put_phone, put_round, put_update, put_value
 
-CONFIG = RunConfig(model="lite", data="digits", phones=4, cohort=3, over_select=1.3, quorum=2, rounds=5)
+CONFIG = RunConfig(problem="digits/lite", phones=4, cohort=3, over_select=1.3, quorum=2, rounds=5)
 DIGEST = b"12345678"
 
 
@@ -103,7 +103,7 @@ def test_closed_round_goes_on_with_the_model_that_the_database_names(
     after = fresh()
     standing = resume(CONFIG, store, folder, after)
     assert (standing.state.phase, standing.state.round_number) == (Phase.GATHERING, 1)
-    assert after.best_accuracy == 0.9
+    assert after.best_score == 0.9
     again = folder.path / "again.safetensors"
     after.save(again)
     assert again.read_bytes() == folder.version(1).read_bytes()

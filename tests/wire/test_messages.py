@@ -18,7 +18,7 @@ from featherfed.wire.messages import (
     unpack,
 )
 
-HELLO = Hello(1, "phone-7", -1, 0, "", -1, b"", 0, -1, "3g", 91815)
+HELLO = Hello(1, "phone-7", -1, 0, "", -1, b"", 0, -1, "3g", 91815, b"")
 
 
 def test_message_round_trips() -> None:
@@ -40,7 +40,8 @@ def test_messages_around_a_small_update_take_under_60_bytes() -> None:
         (b"\xc1", "not msgpack: FormatError"),
         (pack(HELLO)[:-1], "not msgpack"),
         (pack(HELLO) + b"\0", "not msgpack"),
-        (msgpack.packb({"a": 1}), "not msgpack"),
+        (msgpack.packb({"a": 1}), "not a message"),
+        (msgpack.packb({str(number): 1 for number in range(65)}), "not msgpack"),
         (msgpack.packb([99]), "not a message"),
         (msgpack.packb([8, -1, 0]), "not a message"),
         (msgpack.packb([8, 1]), "not a message"),

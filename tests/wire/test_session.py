@@ -16,9 +16,9 @@ from featherfed.wire.messages import (
 )
 from featherfed.wire.session import Role, Session, State
 
-HELLO = Hello(1, "phone-7", -1, 0, "", -1, b"", 0, -1, "3g", 91815)
-WELCOME = Welcome("ab12", "lite", "digits", "iid", 0, 10, 0, 20.0, 16384)
-TASK = Task(1, 0, "float32", 1, 10, 0.1, 0.0, 0.0, 0.0, 0)
+HELLO = Hello(1, "phone-7", -1, 0, "", -1, b"", 0, -1, "3g", 91815, b"")
+WELCOME = Welcome("ab12", "digits/lite", "iid", 0, 10, 0, {}, 144, 20.0, 16384, b"12345678", [])
+TASK = Task(1, 0, "float32", [1, 10, 0.1, 0, 0, 0, {}])
 DIGEST = b"12345678"
 
 

@@ -38,7 +38,7 @@ function showAbout() {
   const { settings } = about;
   document.title = `${about.name} – featherfed`;
   setText(at("run-name"), about.name);
-  setText(at("summary"), `${settings.model}, ${about.parameters.toLocaleString("en")} parameters on ${settings.data} (${settings.partition});`
+  setText(at("summary"), `${settings.problem}, ${about.parameters.toLocaleString("en")} parameters (${settings.partition});`
     + ` up ${settings.uplink}; down ${settings.downlink}`);
   setText(at("command"), about.command);
   showSettings(at("settings"), settings, about.command);

@@ -39,7 +39,7 @@ class Play:
     """A run that a test plays by telling its scene what a server would."""
 
     def __init__(self, folder: Path, **settings: Any) -> None:
-        self.config = RunConfig(**{"data": "digits", "phones": 3, "cohort": 3, "rounds": 4, **settings})
+        self.config = RunConfig(**{"problem": "digits", "phones": 3, "cohort": 3, "rounds": 4, **settings})
         self.ledger = Ledger()
         self.sockets = StillSockets()
         self.folder = RunFolder(folder)

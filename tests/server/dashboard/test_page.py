@@ -89,7 +89,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> Iterator
     """A run of three rounds with a swarm of four, and a page that watched it from before the first phone."""
     runs = tmp_path_factory.mktemp("runs")
     events: list[dict[str, Any]] = []
-    flags = ["--runs", str(runs), "--name", "first", "--data", "digits", "--phones", "4", "--rounds", "3",
+    flags = ["--runs", str(runs), "--name", "first", "--problem", "digits", "--phones", "4", "--rounds", "3",
              "--epochs", "1", "--uplink", "rotate | eden(1)", "--dashboard", "127.0.0.1:0"]  # fmt: skip
     with Processes(runs / "logs") as processes:
         address = processes.start_server(flags, events.append)
@@ -158,7 +158,7 @@ def test_killed_phone_is_dropped_and_page_and_server_come_back(tmp_path: Path, v
         port = free.getsockname()[1]
     events: list[dict[str, Any]] = []
     flags = ["--runs", str(tmp_path), "--dashboard", f"127.0.0.1:{port}"]
-    new = ["--name", "killed", "--data", "digits", "--phones", "2", "--rounds", "100000", "--no-durable"]
+    new = ["--name", "killed", "--problem", "digits", "--phones", "2", "--rounds", "100000", "--no-durable"]
     with Processes(tmp_path / "logs") as processes:
         address = processes.start_server([*flags, *new], events.append)
         watched = visit(page_of(events))

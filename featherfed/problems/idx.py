@@ -2,7 +2,7 @@
 
 A header of big-endian 32-bit numbers (magic 0x0000_08_0d for d dimensions of unsigned bytes, then each dimension), and
 the bytes (LeCun, Cortes and Burges, "The MNIST database"). torchvision reads them too, but importing it costs a phone
-170 MB of private memory and seconds; here it only downloads (`data.py`).
+170 MB of private memory and seconds; here it only downloads (`images.py`).
 """
 
 import math

@@ -1,4 +1,4 @@
-from featherfed.server.nearest import nearest
+from featherfed.nearest import nearest
 
 
 def test_near_name_is_suggested_and_a_far_one_gets_the_list() -> None:

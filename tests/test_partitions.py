@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featherfed.errors import ConfigError
-from featherfed.learning.partition import partition
+from featherfed.partitions import partition_labels as partition
 
 LABELS = np.random.default_rng(0).integers(0, 10, 1000)
 SPECS = ("iid", "shards:1", "shards:2", "dirichlet:0.1", "dirichlet:10", "quantity:0.3")

@@ -72,7 +72,15 @@ def largest_shard(spec: str, examples: int, shards: int) -> int:
     return max(1, examples - shards + 1)
 
 
-def partition(spec: str, labels: npt.NDArray[np.integer], shards: int, seed: int) -> list[Indices]:
+def partition_counts(spec: str, count: int, shards: int, seed: int) -> list[Indices]:
+    """Return the indices of each shard of `count` examples without labels, by a scheme that needs none."""
+    name, _ = parse_partition(spec)
+    if name not in ("iid", "quantity"):
+        raise ConfigError(f"--partition {spec} goes by labels, and this problem's targets are none; choose iid")
+    return partition_labels(spec, np.broadcast_to(np.int64(0), (count,)), shards, seed)
+
+
+def partition_labels(spec: str, labels: npt.NDArray[np.integer], shards: int, seed: int) -> list[Indices]:
     """Return the indices of each shard, `shards` arrays of int64 in rising order.
 
     Raises `ConfigError` where there are fewer examples than the scheme must hand out.

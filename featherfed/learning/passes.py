@@ -1,0 +1,121 @@
+"""How a gradient is had: by the passes that are written out, where a model and its loss are theirs, else by autograd.
+
+Both write it to the flat gradient, and both can step by it; what trains (`training.py`) does not know which it has. The
+tests hold the one against the other.
+"""
+
+from typing import Protocol
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy, one_hot
+
+from featherfed import problem as problems
+from featherfed.learning.backprop import Backprop, fits
+from featherfed.learning.flat import FlatModel
+from featherfed.problem import Examples, Problem
+
+Parts = tuple[torch.Tensor, ...]
+
+
+class Passes(Protocol):
+    """Forward and backward through one model. `parts` are a batch's inputs, `targets` what `prepare` made of them."""
+
+    recorded: bool
+    """Whether autograd records: then no tensor may be one of inference mode."""
+
+    def prepare(self, examples: Examples) -> tuple[Parts, torch.Tensor]:
+        """Return a phone's inputs and targets as the passes take them."""
+
+    def rows(self, parts: Parts, chosen: torch.Tensor) -> Parts:
+        """Return some of the prepared inputs, copied, in the memory format that all of them have."""
+
+    def gradient(self, parts: Parts, targets: torch.Tensor) -> torch.Tensor:
+        """Write the gradient of a batch's loss to the model's `gradient`; return the loss, a scalar."""
+
+    def descend(self, parts: Parts, targets: torch.Tensor, rate: float) -> torch.Tensor:
+        """Step the weights by -rate times that gradient; return the loss."""
+
+
+def is_cross_entropy(problem: Problem) -> bool:
+    """Whether a problem's loss is the one that the written passes differentiate."""
+    return problem.loss is problems.cross_entropy or problem.loss is cross_entropy
+
+
+def passes_for(problem: Problem, model: FlatModel, examples: Examples) -> Passes:
+    """Return the fastest passes that give the gradient of this problem's loss."""
+    if is_cross_entropy(problem) and isinstance(examples.inputs, torch.Tensor) and fits(model.module, examples.inputs):
+        classes = next(
+            each.out_features for each in reversed(list(model.module.children())) if isinstance(each, nn.Linear)
+        )
+        targets = examples.targets
+        whole = targets.dim() == 1 and targets.dtype == torch.int64 and len(targets)
+        if whole and int(targets.min()) >= 0 and int(targets.max()) < classes:
+            return Written(model, classes)
+    return Autograd(problem, model)
+
+
+class Written:
+    """The passes of `backprop.py`: no graph is recorded."""
+
+    recorded = False
+
+    def __init__(self, model: FlatModel, classes: int) -> None:
+        self._backprop, self._classes = Backprop(model), classes
+        self._device = model.weights.device
+
+    def prepare(self, examples: Examples) -> tuple[Parts, torch.Tensor]:
+        """Return images with their channels last in memory, and one-hot targets."""
+        (inputs,) = examples.parts
+        inputs = inputs.to(self._device)
+        if inputs.dim() == 4:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        return (inputs,), one_hot(examples.targets, self._classes).to(self._device, torch.float32)
+
+    def rows(self, parts: Parts, chosen: torch.Tensor) -> Parts:
+        """Return images with their channels last."""
+        (inputs,) = parts
+        if inputs.dim() == 4:
+            return (inputs.permute(0, 2, 3, 1).index_select(0, chosen).permute(0, 3, 1, 2),)
+        return (inputs.index_select(0, chosen),)
+
+    def gradient(self, parts: Parts, targets: torch.Tensor) -> torch.Tensor:
+        """Write the gradient."""
+        return self._backprop.gradient(parts[0], targets)
+
+    def descend(self, parts: Parts, targets: torch.Tensor, rate: float) -> torch.Tensor:
+        """Step by a gradient that is never in memory as a whole."""
+        return self._backprop.descend(parts[0], targets, rate)
+
+
+class Autograd:
+    """torch's own, of any module and any loss that it can differentiate."""
+
+    recorded = True
+
+    def __init__(self, problem: Problem, model: FlatModel) -> None:
+        self._loss, self._model = problem.loss, model
+
+    def prepare(self, examples: Examples) -> tuple[Parts, torch.Tensor]:
+        """Return the tensors on the model's device."""
+        device = self._model.weights.device
+        return tuple(part.to(device) for part in examples.parts), examples.targets.to(device)
+
+    def rows(self, parts: Parts, chosen: torch.Tensor) -> Parts:
+        """Return the rows."""
+        return tuple(part.index_select(0, chosen) for part in parts)
+
+    def gradient(self, parts: Parts, targets: torch.Tensor) -> torch.Tensor:
+        """Write the gradient; parameters that the loss does not depend on have none."""
+        # In place: the parameters' gradients are views of this.
+        self._model.gradient.zero_()
+        with torch.enable_grad():
+            loss = self._loss(self._model.module(*parts), targets)
+            loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    def descend(self, parts: Parts, targets: torch.Tensor, rate: float) -> torch.Tensor:
+        """Step by the gradient."""
+        loss = self.gradient(parts, targets)
+        self._model.weights.sub_(self._model.gradient, alpha=rate)
+        return loss
