@@ -19,6 +19,7 @@ from featherfed.server.config import RunConfig, config_from
 from featherfed.server.database import remote_for
 from featherfed.server.display import display
 from featherfed.server.entrance import Entrance, EntranceOptions
+from featherfed.server.measures import Target, measures_of
 from featherfed.server.report import make_report, table, write_csv
 from featherfed.server.robust import parse_aggregate
 from featherfed.server.run_folder import RunFolder, create, existing
@@ -41,7 +42,10 @@ def check(config: RunConfig, *, code: bool = True) -> None:
     Without `code` the problem, whose code a gateway has not, is left to the root.
     """
     if code:
-        load_problem(config.problem).settings_with(config.set)
+        problem = load_problem(config.problem)
+        problem.settings_with(config.set)
+        if config.target:
+            Target.parse(config.target).measure(measures_of(problem) if problem.test else ())
     parse_partition(config.partition)
     uplink = Pipeline.parse(config.uplink)
     if parse_aggregate(config.aggregate) and uplink.leaves_zeros:
@@ -123,7 +127,7 @@ async def _serve(
     *,
     resumed: bool,
 ) -> str | None:
-    standing = resume(config, store, folder, aggregator) if resumed else begin(config, store, aggregator.parameters)
+    standing = resume(config, store, folder, aggregator) if resumed else begin(config, store, aggregator)
     service = Service(config, folder, aggregator, store, standing, watchers)
     spare_the_collector()
     loop = asyncio.get_running_loop()

@@ -4,6 +4,7 @@ import pytest
 from rich.console import Console
 
 from featherfed.server.display import LiveDisplay, PlainDisplay, display
+from featherfed.server.measures import LOSS, Measure
 from featherfed.server.watcher import RoundSummary, Visitor
 
 PHONE = Visitor(3, "phone-[red]3[/red]", "3g", 91_815)
@@ -11,7 +12,9 @@ PHONE = Visitor(3, "phone-[red]3[/red]", "3g", 91_815)
 
 def summary(number: int, accuracy: float | None = 0.9432) -> RoundSummary:
     loss = None if accuracy is None else 0.1234
-    return RoundSummary(number, 8, 10, 9, 1, 0, loss, accuracy, 1.234, 31_234, 120_000)
+    metrics = {} if accuracy is None else {"accuracy": accuracy}
+    measures = (Measure("accuracy", fraction=True), LOSS)
+    return RoundSummary(number, 8, 10, 9, 1, 0, loss, metrics, 1.234, 31_234, 120_000, measures=measures)
 
 
 def terminal() -> Console:

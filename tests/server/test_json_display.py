@@ -38,13 +38,15 @@ def test_json_log_is_one_object_a_line_whatever_a_phone_is_called() -> None:
     log.listening("ws://127.0.0.1:8765", "ab12")
     log.phone_came(Visitor(3, name, "2g", 30605), 1, 10)
     log.fault(name, 4003, "bad payload")
-    log.round_closed(RoundSummary(1, 8, 10, 9, 1, 0, float("nan"), 0.5, 2.0, 100, 200))
+    log.round_closed(
+        RoundSummary(1, 8, 10, 9, 1, 0, float("nan"), {"accuracy": 0.5, "r2": float("-inf")}, 2.0, 100, 200)
+    )
     log.ended("the operator stopped the run")
     lines = [json.loads(line, parse_constant=lambda constant: 1 / 0) for line in said(log)]
     assert [line["event"] for line in lines] == ["listening", "phone_came", "fault", "round_closed", "ended"]
     assert lines[0]["page"] == Page.url and lines[1]["phone"] == name and lines[1]["link"] == "2g"
     assert (lines[2]["level"], lines[2]["code"]) == ("warning", 4003)
-    assert lines[3]["loss"] is None and lines[3]["accuracy"] == 0.5
+    assert lines[3]["loss"] is None and lines[3]["metrics"] == {"accuracy": 0.5, "r2": None}
     assert all(line["at"].endswith("+00:00") for line in lines)
 
 

@@ -17,7 +17,9 @@ def record(watching: Watching, folder: Path, rounds: int = 2) -> None:
     with ExitStack() as stack:
         (watcher,) = watching.records(stack, "run-1", folder, RunConfig(rounds=rounds))
         for number in range(1, rounds + 1):
-            watcher.round_closed(RoundSummary(number, rounds, 10, 9, 1, 0, None, number / 10, 2.0, 1000 * number, 200))
+            watcher.round_closed(
+                RoundSummary(number, rounds, 10, 9, 1, 0, None, {"accuracy": number / 10}, 2.0, 1000 * number, 200)
+            )
         watcher.ended(None)
 
 

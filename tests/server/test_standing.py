@@ -5,6 +5,7 @@ import pytest
 
 from featherfed.server.aggregation import Aggregator
 from featherfed.server.config import RunConfig
+from featherfed.server.measures import LOSS, Measure
 from featherfed.server.round_machine import Phase
 from featherfed.server.run_folder import RunFolder
 from featherfed.server.standing import begin, resume, rules
@@ -29,11 +30,13 @@ def test_rules_are_the_configuration_s() -> None:
     assert (made.phones, made.cohort_size, made.target, made.rounds) == (4, 4, 2, 5)
 
 
-def test_every_new_run_has_an_id_of_its_own(folder: RunFolder) -> None:
+def test_every_new_run_has_an_id_of_its_own(folder: RunFolder, fresh: Callable[[], Aggregator]) -> None:
     store = Store(folder.database)
-    first, second = (begin(CONFIG, store, 29_322) for _ in range(2))
+    first, second = (begin(CONFIG, store, fresh()) for _ in range(2))
     assert first.run != second.run
-    assert store.values() == {"run": second.run, "parameters": "29322"}
+    values = store.values()
+    assert (values["run"], values["parameters"]) == (second.run, "29322")
+    assert store.measures() == (Measure("accuracy", fraction=True), LOSS)
     assert (second.state.phase, second.state.round_number) == (Phase.GATHERING, 0)
     store.close()
 
@@ -50,7 +53,7 @@ def test_run_that_was_stopped_before_its_first_line_begins_anew(
 
 def test_open_round_stands_as_it_was_with_its_updates(folder: RunFolder, fresh: Callable[[], Aggregator]) -> None:
     store = Store(folder.database)
-    run = begin(CONFIG, store, 29_322).run
+    run = begin(CONFIG, store, fresh()).run
     store.apply(
         [put_phone(shard, f"phone-{shard}") for shard in range(4)]
         + [
@@ -74,7 +77,7 @@ def test_closed_round_goes_on_with_the_model_that_the_database_names(
     folder: RunFolder, fresh: Callable[[], Aggregator]
 ) -> None:
     store, before = Store(folder.database), fresh()
-    begin(CONFIG, store, 29_322)
+    begin(CONFIG, store, before)
     before.open(1)
     before.close(1)
     folder.write_version(1, before.save)
@@ -83,7 +86,7 @@ def test_closed_round_goes_on_with_the_model_that_the_database_names(
     store.apply(
         [
             put_round(1, 0, [0, 1], (), 0.0),
-            close_round(1, seconds=3.0, late=0, failed=0, loss=0.4, accuracy=0.9),
+            close_round(1, seconds=3.0, late=0, failed=0, loss=0.4, metrics={"accuracy": 0.9}),
             put_value("version", "1"),
         ]
     )

@@ -46,6 +46,7 @@ def test_metrics_are_the_runs_numbers(play: Play) -> None:
     assert found["featherfed_rounds_total", ""] == 2
     assert found["featherfed_updates_total", "accepted"] == 4 and found["featherfed_updates_total", "late"] == 2
     assert found["featherfed_test_accuracy_ratio", ""] == 0.9
+    assert found["featherfed_metric", "accuracy"] == 0.9
     assert found["featherfed_phones", "waiting"] == 3
     assert found["featherfed_faults_total", "4003"] == 1
     assert found["featherfed_traffic_bytes_total", "uplink,payload"] == 520

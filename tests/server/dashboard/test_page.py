@@ -124,7 +124,7 @@ def test_page_shows_what_the_report_says(finished: tuple[Visit, Path]) -> None:
         assert (row["updates"], row["late"]) == (told["accepted"], told["late"])
         assert (row["up"], row["down"]) == (told["uplink"]["socket"], told["downlink"]["socket"])
         assert row["wasted"] == told["uplink"]["wasted"] + told["downlink"]["wasted"]
-    assert visit.text("#fact-accuracy") == f"{100 * report['rounds'][-1]['accuracy']:.2f} %"
+    assert visit.text("#fact-measure-value") == f"{100 * report['rounds'][-1]['accuracy']:.2f} %"
     assert visit.text("#fact-round") == "3 of 3"
     assert "rotate | eden(1)" in visit.text("#command")
 
