@@ -131,9 +131,10 @@ def _curves(strategies: Sequence[Strategy], advance: Callable[[dict[str, Any], f
             for curve in curves:
                 axes.plot(*zip(*curve, strict=True), color=color, linewidth=0.8, alpha=0.35)
         # Rounds that all seeds have: a seed that reached its target ends.
-        mean = np.mean(list(zip(*curves, strict=False)), axis=1).T  # (place and value, rounds)
+        shared = list(zip(*curves, strict=False))
+        mean = np.mean(shared, axis=1).T if shared else ((), ())  # (place and value, rounds)
         style: dict[str, Any] = {"color": color, "marker": "o", "markersize": 2.5, "linewidth": 1.5}
-        axes.plot(*(mean if mean.size else ((), ())), label=_plain(_wrapped(strategy.name, 56)), **style)
+        axes.plot(*mean, label=_plain(_wrapped(strategy.name, 56)), **style)
     measure_axis(axes, measure, values)
     axes.set_xlabel(label)
     columns = 1 if max(len(strategy.name) for strategy in strategies) > 40 else 2

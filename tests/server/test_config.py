@@ -159,3 +159,9 @@ def test_learning_rate_decays_from_the_second_round_on() -> None:
 @pytest.mark.parametrize("name", SERVER_OPTIMIZERS)
 def test_every_server_optimizer_is_taken(name: str) -> None:
     assert RunConfig(server_optimizer=name).server_optimizer == name
+
+
+def test_folder_of_an_earlier_featherfed_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text('model = "2nn"\ntarget_accuracy = 1.0\n')
+    with pytest.raises(ConfigError, match="is a run of an earlier featherfed"):
+        read_config(tmp_path / "config.toml")

@@ -1,8 +1,12 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from featherfed.problem import metric
+from featherfed.problem_loading import load_problem
 from featherfed.server.aggregation import Aggregator
 from featherfed.server.config import RunConfig
 from featherfed.server.measures import LOSS, Measure
@@ -97,4 +101,30 @@ def test_closed_round_goes_on_with_the_model_that_the_database_names(
     again = folder.path / "again.safetensors"
     after.save(again)
     assert again.read_bytes() == folder.version(1).read_bytes()
+    store.close()
+
+
+def test_best_of_a_metric_of_which_less_is_better_is_kept_over_a_resume(folder: RunFolder) -> None:
+    def error(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return (outputs.argmax(1) != targets).float()
+
+    digits = load_problem("digits/tiny")
+    problem = replace(digits, metrics={"error": metric(error, higher_is_better=False, fraction=True), **digits.metrics})
+    store, before = Store(folder.database), Aggregator(CONFIG, None, problem=problem)
+    begin(CONFIG, store, before)
+    before.open(1)
+    before.close(1)
+    folder.write_version(1, before.save)
+    rows = [(1, {"error": 0.02, "accuracy": 0.98}), (2, {"error": 0.01, "accuracy": 0.1}), (3, {"error": None})]
+    store.apply([put_value("version", "1"), put_value("best", "2")])
+    for number, metrics in rows:
+        store.apply([put_round(number, 0, [0], (), 0.0)])
+        store.apply([close_round(number, seconds=1.0, late=0, failed=0, loss=0.1, metrics=metrics)])
+    after = Aggregator(CONFIG, None, problem=problem)
+    resume(CONFIG, store, folder, after)
+    assert after.best_score == -0.01
+    # The untrained model of the next round errs more, and is no better one.
+    after.open(4)
+    assert not after.close(4).best
+    assert [each.name for each in store.measures()] == ["error", "accuracy", "loss"]
     store.close()

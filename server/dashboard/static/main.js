@@ -88,7 +88,9 @@ function showMeasures(ordered) {
   const measured = ordered.findLast((row) => row.loss !== null || Object.keys(row.metrics).length);
   const more = others.map((measure) => measured && `${measure.name} ${figure(measure, valueOf(measured, measure))}`);
   setText(at("fact-measure-value"), measured ? figure(first, valueOf(measured, first)) : "–");
-  setText(at("fact-measure-more"), measured ? more.join(", ") : "not measured yet");
+  const words = measured ? more.join(", ") : "not measured yet";
+  setText(at("fact-measure-more"), words);
+  at("fact-measure-more").title = words;
 }
 
 function showTime() {

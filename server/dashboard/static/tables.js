@@ -101,7 +101,8 @@ export function showSettings(list, settings, command) {
     const term = document.createElement("dt");
     term.textContent = flag;
     const description = document.createElement("dd");
-    description.textContent = String(value);
+    const own = value !== null && typeof value === "object";
+    description.textContent = own ? Object.entries(value).map((pair) => pair.join("=")).join(", ") : String(value);
     description.className = command.includes(`${flag} `) ? "changed" : "";
     return [term, description];
   }));
