@@ -126,6 +126,8 @@ def metric(
 ) -> "Metric | Callable[[MetricFunction], Metric]":
     """Make a metric of a function `(outputs, targets) -> number or tensor`; a decorator with or without arguments.
 
+    The arguments are those of `Metric`.
+
     @ff.metric(higher_is_better=False)
     def mae(outputs, targets):
         return (outputs - targets).abs()

@@ -113,3 +113,21 @@ def test_terminal_shows_faults_above_the_table_and_the_table_at_the_end() -> Non
 def test_error_inside_passes_through(console: Console) -> None:
     with pytest.raises(ZeroDivisionError), display(console, None, "text"):
         raise ZeroDivisionError
+
+
+def test_metrics_have_their_names_whatever_they_are_and_a_run_without_a_test_set_has_none() -> None:
+    odd = "R² [red]<b>"
+    measures = (Measure("mae", higher_is_better=False), Measure(odd), LOSS)
+    values = {"mae": 0.25, odd: float("nan")}
+    measured = RoundSummary(1, 8, 2, 2, 0, 0, 0.5, values, 1.0, 10, 20, measures=measures)
+    console = Console(file=io.StringIO())
+    with PlainDisplay(console, None) as plain:
+        plain.round_closed(measured)
+        plain.round_closed(RoundSummary(2, 8, 2, 2, 0, 0, None, {}, 1.0, 10, 20))
+    assert printed(console).splitlines() == [
+        "round 1/8  updates 2/2  mae 0.2500  R² [red]<b> nan  loss 0.5000  up 10 B  down 20 B  time 1.00 s",
+        "round 2/8  updates 2/2  up 10 B  down 20 B  time 1.00 s",
+    ]
+    with LiveDisplay(terminal(), None) as live:
+        live.round_closed(measured)
+        assert odd in last_frame(live)
