@@ -9,7 +9,7 @@ import click
 
 from featherfed.errors import ConfigError, FeatherfedError
 from featherfed.fl_bench.documents import markdown
-from featherfed.fl_bench.plots import measure_by_bytes
+from featherfed.fl_bench.plots import measure_by_bytes, save_png
 from featherfed.fl_bench.results import Strategy, ratio, reached_among, read_runs, targets_among
 from featherfed.fl_bench.scenario import COMMAND
 from featherfed.fl_bench.terminal import duration
@@ -260,7 +260,7 @@ def results(grids: tuple[Path, ...], path: Path | None, check: bool) -> None:
         plots = path.parent / "plots"
         plots.mkdir(parents=True, exist_ok=True)
         for stem, strategies in groups.items():
-            measure_by_bytes(strategies).savefig(plots / f"{stem}.png", dpi=110, bbox_inches="tight")
+            save_png(measure_by_bytes(strategies), plots / f"{stem}.png", dpi=110)
         path.write_text(document(groups, plots.name, {grid.name: _command(grid) for grid in grids}), encoding="utf-8")
     if check and not verdicts:
         raise click.ClickException("no two strategies of a claim were run: nothing is checked")

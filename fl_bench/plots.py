@@ -7,6 +7,7 @@ it is; as PNG they are dark on white.
 import io
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -50,6 +51,12 @@ def as_svg(figure: Figure) -> str:
     for color, name in _INK.items():
         content = content.replace(color, f"var(--{name}, {color})")
     return content[content.index("<svg") :]
+
+
+def save_png(figure: Figure, path: Path, *, dpi: int) -> None:
+    """Write a figure as PNG, and close it: pyplot keeps those that nobody closes."""
+    figure.savefig(path, dpi=dpi, bbox_inches="tight")
+    pyplot.close(figure)
 
 
 def share(traffic: dict[str, int], name: str) -> int:

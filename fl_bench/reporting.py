@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from featherfed.errors import ConfigError, FeatherfedError
-from featherfed.fl_bench.plots import as_svg, bytes_bars, measure_by_bytes, measure_by_time
+from featherfed.fl_bench.plots import as_svg, bytes_bars, measure_by_bytes, measure_by_time, save_png
 from featherfed.fl_bench.results import (
     Spread,
     Strategy,
@@ -99,8 +99,7 @@ def write_report(
     written = [out / PAGE]
     (out / PAGE).write_text(page(strategies, command, grids, asked), encoding="utf-8")
     for name, make in plots_of(strategies).items():
-        figure = make(strategies)
-        figure.savefig(out / f"{name}.png", dpi=144, bbox_inches="tight")
+        save_png(make(strategies), out / f"{name}.png", dpi=144)
         written.append(out / f"{name}.png")
     rows = round_rows(strategies)
     with open(out / f"{ROUNDS}.csv", "w", newline="") as file:
