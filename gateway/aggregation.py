@@ -31,6 +31,7 @@ class GatewayAggregator(Aggregator):
         self._trim, self._buffered, self._fresh_weight = 0.0, False, 0
         self._fold = None
         self.open_round = 0
+        self.measures = ()
         self.best_score = -math.inf
 
     def adopt(self, news: News) -> None:

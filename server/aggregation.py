@@ -5,7 +5,7 @@ order of arrival does not matter. Only the robust aggregates keep a round's upda
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +26,7 @@ from featherfed.randomness import RoundKey
 from featherfed.server import optimizer
 from featherfed.server.averaging import averaged
 from featherfed.server.config import RunConfig
+from featherfed.server.measures import Measures, Target, figures, measures_of
 from featherfed.server.robust import KeptUpdates, parse_aggregate
 from featherfed.server.staleness import UNIT, stale_weight
 from featherfed.server.versions import Versions
@@ -38,11 +39,6 @@ MAX_EXAMPLES = 1 << 20
 """What an update may weigh where neither `--max-examples` nor the problem says it."""
 
 
-def score_of(loss: float, accuracy: float | None) -> float:
-    """Return what the best model has most of: accuracy, or where there is none, the least loss."""
-    return -loss if accuracy is None else accuracy
-
-
 @dataclass(frozen=True, slots=True)
 class Closing:
     """What a round's close gave."""
@@ -51,7 +47,7 @@ class Closing:
     evaluation: "Evaluation | None"
     best: bool
     over: bool = False
-    """Whether the run ends here, whatever the accuracy: a gateway's root has said so."""
+    """Whether the run ends here, whatever its target: a gateway's root has said so."""
     following: int = 0
     """The next round, where it is not the one after."""
     phones: int | None = None
@@ -93,6 +89,9 @@ class Aggregator:
         self.fingerprint = fingerprint(module)
         self.layout: Layout = self.fingerprint.layout
         self._evaluator = evaluator_for(problem, place, module)
+        self.measures: Measures = measures_of(problem) if self._evaluator else ()
+        if config.target:
+            Target.parse(config.target).measure(self.measures)
         self.uplink = Pipeline.parse(config.uplink)
         downlink = Pipeline.parse(config.downlink, direction="downlink")
         self.versions = Versions(self.layout, downlink, config.seed)
@@ -199,11 +198,14 @@ class Aggregator:
         self._average = averaged(self._average, weights, self.versions.version, memory) if memory else weights
         due = round_number % config.eval_every == 0 or round_number == config.rounds
         evaluation = self.evaluate() if due else None
-        score = None if evaluation is None else score_of(evaluation.loss, evaluation.metrics.get("accuracy"))
-        best = score is not None and score > self.best_score
-        if score is not None and best:
-            self.best_score = score
+        score = -math.inf if evaluation is None else self.score(figures(evaluation.loss, evaluation.metrics))
+        best = score > self.best_score
+        self.best_score = max(score, self.best_score)
         return Closing(self.versions.version, evaluation, best, phones=phones)
+
+    def score(self, values: Mapping[str, float | None]) -> float:
+        """Return what the best model has most of, by the run's first measure; −∞ without one, or a value of it."""
+        return self.measures[0].score(values.get(self.measures[0].name)) if self.measures else -math.inf
 
     def evaluate(self) -> "Evaluation | None":
         """Return loss and metrics of the server's model, the mean with `--server-average`; None without a test set."""

@@ -3,6 +3,7 @@
 import math
 import shlex
 import tomllib
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, get_origin
@@ -11,6 +12,7 @@ import tomlkit
 
 from featherfed.errors import ConfigError
 from featherfed.nearest import nearest
+from featherfed.server.measures import Measure, Target
 from featherfed.training_settings import KINDS, LARGEST, Training, flag, range_of
 
 MODES = ("sync", "async")
@@ -32,7 +34,7 @@ class RunConfig(Training):
     phones: int = 10
     cohort: int = COHORT
     rounds: int = 20
-    target_accuracy: float = 1.0
+    target: str = ""  # like accuracy=0.97; none: all rounds
     seed: int = 0
     lr_decay: float = 1.0
     server_optimizer: str = "fedavg"
@@ -66,15 +68,16 @@ class RunConfig(Training):
                 raise ConfigError(f"{flag(name)} {getattr(self, name)} is below {least}")
             if getattr(self, name) > LARGEST and name != "seed":
                 raise ConfigError(f"{flag(name)} {getattr(self, name)} exceeds {LARGEST:.0f}")
-        for name in ("lr_decay", "server_lr", "deadline", "heartbeat", "target_accuracy"):
+        for name in ("lr_decay", "server_lr", "deadline", "heartbeat"):
             value = getattr(self, name)
             if not 0 < value <= LARGEST:
                 raise ConfigError(f"{flag(name)} {value} is not a number above 0 and up to {LARGEST:g}")
         if not 0 <= self.clip_norm <= LARGEST:
             raise ConfigError(f"--clip-norm {self.clip_norm} is not a number from 0 to {LARGEST:g}")
-        for name in ("target_accuracy", "lr_decay"):
-            if getattr(self, name) > 1:
-                raise ConfigError(f"{flag(name)} {getattr(self, name)} exceeds 1; it is a fraction, like 0.97")
+        if self.lr_decay > 1:
+            raise ConfigError(f"--lr-decay {self.lr_decay} exceeds 1; it is a fraction, like 0.97")
+        if self.target:
+            Target.parse(self.target)
         if not 0 <= self.server_average < 1:
             raise ConfigError(f"--server-average {self.server_average} is not a number from 0 to below 1")
         if self.seed >= SEEDS:
@@ -100,8 +103,10 @@ class RunConfig(Training):
             )
         if self.quorum > self.cohort_size:
             raise ConfigError(f"--quorum {self.quorum} exceeds the {self.cohort_size} phones of a cohort")
-        if self.min_updates > self.target:
-            raise ConfigError(f"--min-updates {self.min_updates} exceeds the {self.target} updates that close a round")
+        if self.min_updates > self.closing_updates:
+            raise ConfigError(
+                f"--min-updates {self.min_updates} exceeds the {self.closing_updates} updates that close a round"
+            )
         if self.gateways > self.phones:
             raise ConfigError(f"--gateways {self.gateways} exceeds --phones {self.phones}")
         if self.gateways and (self.mode != "sync" or self.aggregate != "mean" or self.quorum or self.over_select > 1):
@@ -126,7 +131,7 @@ class RunConfig(Training):
         return self.gateways or self.phones
 
     @property
-    def target(self) -> int:
+    def closing_updates(self) -> int:
         """Updates that close a round."""
         return self.quorum or self.buffer or self.cohort
 
@@ -135,9 +140,12 @@ class RunConfig(Training):
         """Phones that are asked in a round, over-selection included."""
         return min(self.phones, math.ceil(self.cohort * self.over_select))
 
-    def reached(self, accuracy: float | None) -> bool:
-        """Return whether the run may end with this accuracy."""
-        return accuracy is not None and accuracy >= self.target_accuracy
+    def reached(self, measures: Sequence[Measure], values: Mapping[str, float | None]) -> bool:
+        """Return whether the run may end with these values of its measures."""
+        if not (self.target and measures):
+            return False
+        target = Target.parse(self.target)
+        return target.measure(measures).reaches(values.get(target.name), target.value)
 
     def learning_rate(self, round_number: int) -> float:
         """Return the phones' learning rate in a round, counted from 1."""
@@ -211,6 +219,15 @@ def _float(value: int) -> float:
 def read_config(path: Path) -> RunConfig:
     """Read `config.toml` of a run folder."""
     try:
-        return config_from(tomllib.loads(path.read_text(encoding="utf-8")))
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"cannot read the run's configuration {path}: {error}") from error
+    if "target_accuracy" in values:
+        raise ConfigError(
+            f"{path.parent} is a run of an earlier featherfed, which knew no problems and metrics by name; its report"
+            " is in its rounds.csv"
+        )
+    try:
+        return config_from(values)
+    except ConfigError as error:
         raise ConfigError(f"cannot read the run's configuration {path}: {error}") from error

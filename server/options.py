@@ -44,7 +44,7 @@ _RUN: tuple[tuple[str, Any, str], ...] = (
     ("--phones", int, "Shards; the first round waits for so many phones.  [default: 10]"),
     ("--cohort", int, "Updates that are wanted in a round.  [default: 10, or --phones if less]"),
     ("--rounds", int, "Rounds to train.  [default: 20]"),
-    ("--target-accuracy", float, "End early when this is reached, 0 to 1.  [default: 1]"),
+    ("--target", str, "End early when a metric, or loss, is as good: accuracy=0.97.  [default: all --rounds]"),
     ("--seed", int, "Of all that is random.  [default: 0]"),
     ("--lr-decay", float, "Factor of the learning rate after each round.  [default: 1]"),
     ("--server-optimizer", str, "fedavg, fedavgm, fedadam or fedyogi.  [default: fedavg]"),

@@ -142,7 +142,7 @@ class Rounds:
         """Count an update that is folded; its caller holds the lock."""
         self._late.discard(shard)
         self.step(Accept(shard, round_number))
-        self._watcher.update_accepted(shard, round_number, self.state.count, self._config.target)
+        self._watcher.update_accepted(shard, round_number, self.state.count, self._config.closing_updates)
 
     def _do(self, action: Action) -> None:
         match action:
@@ -223,7 +223,7 @@ class Rounds:
                     late=summary.late,
                     failed=summary.failed,
                     loss=summary.loss,
-                    accuracy=summary.accuracy,
+                    metrics=summary.metrics,
                 ),
                 put_value("version", str(closing.version)),
                 *([put_value("best", str(closing.version))] if closing.best else []),
@@ -232,7 +232,7 @@ class Rounds:
             await loop.run_in_executor(None, lambda: self._folder.promote(closing.version, best=closing.best))
             self._uploads.forget_round(number)
             self._watcher.round_closed(summary)
-            reached = self._config.reached(summary.accuracy)
+            reached = self._config.reached(summary.measures, summary.figures)
             self.step(Closed(number, reached or closing.over, closing.following))
             self._uploads.folding.notify_all()
 
@@ -248,9 +248,10 @@ class Rounds:
             late=late,
             failed=max(0, len(state.missing) - late),
             loss=evaluation.loss if evaluation else None,
-            accuracy=evaluation.metrics.get("accuracy") if evaluation else None,
+            metrics=evaluation.metrics if evaluation else {},
             seconds=self._clock_s() - self._started_s,
             uplink_bytes=self._ledger.total("uplink", number).socket,
             downlink_bytes=self._ledger.total("downlink", number).socket,
             phones=closing.phones,
+            measures=self._aggregator.measures,
         )

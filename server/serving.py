@@ -22,6 +22,7 @@ from featherfed.server.database import remote_for
 from featherfed.server.display import display
 from featherfed.server.entrance import Entrance, EntranceOptions
 from featherfed.server.holding import hold
+from featherfed.server.measures import Target, measures_of
 from featherfed.server.report import make_report, table, write_csv
 from featherfed.server.robust import parse_aggregate
 from featherfed.server.run_folder import RunFolder, create, existing
@@ -47,6 +48,8 @@ def check(config: RunConfig, data_dir: str | None = None, *, code: bool = True) 
     if code:
         problem = load_problem(config.problem)
         problem.settings_with(config.set)
+        if config.target:
+            Target.parse(config.target).measure(measures_of(problem) if problem.test else ())
         if (examples := problem.shared_examples(data_dir)) is not None:
             check_enough(config.partition, examples, config.phones)
     uplink = Pipeline.parse(config.uplink)
@@ -142,7 +145,7 @@ async def _serve(
     *,
     resumed: bool,
 ) -> str | None:
-    standing = resume(config, store, folder, aggregator) if resumed else begin(config, store, aggregator.parameters)
+    standing = resume(config, store, folder, aggregator) if resumed else begin(config, store, aggregator)
     service = Service(config, folder, aggregator, store, standing, watchers)
     spare_the_collector()
     async with contextlib.AsyncExitStack() as stack:
