@@ -12,7 +12,6 @@ from rich.console import Console
 
 from featherfed.codec.pipeline import Pipeline
 from featherfed.commandline.signals import stopping
-from featherfed.errors import ConfigError
 from featherfed.partitions import check_enough, parse_partition
 from featherfed.problem_loading import load_problem
 from featherfed.server.aggregation import Aggregator
@@ -24,8 +23,8 @@ from featherfed.server.entrance import Entrance, EntranceOptions
 from featherfed.server.holding import hold
 from featherfed.server.measures import Target, measures_of
 from featherfed.server.report import make_report, table, write_csv
-from featherfed.server.robust import parse_aggregate
 from featherfed.server.run_folder import RunFolder, create, existing
+from featherfed.server.run_rules import check_rules, load_plugins
 from featherfed.server.service import Service
 from featherfed.server.standing import begin, resume
 from featherfed.server.store import Store
@@ -44,6 +43,7 @@ def check(config: RunConfig, data_dir: str | None = None, *, code: bool = True) 
 
     Without `code` the problem, whose code a gateway has not, is left to the root.
     """
+    load_plugins(config)
     parse_partition(config.partition)
     if code:
         problem = load_problem(config.problem)
@@ -52,12 +52,8 @@ def check(config: RunConfig, data_dir: str | None = None, *, code: bool = True) 
             Target.parse(config.target).measure(measures_of(problem) if problem.test else ())
         if (examples := problem.shared_examples(data_dir)) is not None:
             check_enough(config.partition, examples, config.phones)
-    uplink = Pipeline.parse(config.uplink)
-    if parse_aggregate(config.aggregate) and uplink.leaves_zeros:
-        raise ConfigError(
-            f"--aggregate {config.aggregate} takes the middle of each coordinate, which most phones leave zero with"
-            f" --uplink {config.uplink}; choose an uplink that sends all of them, or --aggregate mean with --clip-norm"
-        )
+    Pipeline.parse(config.uplink)
+    check_rules(config)
     Pipeline.parse(config.downlink, direction="downlink")
 
 

@@ -3,17 +3,21 @@
 import json
 import math
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from types import MappingProxyType
 from typing import Any
 
 from featherfed.errors import ConfigError
+from featherfed.rules.naming import load_select
+from featherfed.rules.select import PhoneFacts
 from featherfed.server import async_machine, round_machine
 from featherfed.server.aggregation import Aggregator
 from featherfed.server.async_machine import AsyncState
+from featherfed.server.cohort import Facts, learned
 from featherfed.server.config import RunConfig
 from featherfed.server.round_machine import Action, Event, Phase, Rules, RunState
 from featherfed.server.run_folder import RunFolder
-from featherfed.server.store import Store, figures_of, put_measures, put_value
+from featherfed.server.store import Statement, Store, figures_of, put_measures, put_value
 
 State = RunState | AsyncState
 """Both modes' states: what the service asks of them has the same names."""
@@ -47,7 +51,19 @@ def rules(config: RunConfig) -> Rules:
         min_updates=min(config.min_updates, config.guests),
         max_retries=config.max_retries,
         seed=config.seed,
+        select=load_select(config.select),
     )
+
+
+def put_facts(facts: Facts) -> Statement:
+    """Keep what a selection knows of the phones, as it was when the round opened."""
+    rows = [[getattr(each, field.name) for field in fields(PhoneFacts)] for each in facts.values()]
+    return put_value("facts", json.dumps(rows))
+
+
+def facts_from(values: dict[str, str]) -> Facts:
+    """Return what `put_facts` kept, or nothing."""
+    return MappingProxyType({row[0]: PhoneFacts(*row) for row in json.loads(values.get("facts", "[]"))})
 
 
 def begin(config: RunConfig, store: Store, aggregator: Aggregator) -> Standing:
@@ -84,7 +100,7 @@ def resume(config: RunConfig, store: Store, folder: RunFolder, aggregator: Aggre
     store.apply([put_measures(aggregator.measures)])
     aggregator.best_score = max((aggregator.score(figures_of(row)) for row in rounds), default=-math.inf)
     clock_s = float(values.get("clock_s", 0.0))
-    known: dict[str, Any] = {"present": present}
+    known: dict[str, Any] = {"present": present, "facts": facts_from(values)}
     accepted = [update for update in store.updates() if update.state == "accepted"]
     if config.mode == "async":
         known["last"] = {update.shard: update.round_number for update in accepted}
@@ -95,6 +111,10 @@ def resume(config: RunConfig, store: Store, folder: RunFolder, aggregator: Aggre
     row = rounds[-1]
     aggregator.open(row.round)
     counting = [update for update in accepted if update.counts_in == row.round]
+    if known["facts"]:
+        for update in counting:
+            news = {"examples": update.examples, "last_counted": update.round_number}
+            known["facts"] = learned(known["facts"], [update.shard], **news)
     if config.mode == "async":
         # Nobody has a task: phones say for themselves what they still hold.
         known["buffer"] = frozenset((update.round_number, update.shard) for update in counting)
