@@ -1,6 +1,7 @@
 """The rules and plugins that a run's configuration names, and whether they go together with the rest of it."""
 
 from featherfed.codec.pipeline import Pipeline
+from featherfed.codec.trial import try_out
 from featherfed.rules.naming import load_aggregate, load_select, load_server_optimizer
 from featherfed.rules.ruleset import RuleSet
 from featherfed.server.config import RunConfig
@@ -19,6 +20,13 @@ def rules_of(config: RunConfig) -> RuleSet:
         load_server_optimizer(config.server_optimizer, config.server_lr),
         load_select(config.select),
     )
+
+
+def check_codecs(config: RunConfig) -> None:
+    """Raise `ConfigError` for a spec that is none, and `ProblemError` for a stage of the user's own that fails."""
+    for pipeline in (Pipeline.parse(config.uplink), Pipeline.parse(config.downlink, direction="downlink")):
+        if pipeline.foreign:
+            try_out(pipeline)
 
 
 def check_rules(config: RunConfig) -> None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from featherfed.codec.pipeline import Pipeline
 from featherfed.commandline.signals import stopping
 from featherfed.partitions import check_enough, parse_partition
 from featherfed.problem_loading import load_problem
@@ -24,7 +23,7 @@ from featherfed.server.holding import hold
 from featherfed.server.measures import Target, measures_of
 from featherfed.server.report import make_report, table, write_csv
 from featherfed.server.run_folder import RunFolder, create, existing
-from featherfed.server.run_rules import check_rules, load_plugins
+from featherfed.server.run_rules import check_codecs, check_rules, load_plugins
 from featherfed.server.service import Service
 from featherfed.server.standing import begin, resume
 from featherfed.server.store import Store
@@ -52,9 +51,8 @@ def check(config: RunConfig, data_dir: str | None = None, *, code: bool = True) 
             Target.parse(config.target).measure(measures_of(problem) if problem.test else ())
         if (examples := problem.shared_examples(data_dir)) is not None:
             check_enough(config.partition, examples, config.phones)
-    Pipeline.parse(config.uplink)
+    check_codecs(config)
     check_rules(config)
-    Pipeline.parse(config.downlink, direction="downlink")
 
 
 def serve_run(

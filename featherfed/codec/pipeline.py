@@ -78,6 +78,11 @@ class Pipeline:
         return " | ".join(map(str, self.stages))
 
     @property
+    def foreign(self) -> bool:
+        """Whether a stage is not ours."""
+        return any(type(stage).__module__.partition(".")[0] != __name__.partition(".")[0] for stage in self.stages)
+
+    @property
     def structured(self) -> bool:
         """Whether phones train other coordinates than the weights."""
         return self._structured is not None

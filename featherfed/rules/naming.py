@@ -52,8 +52,8 @@ def names_of(kind: type[Rule]) -> list[str]:
 
 def check_name(text: str, kind: type[Rule]) -> None:
     """Raise `ConfigError` where no file of a user's own is meant, and no rule has the name; imports nothing."""
-    name, colon, rest = text.partition(":")
-    if name not in names_of(kind) and name not in _entry_points() and (not colon or _numbers(rest)):
+    name, _, rest = text.partition(":")
+    if name not in names_of(kind) and name not in _entry_points() and not rest.partition(":")[0].isidentifier():
         raise _unknown(text, name, kind)
 
 
@@ -127,15 +127,6 @@ def _make(rule: type[Any], text: str, what: str, fixed: dict[str, float]) -> Rul
             ) from error
         raise ConfigError(f"{what}{place_of_class(rule)} cannot be made: {error}") from error
     return made
-
-
-def _numbers(text: str) -> bool:
-    """Whether all that stands between colons is a number."""
-    try:
-        [float(part) for part in text.split(":")]
-    except ValueError:
-        return False
-    return True
 
 
 @lru_cache(maxsize=1)

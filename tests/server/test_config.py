@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featherfed.errors import ConfigError
-from featherfed.server.config import SERVER_OPTIMIZERS, RunConfig, config_from, read_config
+from featherfed.rules.naming import names_of
+from featherfed.rules.server_optimizer import ServerOptimizer
+from featherfed.server.config import RunConfig, config_from, read_config
 from featherfed.server.options import FLAGS, run_flags
 
 ODD = RunConfig(
@@ -70,7 +72,7 @@ def test_toml_round_trips(tmp_path: Path) -> None:
 def test_every_setting_has_its_flag() -> None:
     assert {flag.removeprefix("--").replace("-", "_") for flag, _, _ in FLAGS} == {
         f.name for f in fields(RunConfig)
-    } - {"set"}
+    } - {"set", "plugin"}
 
 
 def test_help_names_the_defaults_that_hold() -> None:
@@ -158,7 +160,7 @@ def test_learning_rate_decays_from_the_second_round_on() -> None:
     assert [config.learning_rate(number) for number in (1, 2, 3)] == [0.8, 0.4, 0.2]
 
 
-@pytest.mark.parametrize("name", SERVER_OPTIMIZERS)
+@pytest.mark.parametrize("name", names_of(ServerOptimizer))
 def test_every_server_optimizer_is_taken(name: str) -> None:
     assert RunConfig(server_optimizer=name).server_optimizer == name
 
