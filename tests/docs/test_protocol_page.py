@@ -1,5 +1,6 @@
 """docs/PROTOCOL.md says what the code does, field by field and byte by byte."""
 
+import dataclasses
 import re
 import typing
 
@@ -15,6 +16,7 @@ from featherfed.errors import ProtocolError
 from featherfed.randomness import RoundKey
 from featherfed.server.limits import FRAME_BYTES, HANDSHAKE_BYTES, HELLO_BYTES
 from featherfed.server.service import SILENT_HEARTBEATS
+from featherfed.training_settings import MAX_SETTINGS_BYTES, Training
 from featherfed.wire import messages
 from featherfed.wire.closing import MAX_REASON_BYTES, Close
 from featherfed.wire.guarding import LIBRARY_FAULTS
@@ -68,6 +70,12 @@ def test_every_message_and_field_is_there_with_its_type_and_limits() -> None:
         assert all(row[2] for row in rows(section))
 
 
+def test_elements_of_training_are_the_code_s_in_their_order() -> None:
+    section = TEXT.split("#### Training and settings")[1].split("\n#")[0]
+    assert [row[0] for row in rows(section)] == [field.name for field in dataclasses.fields(Training)]
+    assert f"Names and texts of one map have {MAX_SETTINGS_BYTES:,} bytes at most" in WORDS
+
+
 def test_session_table_is_the_code_s() -> None:
     assert rows(between("session")) == session_rows()
 
@@ -98,7 +106,7 @@ def test_limits_and_sizes_are_the_code_s() -> None:
     # What a phone may say fits what the server takes, however wide its msgpack writes numbers and lengths.
     assert most_bytes(Hello) + 100 < HELLO_BYTES
     assert most_bytes(UpdateBegin) + 50 < FRAME_BYTES
-    # What names a problem's tensors and settings is bounded as a whole: tests/learning/test_own_models.py.
+    # What names a problem's tensors and settings is bounded as a whole: tests/learning/test_model_sizes.py.
     fixed = {*typing.get_args(messages.AnyMessage)} - {Welcome, messages.Task}
     assert max(map(most_bytes, fixed)) < MAX_FRAME_BYTES
 
