@@ -60,6 +60,8 @@ def _phone_flags(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--problem", metavar="NAME",
                      help="This phone's own model and data, like mytask:problem or ./mytask.py:problem."
                           "  [default: the server's, where that is installed here]"),
+        click.option("--plugin", "plugins", multiple=True, metavar="MODULE",
+                     help="Module or file of your own with codec stages, like mytask or ./mytask.py."),
         click.option("--data-dir", type=click.Path(),
                      help="Folder with data sets, like MNIST.  [default: FL_DATA_DIR, else a cache]"),
         click.option("--state-dir", type=click.Path(), help="Folder where updates and downloads survive a restart."),

@@ -20,6 +20,7 @@ from featherfed.edge_client.phone import Phone, PhoneSettings
 from featherfed.edge_client.pocket import Pocket, make_folder
 from featherfed.errors import ConfigError
 from featherfed.holding import held
+from featherfed.user_modules import import_plugins
 from featherfed.wire.messages import Welcome
 
 
@@ -36,6 +37,7 @@ class PhoneOptions:
     others: tuple[str, ...] = ()
     name: str | None = None
     problem: str | None = None
+    plugins: tuple[str, ...] = ()
     shard: tuple[int, int] | None = None
     data_dir: str | None = None
     state_dir: str | None = None
@@ -51,7 +53,11 @@ class PhoneOptions:
     away_s: float = 60.0
 
     def check(self) -> None:
-        """Raise `ConfigError` for an address that cannot be one, or a name that does not fit the protocol."""
+        """Raise `ConfigError` for an address that cannot be one, or a name that does not fit the protocol.
+
+        Plugins are imported, for what they register; what is wrong with one is a `ConfigError` too.
+        """
+        import_plugins(self.plugins)
         for server in (self.server, *self.others):
             self._check_address(server)
         if len({urlsplit(server).scheme for server in (self.server, *self.others)}) > 1:
@@ -90,6 +96,8 @@ async def play_phone(
 
     `pocket`, `linked` and `make_local` stand in where many phones share one process or there are no real sockets.
     """
+    # A process of a swarm is another one than that which checked its options.
+    import_plugins(options.plugins)
     if pocket is not None or options.state_dir is None:
         return await _play(options, say, pocket or Pocket(None), linked, make_local)
     folder = Path(options.state_dir)

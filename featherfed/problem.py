@@ -10,7 +10,7 @@ import hashlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,13 @@ if TYPE_CHECKING:
     Augment = Callable[[Mapping[str, Value]], Change | None]
 
 F32 = npt.NDArray[np.float32]
+MAX_NAME = 64
+"""Characters of the longest name of a metric or setting."""
+COLUMNS = frozenset(
+    ("loss", "metrics", "round", "state", "cohort", "accepted", "late", "failed", "seconds", "ended_s", "uplink",
+     "downlink", "strategy", "seed", "run")
+)  # fmt: skip
+"""What a report has for every round, in rows where the metrics stand beside it by their names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,26 +98,47 @@ class Metric:
     function: "MetricFunction"
     higher_is_better: bool = True
     whole: bool = False
+    fraction: bool = False
+    """From 0 to 1: people are shown it as a percentage."""
 
     def __call__(self, outputs: Any, targets: "torch.Tensor") -> "torch.Tensor | float":
         """Return what the function says."""
         return self.function(outputs, targets)
 
 
+@overload
 def metric(
-    function: "MetricFunction | None" = None, *, higher_is_better: bool = True, whole: bool = False
+    function: "MetricFunction", *, higher_is_better: bool = True, whole: bool = False, fraction: bool = False
+) -> Metric: ...
+
+
+@overload
+def metric(
+    function: None = None, *, higher_is_better: bool = True, whole: bool = False, fraction: bool = False
+) -> "Callable[[MetricFunction], Metric]": ...
+
+
+def metric(
+    function: "MetricFunction | None" = None,
+    *,
+    higher_is_better: bool = True,
+    whole: bool = False,
+    fraction: bool = False,
 ) -> "Metric | Callable[[MetricFunction], Metric]":
     """Make a metric of a function `(outputs, targets) -> number or tensor`; a decorator with or without arguments.
+
+    The arguments are those of `Metric`.
 
     @ff.metric(higher_is_better=False)
     def mae(outputs, targets):
         return (outputs - targets).abs()
     """
     if function is None:
-        return lambda given: Metric(given, higher_is_better=higher_is_better, whole=whole)
-    return Metric(function, higher_is_better=higher_is_better, whole=whole)
+        return lambda given: Metric(given, higher_is_better, whole, fraction)
+    return Metric(function, higher_is_better, whole, fraction)
 
 
+@metric(fraction=True)
 def accuracy(outputs: Any, targets: "torch.Tensor") -> "torch.Tensor":
     """Return for each example whether the largest of its scores, (examples, classes, …), is its target's, as 0 or 1."""
     return cast("torch.Tensor", outputs.argmax(1) == targets)
@@ -166,13 +194,11 @@ class Problem:
             value = getattr(self, role)
             if not callable(value) and (value is not None or role in ("model", "examples", "loss")):
                 raise ConfigError(f"a problem's {role} is a function, and {type(value).__name__} is none")
-        for kind, names in (("metric", self.metrics), ("setting", self.settings)):
-            for name in names:
-                if not (isinstance(name, str) and name.isidentifier() and len(name) <= 64):
-                    raise ConfigError(f"{name!r} cannot be the name of a {kind}: letters, digits and _ make one")
-        if "loss" in self.metrics:
-            raise ConfigError("a metric cannot be called loss, which every evaluation has")
+        for name in self.settings:
+            if not (isinstance(name, str) and name.isidentifier() and len(name) <= MAX_NAME):
+                raise ConfigError(f"{name!r} cannot be the name of a setting: letters, digits and _ make one")
         for name, function in self.metrics.items():
+            _check_metric_name(name)
             if not callable(function):
                 raise ConfigError(f"the metric {name} is a function, and {type(function).__name__} is none")
 
@@ -200,6 +226,17 @@ class Problem:
             return None
         takes = inspect.signature(self.test).parameters
         return self.test(place) if takes else self.test()
+
+
+def _check_metric_name(name: str) -> None:
+    """Raise `ConfigError` for a name that a target, a table or a column of a report could not have."""
+    if not (isinstance(name, str) and name.isprintable() and 0 < len(name) <= MAX_NAME):
+        raise ConfigError(f"{name!r} cannot be the name of a metric: 1 to {MAX_NAME} printable characters make one")
+    if not name[0].isalnum() or name[-1] == " " or "=" in name:
+        # In a spreadsheet a column that begins with = or + is a formula.
+        raise ConfigError(f"{name!r} cannot be the name of a metric: it begins with a letter or digit, and has no =")
+    if name.lower() in COLUMNS or name.lower().startswith(("uplink_", "downlink_")):
+        raise ConfigError(f"a metric cannot be called {name}: every round has a figure of that name already")
 
 
 def partition(labels: "npt.ArrayLike | torch.Tensor | int", place: Place, spec: str | None = None) -> Indices:

@@ -1,20 +1,15 @@
 """A problem by its name: `module:attribute`, `path/file.py:attribute`, or one that is installed, like `mnist/2nn`."""
 
 import importlib
-import importlib.util
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from types import ModuleType
 
-from featherfed.errors import ConfigError, ProblemError
+from featherfed.errors import ConfigError
 from featherfed.nearest import nearest
 from featherfed.problem import Problem
 from featherfed.problems import OURS
-from featherfed.user_code import reason, where
+from featherfed.user_modules import import_source, importing
 
 GROUP = "featherfed.problems"
 """The entry points by which a package offers problems: a `Problem`, or a function from a model's name to one."""
@@ -42,7 +37,7 @@ def installed_problem(name: str) -> Problem:
             " ./mytask.py:problem"
         )
     module, _, attribute = target.partition(":")
-    with _importing(name):
+    with importing(f"--problem {name}", name.rpartition(":")[0] or name):
         found = getattr(importlib.import_module(module), attribute)
     made = found(model) if callable(found) and not isinstance(found, Problem) else found
     if isinstance(found, Problem) and model:
@@ -66,12 +61,7 @@ def _user_problem(name: str) -> Problem:
     source, _, attribute = name.rpartition(":")
     if not source or not attribute:
         raise ConfigError(f"--problem {name!r} is not MODULE:ATTRIBUTE, like mytask:problem or ./mytask.py:problem")
-    with _importing(name):
-        if source.endswith(".py") or "/" in source:
-            module = _import_file(Path(source), name)
-        else:
-            with _here():
-                module = importlib.import_module(source)
+    module = import_source(source, f"--problem {name}")
     found: object = module
     for part in attribute.split("."):
         if not hasattr(found, part):
@@ -90,65 +80,3 @@ def _named(found: object, name: str, called: str) -> Problem:
     if not isinstance(found, Problem):
         raise ConfigError(f"--problem {name} is a {type(found).__name__}, and no ff.Problem")
     return found if found.name else replace(found, name=called[-MAX_NAME:])
-
-
-@contextmanager
-def _importing(name: str) -> Iterator[None]:
-    try:
-        yield
-    except ConfigError as error:
-        # What `ff.Problem` itself refuses, with the line that made it.
-        if place := where(error):
-            raise ProblemError(f"--problem {name} ({place}): {error}") from error
-        raise
-    except ModuleNotFoundError as error:
-        source = name.rpartition(":")[0] or name
-        if error.name and (source == error.name or source.startswith(f"{error.name}.")):
-            raise ConfigError(
-                f"--problem {name}: there is no module {error.name!r} in {Path.cwd()} or among the installed ones; a"
-                " file is named by its path, like ./mytask.py:problem"
-            ) from error
-        raise _fault(name, error) from error
-    except Exception as error:
-        raise _fault(name, error) from error
-
-
-def _fault(name: str, error: Exception) -> ProblemError:
-    place = where(error)
-    return ProblemError(f"--problem {name} cannot be imported{f' ({place})' if place else ''}: {reason(error)}")
-
-
-def _import_file(path: Path, name: str) -> ModuleType:
-    if not path.is_file():
-        raise ConfigError(f"--problem {name}: there is no file {path}")
-    resolved = path.resolve()
-    known = sys.modules.get(resolved.stem)
-    if known is not None and getattr(known, "__file__", None) == str(resolved):
-        return known
-    # A stem that is something else's already must not take its place.
-    called = resolved.stem if known is None and importlib.util.find_spec(resolved.stem) is None else f"_{resolved.stem}"
-    spec = importlib.util.spec_from_file_location(called, resolved)
-    assert spec is not None and spec.loader is not None, "a file that ends in .py has a loader"
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[called] = module
-    try:
-        with _here(resolved.parent):
-            spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[called]
-        raise
-    return module
-
-
-@contextmanager
-def _here(folder: Path | None = None) -> Iterator[None]:
-    """Let imports find a folder's files first; later imports of the same files find them after all else."""
-    path = str((folder or Path.cwd()).resolve())
-    sys.path.insert(0, path)
-    importlib.invalidate_caches()
-    try:
-        yield
-    finally:
-        sys.path.remove(path)
-        if path not in sys.path:
-            sys.path.append(path)

@@ -58,6 +58,14 @@ def place_of(function: object) -> str:
     return f" ({_short(code.co_filename)}, line {code.co_firstlineno})"
 
 
+def place_of_class(kind: type) -> str:
+    """Return ` (FILE, line N)` of the first method of a class of the user's, or an empty text."""
+    codes = [code for method in vars(kind).values() if (code := getattr(method, "__code__", None))]
+    users = [code for code in codes if _is_users(code.co_filename)]
+    first = min(users, key=lambda code: int(code.co_firstlineno), default=None)
+    return "" if first is None else f" ({_short(first.co_filename)}, line {first.co_firstlineno})"
+
+
 def reason(error: BaseException) -> str:
     """Return an error's kind and its sentence, on one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

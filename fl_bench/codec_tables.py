@@ -4,7 +4,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from featherfed.codec.grammar import PRESETS, STAGES
+from featherfed.codec.grammar import OURS, PRESETS
 from featherfed.codec.stage import Slot, Stage
 from featherfed.errors import LocalError
 from featherfed.fl_bench.cells import report_of
@@ -31,7 +31,7 @@ def listing() -> dict[str, list[dict[str, Any]]]:
                 "properties": _properties(stage),
                 "paper": stage.paper,
             }
-            for stage in STAGES.values()
+            for stage in OURS
         ],
         "presets": [{"name": name, "spec": spec} for name, spec in PRESETS.items()],
     }
@@ -44,7 +44,7 @@ def _properties(stage: type[Stage]) -> list[str]:
         "leaves zeros": stage.leaves_zeros,
         "sums before the inverse": getattr(stage, "shared", False),
         "sends positions": getattr(stage, "sends_positions", False),
-        "not on the downlink": stage.slot is Slot.STRUCTURED or stage.needs_state,
+        "not on the downlink": bool(stage.phone_only),
     }
     given = [name for name, holds in declared.items() if holds]
     return [*given, PROPERTIES[stage.slot]] if stage.slot in PROPERTIES else given

@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from featherfed.errors import ConfigError, FeatherfedError
-from featherfed.fl_bench.results import Spread, Strategy, read_runs
-from featherfed.server.report import TARGETS
+from featherfed.fl_bench.results import Spread, Strategy, label, read_runs, targets_among
+from featherfed.fl_bench.target_flag import target_flag
+from featherfed.server.measures import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Change:
         return self.after / self.before if self.before and self.after is not None else None
 
 
-def changes(before: Sequence[Strategy], after: Sequence[Strategy]) -> list[Change]:
+def changes(before: Sequence[Strategy], after: Sequence[Strategy], asked: Sequence[Target] = ()) -> list[Change]:
     """Return the figures that differ, of strategies of one name; of one strategy each, whatever their names."""
     if len(before) == len(after) == 1:
         pairs = [(before[0], after[0])]
@@ -42,19 +43,21 @@ def changes(before: Sequence[Strategy], after: Sequence[Strategy]) -> list[Chang
         pairs = [(strategy, named[strategy.name]) for strategy in before if strategy.name in named]
     if not pairs:
         raise ConfigError("no strategy is in both: compare runs of the same scenario, or two of one strategy each")
-    return [change for first, second in pairs for change in _of_pair(first, second)]
+    return [change for first, second in pairs for change in _of_pair(first, second, asked)]
 
 
-def _of_pair(first: Strategy, second: Strategy) -> Iterator[Change]:
+def _of_pair(first: Strategy, second: Strategy, asked: Sequence[Target]) -> Iterator[Change]:
     name = first.name if first.name == second.name else f"{first.name} → {second.name}"
-    figures = [("best accuracy", first.best_accuracy(), second.best_accuracy())]
-    for target in TARGETS:
+    figures = []
+    if first.measures and first.measures[0] in second.measures[:1]:
+        figures.append((f"best {first.measures[0].name}", first.best(), second.best()))
+    for target in targets_among((first, second), asked):
         for figure in ("round", "uplink_payload", "uplink_socket", "downlink_socket", "seconds"):
-            label = f"{figure.replace('_', ' ')} to {float(target):.0%}"
-            figures.append((label, first.to_accuracy(target, figure), second.to_accuracy(target, figure)))
-    for label, old, new in figures:
+            words = f"{figure.replace('_', ' ')} to {label(target, (first, second))}"
+            figures.append((words, first.to_target(target, figure), second.to_target(target, figure)))
+    for words, old, new in figures:
         if (old.median, new.median) != (None, None) and old != new:
-            yield Change(name, label, old.median, new.median, _apart(old, new))
+            yield Change(name, words, old.median, new.median, _apart(old, new))
 
 
 def _apart(old: Spread, new: Spread) -> bool | None:
@@ -69,17 +72,18 @@ def _apart(old: Spread, new: Spread) -> bool | None:
 def _show(figure: str, value: float | None) -> str:
     if value is None:
         return "not reached"
-    return f"{value:.2%}" if figure == "best accuracy" else f"{value:,.4g}" if value < 1000 else f"{value:,.0f}"
+    return f"{value:,.4g}" if value < 1000 else f"{value:,.0f}"
 
 
 @click.command()
 @click.argument("before", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("after", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@target_flag
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def compare(before: Path, after: Path, as_json: bool) -> None:
+def compare(before: Path, after: Path, targets: tuple[Target, ...], as_json: bool) -> None:
     """Say what changed from the runs in BEFORE to those in AFTER, and whether it exceeds the spread over seeds."""
     try:
-        found = changes(read_runs([before]), read_runs([after]))
+        found = changes(read_runs([before]), read_runs([after]), targets)
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
     except FeatherfedError as error:

@@ -7,25 +7,27 @@ import jinja2
 from matplotlib import pyplot
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from featherfed.fl_bench.plots import SHARE_NAMES, SHARES, accuracy_axis, as_svg, byte_axis, legend_below, share
+from featherfed.fl_bench.plots import SHARE_NAMES, SHARES, as_svg, byte_axis, legend_below, measure_axis, share
 from featherfed.fl_bench.terminal import duration
-from featherfed.server.report import size
+from featherfed.server.measures import LOSS, Measure, Target
+from featherfed.server.report import measures_in, size, value_in
 
 _TEMPLATE = jinja2.Environment(loader=jinja2.PackageLoader("featherfed.fl_bench"), autoescape=True)
 _TEMPLATE.filters["size"] = size
 
 
-def accuracy_plot(report: dict[str, Any], *, against: str) -> str:
-    """Return accuracy `against` bytes up (log axis) or seconds, as SVG text."""
+def measure_plot(report: dict[str, Any], measure: Measure, *, against: str) -> str:
+    """Return a measure `against` bytes up (log axis) or seconds, as SVG text."""
     figure, axes = pyplot.subplots(figsize=(6.4, 3.6))
-    places, accuracies, total = [], [], 0.0
+    places, values, total = [], [], 0.0
     for row in report["rounds"]:
         total += row["uplink"]["socket"] if against == "bytes" else row["seconds"] or 0.0
-        if row["accuracy"] is not None:
+        value = value_in(row, measure)
+        if value is not None:
             places.append(total)
-            accuracies.append(100 * row["accuracy"])
-    axes.plot(places, accuracies, color=SHARES["payload"], marker="o", markersize=4)
-    accuracy_axis(axes, min(accuracies, default=90.0))
+            values.append(value)
+    axes.plot(places, values, color=SHARES["payload"], marker="o", markersize=4)
+    measure_axis(axes, measure, values)
     if against == "bytes":
         byte_axis(axes)
     axes.set_xlabel("bytes up, all phones, on the socket" if against == "bytes" else "seconds of rounds")
@@ -55,9 +57,11 @@ def _tiles(report: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the figures that stand on top, each with what it is."""
     rounds, totals = report["rounds"], report["totals"]
     tiles = []
-    best = max((row for row in rounds if row["accuracy"] is not None), key=lambda row: row["accuracy"], default=None)
-    if best is not None:
-        tiles.append((f"{best['accuracy']:.2%}", f"best accuracy, round {best['round']} of {len(rounds)}"))
+    for measure in measures_in(report)[:1]:
+        values = [(value, row["round"]) for row in rounds if (value := value_in(row, measure)) is not None]
+        if values:
+            best, number = max(values, key=lambda each: measure.score(each[0]))
+            tiles.append((measure.text(best), f"best {measure.name}, round {number} of {len(rounds)}"))
     updates = sum(row["accepted"] for row in rounds)
     if updates:
         payload = sum(share(row["uplink"], "payload") for row in rounds) / updates
@@ -72,24 +76,35 @@ def _tiles(report: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _reached(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return a row for each accuracy that was reached; its seconds are of rounds, as in the plot."""
-    rows = []
-    for target, there in report["to_accuracy"].items():
+    """Return a row for each target that was reached; its seconds are of rounds, as in the plot."""
+    rows, measures = [], measures_in(report)
+    for text, there in report["to_target"].items():
         if there is not None:
+            target = Target.parse(text)
+            label = f"{target.name} {target.measure(measures).short(target.value)}"
             seconds = sum(row["seconds"] or 0.0 for row in report["rounds"] if row["round"] <= there["round"])
-            rows.append({**there, "target": f"{float(target):.0%}", "seconds": seconds})
+            rows.append({**there, "target": label, "seconds": seconds})
     return rows
 
 
 def run_page(report: dict[str, Any], commands: Sequence[str], config: str = "") -> str:
     """Return the page of one run, with the commands that repeat it and its configuration."""
+    measures = measures_in(report)
+    first = measures[0] if measures else None
     return _TEMPLATE.get_template("run.html").render(
         report=report,
         tiles=_tiles(report),
         reached=_reached(report),
+        measure=first,
+        metrics=[each for each in measures if each != LOSS],
+        losses=LOSS in measures,
+        value=value_in,
         plots={
-            "bytes": accuracy_plot(report, against="bytes"),
-            "time": accuracy_plot(report, against="time"),
+            **(
+                {against: measure_plot(report, first, against=against) for against in ("bytes", "time")}
+                if first
+                else {}
+            ),
             "rounds": bytes_plot(report),
         },
         commands=commands,

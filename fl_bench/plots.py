@@ -1,4 +1,4 @@
-"""The plots of a comparison: accuracy against bytes and against time, and where the bytes of a round went.
+"""The plots of a comparison: the first metric against bytes and against time, and where the bytes of a round went.
 
 In a page their ink, their lines and their ground are the page's own (templates/style.css), so that they are dark where
 it is; as PNG they are dark on white.
@@ -6,7 +6,8 @@ it is; as PNG they are dark on white.
 
 import io
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -19,7 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
 from featherfed.fl_bench.results import Strategy
-from featherfed.server.report import size
+from featherfed.server.measures import Measure
+from featherfed.server.report import size, value_in
 
 SHARES = {"payload": "#3b7dd8", "framing": "#e8a33d", "resent": "#8e6bbf", "wasted": "#d2504b"}
 """What a round's bytes are, in colours that can be told apart on light and on dark ground."""
@@ -51,6 +53,12 @@ def as_svg(figure: Figure) -> str:
     return content[content.index("<svg") :]
 
 
+def save_png(figure: Figure, path: Path, *, dpi: int) -> None:
+    """Write a figure as PNG, and close it: pyplot keeps those that nobody closes."""
+    figure.savefig(path, dpi=dpi, bbox_inches="tight")
+    pyplot.close(figure)
+
+
 def share(traffic: dict[str, int], name: str) -> int:
     """Return one of `SHARES` of a round's traffic; they add up to the socket's bytes."""
     if name == "payload":
@@ -60,13 +68,13 @@ def share(traffic: dict[str, int], name: str) -> int:
     return traffic[name]
 
 
-def accuracy_by_bytes(strategies: Sequence[Strategy]) -> Figure:
-    """Return accuracy against bytes up, log axis: of each strategy the mean over its seeds, and pale ones of each."""
+def measure_by_bytes(strategies: Sequence[Strategy]) -> Figure:
+    """Return the first metric against bytes up, log axis: of each strategy the mean over its seeds, each seed pale."""
 
     def uplink(row: dict[str, Any], before: float) -> float:
         return before + float(row["uplink"]["socket"])
 
-    figure = _accuracy(strategies, uplink, "bytes up, all phones, on the socket")
+    figure = _curves(strategies, uplink, "bytes up, all phones, on the socket")
     axes = figure.axes[0]
     byte_axis(axes)
     return figure
@@ -84,54 +92,74 @@ def byte_axis(axes: Axes) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def accuracy_axis(axes: Axes, lowest: float) -> None:
-    """Make the vertical axis one of errors, so that 97 and 99 % lie apart: what is learned last costs most."""
+def measure_axis(axes: Axes, measure: Measure, values: Iterable[float]) -> None:
+    """Make the vertical axis one for a measure's values.
+
+    Where it is a fraction of which more is better, like accuracy, it is one of errors, so that 97 and 99 % lie apart:
+    what is learned last costs most.
+    """
+    axes.grid(visible=True)
+    axes.set_ylabel(f"{_plain(measure.name)} on the test set")
+    if not measure.fraction:
+        return
+    if not measure.higher_is_better:
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        return
+    lowest = 100 * min(values, default=0.9)
     axes.set_yscale("function", functions=(_stretch, _shrink))
     ticks = [tick for tick in (0, 50, 80, 90, 95, 97, 98, 99, 99.5) if tick >= min(lowest, 90) - 30]
-    axes.set_yticks(ticks, [f"{tick:g} %" for tick in ticks])
-    axes.set_ylim(max(0.0, lowest - 5), 99.6)
-    axes.set_ylabel("accuracy on the test set")
-    axes.grid(visible=True)
+    axes.set_yticks([tick / 100 for tick in ticks], [f"{tick:g} %" for tick in ticks])
+    axes.set_ylim(max(0.0, lowest - 5) / 100, 0.996)
 
 
-def accuracy_by_time(strategies: Sequence[Strategy]) -> Figure:
-    """Return accuracy against the emulated minutes of rounds, as `accuracy_by_bytes` does."""
+def _plain(text: str) -> str:
+    """Return text that matplotlib does not read as mathematics."""
+    return text.replace("$", r"\$")
+
+
+def measure_by_time(strategies: Sequence[Strategy]) -> Figure:
+    """Return the first metric against the emulated minutes of rounds, as `measure_by_bytes` does."""
 
     def minutes(row: dict[str, Any], before: float) -> float:
         return before + float(row["seconds"]) / 60
 
-    return _accuracy(strategies, minutes, "emulated minutes of rounds")
+    return _curves(strategies, minutes, "emulated minutes of rounds")
 
 
-def _accuracy(strategies: Sequence[Strategy], advance: Callable[[dict[str, Any], float], float], label: str) -> Figure:
+def _curves(strategies: Sequence[Strategy], advance: Callable[[dict[str, Any], float], float], label: str) -> Figure:
     figure, axes = pyplot.subplots(figsize=(7.2, 4.0))
-    lowest = 100.0
+    measure = strategies[0].measures[0]
+    values: list[float] = []
     for number, strategy in enumerate(strategies):
         color = _COLORS[number % len(_COLORS)]
-        curves = [_curve(run.report["rounds"], advance) for run in strategy.runs]
-        lowest = min([lowest, *(curve[0][1] for curve in curves if curve)])
+        curves = [_curve(run.report["rounds"], measure, advance) for run in strategy.runs]
+        values += [value for curve in curves for _, value in curve[:1]]
         if len(curves) > 1:
             for curve in curves:
                 axes.plot(*zip(*curve, strict=True), color=color, linewidth=0.8, alpha=0.35)
         # Rounds that all seeds have: a seed that reached its target ends.
-        mean = np.mean(list(zip(*curves, strict=False)), axis=1).T  # (place and accuracy, rounds)
+        shared = list(zip(*curves, strict=False))
+        mean = np.mean(shared, axis=1).T if shared else ((), ())  # (place and value, rounds)
         style: dict[str, Any] = {"color": color, "marker": "o", "markersize": 2.5, "linewidth": 1.5}
-        axes.plot(*(mean if mean.size else ((), ())), label=_wrapped(strategy.name, 56), **style)
-    accuracy_axis(axes, lowest)
+        axes.plot(*mean, label=_plain(_wrapped(strategy.name, 56)), **style)
+    measure_axis(axes, measure, values)
     axes.set_xlabel(label)
     columns = 1 if max(len(strategy.name) for strategy in strategies) > 40 else 2
     axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=columns)
     return figure
 
 
-def _curve(rows: Sequence[dict[str, Any]], advance: Callable[[dict[str, Any], float], float]) -> list[Point]:
+def _curve(
+    rows: Sequence[dict[str, Any]], measure: Measure, advance: Callable[[dict[str, Any], float], float]
+) -> list[Point]:
     points, place = [], 0.0
     for row in rows:
         if row["seconds"] is None:
             continue
         place = advance(row, place)
-        if row["accuracy"] is not None:
-            points.append((place, 100 * row["accuracy"]))
+        value = value_in(row, measure)
+        if value is not None:
+            points.append((place, value))
     return points
 
 
@@ -140,17 +168,17 @@ def _wrapped(name: str, width: int) -> str:
     return textwrap.fill(name, width)
 
 
-def _stretch(percent: Any) -> Any:
-    return -np.log10(np.maximum(100.4 - np.asarray(percent, float), 1e-3))
+def _stretch(share: Any) -> Any:
+    return -np.log10(np.maximum(100.4 - 100 * np.asarray(share, float), 1e-3))
 
 
 def _shrink(place: Any) -> Any:
-    return 100.4 - np.power(10.0, -np.asarray(place, float))
+    return (100.4 - np.power(10.0, -np.asarray(place, float))) / 100
 
 
 def bytes_bars(strategies: Sequence[Strategy]) -> Figure:
     """Return what the bytes of a round are, up and down, as shares, and how many: means over rounds and seeds."""
-    names = [_wrapped(strategy.name, 30) for strategy in strategies]
+    names = [_plain(_wrapped(strategy.name, 30)) for strategy in strategies]
     figure, panels = pyplot.subplots(
         1, 2, figsize=(13.2, 1.1 + 0.45 * sum(name.count("\n") / 2 + 1 for name in names)), sharey=True
     )

@@ -18,6 +18,7 @@ from typing import Self
 from rich import box
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -25,6 +26,7 @@ from featherfed.fl_bench.cells import finished, logs_of
 from featherfed.fl_bench.processes import SERVER_LOG
 from featherfed.fl_bench.scenario import Cell
 from featherfed.fl_bench.terminal import duration
+from featherfed.server.measures import figures, from_text
 from featherfed.server.report import size
 
 POLL_S = 1.0
@@ -32,10 +34,13 @@ POLL_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """Where a cell stands. `uplink_bytes` are the socket's, of all phones; `emulated_s` is the run's own clock."""
+    """Where a cell stands: the newest `evaluation` by the first measure, empty where there is none.
+
+    `uplink_bytes` are the socket's, of all phones; `emulated_s` is the run's own clock.
+    """
 
     rounds: int
-    accuracy: float | None
+    evaluation: str
     uplink_bytes: int
     emulated_s: float
 
@@ -49,14 +54,20 @@ def reached(folder: Path) -> Reached | None:
         # Read-only: whoever runs the cell makes its tables, and must not find them made.
         with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
             rows = connection.execute(
-                "SELECT accuracy, started_s + seconds FROM rounds WHERE state = 'closed' ORDER BY round"
+                "SELECT loss, metrics, started_s + seconds FROM rounds WHERE state = 'closed' ORDER BY round"
             ).fetchall()
+            kept = connection.execute("SELECT value FROM run WHERE key = 'measures'").fetchone()
             ((up,),) = connection.execute("SELECT total(socket) FROM traffic WHERE direction = 'uplink'")
     except sqlite3.Error:
         # It is being made, or swept away, at this moment.
         return None
-    accuracies = [accuracy for accuracy, _ in rows if accuracy is not None]
-    return Reached(len(rows), accuracies[-1] if accuracies else None, int(up), rows[-1][1] if rows else 0.0)
+    measure = next(iter(from_text(kept[0])), None) if kept else None
+    evaluation = ""
+    if measure is not None:
+        values = [figures(loss, json.loads(metrics)).get(measure.name) for loss, metrics, _ in rows]
+        measured = [value for value in values if value is not None]
+        evaluation = f"{measure.name} {measure.text(measured[-1])}" if measured else ""
+    return Reached(len(rows), evaluation, int(up), rows[-1][2] if rows else 0.0)
 
 
 class _ServerLines:
@@ -127,19 +138,24 @@ class Progress:
         standing = [(cell, self._look(cell)) for cell in self._cells]
         under_way = [(cell, where) for cell, where in standing if where is not None and cell.name not in self._done]
         table = Table(box=box.SIMPLE_HEAD)
-        for name in ("cell", "round", "accuracy", "up", "emulated", "time left"):
+        for name in ("cell", "round", "evaluation", "up", "emulated", "time left"):
             table.add_column(name, justify="left" if name == "cell" else "right", no_wrap=name != "cell")
         by_name = {cell.name: cell for cell in self._cells}
         done = [(by_name[name], where) for name, where in reversed(self._done.items())]
         for cell, where in [*under_way, *done]:
             over = cell.name in self._done
-            accuracy = "–" if where.accuracy is None else f"{where.accuracy:.2%}"
             rounds = f"{where.rounds}/{cell.config.rounds}"
             left = "done" if over else self._left(cell, where)
             emulated = duration(where.emulated_s)
             title = self._name(cell, where, over=over)
             table.add_row(
-                title, rounds, accuracy, size(where.uplink_bytes), emulated, left, style="dim" if over else ""
+                title,
+                rounds,
+                escape(where.evaluation) or "–",
+                size(where.uplink_bytes),
+                emulated,
+                left,
+                style="dim" if over else "",
             )
         return Group(self._title(under_way), table)
 
@@ -196,10 +212,10 @@ class Progress:
                 continue
             if where is not None and self._shown.get(cell.name, 0) != where.rounds:
                 self._shown[cell.name] = where.rounds
-                accuracy = "" if where.accuracy is None else f"  accuracy {where.accuracy:.2%}"
+                evaluation = f"  {where.evaluation}" if where.evaluation else ""
                 rounds = f"round {where.rounds}/{cell.config.rounds}"
                 up = f"up {size(where.uplink_bytes)}"
-                self._say(cell, f"{rounds}{accuracy}  {up}  emulated {duration(where.emulated_s)}")
+                self._say(cell, f"{rounds}{evaluation}  {up}  emulated {duration(where.emulated_s)}")
 
     def _say(self, cell: Cell, line: str) -> None:
         self._console.print(f"{cell.name}  {line}", markup=False, highlight=False, soft_wrap=True)

@@ -3,7 +3,7 @@
 import csv
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,32 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from featherfed.errors import ConfigError, FeatherfedError
-from featherfed.fl_bench.plots import accuracy_by_bytes, accuracy_by_time, as_svg, bytes_bars
-from featherfed.fl_bench.results import Spread, Strategy, as_json, ratio, read_runs, round_rows
+from featherfed.fl_bench.plots import as_svg, bytes_bars, measure_by_bytes, measure_by_time, save_png
+from featherfed.fl_bench.results import (
+    Spread,
+    Strategy,
+    as_json,
+    label,
+    ratio,
+    reached_among,
+    read_runs,
+    round_rows,
+    targets_among,
+)
 from featherfed.fl_bench.scenario import COMMAND, SCENARIO
+from featherfed.fl_bench.target_flag import target_flag
 from featherfed.fl_bench.terminal import duration, table
-from featherfed.server.report import TARGETS, size
+from featherfed.server.measures import Measure, Target
+from featherfed.server.report import size
 
-PLOTS = {"accuracy-bytes": accuracy_by_bytes, "accuracy-time": accuracy_by_time, "bytes": bytes_bars}
 ROUNDS, PAGE = "rounds", "report.html"
+
+
+def plots_of(strategies: Sequence[Strategy]) -> dict[str, Callable[[Sequence[Strategy]], Figure]]:
+    """Return what is drawn of a comparison, by the name of its file."""
+    if not strategies[0].measures:
+        return {"bytes": bytes_bars}
+    return {"metric-bytes": measure_by_bytes, "metric-time": measure_by_time, "bytes": bytes_bars}
 
 
 Grid = tuple[Path, str, str]
@@ -36,18 +54,17 @@ def grids_of(runs: Sequence[Path]) -> list[Grid]:
     ]
 
 
-def page(strategies: Sequence[Strategy], command: str, grids: Sequence[Grid] = ()) -> str:
+def page(strategies: Sequence[Strategy], command: str, grids: Sequence[Grid] = (), asked: Sequence[Target] = ()) -> str:
     """Return one HTML page that needs nothing else: plots, the table, and how to run it again."""
     environment = jinja2.Environment(loader=jinja2.PackageLoader("featherfed.fl_bench"), autoescape=True)
-    environment.filters.update(size=_size, duration=duration, percent=_percent, spread=_spread)
-    targets = [
-        target for target in TARGETS if any(each.to_accuracy(target, "round").median is not None for each in strategies)
-    ]
+    environment.filters.update(size=_size, duration=duration, spread=_spread, value=_value)
     return environment.get_template("report.html").render(
         strategies=strategies,
-        targets=targets,
+        measure=strategies[0].measures[0] if strategies[0].measures else None,
+        targets=reached_among(strategies, targets_among(strategies, asked)),
+        label=lambda target: label(target, strategies),
         ratio=lambda strategy, target: ratio(strategy, strategies, target),
-        plots={name: as_svg(make(strategies)) for name, make in PLOTS.items()},
+        plots={name: as_svg(make(strategies)) for name, make in plots_of(strategies).items()},
         command=command,
         grids=grids,
         config=[(each.name, each.config.command(), each.runs[0].facts.get("phones", {})) for each in strategies],
@@ -58,26 +75,31 @@ def _size(value: float | None) -> str:
     return "–" if value is None else size(round(value))
 
 
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{share:.2%}"
+def _value(value: float | None, strategy: Strategy) -> str:
+    return strategy.measures[0].text(value) if strategy.measures else "–"
 
 
-def _spread(spread: Spread, kind: str) -> str:
+def _spread(spread: Spread, kind: str | Measure) -> str:
     """Return the mean, the least and the most over seeds, nothing where they are one."""
     if spread.least is None or spread.most is None or spread.least == spread.most:
         return ""
-    show = {"seconds": duration, "accuracy": _percent}.get(kind, _size)
+    show = kind.text if isinstance(kind, Measure) else duration if kind == "seconds" else _size
     return f"{show(spread.mean)}, {show(spread.least)} … {show(spread.most)}"
 
 
-def write_report(strategies: Sequence[Strategy], out: Path, command: str, grids: Sequence[Grid] = ()) -> list[Path]:
+def write_report(
+    strategies: Sequence[Strategy],
+    out: Path,
+    command: str,
+    grids: Sequence[Grid] = (),
+    asked: Sequence[Target] = (),
+) -> list[Path]:
     """Write the page, the plots as PNG, and the rounds as CSV (and Parquet with pyarrow); return the files."""
     out.mkdir(parents=True, exist_ok=True)
     written = [out / PAGE]
-    (out / PAGE).write_text(page(strategies, command, grids), encoding="utf-8")
-    for name, make in PLOTS.items():
-        figure: Figure = make(strategies)
-        figure.savefig(out / f"{name}.png", dpi=144, bbox_inches="tight")
+    (out / PAGE).write_text(page(strategies, command, grids, asked), encoding="utf-8")
+    for name, make in plots_of(strategies).items():
+        save_png(make(strategies), out / f"{name}.png", dpi=144)
         written.append(out / f"{name}.png")
     rows = round_rows(strategies)
     with open(out / f"{ROUNDS}.csv", "w", newline="") as file:
@@ -102,20 +124,24 @@ def _write_parquet(rows: list[dict[str, Any]], out: Path) -> list[Path]:
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the page.  [default: report in the first RUNS]")
+@target_flag
 @click.option("--json", "json_only", is_flag=True, help="Print all figures as JSON and write nothing.")
-def report(runs: tuple[Path, ...], out: Path | None, json_only: bool) -> None:
+def report(runs: tuple[Path, ...], out: Path | None, targets: tuple[Target, ...], json_only: bool) -> None:
     """Make a page, plots and data of RUNS: folders of fl-bench run, or of fl-server serve."""
     try:
         strategies = read_runs(runs)
         if json_only:
-            click.echo(json.dumps(as_json(strategies), indent=1))
+            click.echo(json.dumps(as_json(strategies, targets), indent=1))
             return
-        command = shlex.join(["fl-bench", "report", *map(str, runs)])
-        written = write_report(strategies, out or runs[0] / "report", command, grids_of(runs))
+        command = shlex.join(
+            ["fl-bench", "report", *map(str, runs), *(part for each in targets for part in ("--target", str(each)))]
+        )
+        written = write_report(strategies, out or runs[0] / "report", command, grids_of(runs), targets)
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
     except FeatherfedError as error:
         raise click.ClickException(str(error)) from error
     console = Console()
-    console.print(table(strategies)) if console.is_terminal else Console(width=200).print(table(strategies))
+    shown = table(strategies, targets)
+    console.print(shown) if console.is_terminal else Console(width=200).print(shown)
     click.echo(f"the page is {written[0]}; beside it {', '.join(path.name for path in written[1:])}")

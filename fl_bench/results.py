@@ -1,4 +1,4 @@
-"""Results of grids and runs as plain data: cells grouped into strategies over seeds, bytes and time to an accuracy.
+"""Results of grids and runs as plain data: cells grouped into strategies over seeds, bytes and time to a target.
 
 A strategy is what cells have in common when their seed is left out. Figures of a strategy are medians over its seeds,
 with the least and the most beside them; a target that some seeds missed has no median.
@@ -7,7 +7,7 @@ with the least and the most beside them; a target that some seeds missed has no 
 import json
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from featherfed.errors import ConfigError
 from featherfed.fl_bench.cells import DONE, FACTS, report_of
 from featherfed.fl_bench.scenario import SCENARIO, read_scenario
 from featherfed.server.config import RunConfig
-from featherfed.server.report import TARGETS
+from featherfed.server.measures import Measures, Target
+from featherfed.server.report import flat, measures_in, spent_until, targets_of, value_in
 from featherfed.server.run_folder import existing
 
 BASELINE = "float32"
@@ -67,9 +68,24 @@ class Strategy:
         """The configuration, with the first seed's."""
         return self.runs[0].config
 
-    def best_accuracy(self) -> Spread:
-        """Return the best accuracy of each seed."""
+    @property
+    def measures(self) -> Measures:
+        """What its evaluations say, the first before all; none where its problem has no test set."""
+        return measures_in(self.runs[0].report)
+
+    def best(self) -> Spread:
+        """Return the best value that each seed reached of the first measure."""
         return Spread.of([_best(run.report) for run in self.runs])
+
+    def best_text(self) -> str:
+        """Return that for people, with its spread over seeds."""
+        spread = self.best()
+        if spread.median is None or spread.least is None or spread.most is None:
+            return "–"
+        show = self.measures[0].text
+        if spread.seeds == 1 or spread.least == spread.most:
+            return show(spread.median)
+        return f"{show(spread.median)} ({show(spread.least).removesuffix('%')}–{show(spread.most).removesuffix('%')})"
 
     def handshakes(self) -> Spread:
         """Return the bytes of all WebSocket upgrades with Hello and Welcome, up and down, of each seed."""
@@ -79,7 +95,7 @@ class Strategy:
         """Return a figure of whole runs: round, seconds (of rounds) or uplink_payload."""
         return Spread.of([_whole(run.report)[figure] for run in self.runs])
 
-    def to_accuracy(self, target: str, figure: str) -> Spread:
+    def to_target(self, target: Target, figure: str) -> Spread:
         """Return a figure at the end of the first round that reached a target.
 
         `figure`: round, seconds, uplink_payload, uplink_socket, downlink_socket or handshake.
@@ -88,7 +104,11 @@ class Strategy:
 
 
 def _best(report: dict[str, Any]) -> float | None:
-    return max((row["accuracy"] for row in report["rounds"] if row["accuracy"] is not None), default=None)
+    measures = measures_in(report)
+    values = [value_in(row, measures[0]) for row in report["rounds"]] if measures else []
+    return max(
+        (value for value in values if value is not None), key=lambda value: measures[0].score(value), default=None
+    )
 
 
 def _whole(report: dict[str, Any]) -> dict[str, float]:
@@ -99,9 +119,10 @@ def _whole(report: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def _at(report: dict[str, Any], target: str) -> dict[str, float]:
+def _at(report: dict[str, Any], target: Target) -> dict[str, float]:
     """Return what a run had used when it reached the target, nothing if it did not."""
-    there = report["to_accuracy"].get(target)
+    measure = next((each for each in measures_in(report) if each.name == target.name), None)
+    there = spent_until(report["rounds"], measure, target.value) if measure else None
     if there is None:
         return {}
     rows = [row for row in report["rounds"] if row["round"] <= there["round"]]
@@ -155,7 +176,7 @@ def _read(folder: Path) -> Run:
 def _group(runs: Sequence[Run]) -> list[Strategy]:
     groups: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
-        settings = tuple(str(getattr(run.config, f.name)) for f in fields(RunConfig) if f.name != "seed")
+        settings = tuple(str(getattr(run.config, field.name)) for field in fields(RunConfig) if field.name != "seed")
         phones = json.dumps(run.facts.get("phones", {}), sort_keys=True)
         groups.setdefault((str(run.path.parent), phones, settings), []).append(run)
     members = [sorted(group, key=lambda run: run.config.seed) for group in groups.values()]
@@ -173,7 +194,7 @@ def _names(groups: Sequence[Sequence[Run]]) -> list[str]:
     phones = [group[0].facts.get("phones", {}) for group in groups]
     keys = [key for key in ("link", "device", "dropout", "as") if len({str(each.get(key)) for each in phones}) > 1]
     # How long a run may go on says nothing of how it goes, unless nothing else tells two strategies apart.
-    telling = [name for name in differing if name not in ("rounds", "target_accuracy")]
+    telling = [name for name in differing if name not in ("rounds", "target")]
     names = _spelled(configs, phones, telling, keys)
     return names if len(set(names)) == len(names) else _spelled(configs, phones, differing, keys)
 
@@ -199,27 +220,51 @@ def baseline_of(strategy: Strategy, strategies: Sequence[Strategy]) -> Strategy 
     return None
 
 
-def ratio(strategy: Strategy, strategies: Sequence[Strategy], target: str) -> float | None:
+def targets_among(strategies: Sequence[Strategy], asked: Sequence[Target] = ()) -> list[Target]:
+    """Return the targets of a comparison: those asked for, or those of the strategies' own reports.
+
+    Raises `ConfigError` for one of a metric that none of them has.
+    """
+    known = list({measure: None for strategy in strategies for measure in strategy.measures})
+    for target in asked:
+        target.measure(known)
+    own = {each for strategy in strategies for each in targets_of(strategy.measures, strategy.config.target)}
+    return sorted({*asked} or own)
+
+
+def reached_among(strategies: Sequence[Strategy], targets: Sequence[Target]) -> list[Target]:
+    """Return the targets that some strategy reached with all of its seeds."""
+    return [each for each in targets if any(one.to_target(each, "round").median is not None for one in strategies)]
+
+
+def label(target: Target, strategies: Sequence[Strategy]) -> str:
+    """Return a target for people: `accuracy 97%`."""
+    measure = target.measure([measure for strategy in strategies for measure in strategy.measures])
+    return f"{target.name} {measure.short(target.value)}"
+
+
+def ratio(strategy: Strategy, strategies: Sequence[Strategy], target: Target) -> float | None:
     """Return how many times less float32 sent up to a target, by medians of socket bytes."""
     base = baseline_of(strategy, strategies)
-    mine = strategy.to_accuracy(target, "uplink_socket").median
-    theirs = base.to_accuracy(target, "uplink_socket").median if base else None
+    mine = strategy.to_target(target, "uplink_socket").median
+    theirs = base.to_target(target, "uplink_socket").median if base else None
     return theirs / mine if mine and theirs else None
 
 
 FIGURES = ("round", "seconds", "uplink_payload", "uplink_socket", "downlink_socket", "handshake")
 
 
-def as_json(strategies: Sequence[Strategy]) -> list[dict[str, Any]]:
+def as_json(strategies: Sequence[Strategy], asked: Sequence[Target] = ()) -> list[dict[str, Any]]:
     """Return all figures of all strategies, ready for JSON."""
     result = []
+    among = targets_among(strategies, asked)
     for strategy in strategies:
         targets = {
-            target: {
-                **{figure: _spread(strategy.to_accuracy(target, figure)) for figure in FIGURES},
+            str(target): {
+                **{figure: _spread(strategy.to_target(target, figure)) for figure in FIGURES},
                 "times_less_than_float32": ratio(strategy, strategies, target),
             }
-            for target in TARGETS
+            for target in among
         }
         result.append(
             {
@@ -228,8 +273,9 @@ def as_json(strategies: Sequence[Strategy]) -> list[dict[str, Any]]:
                 "downlink": strategy.config.downlink,
                 "problem": strategy.config.problem,
                 "seeds": [run.config.seed for run in strategy.runs],
-                "best_accuracy": _spread(strategy.best_accuracy()),
-                "to_accuracy": targets,
+                "measures": [asdict(each) for each in strategy.measures],
+                "best": _spread(strategy.best()),
+                "to_target": targets,
                 "command": strategy.config.command(),
             }
         )
@@ -243,11 +289,10 @@ def _spread(spread: Spread) -> dict[str, float | int | None]:
 def round_rows(strategies: Sequence[Strategy]) -> list[dict[str, Any]]:
     """Return one flat row for each round of each run, for data frames."""
     rows = []
+    measures = tuple({each: None for strategy in strategies for each in strategy.measures})
     for strategy in strategies:
         for run in strategy.runs:
             for row in run.report["rounds"]:
-                flat = {name: value for name, value in row.items() if name not in ("uplink", "downlink")}
-                for way in ("uplink", "downlink"):
-                    flat |= {f"{way}_{name}": value for name, value in row[way].items()}
-                rows.append({"strategy": strategy.name, "seed": run.config.seed, "run": str(run.path), **flat})
+                cells = flat(row, measures)
+                rows.append({"strategy": strategy.name, "seed": run.config.seed, "run": str(run.path), **cells})
     return rows

@@ -8,6 +8,8 @@ link = { "2g" = 0.2, "3g" = 0.5, "4g" = 0.3 }
 device = { "slow" = 0.5, "mid" = 0.5 }
 dropout = 0.1                              # a tenth of those who are asked leave instead, and come back
 set.shift = 1                              # a setting of the problem's own, by its name
+plugin = ["mytask"]                        # modules of one's own with codec stages: a list that makes no grid
+aggregate = "mytask:Krum"                  # and a rule of one's own
 """
 
 import itertools
@@ -84,6 +86,7 @@ class Cell:
     def common_flags(self) -> list[str]:
         """Return what all phones of this cell are told."""
         own = ["--problem", self.config.problem] if self.trains else []
+        own += [part for source in self.config.plugin for part in ("--plugin", source)]
         told = (
             (flag(key), str(self.phones[key]))
             for key in ("bandwidth", "train", "dropout", "away")
@@ -179,7 +182,8 @@ def read_scenario(path: Path, *, way: str | None = None, changes: Sequence[str] 
         raise ConfigError(f"{path}: set = {given!r:.40} is not a table, like set.shift = 1")
     own = {f"set.{name}": value for name, value in given.items()}
     settings |= own
-    varying = [key for key, value in settings.items() if isinstance(value, list)]
+    # All of the plugins are imported in each run.
+    varying = [key for key, value in settings.items() if isinstance(value, list) and key != "plugin"]
     if empty := next((key for key in varying if not settings[key]), None):
         raise ConfigError(f"{path}: {empty} is an empty list, which makes no run at all")
     cells = []

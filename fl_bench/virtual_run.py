@@ -47,7 +47,7 @@ def run_virtual(cell: Cell, out: Path, data_dir: str | None, watcher: Watcher | 
     try:
 
         async def main() -> str | None:
-            standing = begin(config, store, aggregator.parameters)
+            standing = begin(config, store, aggregator)
             service = Service(config, folder, aggregator, store, standing, watcher or Watcher())
             serving = asyncio.create_task(service.run(host=HOST, port=PORT), name="server")
             shared = SharedMemory()

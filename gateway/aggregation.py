@@ -6,9 +6,10 @@ from featherfed.codec.fold import Fold
 from featherfed.codec.pipeline import Pipeline
 from featherfed.fingerprint import Fingerprint
 from featherfed.gateway.handoff import Handoff, News
+from featherfed.rules.server_optimizer import ServerState
 from featherfed.server.aggregation import Aggregator, Closing
 from featherfed.server.config import RunConfig
-from featherfed.server.optimizer import start
+from featherfed.server.run_rules import load_plugins, rules_of
 from featherfed.server.versions import Versions
 from featherfed.wire.messages import Welcome, tensor_rows
 
@@ -18,26 +19,30 @@ class GatewayAggregator(Aggregator):
 
     def __init__(self, config: RunConfig, handoff: Handoff, welcome: Welcome) -> None:
         """`welcome` is the root's, with all of its tensors: a gateway needs none of the problem's code."""
+        load_plugins(config)
         self._config = config
+        self._rules = rules_of(config)
         self._handoff = handoff
         self.problem = welcome.problem
         self.fingerprint = Fingerprint.of_rows(tensor_rows(welcome.tensors))
         self.layout = self.fingerprint.layout
         self.uplink = Pipeline.parse(config.uplink)
         self.versions = Versions(self.layout, Pipeline.parse(config.downlink, direction="downlink"), config.seed)
-        self._state = start(self.versions.view, "fedavg")
+        self._state = ServerState(self.versions.view)
+        self._memory = {}
         self._average = self._state.weights
         self._set_limits(welcome.max_examples)
-        self._trim, self._buffered, self._fresh_weight = 0.0, False, 0
+        self._buffered, self._fresh_weight = False, 0
         self._fold = None
         self.open_round = 0
+        self.measures = ()
         self.best_score = -math.inf
 
     def adopt(self, news: News) -> None:
         """Take the model that a round of the root's begins with."""
         if news.round_number - 1 != self.versions.version:
             self.versions.adopt(news.round_number - 1, news.weights, news.payload)
-            self._state = start(news.weights, "fedavg")
+            self._state = ServerState(news.weights)
             self._average = news.weights
 
     def close(self, round_number: int) -> Closing:

@@ -9,11 +9,11 @@ import click
 
 from featherfed.errors import ConfigError, FeatherfedError
 from featherfed.fl_bench.documents import markdown
-from featherfed.fl_bench.plots import accuracy_by_bytes
-from featherfed.fl_bench.results import Strategy, ratio, read_runs
+from featherfed.fl_bench.plots import measure_by_bytes, save_png
+from featherfed.fl_bench.results import Strategy, ratio, reached_among, read_runs, targets_among
 from featherfed.fl_bench.scenario import COMMAND
-from featherfed.fl_bench.terminal import accuracy, duration
-from featherfed.server.report import TARGETS, size
+from featherfed.fl_bench.terminal import duration
+from featherfed.server.report import size
 
 TITLES = {
     "best_iid": "The least uplink on IID shards",
@@ -130,7 +130,7 @@ def _rounds(strategy: Strategy) -> int:
 
 def _accuracy_after(strategy: Strategy, rounds: int) -> float:
     reached: list[float] = [
-        max(row["accuracy"] for row in run.report["rounds"][:rounds] if row["accuracy"] is not None)
+        max(row["accuracy"] for row in run.report["rounds"][:rounds] if row.get("accuracy") is not None)
         for run in strategy.runs
     ]
     return sum(reached) / len(reached)
@@ -141,20 +141,24 @@ def section(stem: str, strategies: Sequence[Strategy], plot: str, command: str) 
     config = strategies[0].config
     seeds = sorted({run.config.seed for strategy in strategies for run in strategy.runs})
     way = "virtual time" if all(run.virtual for strategy in strategies for run in strategy.runs) else "real processes"
-    reached = [
-        target for target in TARGETS if any(each.to_accuracy(target, "round").median is not None for each in strategies)
-    ][-3:]
+    reached = reached_among(strategies, targets_among(strategies))[-3:]
     linked = any("link" in run.facts.get("phones", {}) for strategy in strategies for run in strategy.runs)
     columns = ["strategy:", "best", "handshakes"]
     for target in reached:
-        columns += [f"{float(target):.0%}: rounds", "payload", "socket", "× float32", "time"]
+        columns += [
+            f"{target.measure(strategies[0].measures).short(target.value)}: rounds",
+            "payload",
+            "socket",
+            "× float32",
+            "time",
+        ]
     rows = []
     for strategy in strategies:
-        row = [strategy.name, accuracy(strategy.best_accuracy()), _bytes(strategy.handshakes().median)]
+        row = [strategy.name, strategy.best_text(), _bytes(strategy.handshakes().median)]
         for target in reached:
             times = ratio(strategy, strategies, target)
             figures = {
-                name: strategy.to_accuracy(target, name).median
+                name: strategy.to_target(target, name).median
                 for name in ("round", "uplink_payload", "uplink_socket", "seconds")
             }
             row += [
@@ -256,7 +260,7 @@ def results(grids: tuple[Path, ...], path: Path | None, check: bool) -> None:
         plots = path.parent / "plots"
         plots.mkdir(parents=True, exist_ok=True)
         for stem, strategies in groups.items():
-            accuracy_by_bytes(strategies).savefig(plots / f"{stem}.png", dpi=110, bbox_inches="tight")
+            save_png(measure_by_bytes(strategies), plots / f"{stem}.png", dpi=110)
         path.write_text(document(groups, plots.name, {grid.name: _command(grid) for grid in grids}), encoding="utf-8")
     if check and not verdicts:
         raise click.ClickException("no two strategies of a claim were run: nothing is checked")

@@ -1,11 +1,12 @@
 """The server's side of learning: fold updates as they come, step the optimizer, evaluate. Nothing here waits.
 
 Updates are folded on arrival because memory must not grow with the cohort; the sum is exact (featherfed.codec), so the
-order of arrival does not matter. Only the robust aggregates keep a round's updates (`robust`).
+order of arrival does not matter. Only for an aggregate that needs all of them are a round's updates kept
+(`kept_updates`).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,10 +24,15 @@ from featherfed.partitions import largest_shard
 from featherfed.problem import Place, Problem
 from featherfed.problem_loading import load_problem
 from featherfed.randomness import RoundKey
-from featherfed.server import optimizer
+from featherfed.rules.aggregate import Arrays, Updates
+from featherfed.rules.checked import begun, combined, started, stepped, weighed
+from featherfed.rules.ruleset import RuleSet
+from featherfed.rules.server_optimizer import ServerState
 from featherfed.server.averaging import averaged
 from featherfed.server.config import RunConfig
-from featherfed.server.robust import KeptUpdates, parse_aggregate
+from featherfed.server.kept_updates import KeptUpdates
+from featherfed.server.measures import Measures, Target, figures, measures_of
+from featherfed.server.run_rules import load_plugins, rules_of
 from featherfed.server.staleness import UNIT, stale_weight
 from featherfed.server.versions import Versions
 
@@ -37,10 +43,13 @@ if TYPE_CHECKING:
 MAX_EXAMPLES = 1 << 20
 """What an update may weigh where neither `--max-examples` nor the problem says it."""
 
+OPTIMIZER, AGGREGATE = "optimizer.", "aggregate."
+"""What the names of the rules' arrays begin with in a saved model."""
 
-def score_of(loss: float, accuracy: float | None) -> float:
-    """Return what the best model has most of: accuracy, or where there is none, the least loss."""
-    return -loss if accuracy is None else accuracy
+
+def _after(prefix: str, tensors: Arrays) -> Arrays:
+    """Return the tensors whose names begin so, by the rest of their names."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +60,7 @@ class Closing:
     evaluation: "Evaluation | None"
     best: bool
     over: bool = False
-    """Whether the run ends here, whatever the accuracy: a gateway's root has said so."""
+    """Whether the run ends here, whatever its target: a gateway's root has said so."""
     following: int = 0
     """The next round, where it is not the one after."""
     phones: int | None = None
@@ -71,8 +80,15 @@ class Received:
 class Aggregator:
     """The model of a run, its versions on the phones, and the sum of the open round."""
 
-    def __init__(self, config: RunConfig, data_dir: str | None, *, problem: Problem | None = None) -> None:
-        """Load the problem that the configuration names, unless it is given, and try it on its test set.
+    def __init__(
+        self,
+        config: RunConfig,
+        data_dir: str | None,
+        *,
+        problem: Problem | None = None,
+        rules: RuleSet | None = None,
+    ) -> None:
+        """Load the problem and the rules that the configuration names, unless they are given, and try the problem.
 
         Raises `ConfigError`, `ProblemError` or `DataError` for a problem that no round could be served of.
         """
@@ -82,6 +98,7 @@ class Aggregator:
         from featherfed.learning.own_training import check_space
 
         self._config = config
+        load_plugins(config)
         problem = problem or load_problem(config.problem)
         self.problem = problem.name
         place = Place(
@@ -93,6 +110,9 @@ class Aggregator:
         self.fingerprint = fingerprint(module)
         self.layout: Layout = self.fingerprint.layout
         self._evaluator = evaluator_for(problem, place, module)
+        self.measures: Measures = measures_of(problem) if self._evaluator else ()
+        if config.target:
+            Target.parse(config.target).measure(self.measures)
         self.uplink = Pipeline.parse(config.uplink)
         downlink = Pipeline.parse(config.downlink, direction="downlink")
         self.versions = Versions(self.layout, downlink, config.seed)
@@ -102,14 +122,15 @@ class Aggregator:
             check_space(problem, self.uplink.space(self.layout, RoundKey(config.seed, 1)))
         self.versions.publish(weights)
         # Training starts from what the phones see, so a lossy first downlink costs no accuracy later.
-        self._state = optimizer.start(self.versions.view.copy(), config.server_optimizer)
+        self._rules = rules or rules_of(config)
+        self._state = begun(self._rules.server_optimizer, self.versions.view.copy())
+        self._memory = started(self._rules.aggregate, self.layout.size)
         self._average = self._state.weights
         shared = problem.shared_examples(data_dir)
         self._set_limits(
             config.max_examples
             or (MAX_EXAMPLES if shared is None else largest_shard(config.partition, shared, config.phones))
         )
-        self._trim = parse_aggregate(config.aggregate)
         self._fold: Fold | KeptUpdates | None = None
         self._buffered = config.mode == "async"
         self._fresh_weight = 0
@@ -135,8 +156,8 @@ class Aggregator:
         """Begin the sum of a round."""
         self.open_round = round_number
         clip_norm = self._config.clip_norm or math.inf
-        if self._trim:
-            self._fold = KeptUpdates(self.uplink, self.layout, trim=self._trim, clip_norm=clip_norm)
+        if self._rules.aggregate.needs_all:
+            self._fold = KeptUpdates(self.uplink, self.layout, clip_norm=clip_norm)
         else:
             key = None if self._buffered else RoundKey(self._config.seed, round_number)
             self._fresh_weight = 0
@@ -158,7 +179,7 @@ class Aggregator:
         )
         if self._buffered:
             counted = (update for update, fault in zip(updates, faults, strict=True) if fault is None)
-            self._fresh_weight += UNIT * sum(update.examples for update in counted)
+            self._fresh_weight += UNIT * sum(weighed(self._rules.aggregate, update.examples) for update in counted)
         return faults
 
     def _add_one(self, update: Received) -> CodecError | None:
@@ -169,7 +190,7 @@ class Aggregator:
                 # A gateway's: it has its weight in it, whatever is claimed beside it.
                 self._fold.merge_bytes(update.payload)
             else:
-                self._fold.add(update.payload, self._key(update), update.examples)
+                self._fold.add(update.payload, self._key(update), self._weight(update))
         except CodecError as error:
             return error
         return None
@@ -178,32 +199,54 @@ class Aggregator:
         return RoundKey(self._config.seed, update.round_number, update.shard)
 
     def _weight(self, update: Received) -> int:
-        if not self._buffered:
-            return update.examples
-        return stale_weight(update.examples, self.open_round - update.round_number)
+        weight = weighed(self._rules.aggregate, update.examples)
+        return stale_weight(weight, self.open_round - update.round_number) if self._buffered else weight
 
     def close(self, round_number: int) -> Closing:
-        """Step the optimizer by the mean update, publish the next version, evaluate where it is due."""
+        """Step the optimizer by the round's update, publish the next version, evaluate where it is due.
+
+        Raises `ProblemError` for a rule of the user's own that fails; nothing that is saved has changed then.
+        """
         config = self._config
         assert self._fold is not None, "a round is closed once, after it was opened"
-        mean = self._fold.mean()
-        if isinstance(self._fold, Fold) and self._buffered:
-            mean *= np.float32(self._fold.weight / self._fresh_weight)
         phones = self._fold.count if config.gateways and isinstance(self._fold, Fold) else None
+        updates = self._updates(round_number)
         # What is as long as the model goes as soon as it is not needed: the round's peak is here.
         self._fold = None
-        self._state = optimizer.step(self._state, mean, optimizer=config.server_optimizer, lr=config.server_lr)
+        if len(updates):
+            remembered, mean = combined(self._rules.aggregate, self._memory, updates)
+        else:
+            remembered, mean = self._memory, np.zeros(self.layout.size, np.float32)
+        del updates
+        self._state = stepped(self._rules.server_optimizer, self._state, mean, round_number)
+        self._memory = remembered
         del mean
         self.versions.publish(self._state.weights)
         weights, memory = self._state.weights, config.server_average
         self._average = averaged(self._average, weights, self.versions.version, memory) if memory else weights
         due = round_number % config.eval_every == 0 or round_number == config.rounds
         evaluation = self.evaluate() if due else None
-        score = None if evaluation is None else score_of(evaluation.loss, evaluation.metrics.get("accuracy"))
-        best = score is not None and score > self.best_score
-        if score is not None and best:
-            self.best_score = score
+        score = -math.inf if evaluation is None else self.score(figures(evaluation.loss, evaluation.metrics))
+        best = score > self.best_score
+        self.best_score = max(score, self.best_score)
         return Closing(self.versions.version, evaluation, best, phones=phones)
+
+    def score(self, values: Mapping[str, float | None]) -> float:
+        """Return what the best model has most of, by the run's first measure; −∞ without one, or a value of it."""
+        return self.measures[0].score(values.get(self.measures[0].name)) if self.measures else -math.inf
+
+    def _updates(self, round_number: int) -> Updates:
+        """Return what the aggregate is given: all updates of the round, or their mean alone."""
+        assert self._fold is not None
+        key = RoundKey(self._config.seed, round_number)
+        if isinstance(self._fold, KeptUpdates):
+            return self._fold.updates(key)
+        if not self._fold.count:
+            return Updates([], [], [], key)
+        mean = self._fold.mean()
+        if self._buffered:
+            mean *= np.float32(self._fold.weight / self._fresh_weight)
+        return Updates([mean], [self._fold.weight], [], key)
 
     def evaluate(self) -> "Evaluation | None":
         """Return loss and metrics of the server's model, the mean with `--server-average`; None without a test set."""
@@ -217,8 +260,8 @@ class Aggregator:
         }
         if self._config.server_average:
             tensors["server.weights"] = self._state.weights
-        tensors["server.momentum"] = self._state.momentum
-        tensors["server.variance"] = self._state.variance
+        for prefix, arrays in ((OPTIMIZER, self._state.arrays), (AGGREGATE, self._memory)):
+            tensors |= {prefix + name: np.ascontiguousarray(array) for name, array in arrays.items()}
         tensors["phones.view"] = self.versions.view
         for version, payload in self.versions.chain.items():
             tensors[f"phones.chain.{version}"] = np.frombuffer(payload, np.uint8)
@@ -234,7 +277,8 @@ class Aggregator:
             raise ConfigError(f"cannot read the model {path}: {error}") from error
         self._average = np.concatenate([tensors[f"model.{tensor.name}"].ravel() for tensor in self.layout.tensors])
         weights = tensors["server.weights"] if self._config.server_average else self._average
-        self._state = optimizer.ServerState(weights, tensors["server.momentum"], tensors["server.variance"])
+        self._state = ServerState(weights, _after(OPTIMIZER, tensors))
+        self._memory = _after(AGGREGATE, tensors)
         prefix = "phones.chain."
         chain = {int(name.removeprefix(prefix)): t.tobytes() for name, t in tensors.items() if name.startswith(prefix)}
         self.versions.restore(version, tensors["phones.view"], chain)

@@ -17,7 +17,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from featherfed.server.cohort import choose_cohort
+from featherfed.errors import ProblemError
+from featherfed.rules.select import SelectKey
+from featherfed.server.cohort import NOTHING_KNOWN, Facts, choose_cohort
 from featherfed.server.round_machine import (
     STOPPED,
     Accept,
@@ -38,6 +40,8 @@ from featherfed.server.round_machine import (
     Resume,
     Rules,
     Stop,
+    facts_after,
+    facts_of_asked,
 )
 
 
@@ -57,6 +61,8 @@ class AsyncState:
     present: frozenset[int] = frozenset()
     last: Mapping[int, int] = field(default_factory=lambda: MappingProxyType({}))
     """By shard: the newest round of which its update counts."""
+    facts: Facts = field(default_factory=lambda: NOTHING_KNOWN)
+    """What is known of the phones, where the selection looks at it."""
 
     @property
     def count(self) -> int:
@@ -88,22 +94,29 @@ AsyncStep = tuple[AsyncState, tuple[Action, ...]]
 
 
 def _fill(state: AsyncState) -> tuple[AsyncState, tuple[int, ...]]:
-    """Give every free place to a phone that has not trained the newest version."""
+    """Give every free place to a phone that has not trained the newest version; raises `ProblemError`."""
     rules = state.rules
     idle = state.present - state.busy - state.failed
     eligible = [shard for shard in idle if state.last.get(shard, 0) < state.round_number]
     room = max(0, rules.cohort_size - len(state.busy))
-    chosen = choose_cohort(eligible, room, seed=rules.seed, round_number=state.round_number, attempt=state.attempt)
+    key = SelectKey(rules.seed, state.round_number, state.attempt)
+    chosen = choose_cohort(rules.select, state.facts, eligible, room, key)
     return replace(state, busy=state.busy | frozenset(chosen)), chosen
 
 
 def _assign(state: AsyncState) -> AsyncStep:
-    state, chosen = _fill(state)
+    try:
+        state, chosen = _fill(state)
+    except ProblemError as error:
+        return replace(state, phase=Phase.PAUSED), (Pause(str(error)),)
     return state, tuple(Assign(shard) for shard in chosen)
 
 
 def _ask(state: AsyncState) -> AsyncStep:
-    state, chosen = _fill(state)
+    try:
+        state, chosen = _fill(state)
+    except ProblemError as error:
+        return replace(state, phase=Phase.PAUSED), (Pause(str(error)),)
     return state, (OpenRound(state.round_number, state.attempt, chosen),)
 
 
@@ -242,4 +255,11 @@ TABLE: Mapping[Phase, Mapping[type, Callable[..., AsyncStep]]] = {
 def advance(state: AsyncState, event: Event) -> AsyncStep:
     """Return the state after `event` and what must be done now, in that order."""
     handler = TABLE[state.phase].get(type(event))
-    return handler(state, event) if handler else (state, ())
+    if handler is None:
+        return state, ()
+    if not state.rules.select.uses_facts:
+        return handler(state, event)
+    if isinstance(event, Joined | Accept):
+        state = replace(state, facts=facts_after(state.facts, event, state.wants))
+    state, actions = handler(state, event)
+    return replace(state, facts=facts_of_asked(state.facts, state.round_number, actions)), actions

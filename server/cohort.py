@@ -1,19 +1,30 @@
-"""Who is asked in a round: a seeded draw that depends on nothing but the seed, the round and who is there."""
+"""What a round machine knows of its phones, and whom its rule chooses of them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any
 
-from featherfed.randomness import derive
+from featherfed.rules.checked import chosen
+from featherfed.rules.select import PhoneFacts, Select, SelectKey
+
+Facts = Mapping[int, PhoneFacts]
+"""By shard; kept only for a selection that looks at them."""
+NOTHING_KNOWN: Facts = MappingProxyType({})
 
 
-def choose_cohort(present: Iterable[int], size: int, *, seed: int, round_number: int, attempt: int) -> tuple[int, ...]:
-    """Return `size` of the present shards, or all of them where fewer are there, in rising order.
+@lru_cache(maxsize=1 << 16)
+def _unknown(shard: int) -> PhoneFacts:
+    return PhoneFacts(shard)
 
-    Every shard draws a number of its own and the lowest are taken, so that whether shard 7 is there decides about
-    shard 7 and one more, never about the whole cohort; order of arrival and names decide nothing.
 
-    >>> choose_cohort(range(100), 4, seed=0, round_number=1, attempt=0)
-    (26, 59, 68, 79)
-    """
-    purpose = f"cohort/{attempt}"
-    drawn = sorted(present, key=lambda shard: derive(seed, round_number, shard, purpose))
-    return tuple(sorted(drawn[:size]))
+def choose_cohort(select: Select, facts: Facts, present: Iterable[int], size: int, key: SelectKey) -> tuple[int, ...]:
+    """Return at most `size` of the present shards, in rising order; raises `ProblemError` for a faulty selection."""
+    return chosen(select, [facts.get(shard) or _unknown(shard) for shard in sorted(present)], size, key)
+
+
+def learned(facts: Facts, shards: Iterable[int], **known: Any) -> Facts:
+    """Return what is known once these fields of these shards are."""
+    news = {shard: replace(facts.get(shard) or _unknown(shard), **known) for shard in shards}
+    return MappingProxyType({**facts, **news}) if news else facts

@@ -3,7 +3,8 @@
 import math
 import shlex
 import tomllib
-from dataclasses import MISSING, asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_origin
 
@@ -11,10 +12,14 @@ import tomlkit
 
 from featherfed.errors import ConfigError
 from featherfed.nearest import nearest
+from featherfed.rules.aggregate import Aggregate
+from featherfed.rules.naming import check_name
+from featherfed.rules.select import Select
+from featherfed.rules.server_optimizer import ServerOptimizer
+from featherfed.server.measures import Measure, Target
 from featherfed.training_settings import KINDS, LARGEST, Training, flag, range_of
 
 MODES = ("sync", "async")
-SERVER_OPTIMIZERS = ("fedavg", "fedavgm", "fedadam", "fedyogi")
 COHORT = 10
 SEEDS = 1 << 64
 """What Welcome carries: a seed of 64 bits."""
@@ -32,7 +37,7 @@ class RunConfig(Training):
     phones: int = 10
     cohort: int = COHORT
     rounds: int = 20
-    target_accuracy: float = 1.0
+    target: str = ""  # like accuracy=0.97; none: all rounds
     seed: int = 0
     lr_decay: float = 1.0
     server_optimizer: str = "fedavg"
@@ -46,6 +51,8 @@ class RunConfig(Training):
     over_select: float = 1.0
     quorum: int = 0  # 0: the cohort
     aggregate: str = "mean"
+    select: str = "uniform"
+    plugin: list[str] = field(default_factory=list)
     clip_norm: float = 0.0  # 0: no bound
     max_examples: int = 0  # 0: the most that the partition can give a phone
     min_updates: int = 1
@@ -66,15 +73,16 @@ class RunConfig(Training):
                 raise ConfigError(f"{flag(name)} {getattr(self, name)} is below {least}")
             if getattr(self, name) > LARGEST and name != "seed":
                 raise ConfigError(f"{flag(name)} {getattr(self, name)} exceeds {LARGEST:.0f}")
-        for name in ("lr_decay", "server_lr", "deadline", "heartbeat", "target_accuracy"):
+        for name in ("lr_decay", "server_lr", "deadline", "heartbeat"):
             value = getattr(self, name)
             if not 0 < value <= LARGEST:
                 raise ConfigError(f"{flag(name)} {value} is not a number above 0 and up to {LARGEST:g}")
         if not 0 <= self.clip_norm <= LARGEST:
             raise ConfigError(f"--clip-norm {self.clip_norm} is not a number from 0 to {LARGEST:g}")
-        for name in ("target_accuracy", "lr_decay"):
-            if getattr(self, name) > 1:
-                raise ConfigError(f"{flag(name)} {getattr(self, name)} exceeds 1; it is a fraction, like 0.97")
+        if self.lr_decay > 1:
+            raise ConfigError(f"--lr-decay {self.lr_decay} exceeds 1; it is a fraction, like 0.97")
+        if self.target:
+            Target.parse(self.target)
         if not 0 <= self.server_average < 1:
             raise ConfigError(f"--server-average {self.server_average} is not a number from 0 to below 1")
         if self.seed >= SEEDS:
@@ -93,25 +101,24 @@ class RunConfig(Training):
             raise ConfigError(
                 f"--buffer {self.buffer} exceeds the {self.cohort_size} phones that train at a time (--cohort)"
             )
-        if self.mode == "async" and self.aggregate != "mean":
-            raise ConfigError(
-                f"--aggregate {self.aggregate} weighs all updates alike, and --mode async must weigh old ones less;"
-                " leave one of the two out"
-            )
         if self.quorum > self.cohort_size:
             raise ConfigError(f"--quorum {self.quorum} exceeds the {self.cohort_size} phones of a cohort")
-        if self.min_updates > self.target:
-            raise ConfigError(f"--min-updates {self.min_updates} exceeds the {self.target} updates that close a round")
+        if self.min_updates > self.closing_updates:
+            raise ConfigError(
+                f"--min-updates {self.min_updates} exceeds the {self.closing_updates} updates that close a round"
+            )
         if self.gateways > self.phones:
             raise ConfigError(f"--gateways {self.gateways} exceeds --phones {self.phones}")
-        if self.gateways and (self.mode != "sync" or self.aggregate != "mean" or self.quorum or self.over_select > 1):
+        if self.gateways and (self.mode != "sync" or self.quorum or self.over_select > 1):
             raise ConfigError(
-                "--gateways sums what all phones of a cohort send: it goes with --mode sync and --aggregate mean,"
+                "--gateways sums what all phones of a cohort send: it goes with --mode sync,"
                 " and without --quorum and --over-select"
             )
-        if self.server_optimizer not in SERVER_OPTIMIZERS:
+        for name, kind in (("aggregate", Aggregate), ("select", Select), ("server_optimizer", ServerOptimizer)):
+            check_name(getattr(self, name), kind)
+        if any(not isinstance(source, str) or not source for source in self.plugin):
             raise ConfigError(
-                f"unknown server optimizer {self.server_optimizer!r}{nearest(self.server_optimizer, SERVER_OPTIMIZERS)}"
+                f"--plugin {self.plugin!r} is not the name of a module or file, like mytask or ./mytask.py"
             )
 
     @property
@@ -126,7 +133,7 @@ class RunConfig(Training):
         return self.gateways or self.phones
 
     @property
-    def target(self) -> int:
+    def closing_updates(self) -> int:
         """Updates that close a round."""
         return self.quorum or self.buffer or self.cohort
 
@@ -135,9 +142,12 @@ class RunConfig(Training):
         """Phones that are asked in a round, over-selection included."""
         return min(self.phones, math.ceil(self.cohort * self.over_select))
 
-    def reached(self, accuracy: float | None) -> bool:
-        """Return whether the run may end with this accuracy."""
-        return accuracy is not None and accuracy >= self.target_accuracy
+    def reached(self, measures: Sequence[Measure], values: Mapping[str, float | None]) -> bool:
+        """Return whether the run may end with these values of its measures."""
+        if not (self.target and measures):
+            return False
+        target = Target.parse(self.target)
+        return target.measure(measures).reaches(values.get(target.name), target.value)
 
     def learning_rate(self, round_number: int) -> float:
         """Return the phones' learning rate in a round, counted from 1."""
@@ -145,7 +155,7 @@ class RunConfig(Training):
 
     def training(self, round_number: int) -> Training:
         """Return what whoever trains in a round is told."""
-        told = {field.name: getattr(self, field.name) for field in fields(Training)}
+        told = {each.name: getattr(self, each.name) for each in fields(Training)}
         return Training(**{**told, "lr": self.learning_rate(round_number)})
 
     def to_toml(self) -> str:
@@ -155,16 +165,17 @@ class RunConfig(Training):
     def flags(self) -> list[str]:
         """Return the flags of `fl-server serve` that give this configuration: only what differs from the defaults."""
         flags = []
-        told = {field.name for field in fields(Training)}
+        told = {each.name for each in fields(Training)}
         # What is learned first, and how phones train last.
-        for field in sorted(fields(self), key=lambda field: field.name in told):
-            value = getattr(self, field.name)
-            if field.default is MISSING:
-                flags += [part for key, each in value.items() for part in (flag(field.name), f"{key}={_text(each)}")]
-            elif value != field.default:
-                limits = range_of(field)
+        for each in sorted(fields(self), key=lambda each: each.name in told):
+            value = getattr(self, each.name)
+            if each.default is MISSING:
+                texts = [f"{key}={_text(one)}" for key, one in value.items()] if isinstance(value, dict) else value
+                flags += [part for text in texts for part in (flag(each.name), text)]
+            elif value != each.default:
+                limits = range_of(each)
                 named = limits.spelled if limits and limits.spelled else {}
-                flags += [flag(field.name), named.get(value) or _spelled(field.name, value)]
+                flags += [flag(each.name), named.get(value) or _spelled(each.name, value)]
         return flags
 
     def command(self) -> str:
@@ -172,6 +183,7 @@ class RunConfig(Training):
         return shlex.join(["fl-server", "serve", *self.flags()])
 
 
+TABLES = {dict: "a table, like { shift = 1 }", list: 'a list, like ["mytask"]'}
 DURATIONS = ("deadline", "heartbeat")
 
 
@@ -188,7 +200,7 @@ def config_from(values: dict[str, Any]) -> RunConfig:
 
     The cohort is at most the phones where only they are given.
     """
-    kinds: dict[str, Any] = {field.name: get_origin(field.type) or field.type for field in fields(RunConfig)}
+    kinds: dict[str, Any] = {each.name: get_origin(each.type) or each.type for each in fields(RunConfig)}
     checked: dict[str, Any] = {}
     for key, value in values.items():
         if key not in kinds:
@@ -197,7 +209,7 @@ def config_from(values: dict[str, Any]) -> RunConfig:
         # TOML, like Python, has 1 where 1.0 would do; but True is no number.
         checked[key] = _float(value) if kind is float and type(value) is int else value
         if type(checked[key]) is not kind:
-            raise ConfigError(f"{key} = {value!r:.40} is not {KINDS.get(kind, 'a table, like { shift = 1 }')}")
+            raise ConfigError(f"{key} = {value!r:.40} is not {KINDS.get(kind, TABLES.get(kind))}")
     if "phones" in checked:
         checked.setdefault("cohort", min(COHORT, checked["phones"]))
     return RunConfig(**checked)
@@ -211,6 +223,15 @@ def _float(value: int) -> float:
 def read_config(path: Path) -> RunConfig:
     """Read `config.toml` of a run folder."""
     try:
-        return config_from(tomllib.loads(path.read_text(encoding="utf-8")))
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"cannot read the run's configuration {path}: {error}") from error
+    if "target_accuracy" in values:
+        raise ConfigError(
+            f"{path.parent} is a run of an earlier featherfed, which knew no problems and metrics by name; its report"
+            " is in its rounds.csv"
+        )
+    try:
+        return config_from(values)
+    except ConfigError as error:
         raise ConfigError(f"cannot read the run's configuration {path}: {error}") from error

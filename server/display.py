@@ -1,7 +1,6 @@
 """A run on a terminal: a live table where there is one, plain lines elsewhere, JSON lines for log collectors."""
 
 import json
-import math
 from dataclasses import asdict
 from datetime import UTC, datetime
 from types import TracebackType
@@ -9,9 +8,11 @@ from typing import Any, Protocol, Self
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from featherfed.server.measures import finite
 from featherfed.server.report import size
 from featherfed.server.watcher import RoundSummary, Visitor, Watcher
 
@@ -92,9 +93,11 @@ class PlainDisplay(Watcher):
     def round_closed(self, summary: RoundSummary) -> None:
         """Tell a round's result; what is no number is null."""
         facts: dict[str, Any] = {
-            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            name: finite(value) if isinstance(value, float) else value
             for name, value in asdict(summary).items()
+            if name != "measures"
         }
+        facts["metrics"] = {name: finite(value) for name, value in summary.metrics.items()}
         self._tell("round_closed", "  ".join(f"{name} {text}" for name, text in _cells(summary)), **facts)
 
     def note(self, sentence: str) -> None:
@@ -153,7 +156,7 @@ class LiveDisplay(PlainDisplay):
         """Add the round's row."""
         cells = _cells(summary)
         self._rows.append(tuple(text for _, text in cells))
-        table = Table(*(name for name, _ in cells))
+        table = Table(*(escape(name) for name, _ in cells))
         for row in self._rows[-ROWS:]:
             table.add_row(*row)
         self._live.update(Group(table, self._bar))
@@ -176,7 +179,6 @@ def display(console: Console, page: Page | None, log_format: str) -> PlainDispla
 
 
 def _cells(summary: RoundSummary) -> list[tuple[str, str]]:
-    accuracy, loss = summary.accuracy, summary.loss
     accepted = f"{summary.accepted}/{summary.cohort}"
     updates = [("updates", accepted)]
     if summary.phones is not None:
@@ -184,8 +186,7 @@ def _cells(summary: RoundSummary) -> list[tuple[str, str]]:
     return [
         ("round", f"{summary.round_number}/{summary.rounds}"),
         *updates,
-        ("accuracy", "–" if accuracy is None else f"{accuracy:.2%}"),
-        ("loss", "–" if loss is None else f"{loss:.4f}"),
+        *((each.name, each.text(summary.figures.get(each.name))) for each in summary.measures),
         ("up", size(summary.uplink_bytes)),
         ("down", size(summary.downlink_bytes)),
         ("time", f"{summary.seconds:.2f} s"),

@@ -6,6 +6,7 @@ and said at the end.
 
 import os
 import queue
+import re
 import sys
 import threading
 from dataclasses import asdict
@@ -17,6 +18,17 @@ from featherfed.errors import ConfigError
 from featherfed.server.config import RunConfig
 from featherfed.server.tensorboard_record import scalars
 from featherfed.server.watcher import RoundSummary, Watcher
+
+
+def metric_name(name: str) -> str:
+    """Return a name that MLflow takes: others than letters, digits, `_`, `-`, `.`, `/` and spaces become `_`.
+
+    >>> metric_name("test/F1 (macro)"), metric_name("test/m²/s")
+    ('test/F1 _macro_', 'test/m²_s')
+    """
+    group, slash, rest = name.partition("/")
+    return group + slash + re.sub(r"[^\w. -]", "_", rest)
+
 
 EXPERIMENT = "featherfed"
 LAST_WORDS_S = 30.0
@@ -90,7 +102,7 @@ class MlflowRecord(Watcher):
         while (summary := self._rounds.get()) is not None:
             try:
                 for name, value in scalars(summary).items():
-                    self._client.log_metric(self._run_id, name, value, step=summary.round_number)
+                    self._client.log_metric(self._run_id, metric_name(name), value, step=summary.round_number)
             except Exception as error:  # whatever the library raises, the run goes on
                 self._lost.append(f"round {summary.round_number}: {str(error).splitlines()[0]}")
         try:

@@ -44,10 +44,14 @@ _RUN: tuple[tuple[str, Any, str], ...] = (
     ("--phones", int, "Shards; the first round waits for so many phones.  [default: 10]"),
     ("--cohort", int, "Updates that are wanted in a round.  [default: 10, or --phones if less]"),
     ("--rounds", int, "Rounds to train.  [default: 20]"),
-    ("--target-accuracy", float, "End early when this is reached, 0 to 1.  [default: 1]"),
+    ("--target", str, "End early when a metric, or loss, is as good: accuracy=0.97.  [default: all --rounds]"),
     ("--seed", int, "Of all that is random.  [default: 0]"),
     ("--lr-decay", float, "Factor of the learning rate after each round.  [default: 1]"),
-    ("--server-optimizer", str, "fedavg, fedavgm, fedadam or fedyogi.  [default: fedavg]"),
+    (
+        "--server-optimizer",
+        str,
+        "fedavg, fedavgm, fedadagrad, fedadam, fedyogi, or your own, like mytask:Lion.  [default: fedavg]",
+    ),
     ("--server-lr", float, "Learning rate of the server's step.  [default: 1]"),
     (
         "--server-average",
@@ -60,8 +64,14 @@ _RUN: tuple[tuple[str, Any, str], ...] = (
     (
         "--aggregate",
         str,
-        "mean, or robust: median or trimmed-mean:0.1, which keep the round's updates decoded in"
-        " memory.  [default: mean]",
+        "mean, or robust: median, trimmed-mean:0.1, geometric-median, krum:2 or multi-krum:2, which keep the round's"
+        " updates decoded in memory; or your own, like mytask:Krum.  [default: mean]",
+    ),
+    (
+        "--select",
+        str,
+        "Who is asked of those who are there: uniform, fast-links:0.5, rare-phones, or your own, like mytask:Charged."
+        "  [default: uniform]",
     ),
     ("--clip-norm", float, "Longest L2 norm of an update; a longer one is scaled down.  [default: 0, no bound]"),
     ("--max-examples", int, "Refuse phones that claim to weigh more.  [default: the largest shard there can be]"),
@@ -121,11 +131,20 @@ def _settings(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]
         raise click.UsageError(str(error), ctx=ctx) from error
 
 
+def _sources(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> list[str] | None:
+    """Return the plugins; None where none was given."""
+    return list(given) or None
+
+
 def run_flags(command: Command) -> Command:
     """Add the flags of a run; those that were not given are None."""
     command = click.option(
         "--set", callback=_settings, multiple=True, metavar="NAME=VALUE",
         help="A setting of the problem's own, like shift=1: pixels that our images are moved by at most.",
+    )(command)  # fmt: skip
+    command = click.option(
+        "--plugin", callback=_sources, multiple=True, metavar="MODULE",
+        help="Module or file of your own with codec stages, like mytask or ./mytask.py; phones need it too.",
     )(command)  # fmt: skip
     for name, kind, text in reversed(FLAGS):
         command = click.option(name, type=kind, help=text)(command)

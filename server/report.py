@@ -3,19 +3,22 @@
 import csv
 import io
 import json
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from featherfed.server.config import RunConfig
 from featherfed.server.ledger import DIRECTIONS, FIELDS, Traffic
+from featherfed.server.measures import LOSS, TARGETS, Measure, Measures, Target, figures
 from featherfed.server.run_folder import RunFolder, write_durably
 from featherfed.server.store import Store
 
-TARGETS = ("0.90", "0.95", "0.97", "0.98", "0.99")
+ACCURACY = "accuracy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +32,68 @@ class Report:
         return json.dumps(self.content, indent=2)
 
     def to_csv(self) -> str:
-        """Return the rounds as CSV, one column a figure: `uplink_socket`, `downlink_payload`, …."""
+        """Return the rounds as CSV, one column a figure: metrics by name, `uplink_socket`, `downlink_payload`, …."""
         text = io.StringIO()
-        plain = ("round", "state", "cohort", "accepted", "late", "failed", "loss", "accuracy", "seconds")
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow([*plain, *(f"{way}_{field}" for way in DIRECTIONS for field in FIELDS)])
-        for row in self.content["rounds"]:
-            writer.writerow(
-                [*(row[name] for name in plain), *(row[way][field] for way in DIRECTIONS for field in FIELDS)]
-            )
+        writer = csv.DictWriter(text, _columns(self.measures), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(flat(row, self.measures) for row in self.content["rounds"])
         return text.getvalue()
+
+    @property
+    def measures(self) -> Measures:
+        """What the run's evaluations say."""
+        return measures_in(self.content)
+
+
+_PLAIN = ("round", "state", "cohort", "accepted", "late", "failed", "loss")
+_TIMES = ("seconds", "ended_s")
+
+
+def _columns(measures: Measures) -> list[str]:
+    names = [each.name for each in measures if each != LOSS]
+    return [*_PLAIN, *names, *_TIMES, *(f"{way}_{field}" for way in DIRECTIONS for field in FIELDS)]
+
+
+def flat(row: dict[str, Any], measures: Measures) -> dict[str, Any]:
+    """Return a round of a report as one row of plain values: None where the round has no value of a metric."""
+    metrics = {each.name: row["metrics"].get(each.name) for each in measures if each != LOSS}
+    traffic = {f"{way}_{field}": row[way][field] for way in DIRECTIONS for field in FIELDS}
+    return {**{name: row[name] for name in (*_PLAIN, *_TIMES)}, **metrics, **traffic}
+
+
+def measures_in(content: dict[str, Any]) -> Measures:
+    """Return the measures that a report's content names."""
+    return tuple(Measure(**each) for each in content["measures"])
+
+
+def value_in(row: dict[str, Any], measure: Measure) -> float | None:
+    """Return what a round of a report has of a measure; None where it was not evaluated, or is no number."""
+    value: float | None = figures(row["loss"], row["metrics"]).get(measure.name)
+    return value
+
+
+def spent_until(rounds: Iterable[dict[str, Any]], measure: Measure, wanted: float) -> dict[str, Any] | None:
+    """Return what a run had spent at the end of the first round that reached a value; None where none did.
+
+    `seconds` are of the run's clock, from the server's start; bytes are the sockets', of all phones.
+    """
+    up = down = 0
+    for row in rounds:
+        up, down = up + row["uplink"]["socket"], down + row["downlink"]["socket"]
+        if measure.reaches(value_in(row, measure), wanted):
+            return {"round": row["round"], "uplink_socket": up, "downlink_socket": down, "seconds": row["ended_s"]}
+    return None
+
+
+def targets_of(measures: Measures, target: str = "") -> list[Target]:
+    """Return the targets up to which a run's bytes are counted.
+
+    Those are the run's own, and steps towards 1 where the first metric is a fraction of which more is better.
+    """
+    targets = {Target.parse(target)} if target else set()
+    if measures and measures[0].fraction and measures[0].higher_is_better:
+        targets |= {Target(measures[0].name, value) for value in TARGETS}
+    return sorted(targets)
 
 
 def make_report(folder: RunFolder, config: RunConfig, store: Store) -> Report:
@@ -51,12 +106,13 @@ def make_report(folder: RunFolder, config: RunConfig, store: Store) -> Report:
     for update in store.updates():
         if update.counts_in is not None:
             accepted[update.counts_in] = accepted.get(update.counts_in, 0) + 1
+    measures = store.measures()
     rounds, totals = [], {way: Traffic() for way in DIRECTIONS}
-    to_accuracy: dict[str, Any] = dict.fromkeys(TARGETS)
     for row in store.rounds():
         of_round = traffic.get(row.round, {way: Traffic() for way in DIRECTIONS})
         for way in DIRECTIONS:
             totals[way].add(of_round[way])
+        metrics = json.loads(row.metrics or "{}")
         rounds.append(
             {
                 "round": row.round,
@@ -66,19 +122,14 @@ def make_report(folder: RunFolder, config: RunConfig, store: Store) -> Report:
                 "late": row.late or 0,
                 "failed": row.failed or 0,
                 "loss": row.loss,
-                "accuracy": row.accuracy,
+                "metrics": metrics,
+                # What most runs are asked for has a place that needs no knowledge of metrics.
+                **({ACCURACY: metrics.get(ACCURACY)} if any(each.name == ACCURACY for each in measures) else {}),
                 "seconds": row.seconds,
+                "ended_s": None if row.seconds is None else row.started_s + row.seconds,
                 **{way: of_round[way].as_dict() for way in DIRECTIONS},
             }
         )
-        for target in TARGETS:
-            if to_accuracy[target] is None and row.accuracy is not None and row.accuracy >= float(target):
-                to_accuracy[target] = {
-                    "round": row.round,
-                    "uplink_socket": totals["uplink"].socket,
-                    "downlink_socket": totals["downlink"].socket,
-                    "seconds": row.started_s + row.seconds,
-                }
     return Report(
         {
             "run": folder.path.name,
@@ -86,9 +137,13 @@ def make_report(folder: RunFolder, config: RunConfig, store: Store) -> Report:
             "parameters": int(values.get("parameters", 0)),
             "uplink": config.uplink,
             "downlink": config.downlink,
+            "measures": [asdict(each) for each in measures],
             "rounds": rounds,
             "totals": {way: totals[way].as_dict() for way in DIRECTIONS},
-            "to_accuracy": to_accuracy,
+            "to_target": {
+                str(target): spent_until(rounds, target.measure(measures), target.value)
+                for target in targets_of(measures, config.target if measures else "")
+            },
         }
     )
 
@@ -100,26 +155,39 @@ def write_csv(folder: RunFolder, report: Report) -> None:
 
 WIDE_COLUMNS = 112
 """On a terminal that has fewer, theory and message bytes are left to `--json` and `rounds.csv`."""
+MOST_METRICS = 3
+"""So many fit beside the bytes; a narrow terminal has the first alone."""
+MOST_LETTERS = 12
 
 
 def table(report: Report, columns: int) -> Table:
     """Return the bytes-per-round table for people whose terminal has so many columns."""
     content = report.content
-    fields = ("theory", "payload", "message", "socket") if columns >= WIDE_COLUMNS else ("payload", "socket")
+    wide = columns >= WIDE_COLUMNS
+    fields = ("theory", "payload", "message", "socket") if wide else ("payload", "socket")
+    measures = [each for each in report.measures if each != LOSS] or list(report.measures)
+    measures = measures[: MOST_METRICS if wide else 1]
     title = f"{content['run']}: {content['problem']}, {content['parameters']:,} parameters, up {content['uplink']}"
     result = Table(title=Text(f"{title}, down {content['downlink']}"), title_justify="left", box=SIMPLE_HEAD, padding=0)
-    for name in ("round", "updates", "accuracy", "seconds"):
+    for name in ("round", "updates"):
         result.add_column(name, justify="right", no_wrap=True)
+    for measure in measures:
+        # Its name may be longer than the terminal is wide.
+        result.add_column(escape(measure.name), justify="right", overflow="fold", max_width=MOST_LETTERS)
+    result.add_column("seconds", justify="right", no_wrap=True)
     for way in ("up", "down"):
         for field in fields:
             result.add_column(f"{way}\n{field}", justify="right", no_wrap=True)
     for name in ("resent", "wasted"):
         result.add_column(name, justify="right", no_wrap=True)
     for row in content["rounds"]:
-        result.add_row(*_cells(row, str(row["round"]), f"{row['accepted']}/{row['cohort']}", fields))
+        values = ["" if (value := value_in(row, each)) is None else each.text(value) for each in measures]
+        seconds = "" if row["seconds"] is None else f"{row['seconds']:.2f}"
+        updates = f"{row['accepted']}/{row['cohort']}"
+        result.add_row(str(row["round"]), updates, *values, seconds, *_sizes(row, fields))
     totals = content["totals"]
     result.add_section()
-    result.add_row(*_cells({**totals, "accuracy": None, "seconds": None}, "total", "", fields))
+    result.add_row("total", "", *([""] * len(measures)), "", *_sizes(totals, fields))
     result.caption = (
         f"bytes, all phones; handshakes apart: {size(totals['uplink']['handshake'])} up,"
         f" {size(totals['downlink']['handshake'])} down"
@@ -128,13 +196,8 @@ def table(report: Report, columns: int) -> Table:
     return result
 
 
-def _cells(row: dict[str, Any], name: str, updates: str, fields: tuple[str, ...]) -> list[str]:
-    accuracy, seconds = row["accuracy"], row["seconds"]
+def _sizes(row: dict[str, Any], fields: tuple[str, ...]) -> list[str]:
     return [
-        name,
-        updates,
-        "" if accuracy is None else f"{accuracy:.2%}",
-        "" if seconds is None else f"{seconds:.2f}",
         *(size(row[way][field]) for way in DIRECTIONS for field in fields),
         *(size(sum(row[way][field] for way in DIRECTIONS)) for field in ("resent", "wasted")),
     ]

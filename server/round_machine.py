@@ -13,8 +13,13 @@ import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from featherfed.server.cohort import choose_cohort
+from featherfed.errors import ProblemError
+from featherfed.rules.checked import chosen
+from featherfed.rules.select import PhoneFacts, Select, SelectKey
+from featherfed.rules.selections import Uniform
+from featherfed.server.cohort import NOTHING_KNOWN, Facts, choose_cohort, learned
 
+UNIFORM = Uniform()
 STOPPED = "the operator stopped the run"
 """The reason of the one pause that is nobody's failure."""
 
@@ -43,18 +48,19 @@ class Rules:
     first: int = 0
     total: int = 0
     """Of a gateway: its phones are the shards first … first + phones - 1 of so many. 0: this is no gateway."""
+    select: Select = UNIFORM
+    """Who is asked of those who are there."""
 
     def asked(self, round_number: int) -> int:
         """Return how many phones are asked: of a gateway's, those whom one server would ask if all are there.
 
-        Every shard draws a number of its own (`choose_cohort`), so the lowest of all are the lowest of each gateway's.
+        A gateway's selection is separable: those chosen of all phones are those that each gateway would choose.
         """
         if not self.total:
             return self.cohort_size
-        everyone = choose_cohort(
-            range(self.total), self.cohort_size, seed=self.seed, round_number=round_number, attempt=0
-        )
-        return sum(self.first <= shard < self.first + self.phones for shard in everyone)
+        everyone = [PhoneFacts(shard) for shard in range(self.total)]
+        asked = chosen(self.select, everyone, self.cohort_size, SelectKey(self.seed, round_number, 0))
+        return sum(self.first <= shard < self.first + self.phones for shard in asked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +77,8 @@ class RunState:
     present: frozenset[int] = field(default=frozenset())
     asked: int = 0
     """The round that a gateway's root has asked for; 0: none yet."""
+    facts: Facts = field(default_factory=lambda: NOTHING_KNOWN)
+    """What is known of the phones, where the selection looks at it."""
 
     @property
     def outstanding(self) -> frozenset[int]:
@@ -104,9 +112,11 @@ class RunState:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """The phone of a shard is connected."""
+    """The phone of a shard is connected; its link's name and what it carries up, as far as the phone says."""
 
     shard: int
+    link: str = ""
+    bytes_per_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +128,12 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Accept:
-    """A valid update is durable and folded."""
+    """A valid update is durable and folded; of how many examples, and how long after its task."""
 
     shard: int
     round_number: int
+    examples: int = 0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,8 +240,11 @@ Step = tuple[RunState, tuple[Action, ...]]
 
 def _open(state: RunState, round_number: int) -> Step:
     rules = state.rules
-    size = rules.asked(round_number)
-    cohort = choose_cohort(state.present, size, seed=rules.seed, round_number=round_number, attempt=0)
+    size, key = rules.asked(round_number), SelectKey(rules.seed, round_number, 0)
+    try:
+        cohort = choose_cohort(rules.select, state.facts, state.present, size, key)
+    except ProblemError as error:
+        return replace(state, phase=Phase.PAUSED), (Pause(str(error)),)
     opened = replace(
         state,
         phase=Phase.OPEN,
@@ -253,9 +268,13 @@ def _retry(state: RunState) -> Step:
     # Where nobody is left who was not asked, those who did not answer get a second chance.
     candidates = fresh or state.present - state.accepted - state.failed
     size = rules.cohort_size - len(state.accepted)
-    chosen = choose_cohort(candidates, size, seed=rules.seed, round_number=state.round_number, attempt=attempt)
-    opened = replace(state, attempt=attempt, cohort=state.accepted | state.failed | frozenset(chosen))
-    return opened, (OpenRound(state.round_number, attempt, chosen),)
+    key = SelectKey(rules.seed, state.round_number, attempt)
+    try:
+        again = choose_cohort(rules.select, state.facts, candidates, size, key)
+    except ProblemError as error:
+        return replace(state, phase=Phase.PAUSED), (Pause(str(error)),)
+    opened = replace(state, attempt=attempt, cohort=state.accepted | state.failed | frozenset(again))
+    return opened, (OpenRound(state.round_number, attempt, again),)
 
 
 def _gather(state: RunState, event: Joined) -> Step:
@@ -416,4 +435,32 @@ TABLE: Mapping[Phase, Mapping[type, Callable[..., Step]]] = {
 def advance(state: RunState, event: Event) -> Step:
     """Return the state after `event` and what must be done now, in that order."""
     handler = TABLE[state.phase].get(type(event))
-    return handler(state, event) if handler else (state, ())
+    if handler is None:
+        return state, ()
+    if not state.rules.select.uses_facts:
+        return handler(state, event)
+    if isinstance(event, Joined | Accept):
+        state = replace(state, facts=facts_after(state.facts, event, state.wants))
+    state, actions = handler(state, event)
+    return replace(state, facts=facts_of_asked(state.facts, state.round_number, actions)), actions
+
+
+def facts_after(facts: Facts, event: Joined | Accept, wants: Callable[[int, int], bool]) -> Facts:
+    """Return what is known of the phones once one has come, or an update that counts."""
+    if isinstance(event, Joined):
+        return learned(facts, [event.shard], link=event.link, bytes_per_s=event.bytes_per_s)
+    if not wants(event.round_number, event.shard):
+        return facts
+    known = {"examples": event.examples, "seconds": event.seconds, "last_counted": event.round_number}
+    return learned(facts, [event.shard], **known)
+
+
+def facts_of_asked(facts: Facts, round_number: int, actions: tuple[Action, ...]) -> Facts:
+    """Return what is known of the phones once these are asked."""
+    asked: list[int] = []
+    for action in actions:
+        if isinstance(action, OpenRound):
+            asked += action.cohort
+        elif isinstance(action, Assign):
+            asked.append(action.shard)
+    return learned(facts, asked, last_asked=round_number)

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from featherfed.errors import ProblemError
 from featherfed.server.aggregation import Aggregator, Closing
 from featherfed.server.allocator import give_back_the_rest
 from featherfed.server.commits import Commits
@@ -33,7 +34,7 @@ from featherfed.server.round_machine import (
     Phase,
 )
 from featherfed.server.run_folder import RunFolder
-from featherfed.server.standing import Standing, advance
+from featherfed.server.standing import Standing, advance, put_facts
 from featherfed.server.store import Statement, close_round, drop_chunks, put_round, put_value
 from featherfed.server.uploads import Uploads
 from featherfed.server.watcher import RoundSummary, Watcher
@@ -79,6 +80,7 @@ class Rounds:
         self._deadline: asyncio.TimerHandle | None = None
         self._late: set[int] = set()
         self._given: dict[int, int] = {}  # by shard: the round of its last task
+        self._given_s: dict[int, float] = {}  # and when it was given first
         self._knows_round = asyncio.Event()
         self._stopped = False
         if not (standing.state.rules.total and standing.state.phase is Phase.GATHERING):
@@ -138,11 +140,12 @@ class Rounds:
         if gathering:
             self._fleet.expect(self.state.present)
 
-    def accepted(self, round_number: int, shard: int) -> None:
+    def accepted(self, round_number: int, shard: int, examples: int) -> None:
         """Count an update that is folded; its caller holds the lock."""
         self._late.discard(shard)
-        self.step(Accept(shard, round_number))
-        self._watcher.update_accepted(shard, round_number, self.state.count, self._config.target)
+        seconds = self._clock_s() - self._given_s.get(shard, self._clock_s())
+        self.step(Accept(shard, round_number, examples, seconds))
+        self._watcher.update_accepted(shard, round_number, self.state.count, self._config.closing_updates)
 
     def _do(self, action: Action) -> None:
         match action:
@@ -171,7 +174,8 @@ class Rounds:
             self._aggregator.open(round_number)
             self._started_s = self._clock_s()
             self._late.clear()
-        self._commits.queue(self._put_round())
+        facts = [put_facts(self.state.facts)] if self.state.facts else []
+        self._commits.queue(self._put_round(), *facts)
         self._watcher.round_opened(round_number, attempt, self.state.cohort)
         self._knows_round.set()
         self._stop_deadline()
@@ -203,6 +207,8 @@ class Rounds:
         given = self._given.get(shard, state.round_number)
         if not (state.wants(given, shard) and phone.held_version == given - 1):
             given = state.round_number
+        if self._given.get(shard) != given:
+            self._given_s[shard] = self._clock_s()
         self._given[shard] = given
         self._spawn(self._downlink.deliver(phone, given))
 
@@ -211,7 +217,12 @@ class Rounds:
         number = action.round_number
         async with self._uploads.folding:
             await loop.run_in_executor(None, give_back_the_rest)
-            closing = await loop.run_in_executor(None, self._aggregator.close, number)
+            try:
+                closing = await loop.run_in_executor(None, self._aggregator.close, number)
+            except ProblemError as error:
+                # A user's rule: what was accepted stays on the disk, and the round is closed anew once it is mended.
+                self._end(str(error))
+                return
             await loop.run_in_executor(None, self._folder.write_version, closing.version, self._aggregator.save)
             self._count()
             summary = self._summary(action, closing)
@@ -223,7 +234,7 @@ class Rounds:
                     late=summary.late,
                     failed=summary.failed,
                     loss=summary.loss,
-                    accuracy=summary.accuracy,
+                    metrics=summary.metrics,
                 ),
                 put_value("version", str(closing.version)),
                 *([put_value("best", str(closing.version))] if closing.best else []),
@@ -232,7 +243,7 @@ class Rounds:
             await loop.run_in_executor(None, lambda: self._folder.promote(closing.version, best=closing.best))
             self._uploads.forget_round(number)
             self._watcher.round_closed(summary)
-            reached = self._config.reached(summary.accuracy)
+            reached = self._config.reached(summary.measures, summary.figures)
             self.step(Closed(number, reached or closing.over, closing.following))
             self._uploads.folding.notify_all()
 
@@ -248,9 +259,10 @@ class Rounds:
             late=late,
             failed=max(0, len(state.missing) - late),
             loss=evaluation.loss if evaluation else None,
-            accuracy=evaluation.metrics.get("accuracy") if evaluation else None,
+            metrics=evaluation.metrics if evaluation else {},
             seconds=self._clock_s() - self._started_s,
             uplink_bytes=self._ledger.total("uplink", number).socket,
             downlink_bytes=self._ledger.total("downlink", number).socket,
             phones=closing.phones,
+            measures=self._aggregator.measures,
         )

@@ -40,7 +40,7 @@ class RunFolder:
 
     @property
     def best(self) -> Path:
-        """The model of the best accuracy."""
+        """The model that is best by the problem's first metric, or its loss."""
         return self.path / "best.safetensors"
 
     @property

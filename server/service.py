@@ -92,7 +92,7 @@ class Service:
             wanted=lambda round_number, shard: self.state.wants(round_number, shard),
             closing=lambda: self.state.phase is Phase.CLOSING,
             room=lambda: self.state.rules.target - self.state.count,
-            accepted=lambda round_number, shard: self._rounds.accepted(round_number, shard),
+            accepted=lambda *update: self._rounds.accepted(*update),
             advanced=watcher.upload_advanced,
         )
         rules = standing.state.rules
@@ -330,7 +330,7 @@ class Service:
             self._spawn(older.close(Close.REPLACED, f"phone {phone.name!r} has a newer connection"))
         visitor = Visitor(phone.shard, phone.name, hello.link, hello.link_bytes_per_s)
         self._watcher.phone_came(visitor, len(self._fleet.connections), self.state.rules.phones)
-        self._rounds.step(Joined(phone.shard))
+        self._rounds.step(Joined(phone.shard, hello.link, hello.link_bytes_per_s))
 
     async def _refuse(self, phone: PhoneConnection, error: RemoteError) -> None:
         name = phone.name or "stranger"

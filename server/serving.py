@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from featherfed.codec.pipeline import Pipeline
 from featherfed.commandline.signals import stopping
-from featherfed.errors import ConfigError
 from featherfed.partitions import check_enough, parse_partition
 from featherfed.problem_loading import load_problem
 from featherfed.server.aggregation import Aggregator
@@ -22,9 +20,10 @@ from featherfed.server.database import remote_for
 from featherfed.server.display import display
 from featherfed.server.entrance import Entrance, EntranceOptions
 from featherfed.server.holding import hold
+from featherfed.server.measures import Target, measures_of
 from featherfed.server.report import make_report, table, write_csv
-from featherfed.server.robust import parse_aggregate
 from featherfed.server.run_folder import RunFolder, create, existing
+from featherfed.server.run_rules import check_codecs, check_rules, load_plugins
 from featherfed.server.service import Service
 from featherfed.server.standing import begin, resume
 from featherfed.server.store import Store
@@ -43,19 +42,17 @@ def check(config: RunConfig, data_dir: str | None = None, *, code: bool = True) 
 
     Without `code` the problem, whose code a gateway has not, is left to the root.
     """
+    load_plugins(config)
     parse_partition(config.partition)
     if code:
         problem = load_problem(config.problem)
         problem.settings_with(config.set)
+        if config.target:
+            Target.parse(config.target).measure(measures_of(problem) if problem.test else ())
         if (examples := problem.shared_examples(data_dir)) is not None:
             check_enough(config.partition, examples, config.phones)
-    uplink = Pipeline.parse(config.uplink)
-    if parse_aggregate(config.aggregate) and uplink.leaves_zeros:
-        raise ConfigError(
-            f"--aggregate {config.aggregate} takes the middle of each coordinate, which most phones leave zero with"
-            f" --uplink {config.uplink}; choose an uplink that sends all of them, or --aggregate mean with --clip-norm"
-        )
-    Pipeline.parse(config.downlink, direction="downlink")
+    check_codecs(config)
+    check_rules(config)
 
 
 def serve_run(
@@ -142,7 +139,7 @@ async def _serve(
     *,
     resumed: bool,
 ) -> str | None:
-    standing = resume(config, store, folder, aggregator) if resumed else begin(config, store, aggregator.parameters)
+    standing = resume(config, store, folder, aggregator) if resumed else begin(config, store, aggregator)
     service = Service(config, folder, aggregator, store, standing, watchers)
     spare_the_collector()
     async with contextlib.AsyncExitStack() as stack:

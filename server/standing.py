@@ -1,18 +1,23 @@
 """Where a run stands when the server starts: new, or as its folder tells."""
 
 import json
+import math
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from types import MappingProxyType
 from typing import Any
 
 from featherfed.errors import ConfigError
+from featherfed.rules.naming import load_select
+from featherfed.rules.select import PhoneFacts
 from featherfed.server import async_machine, round_machine
-from featherfed.server.aggregation import Aggregator, score_of
+from featherfed.server.aggregation import Aggregator
 from featherfed.server.async_machine import AsyncState
+from featherfed.server.cohort import Facts, learned
 from featherfed.server.config import RunConfig
 from featherfed.server.round_machine import Action, Event, Phase, Rules, RunState
 from featherfed.server.run_folder import RunFolder
-from featherfed.server.store import Store, put_value
+from featherfed.server.store import Statement, Store, figures_of, put_measures, put_value
 
 State = RunState | AsyncState
 """Both modes' states: what the service asks of them has the same names."""
@@ -42,17 +47,30 @@ def rules(config: RunConfig) -> Rules:
         phones=config.guests,
         rounds=config.rounds,
         cohort_size=config.gateways or config.cohort_size,
-        target=config.gateways or config.target,
+        target=config.gateways or config.closing_updates,
         min_updates=min(config.min_updates, config.guests),
         max_retries=config.max_retries,
         seed=config.seed,
+        select=load_select(config.select),
     )
 
 
-def begin(config: RunConfig, store: Store, parameters: int) -> Standing:
+def put_facts(facts: Facts) -> Statement:
+    """Keep what a selection knows of the phones, as it was when the round opened."""
+    rows = [[getattr(each, field.name) for field in fields(PhoneFacts)] for each in facts.values()]
+    return put_value("facts", json.dumps(rows))
+
+
+def facts_from(values: dict[str, str]) -> Facts:
+    """Return what `put_facts` kept, or nothing."""
+    return MappingProxyType({row[0]: PhoneFacts(*row) for row in json.loads(values.get("facts", "[]"))})
+
+
+def begin(config: RunConfig, store: Store, aggregator: Aggregator) -> Standing:
     """Give a new run its id."""
     run = secrets.token_hex(4)
-    store.apply([put_value("run", run), put_value("parameters", str(parameters))])
+    parameters = put_value("parameters", str(aggregator.parameters))
+    store.apply([put_value("run", run), parameters, put_measures(aggregator.measures)])
     return Standing(run, _state(config), 0.0, 0.0)
 
 
@@ -70,7 +88,7 @@ def resume(config: RunConfig, store: Store, folder: RunFolder, aggregator: Aggre
                 " or begin a new run"
             )
         # Killed before it was given its id.
-        return begin(config, store, aggregator.parameters)
+        return begin(config, store, aggregator)
     if "version" in values:
         version = int(values["version"])
         aggregator.restore(folder.version(version), version)
@@ -78,20 +96,25 @@ def resume(config: RunConfig, store: Store, folder: RunFolder, aggregator: Aggre
         folder.promote(version, best=values.get("best") == values["version"])
     present = frozenset(store.phones())
     rounds = store.rounds()
-    scores = [score_of(row.loss, row.accuracy) for row in rounds if row.loss is not None]
-    aggregator.best_score = max(scores, default=aggregator.best_score)
+    # A problem that was edited meanwhile may have other metrics: rounds that lack the first one are no rivals.
+    store.apply([put_measures(aggregator.measures)])
+    aggregator.best_score = max((aggregator.score(figures_of(row)) for row in rounds), default=-math.inf)
     clock_s = float(values.get("clock_s", 0.0))
-    known: dict[str, Any] = {"present": present}
+    known: dict[str, Any] = {"present": present, "facts": facts_from(values)}
     accepted = [update for update in store.updates() if update.state == "accepted"]
     if config.mode == "async":
         known["last"] = {update.shard: update.round_number for update in accepted}
     if not rounds or rounds[-1].state == "closed":
         number = rounds[-1].round if rounds else 0
-        reached = config.reached(rounds[-1].accuracy) if rounds else False
+        reached = bool(rounds) and config.reached(aggregator.measures, figures_of(rounds[-1]))
         return Standing(values["run"], _state(config, round_number=number, **known), clock_s, clock_s, reached)
     row = rounds[-1]
     aggregator.open(row.round)
     counting = [update for update in accepted if update.counts_in == row.round]
+    if known["facts"]:
+        for update in counting:
+            news = {"examples": update.examples, "last_counted": update.round_number}
+            known["facts"] = learned(known["facts"], [update.shard], **news)
     if config.mode == "async":
         # Nobody has a task: phones say for themselves what they still hold.
         known["buffer"] = frozenset((update.round_number, update.shard) for update in counting)

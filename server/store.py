@@ -9,7 +9,7 @@ import json
 import operator
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from featherfed.errors import LocalError
 from featherfed.server.database import Remote, sqlite_url
 from featherfed.server.ledger import FIELDS, Traffic
+from featherfed.server.measures import Measures, figures, finite, from_text, to_text
 
 metadata = sa.MetaData()
 Whole = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
@@ -45,7 +46,7 @@ rounds_table = sa.Table(
     sa.Column("late", Whole),
     sa.Column("failed", Whole),
     sa.Column("loss", sa.Float),
-    sa.Column("accuracy", sa.Float),
+    sa.Column("metrics", sa.String),  # JSON: {name: value, null for what is no number}, where it was evaluated
 )
 updates_table = sa.Table(
     "updates",
@@ -84,6 +85,11 @@ faults_table = sa.Table(
     sa.Column("code", Whole, nullable=False),
     sa.Column("sentence", sa.String, nullable=False),
 )
+
+
+def figures_of(row: Any) -> dict[str, float | None]:
+    """Return the values of a round's evaluation by the names of its measures."""
+    return figures(row.loss, json.loads(row.metrics or "{}"))
 
 
 class Upsert:
@@ -136,6 +142,11 @@ def put_value(key: str, value: str) -> Statement:
     return _upsert(run_table, ("key",)), {"key": key, "value": value}
 
 
+def put_measures(measures: Measures) -> Statement:
+    """Keep what the run's evaluations say."""
+    return put_value("measures", to_text(measures))
+
+
 def put_phone(shard: int, name: str) -> Statement:
     """Give a shard to a phone."""
     return _upsert(phones_table, ("shard",)), {"shard": shard, "name": name}
@@ -152,14 +163,21 @@ def put_round(
 
 
 def close_round(
-    round_number: int, *, seconds: float, late: int, failed: int, loss: float | None, accuracy: float | None
+    round_number: int,
+    *,
+    seconds: float,
+    late: int,
+    failed: int,
+    loss: float | None = None,
+    metrics: Mapping[str, float | None] | None = None,
 ) -> Statement:
-    """Note how a round ended."""
-    names = ("seconds", "late", "failed", "loss", "accuracy")
+    """Note how a round ended; what is no number is kept as none."""
+    names = ("seconds", "late", "failed", "loss", "metrics")
+    kept = json.dumps({name: finite(value) for name, value in (metrics or {}).items()})
     statement = rounds_table.update().where(rounds_table.c.round == sa.bindparam("number"))
     return statement.values(state="closed", **{name: sa.bindparam(f"new_{name}") for name in names}), {
-        "number": round_number, "new_seconds": seconds, "new_late": late, "new_failed": failed, "new_loss": loss,
-        "new_accuracy": accuracy,
+        "number": round_number, "new_seconds": seconds, "new_late": late, "new_failed": failed,
+        "new_loss": finite(loss), "new_metrics": kept,
     }  # fmt: skip
 
 
@@ -323,6 +341,10 @@ class Store:
     def values(self) -> dict[str, str]:
         """Return the settings of the run."""
         return {row.key: row.value for row in self._rows(run_table.select())}
+
+    def measures(self) -> Measures:
+        """Return what the run's evaluations say; nothing before it has begun."""
+        return from_text(self.values().get("measures", "[]"))
 
     def phones(self) -> dict[int, str]:
         """Return the name that holds each shard."""

@@ -42,8 +42,7 @@ class TensorBoardRecord(Watcher):
 def scalars(summary: RoundSummary) -> dict[str, float]:
     """Return what is recorded of a round; figures that were not measured are left out."""
     figures = {
-        "test/accuracy": summary.accuracy,
-        "test/loss": summary.loss,
+        **{f"test/{name}": value for name, value in summary.figures.items()},
         "bytes/uplink": summary.uplink_bytes,
         "bytes/downlink": summary.downlink_bytes,
         "round/seconds": summary.seconds,

@@ -77,7 +77,7 @@ class Uploads:
     """Takes the update messages of all phones.
 
     `wanted(round, shard)` says whether an update still counts, `closing()` whether its sum is being closed just now;
-    `accepted(round, shard)` is told that it counts;
+    `accepted(round, shard, examples)` is told that it counts;
     `advanced(shard, round, durable, size)` is told how far each one has come.
     """
 
@@ -88,7 +88,7 @@ class Uploads:
     wanted: Callable[[int, int], bool]
     closing: Callable[[], bool]
     room: Callable[[], int]
-    accepted: Callable[[int, int], None]
+    accepted: Callable[[int, int, int], None]
     advanced: Callable[[int, int, int, int], None]
     folding: asyncio.Condition = field(default_factory=asyncio.Condition)
     """Held while the sum changes; whoever closes a round takes it, so that nothing slips in between, and notifies."""
@@ -329,7 +329,7 @@ class Uploads:
         # for it.
         durable = self.commits.queue(together(chunks), together(updates))
         for whole in folded:
-            self.accepted(*whole.key)
+            self.accepted(*whole.key, whole.examples)
 
         def tell(durable: "asyncio.Future[None]") -> None:
             for whole in folded:

@@ -1,12 +1,17 @@
 """What a run tells those who watch it: a terminal, a log, a page."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from featherfed.server.measures import Measures, figures
 
 
 @dataclass(frozen=True, slots=True)
 class RoundSummary:
-    """One closed round. Byte counts are the socket's, of this round, over all phones."""
+    """One closed round. Byte counts are the socket's, of this round, over all phones.
+
+    A round that was not evaluated has no loss and no metrics; what a metric said that is no number is here as it is.
+    """
 
     round_number: int
     rounds: int
@@ -15,12 +20,19 @@ class RoundSummary:
     late: int
     failed: int
     loss: float | None
-    accuracy: float | None
+    metrics: Mapping[str, float]
     seconds: float
     uplink_bytes: int
     downlink_bytes: int
     phones: int | None = None
     """Whose updates are in the sums that were accepted, where those of gateways were."""
+    measures: Measures = ()
+    """What evaluations of this run say, whether or not this round had one."""
+
+    @property
+    def figures(self) -> dict[str, float | None]:
+        """The values of this round's evaluation by the names of `measures`."""
+        return figures(self.loss, self.metrics)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,14 +11,17 @@ Whatever number all levels are multiplied with, S takes it back. So q here are w
 the distortion, in units of σ/512, rounded, which costs less than 10⁻⁶ of it; and ±1 for one bit.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from featherfed.codec import blocks, sums
 from featherfed.codec.levels import Levels, both_signs
+from featherfed.codec.registry import stage
 from featherfed.codec.space import F32
-from featherfed.codec.stage import U8, Slot, check_bits
+from featherfed.codec.stage import U8, Slot, Trait, check_bits
 
 UNIT = 512
 """Levels are whole numbers of σ/512."""
@@ -31,15 +34,18 @@ POSITIVE = {
 """The positive levels; tests/codec/test_levels.py derives them by Lloyd's iteration."""
 
 
+@stage("eden")
 @dataclass(frozen=True, slots=True)
 class Eden(Levels):
     """Header: S of each block as float32; symbols of `bits` bits."""
 
     bits: int
 
-    name = "eden"
     slot = Slot.QUANTIZER
     paper = "Vargaftik et al. 2022, arXiv 2108.08842"
+    needs: ClassVar[Mapping[Trait, str]] = {
+        Trait.OWN_ROTATION: "its levels fit normal values, and only rotations of their own cancel its errors"
+    }
     parameter = "bits a symbol, 1 to 4"
     example = "1"
 

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from featherfed.codec import blocks, golomb
 from featherfed.codec.bits import pack, packed_bytes, unpack
+from featherfed.codec.registry import stage
 from featherfed.codec.stage import I64, U8, Quantizer, Reader, Slot, Stage
 from featherfed.errors import CodecError
 
@@ -105,11 +106,11 @@ def _decode(decoder: Any, model: Any, size: int) -> npt.NDArray[np.int32]:
     return decoded
 
 
+@stage("entropy")
 @dataclass(frozen=True, slots=True)
 class Entropy(Stage):
     """Symbols and gaps at about their entropy; one byte more than without it where that does not pay."""
 
-    name = "entropy"
     slot = Slot.CODER
     paper = "Martin 1979, Range encoding; Bamler 2022, arXiv 2201.01741"
     fixed_size: ClassVar[bool] = False

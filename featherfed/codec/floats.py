@@ -6,12 +6,14 @@ from typing import ClassVar
 import numpy as np
 
 from featherfed.codec import blocks
+from featherfed.codec.registry import stage
 from featherfed.codec.space import F32
 from featherfed.codec.stage import U8, Slot, Stage, finite
 
 NO_SYMBOLS = np.zeros(0, np.uint8)
 
 
+@stage("float32")
 @dataclass(frozen=True, slots=True)
 class Float32(Stage):
     """Four bytes a value, little endian.
@@ -20,7 +22,6 @@ class Float32(Stage):
     '0000803f'
     """
 
-    name = "float32"
     slot = Slot.QUANTIZER
     paper = "IEEE 754"
     symbol_bits: ClassVar[int] = 0
@@ -39,6 +40,7 @@ class Float32(Stage):
         return finite(np.frombuffer(header, "<f4").astype(np.float32))
 
 
+@stage("float16")
 @dataclass(frozen=True, slots=True)
 class Float16(Stage):
     """Two bytes a value; what exceeds ±65504 becomes that.
@@ -47,7 +49,6 @@ class Float16(Stage):
     '003c'
     """
 
-    name = "float16"
     slot = Slot.QUANTIZER
     paper = "IEEE 754"
     unbiased = False
@@ -67,6 +68,7 @@ class Float16(Stage):
         return finite(np.frombuffer(header, "<f2").astype(np.float32))
 
 
+@stage("bfloat16")
 @dataclass(frozen=True, slots=True)
 class BFloat16(Stage):
     """The upper half of a float32, rounded to nearest even: its range with 8 bits of precision.
@@ -75,7 +77,6 @@ class BFloat16(Stage):
     '803f'
     """
 
-    name = "bfloat16"
     slot = Slot.QUANTIZER
     paper = "Intel 2018, BFLOAT16 hardware numerics definition"
     unbiased = False

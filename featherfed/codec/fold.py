@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featherfed.codec import blocks
-from featherfed.codec.bits import packed_bytes, symbols_of_bytes
+from featherfed.codec.bits import symbols_of_bytes
 from featherfed.codec.clip import clip
 from featherfed.codec.exact_sum import ExactSum
 from featherfed.codec.layout import Layout
+from featherfed.codec.payload import Kind
 from featherfed.codec.rotate import SPAN, rotate_span_back, spans
 from featherfed.codec.space import F32
 from featherfed.codec.stage import U8
@@ -100,9 +101,9 @@ class Fold:
         mean = self._sum.mean()
         rotation = self._pipeline.rotation
         if self._rotated and rotation is not None and self._key is not None:
-            for index, part, start in self._pipeline.space(self._layout, self._key).places():
+            for part in self._pipeline.formats(self._pipeline.space(self._layout, self._key)):
                 if not part.exact:
-                    rotation.backward(mean[start : start + part.size], self._key, index)
+                    rotation.backward(mean[part.start : part.start + part.size], self._key, part.index)
         return mean
 
     def merge(self, other: "Fold") -> None:
@@ -148,12 +149,15 @@ class _Rows:
         self._exact: list[_Place] = []
         self._coded: list[_Place] = []
         at = most = 0
-        for index, part, start in pipeline.space(layout, RoundKey(0, 0)).places():
-            numbers = at + (4 * part.size if part.exact else quantizer.header_bytes(part.size))
-            codes = numbers + (0 if part.exact else packed_bytes(part.size, quantizer.symbol_bits))
-            place = _Place(index, start, part.size, slice(at, numbers), slice(numbers, codes))
+        for part in pipeline.formats(pipeline.space(layout, RoundKey(0, 0))):
+            columns = {}
+            for field in part.fields:
+                columns[field.kind] = slice(at, at + field.most_bytes)
+                at += field.most_bytes
+            numbers = columns[Kind.EXACT if part.exact else Kind.HEADER]
+            place = _Place(part.index, part.start, part.size, numbers, columns.get(Kind.SYMBOLS, slice(at, at)))
             (self._exact if part.exact else self._coded).append(place)
-            at, most = codes, max(most, part.size)
+            most = max(most, part.size)
         self._payload_bytes = at
         # Of one row a span of blocks, or some rows of smaller tensors.
         self._values = np.empty(min(most * self.MOST, SPAN + blocks.BLOCK) + 8 * self.MOST, np.float32)

@@ -18,9 +18,10 @@ from featherfed.codec.mask import Mask
 from featherfed.codec.model_stages import Exact, Feedback, Flat
 from featherfed.codec.qsgd import Qsgd
 from featherfed.codec.quantize import Quantize
+from featherfed.codec.registry import NAME, STAGES, find
 from featherfed.codec.rotate import Rotate, RotateShared
 from featherfed.codec.sign import Sign, Ternary
-from featherfed.codec.stage import Slot, Stage
+from featherfed.codec.stage import Slot, Stage, Trait
 from featherfed.codec.stochastic import Stochastic
 from featherfed.codec.subsample import Subsample
 from featherfed.codec.subspace import Subspace
@@ -28,13 +29,11 @@ from featherfed.codec.topk import TopK
 from featherfed.codec.vertex import Vertex
 from featherfed.errors import SpecError
 
-STAGES: dict[str, type[Stage]] = {
-    stage.name: stage
-    for stage in (
-        Feedback, Exact, Flat, Mask, LowRank, Subspace, Subsample, TopK, Rotate, RotateShared, Float32, Float16,
-        BFloat16, Quantize, Eden, Vertex, Stochastic, Qsgd, Sign, Ternary, Entropy,
-    )
-}  # fmt: skip
+OURS: tuple[type[Stage], ...] = (
+    Feedback, Exact, Flat, Mask, LowRank, Subspace, Subsample, TopK, Rotate, RotateShared, Float32, Float16,
+    BFloat16, Quantize, Eden, Vertex, Stochastic, Qsgd, Sign, Ternary, Entropy,
+)  # fmt: skip
+"""In the order of the page about them."""
 
 PRESETS: dict[str, str] = {
     "konecny-256x": "subsample(1/16) | rotate | quantize(2)",
@@ -53,41 +52,7 @@ PRESETS: dict[str, str] = {
     "intrinsic-1000": "subspace(1000)",
 }
 MAX_SPEC = 256
-_STAGE = re.compile(r"([a-z][a-z0-9_]*)(?:\(\s*([0-9]+(?:/[0-9]+|\.[0-9]+)?)\s*\))?")
-
-# What must come before a stage, and why.
-_NEEDS: dict[str, tuple[Slot, tuple[str, ...], str]] = {
-    "eden": (
-        Slot.ROTATION,
-        ("rotate",),
-        "its levels fit normal values, and only rotations of their own cancel its errors",
-    ),
-    "vertex": (
-        Slot.ROTATION,
-        ("rotate",),
-        "one of its values stands for many, and only rotations of their own cancel its errors",
-    ),
-    "stochastic": (Slot.ROTATION, ("rotate", "rotate_shared"), "its levels fit normal values"),
-    "ternary": (Slot.SPARSE, ("topk",), "it sends one magnitude for values that are all large"),
-}
-# Two stages that do not go together, and why.
-_CLASHES: tuple[tuple[str, str, str], ...] = (
-    ("topk", "rotate", "a rotation spreads what top-k picks"),
-    ("topk", "rotate_shared", "a rotation spreads what top-k picks"),
-    ("feedback", "subsample", "the residual grows without bound under a stage that scales values up; use topk"),
-    ("feedback", "mask", "a residual of all weights cannot be sent through this round's few"),
-    ("feedback", "lowrank", "a residual of all weights cannot be sent through this round's subspace"),
-    ("feedback", "subspace", "a residual of all weights cannot be sent through this round's subspace"),
-    ("flat", "lowrank", "a flat model has no matrices"),
-    ("flat", "subspace", "a subspace is of the whole model already"),
-    ("flat", "mask", "a mask draws in each tensor"),
-)
-_DOWNLINK = {
-    "mask": "nothing is trained on the downlink",
-    "lowrank": "nothing is trained on the downlink",
-    "subspace": "nothing is trained on the downlink",
-    "feedback": "the server keeps the downlink's residual by itself, since it sends differences to what phones hold",
-}
+_STAGE = re.compile(rf"({NAME.pattern})(?:\(\s*([0-9]+(?:/[0-9]+|\.[0-9]+)?)\s*\))?")
 
 
 def parse_stages(spec: str, *, direction: str) -> list[Stage]:
@@ -101,27 +66,32 @@ def parse_stages(spec: str, *, direction: str) -> list[Stage]:
     for first, second in itertools.pairwise(stages):
         if first.slot == second.slot:
             raise SpecError(f"{first} and {second} do the same job: a pipeline has one {first.slot.name.lower()} stage")
-    _check_pairs([stage.name for stage in stages])
+    _check_pairs(stages)
     for first, second in itertools.pairwise(stages):
         if first.slot > second.slot:
             raise SpecError(
                 f"{second} must come before {first}: the order is {' | '.join(s.name.lower() for s in Slot)}"
             )
     for stage in stages:
-        if direction == "downlink" and (why := _DOWNLINK.get(stage.name)):
-            raise SpecError(f"{stage} cannot be used on the downlink: {why}")
-        if stage.name in _NEEDS:
-            _slot, names, why = _NEEDS[stage.name]
-            if not any(other.name in names for other in stages):
-                raise SpecError(f"{stage} needs {' or '.join(names)} before it: {why}")
+        if direction == "downlink" and stage.phone_only:
+            raise SpecError(f"{stage} cannot be used on the downlink: {stage.phone_only}")
+        for trait, why in stage.needs.items():
+            if not any(trait in other.offers for other in stages):
+                raise SpecError(f"{stage} needs {' or '.join(_offering(trait))} before it: {why}")
     _check_coder(stages)
     return stages
 
 
-def _check_pairs(names: list[str]) -> None:
-    for first, second, why in _CLASHES:
-        if first in names and second in names:
-            raise SpecError(f"{first} does not go with {second}: {why}")
+def _check_pairs(stages: list[Stage]) -> None:
+    """Raise `SpecError` where a stage refuses what another one does."""
+    for first, second in itertools.permutations(sorted(stages, key=lambda stage: stage.slot), 2):
+        for trait, why in first.refuses.items():
+            if trait in second.offers:
+                raise SpecError(f"{first.name} does not go with {second.name}: {why}")
+
+
+def _offering(trait: Trait) -> list[str]:
+    return [stage.name for stage in STAGES.values() if trait in stage.offers] or [f"a stage for {trait.value}"]
 
 
 def _check_coder(stages: list[Stage]) -> None:
@@ -138,18 +108,18 @@ def _stage(text: str, spec: str) -> Stage:
     if match is None:
         raise SpecError(f"codec spec {spec!r} has {text!r} where a stage like rotate or quantize(2) was expected")
     name, given = match[1], match[2]
-    if name not in STAGES:
+    kind = find(name)
+    if kind is None:
         close = difflib.get_close_matches(name, [*STAGES, *PRESETS], 1)
-        hint = f"; did you mean {close[0]}?" if close else f"; there are {', '.join(STAGES)}"
-        raise SpecError(f"unknown codec stage {name!r}{hint}")
-    kind = STAGES[name]
+        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(STAGES)}"
+        raise SpecError(f"unknown codec stage {name!r}; {hint} (one of your own is loaded by --plugin MODULE)")
     parameters = fields(kind)
     if bool(parameters) != (given is not None):
         raise SpecError(f"{name} takes {'a number, like ' + name + f'({kind.example})' if parameters else 'no number'}")
     if given is None:
         return kind()
     make: Any = kind
-    if parameters[0].type is Fraction:
+    if parameters[0].type in (Fraction, "Fraction"):
         _number, _, divisor = given.partition("/")
         if divisor and int(divisor) == 0:
             raise SpecError(f"{text} divides by zero")

@@ -11,16 +11,19 @@ the bits of k − 1: every sum of their product is then exact in float32, whatev
 says why). What is rounded off is no more than float16 would lose.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import ClassVar
 
 import numpy as np
 
 from featherfed.codec.hadamard import SUM_BITS, to_whole
 from featherfed.codec.layout import Layout, Tensor
+from featherfed.codec.registry import stage
 from featherfed.codec.rotate import draw_signs, signs
 from featherfed.codec.space import F32, Part, Space
-from featherfed.codec.stage import Slot, Stage, check_fraction
+from featherfed.codec.stage import Slot, Stage, Trait, check_fraction
 from featherfed.randomness import RoundKey
 
 
@@ -28,15 +31,18 @@ def _scale(rows: int) -> np.float32:
     return np.float32(1 / np.sqrt(np.float32(rows)))
 
 
+@stage("lowrank")
 @dataclass(frozen=True, slots=True)
 class LowRank(Stage):
     """Trains matrices of `fraction` of the full rank."""
 
     fraction: Fraction
 
-    name = "lowrank"
     slot = Slot.STRUCTURED
     paper = "Konečný et al. 2016, arXiv 1610.05492"
+    offers = frozenset({Trait.SUBSPACE})
+    refuses: ClassVar[Mapping[Trait, str]] = {Trait.ONE_TENSOR: "a flat model has no matrices"}
+    phone_only = "nothing is trained on the downlink"
     parameter = "share of the full rank, above 0 and at most 1"
     example = "1/4"
 

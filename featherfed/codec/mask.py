@@ -4,27 +4,33 @@ The pattern is fresh for each round and phone; entries outside of it stay as the
 k = max(1, round(f·n)) strata is drawn, as in `subsample`, but nothing is scaled: the entries are trained, not sampled.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import ClassVar
 
 import numpy as np
 
 from featherfed.codec.layout import Layout
+from featherfed.codec.registry import stage
 from featherfed.codec.space import F32, Part, Space
-from featherfed.codec.stage import Slot, Stage, check_fraction
+from featherfed.codec.stage import Slot, Stage, Trait, check_fraction
 from featherfed.codec.subsample import draw
 from featherfed.randomness import RoundKey
 
 
+@stage("mask")
 @dataclass(frozen=True, slots=True)
 class Mask(Stage):
     """Trains `fraction` of each tensor's entries."""
 
     fraction: Fraction
 
-    name = "mask"
     slot = Slot.STRUCTURED
     paper = "Konečný et al. 2016, arXiv 1610.05492"
+    offers = frozenset({Trait.SUBSPACE})
+    refuses: ClassVar[Mapping[Trait, str]] = {Trait.ONE_TENSOR: "a mask draws in each tensor"}
+    phone_only = "nothing is trained on the downlink"
     leaves_zeros = True
     parameter = "share of the entries, above 0 and at most 1"
     example = "1/4"

@@ -1,11 +1,15 @@
 """feedback, flat and exact: stages about the model as a whole, which change no value by themselves."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
-from featherfed.codec.stage import Slot, Stage
+from featherfed.codec.registry import stage
+from featherfed.codec.stage import Slot, Stage, Trait
 from featherfed.errors import SpecError
 
 
+@stage("feedback")
 @dataclass(frozen=True, slots=True)
 class Feedback(Stage):
     """Error feedback: what an update left out is added to the next one.
@@ -14,20 +18,24 @@ class Feedback(Stage):
     accepted the update, so that a lost update loses nothing (Seide et al. 2014; Karimireddy et al. 2019).
     """
 
-    name = "feedback"
     slot = Slot.STATE
     paper = "Karimireddy et al. 2019, arXiv 1901.09847"
+    refuses: ClassVar[Mapping[Trait, str]] = {
+        Trait.SCALED_UP: "the residual grows without bound under a stage that scales values up; use topk",
+        Trait.SUBSPACE: "a residual of all weights cannot be sent through this round's subspace",
+    }
+    phone_only = "the server keeps the downlink's residual by itself, since it sends differences to what phones hold"
     unbiased = False
     needs_state = True
 
 
+@stage("exact")
 @dataclass(frozen=True, slots=True)
 class Exact(Stage):
     """Tensors of fewer than `below` values travel as float32; 64 where no `exact` is written, 0 for none."""
 
     below: int
 
-    name = "exact"
     slot = Slot.EXACT
     paper = "featherfed: biases are small and matter"
     parameter = "values, 0 or more"
@@ -38,10 +46,11 @@ class Exact(Stage):
             raise SpecError(f"exact({self.below}) is below 0")
 
 
+@stage("flat")
 @dataclass(frozen=True, slots=True)
 class Flat(Stage):
     """The model is one tensor: one header in place of one a tensor, which counts when updates are tiny."""
 
-    name = "flat"
     slot = Slot.WHOLE
     paper = "featherfed: at 229 bytes an update, 4 bytes a tensor are a tenth"
+    offers = frozenset({Trait.ONE_TENSOR})

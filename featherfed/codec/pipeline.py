@@ -7,11 +7,13 @@
                                        └─ sparse ──► rotation ──► quantizer ──► coder ─────┘
                                           positions               header        symbols
 
-The payload is the parts' bytes one after the other, each `positions + header + symbols`; all lengths follow from the
-spec and the layout or stand in the bytes themselves. `len(payload)` is the size of an update.
+The payload is the parts' bytes one after the other, each `positions + header + symbols` (`payload`); all lengths follow
+from the spec and the layout or stand in the bytes themselves. `len(payload)` is the size of an update.
 """
 
+import contextlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -25,9 +27,12 @@ from featherfed.codec.grammar import parse_stages
 from featherfed.codec.layout import Layout
 from featherfed.codec.levels import Levels
 from featherfed.codec.packed import Packed
+from featherfed.codec.payload import Field, Kind, PartFormat, formats
 from featherfed.codec.space import F32, Part, Space
-from featherfed.codec.stage import U8, Coder, Quantizer, Reader, Rotation, Slot, Sparse, Stage, Structured, finite
+from featherfed.codec.stage import I64, U8, Coder, Quantizer, Reader, Rotation, Slot, Sparse, Stage, Structured, finite
+from featherfed.errors import CodecError, FeatherfedError, ProblemError
 from featherfed.randomness import RoundKey
+from featherfed.user_code import place_of, reason, where
 
 EXACT_BELOW = 64
 
@@ -55,6 +60,7 @@ class Pipeline:
         self.quantizer = cast(Quantizer, slots.get(Slot.QUANTIZER, Float32()))
         self._levels = cast(Levels | None, self.quantizer if self.quantizer.in_blocks else None)
         self._coder = cast(Coder, slots.get(Slot.CODER, Packed()))
+        self._known_formats: tuple[tuple[Part, ...], tuple[PartFormat, ...]] = ((), ())
         self.needs_state = any(stage.needs_state for stage in stages)
         self.unbiased = all(stage.unbiased for stage in stages)
         self.leaves_zeros = any(stage.leaves_zeros for stage in stages)
@@ -70,6 +76,11 @@ class Pipeline:
 
     def __str__(self) -> str:
         return " | ".join(map(str, self.stages))
+
+    @property
+    def foreign(self) -> bool:
+        """Whether a stage is not ours."""
+        return any(type(stage).__module__.partition(".")[0] != __name__.partition(".")[0] for stage in self.stages)
 
     @property
     def structured(self) -> bool:
@@ -105,25 +116,30 @@ class Pipeline:
             coordinates = coordinates + state
         generator = key.generator("encode")
         pieces: list[bytes] = []
-        for index, part, start in space.places():
-            values = coordinates[start : start + part.size]
-            if part.exact:
-                pieces.append(values.astype("<f4").tobytes())
-                continue
-            if self._sparse:
-                positions = self._sparse.select(values, key.generator(f"sparse/{index}"))
-                values = values[positions]
-                if self._sparse.sends_positions:
-                    pieces.append(self._coder.encode_positions(positions, part.size))
-            header, symbols = self._quantized(values, generator, key, index)
-            pieces.append(header)
-            if self.quantizer.symbol_bits:
-                pieces.append(self._coder.encode(symbols, self.quantizer))
+        with self._blaming("encode", ProblemError):
+            for part in self.formats(space):
+                made = self._made(part, coordinates[part.start : part.start + part.size], generator, key)
+                pieces += [made[field.kind] for field in part.fields]
         payload = b"".join(pieces)
         if not self.needs_state:
             return Encoded(payload, None)
         residual = self.coordinates(payload, space, key, rotated=False)
         return Encoded(payload, np.subtract(coordinates, residual, out=residual))
+
+    def _made(self, part: PartFormat, values: F32, generator: np.random.Generator, key: RoundKey) -> dict[Kind, bytes]:
+        """Return the bytes of each field of a part."""
+        if part.exact:
+            return {Kind.EXACT: values.astype("<f4").tobytes()}
+        made = {}
+        if self._sparse:
+            positions = self._sparse.select(values, key.generator(f"sparse/{part.index}"))
+            values = values[positions]
+            if self._sparse.sends_positions:
+                made[Kind.POSITIONS] = self._coder.encode_positions(positions, part.size)
+        made[Kind.HEADER], symbols = self._quantized(values, generator, key, part.index)
+        if self.quantizer.symbol_bits:
+            made[Kind.SYMBOLS] = self._coder.encode(symbols, self.quantizer)
+        return made
 
     def _quantized(self, values: F32, generator: np.random.Generator, key: RoundKey, index: int) -> tuple[bytes, U8]:
         """Return the header and the symbols of a part's kept values, rotated where they are."""
@@ -148,74 +164,91 @@ class Pipeline:
         """Return the decoded coordinates; `rotated` leaves the inverse rotation to whoever sums them."""
         reader = Reader(payload)
         result = np.empty(space.size, np.float32)
-        with np.errstate(over="ignore", invalid="ignore"):
-            for index, part, start in space.places():
-                target = result[start : start + part.size]
+        with np.errstate(over="ignore", invalid="ignore"), self._blaming("decode", CodecError):
+            for part in self.formats(space):
+                target = result[part.start : part.start + part.size]
                 if part.exact:
                     target[...] = np.frombuffer(reader.take(4 * part.size), "<f4")
                 else:
-                    target[...] = self._part(reader, part.size, key, index, rotated=rotated)
+                    target[...] = self._part(reader, part, key, rotated=rotated)
         reader.finish()
         return finite(result)
 
-    def _part(self, reader: Reader, size: int, key: RoundKey, index: int, *, rotated: bool) -> F32:
+    def _part(self, reader: Reader, part: PartFormat, key: RoundKey, *, rotated: bool) -> F32:
+        """Return the values of a part, zero where none was sent."""
+        quantizer, coder, kept = self.quantizer, self._coder, part.kept
+        positions: I64 | None = None
+        header, symbols, values = b"", NO_SYMBOLS, None
+        for field in part.fields:
+            if field.kind is Kind.POSITIONS:
+                positions = coder.decode_positions(reader, part.size, field.count)
+            elif field.kind is Kind.HEADER:
+                header = reader.take(field.count)
+            elif coder.fixed_size and kept and (table := quantizer.table(header)) is not None:
+                # A byte of symbols at a time: there is no array of symbols in between.
+                bits = quantizer.symbol_bits
+                values = look_up_packed(reader.take(packed_bytes(kept, bits)), kept, bits, table)
+            else:
+                symbols = coder.decode(reader, field.count, quantizer)
+        numbers = self._levels.numbers(header) if self._levels else None
+        if values is None:
+            values = self._decoded(header, symbols, kept)
+        if self.rotation and not rotated:
+            values = self.rotation.backward(values, key, part.index, numbers)
+        elif numbers is not None:
+            blocks.multiply(values, numbers)
         if self._sparse is None:
-            return self._values(reader, size, key, index, rotated=rotated)
-        kept = self._sparse.kept(size)
-        dense = np.zeros(size, np.float32)
-        if self._sparse.sends_positions:
-            positions = self._coder.decode_positions(reader, size, kept)
-        else:
-            positions = self._sparse.select(dense, key.generator(f"sparse/{index}"))
-        dense[positions] = self._values(reader, kept, key, index, rotated=rotated) * self._sparse.factors(size)
+            return values
+        dense = np.zeros(part.size, np.float32)
+        if positions is None:
+            positions = self._sparse.select(dense, key.generator(f"sparse/{part.index}"))
+        dense[positions] = values * self._sparse.factors(part.size)
         return dense
 
-    def _values(self, reader: Reader, kept: int, key: RoundKey, index: int, *, rotated: bool) -> F32:
-        quantizer, coder, bits = self.quantizer, self._coder, self.quantizer.symbol_bits
-        header, numbers = reader.take(quantizer.header_bytes(kept)), None
-        table = quantizer.table(header) if coder.fixed_size and kept else None
+    def _decoded(self, header: bytes, symbols: U8, kept: int) -> F32:
+        """Return what the quantizer makes of a part's symbols: whole numbers where blocks' numbers multiply them."""
         if self._levels:
-            numbers = self._levels.numbers(header)
-        if table is not None:
-            values = look_up_packed(reader.take(packed_bytes(kept, bits)), kept, bits, table)
-        else:
-            symbols = coder.decode(reader, quantizer.symbols(kept), quantizer) if bits else NO_SYMBOLS
-            values = self._levels.whole(symbols, kept) if self._levels else quantizer.decode(header, symbols, kept)
-        if self.rotation and not rotated:
-            return self.rotation.backward(values, key, index, numbers)
-        if numbers is not None:
-            blocks.multiply(values, numbers)
+            return self._levels.whole(symbols, kept)
+        values = self.quantizer.decode(header, symbols, kept)
+        if (shape := getattr(values, "shape", None)) != (kept,):
+            made = f"an array of shape {shape}" if shape is not None else f"a {type(values).__name__}"
+            place = place_of(self.quantizer.decode)
+            raise CodecError(f"{self.quantizer}{place} decodes {kept} values to {made}, and not ({kept},)")
         return values
+
+    def formats(self, space: Space) -> tuple[PartFormat, ...]:
+        """Return what lies where in the payloads of a space."""
+        parts, known = self._known_formats
+        if parts != space.parts:
+            known = tuple(formats(space.parts, self._sparse, self.quantizer, self._coder))
+            # One assignment, since several threads may decode.
+            self._known_formats = space.parts, known
+        return known
 
     def theory_bytes(self, layout: Layout) -> float:
         """Return the size by formula: kept values × bits, headers, positions at their entropy; before `entropy`."""
-        space = self.space(layout, RoundKey(0, 0))
-        total = 0.0
-        for part in space.parts:
-            if part.exact:
-                total += 4 * part.size
-                continue
-            kept = self._sparse.kept(part.size) if self._sparse else part.size
-            bits: float = self.quantizer.symbols(kept) * self.quantizer.symbol_bits
-            if self._sparse:
-                bits += self._sparse.positions_bits(part.size)
-            total += self.quantizer.header_bytes(kept) + bits / 8
-        return total
+        return sum(field.theory_bytes for field in self._fields(layout))
 
     def max_bytes(self, layout: Layout) -> int:
         """Return the most bytes that a valid payload can have."""
-        total = 0
-        for part in self.space(layout, RoundKey(0, 0)).parts:
-            if part.exact:
-                total += 4 * part.size
-                continue
-            kept = self._sparse.kept(part.size) if self._sparse else part.size
-            total += self.quantizer.header_bytes(kept)
-            if self.quantizer.symbol_bits:
-                total += self._coder.max_bytes(self.quantizer.symbols(kept), self.quantizer.symbol_bits)
-            if self._sparse and self._sparse.sends_positions:
-                total += self._coder.max_positions_bytes(part.size, kept)
-        return total
+        return sum(field.most_bytes for field in self._fields(layout))
+
+    def _fields(self, layout: Layout) -> Iterator[Field]:
+        for part in self.formats(self.space(layout, RoundKey(0, 0))):
+            yield from part.fields
+
+    @contextlib.contextmanager
+    def _blaming(self, doing: str, kind: type[FeatherfedError]) -> Iterator[None]:
+        """Turn what a stage of a user's own raises into an error of ours that names their file and line."""
+        try:
+            yield
+        except FeatherfedError:
+            raise
+        except Exception as error:
+            place = where(error)
+            if not place:
+                raise
+            raise kind(f"{self} cannot {doing} ({place}): {reason(error)}") from error
 
     def fold(self, layout: Layout, key: RoundKey | None, *, updates: int = 1, clip_norm: float = math.inf) -> Fold:
         """Return an empty sum with room for so many of a round's updates, each of an L2 norm of at most `clip_norm`.

@@ -10,18 +10,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from featherfed.codec import blocks, sums
+from featherfed.codec.registry import stage
 from featherfed.codec.space import F32
 from featherfed.codec.stage import U8, Slot, Stage, check_bits, finite
 from featherfed.randomness import uniform
 
 
+@stage("qsgd")
 @dataclass(frozen=True, slots=True)
 class Qsgd(Stage):
     """Header: the norm as float32; symbols of `bits` bits, the highest is the sign."""
 
     bits: int
 
-    name = "qsgd"
     slot = Slot.QUANTIZER
     paper = "Alistarh et al. 2017, arXiv 1610.02132"
     parameter = "bits a symbol with its sign, 2 to 8"

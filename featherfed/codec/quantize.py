@@ -10,11 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from featherfed.codec import blocks
+from featherfed.codec.registry import stage
 from featherfed.codec.space import F32
 from featherfed.codec.stage import U8, Slot, Stage, check_bits, finite
 from featherfed.randomness import uniform
 
 
+@stage("quantize")
 @dataclass(frozen=True, slots=True)
 class Quantize(Stage):
     """Header: min and max as float32; symbols of `bits` bits.
@@ -26,7 +28,6 @@ class Quantize(Stage):
 
     bits: int
 
-    name = "quantize"
     slot = Slot.QUANTIZER
     paper = "Konečný et al. 2016, arXiv 1610.05492"
     parameter = "bits a symbol, 1 to 8"

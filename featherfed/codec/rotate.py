@@ -23,8 +23,9 @@ import numpy as np
 
 from featherfed.codec.blocks import BLOCK, RUN, count
 from featherfed.codec.hadamard import mix, mix_whole, scratch_for
+from featherfed.codec.registry import stage
 from featherfed.codec.space import F32
-from featherfed.codec.stage import U8, Slot, Stage
+from featherfed.codec.stage import U8, Slot, Stage, Trait
 from featherfed.randomness import RoundKey
 
 SPAN = 2 * RUN
@@ -125,13 +126,14 @@ def rotate_span_back(values: F32, drawn: U8, span: slice, size: int, scratch: F3
         _flip(run, drawn[:, at:], scratch)
 
 
+@stage("rotate")
 @dataclass(frozen=True, slots=True)
 class Rotate(Stage):
     """A rotation of its own for each phone and round: errors of many phones cancel."""
 
-    name = "rotate"
     slot = Slot.ROTATION
     paper = "Konečný et al. 2016, arXiv 1610.05492"
+    offers = frozenset({Trait.NORMAL, Trait.SPREAD, Trait.OWN_ROTATION})
     shared: ClassVar[bool] = False
 
     def _key(self, key: RoundKey) -> RoundKey:
@@ -179,6 +181,7 @@ class Rotate(Stage):
         return draw_signs(-(-main // 32) * 32 + overlapping, self._key(key).generator(f"rotate/{index}"))
 
 
+@stage("rotate_shared")
 @dataclass(frozen=True, slots=True)
 class RotateShared(Rotate):
     """One rotation for all phones of a round, so that the server sums rotated updates and inverts once a round.
@@ -187,8 +190,8 @@ class RotateShared(Rotate):
     to cancel.
     """
 
-    name = "rotate_shared"
     paper = "Ben Basat et al. 2023, arXiv 2205.13341"
+    offers = frozenset({Trait.NORMAL, Trait.SPREAD})
     shared: ClassVar[bool] = True
 
     def _key(self, key: RoundKey) -> RoundKey:

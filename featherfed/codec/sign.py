@@ -3,16 +3,19 @@
 x̂ = (‖x‖₁ / n) sign(x). It is biased: written after `feedback`, which sends later what a sign leaves out.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from featherfed.codec import blocks, sums
+from featherfed.codec.registry import stage
 from featherfed.codec.space import F32
-from featherfed.codec.stage import U8, Slot, Stage, finite
+from featherfed.codec.stage import U8, Slot, Stage, Trait, finite
 
 
+@stage("sign")
 @dataclass(frozen=True, slots=True)
 class Sign(Stage):
     """Header: the mean magnitude as float32; symbols of one bit.
@@ -22,7 +25,6 @@ class Sign(Stage):
     array([-2.,  2.], dtype=float32)
     """
 
-    name = "sign"
     slot = Slot.QUANTIZER
     paper = "Karimireddy et al. 2019, arXiv 1901.09847"
     unbiased = False
@@ -50,9 +52,10 @@ class Sign(Stage):
         return np.array([-mean, mean], np.float32)
 
 
+@stage("ternary")
 @dataclass(frozen=True, slots=True)
 class Ternary(Sign):
     """After `topk`: each kept value becomes ±μ, the rest zero (Sattler et al. 2019, arXiv 1903.02891)."""
 
-    name = "ternary"
     paper = "Sattler et al. 2019, arXiv 1903.02891"
+    needs: ClassVar[Mapping[Trait, str]] = {Trait.LARGEST: "it sends one magnitude for values that are all large"}

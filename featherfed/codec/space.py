@@ -1,6 +1,6 @@
 """The coordinates that a phone trains: all weights, or a seeded subspace of them (Konečný et al. 2016, section 2)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,10 +36,3 @@ class Space:
     def size(self) -> int:
         """Number of coordinates."""
         return sum(part.size for part in self.parts)
-
-    def places(self) -> Iterator[tuple[int, Part, int]]:
-        """Yield the number of each part, the part, and the coordinate at which it starts."""
-        start = 0
-        for index, part in enumerate(self.parts):
-            yield index, part, start
-            start += part.size

@@ -1,13 +1,14 @@
 """What a stage of a pipeline is, and what it declares about itself.
 
 A stage fills one slot of a pipeline, and slots come in the order of `Slot`: the value of each is what the stages after
-it work on. The pipeline decides by what a stage declares, never by its type.
+it work on. Grammar and pipeline decide by what a stage declares, never by its type or name.
 """
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from fractions import Fraction
+from types import MappingProxyType
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -44,13 +45,27 @@ class Slot(enum.IntEnum):
     """entropy: symbols to bytes"""
 
 
+class Trait(enum.Enum):
+    """What a stage does to the values after it, as far as other stages care."""
+
+    NORMAL = "values that are about normal"
+    OWN_ROTATION = "a rotation of each phone's own"
+    SPREAD = "each value spread over many"
+    LARGEST = "only the largest values"
+    SCALED_UP = "values scaled up, to make up for those that are left out"
+    SUBSPACE = "a subspace of the round's own in place of all weights"
+    ONE_TENSOR = "a model without tensors"
+
+
 @dataclass(frozen=True, slots=True)
 class Stage:
     """A stage with its parameters, which are its dataclass fields; at most one, written in parentheses."""
 
-    name: ClassVar[str]
+    name: ClassVar[str] = ""
+    """Its name in a spec, which `registry.stage` gives it."""
     slot: ClassVar[Slot]
-    paper: ClassVar[str]
+    paper: ClassVar[str] = "–"
+    """Where it comes from."""
     unbiased: ClassVar[bool] = True
     """Whether the mean of many decoded updates is the update (of the coordinates that are trained)."""
     needs_state: ClassVar[bool] = False
@@ -58,6 +73,14 @@ class Stage:
     """Whether a decoded update is zero where the phone sent nothing."""
     in_blocks: ClassVar[bool] = False
     """Of a quantizer: whether its values are whole numbers times their block's number (`levels`)."""
+    offers: ClassVar[frozenset[Trait]] = frozenset()
+    """What it does to the values after it."""
+    needs: ClassVar[Mapping[Trait, str]] = MappingProxyType({})
+    """What a stage before it must offer, and why."""
+    refuses: ClassVar[Mapping[Trait, str]] = MappingProxyType({})
+    """What no other stage of the pipeline may offer, and why."""
+    phone_only: ClassVar[str] = ""
+    """Why it cannot be used on the downlink; empty where it can."""
     parameter: ClassVar[str] = ""
     """What the number in parentheses is, with its range; empty for a stage without one."""
     example: ClassVar[str] = ""

@@ -9,14 +9,17 @@ levels gives Δ ∝ f^{−1/3}: for normal values, levels at equal quantiles of 
 are rounded to whole numbers of 1/2048 here, and any levels are unbiased.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from featherfed.codec import blocks
 from featherfed.codec.levels import Levels, both_signs
+from featherfed.codec.registry import stage
 from featherfed.codec.space import F32
-from featherfed.codec.stage import U8, Slot, check_bits
+from featherfed.codec.stage import U8, Slot, Trait, check_bits
 from featherfed.randomness import uniform
 
 UNIT = 2048
@@ -52,15 +55,16 @@ POSITIVE = {
 """The positive levels; tests/codec/test_levels.py derives them, with M = 3.9 deviations, as it usually is."""
 
 
+@stage("stochastic")
 @dataclass(frozen=True, slots=True)
 class Stochastic(Levels):
     """Header: M/2048 of each block as float32, M for one bit; symbols of `bits` bits."""
 
     bits: int
 
-    name = "stochastic"
     slot = Slot.QUANTIZER
     paper = "Ben Basat et al. 2023, arXiv 2205.13341"
+    needs: ClassVar[Mapping[Trait, str]] = {Trait.NORMAL: "its levels fit normal values"}
     parameter = "bits a symbol, 1 to 8"
     example = "2"
 

@@ -12,8 +12,9 @@ from typing import ClassVar
 import numpy as np
 
 from featherfed.codec import blocks
+from featherfed.codec.registry import stage
 from featherfed.codec.space import F32
-from featherfed.codec.stage import I64, Slot, Stage, check_fraction
+from featherfed.codec.stage import I64, Slot, Stage, Trait, check_fraction
 
 
 def draw(size: int, kept: int, generator: np.random.Generator) -> I64:
@@ -25,15 +26,16 @@ def draw(size: int, kept: int, generator: np.random.Generator) -> I64:
     return drawn
 
 
+@stage("subsample")
 @dataclass(frozen=True, slots=True)
 class Subsample(Stage):
     """Sends `fraction` of the values."""
 
     fraction: Fraction
 
-    name = "subsample"
     slot = Slot.SPARSE
     paper = "Konečný et al. 2016, arXiv 1610.05492"
+    offers = frozenset({Trait.SCALED_UP})
     leaves_zeros = True
     parameter = "share of the values, above 0 and at most 1"
     example = "1/4"

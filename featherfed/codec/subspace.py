@@ -12,30 +12,36 @@ c is rounded to whole numbers of 2^(e−30), where 2^(e−1) ≤ max |c| < 2^e (
 then exact in float64 (`hadamard`), and every phone and server expands the same c to the same bits.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from featherfed.codec.hadamard import root, to_whole, transform
 from featherfed.codec.layout import Layout
+from featherfed.codec.registry import stage
 from featherfed.codec.rotate import draw_signs, signs
 from featherfed.codec.space import F32, Part, Space
-from featherfed.codec.stage import Slot, Stage
+from featherfed.codec.stage import Slot, Stage, Trait
 from featherfed.errors import SpecError
 from featherfed.randomness import RoundKey
 
 BITS = 30
 
 
+@stage("subspace")
 @dataclass(frozen=True, slots=True)
 class Subspace(Stage):
     """Trains `dimensions` numbers in place of the model's weights."""
 
     dimensions: int
 
-    name = "subspace"
     slot = Slot.STRUCTURED
     paper = "Li et al. 2018, arXiv 1804.08838"
+    offers = frozenset({Trait.SUBSPACE})
+    refuses: ClassVar[Mapping[Trait, str]] = {Trait.ONE_TENSOR: "a subspace is of the whole model already"}
+    phone_only = "nothing is trained on the downlink"
     parameter = "dimensions, 1 or more"
     example = "100"
 

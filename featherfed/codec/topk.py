@@ -4,25 +4,29 @@ Positions travel with the values: in Golomb–Rice code (`golomb`), or as `entro
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import ClassVar
 
 import numpy as np
 
+from featherfed.codec.registry import stage
 from featherfed.codec.space import F32
-from featherfed.codec.stage import I64, Slot, Stage, check_fraction
+from featherfed.codec.stage import I64, Slot, Stage, Trait, check_fraction
 
 
+@stage("topk")
 @dataclass(frozen=True, slots=True)
 class TopK(Stage):
     """Sends `fraction` of the values with their positions."""
 
     fraction: Fraction
 
-    name = "topk"
     slot = Slot.SPARSE
     paper = "Sattler et al. 2019, arXiv 1903.02891"
+    offers = frozenset({Trait.LARGEST})
+    refuses: ClassVar[Mapping[Trait, str]] = {Trait.SPREAD: "a rotation spreads what top-k picks"}
     unbiased = False
     leaves_zeros = True
     parameter = "share of the values, above 0 and at most 1"

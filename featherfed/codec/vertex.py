@@ -10,27 +10,33 @@ vNMSE = D/m² − 1: 15.6 at 1/16 bit, where `subsample(1/16) | rotate | eden(1)
 vertices are a codebook that both ends draw from shared randomness; that it is orthogonal makes the search a rotation.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from featherfed.codec import blocks, sums
 from featherfed.codec.levels import Levels
+from featherfed.codec.registry import stage
 from featherfed.codec.space import F32
-from featherfed.codec.stage import U8, Slot
+from featherfed.codec.stage import U8, Slot, Trait
 from featherfed.errors import CodecError, SpecError
 
 
+@stage("vertex")
 @dataclass(frozen=True, slots=True)
 class Vertex(Levels):
     """Header: S of each block as float32; for each run of `values` a symbol, the sign above the place."""
 
     values: int
 
-    name = "vertex"
     slot = Slot.QUANTIZER
     leaves_zeros = True
     paper = "Gandikota et al. 2021, arXiv 1911.07971"
+    needs: ClassVar[Mapping[Trait, str]] = {
+        Trait.OWN_ROTATION: "one of its values stands for many, and only rotations of their own cancel its errors"
+    }
     parameter = "values a symbol, a power of two from 2 to 128"
     example = "128"
 

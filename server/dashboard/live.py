@@ -8,7 +8,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from featherfed.server.dashboard.scene import Scene
-from featherfed.server.dashboard.source import NoRunError, RunLine, event
+from featherfed.server.dashboard.source import NoRunError, RunLine, event, run_line
 from featherfed.server.dashboard.timeline import keep, read
 from featherfed.server.dashboard.view import Change, Standing, Timeline
 from featherfed.server.service import Service
@@ -106,10 +106,7 @@ class LiveRun:
 
     async def runs(self) -> list[RunLine]:
         """Return this run."""
-        scene = self._scene
-        accuracies = [row.accuracy for row in scene.rounds.values() if row.accuracy is not None]
-        closed = sum(row.state == "closed" for row in scene.rounds.values())
-        return [RunLine(scene.about.name, True, closed, scene.about.rounds, max(accuracies, default=None))]
+        return [run_line(self._scene.about, self._scene.rounds.values())]
 
     async def events(self, name: str) -> AsyncIterator[bytes]:
         """Yield the whole, then what changes, until the run is over."""

@@ -1,6 +1,7 @@
 """What Prometheus scrapes: sums over phones, so that a million of them make no more series than ten."""
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -15,6 +16,7 @@ from prometheus_client.registry import Collector
 
 from featherfed.server.dashboard.scene import Scene
 from featherfed.server.dashboard.view import PhoneState, RoundRow, parts
+from featherfed.server.report import ACCURACY
 
 ROUND_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 """Upper bounds of the histogram's buckets."""
@@ -52,11 +54,7 @@ class RunCollector(Collector):
         for outcome in ("accepted", "late", "failed"):
             updates.add_metric([outcome], sum(getattr(row, outcome) for row in closed))
         yield updates
-        measured = [row for row in closed if row.accuracy is not None and row.loss is not None]
-        if measured:
-            accuracy, loss = measured[-1].accuracy, measured[-1].loss
-            yield GaugeMetricFamily("featherfed_test_accuracy_ratio", "Of the newest model, 0 to 1.", value=accuracy)
-            yield GaugeMetricFamily("featherfed_test_loss", "Of the newest model.", value=loss)
+        yield from _evaluated([row for row in closed if row.loss is not None or row.metrics])
 
     def _phones(self) -> Iterator[Metric]:
         scene = self._scene
@@ -83,6 +81,27 @@ class RunCollector(Collector):
             for kind, amount in parts(total).items():
                 traffic.add_metric([way, kind], amount)
         yield traffic
+
+
+def _evaluated(rows: Sequence[RoundRow]) -> Iterator[Metric]:
+    """Yield what the newest evaluation says: what is no number as NaN, for which Prometheus has a word."""
+    if not rows:
+        return
+    loss = math.nan if rows[-1].loss is None else rows[-1].loss
+    metrics = {name: math.nan if value is None else value for name, value in rows[-1].metrics.items()}
+    yield GaugeMetricFamily("featherfed_test_loss", "Of the newest model that was evaluated.", value=loss)
+    if metrics:
+        of_all = GaugeMetricFamily(
+            "featherfed_metric", "The problem's metrics on its test set, of the newest model that was evaluated.",
+            labels=["name"],
+        )  # fmt: skip
+        for name, value in metrics.items():
+            of_all.add_metric([name], value)
+        yield of_all
+    if ACCURACY in metrics:
+        yield GaugeMetricFamily(
+            "featherfed_test_accuracy_ratio", "The metric accuracy, 0 to 1.", value=metrics[ACCURACY]
+        )
 
 
 def _histogram(closed: Iterable[RoundRow]) -> Metric:

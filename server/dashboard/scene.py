@@ -21,6 +21,7 @@ from featherfed.server.dashboard.view import (
     Timeline,
 )
 from featherfed.server.ledger import Traffic
+from featherfed.server.measures import finite
 from featherfed.server.watcher import RoundSummary, Visitor, Watcher
 
 UPLOAD_BYTES = 64
@@ -139,7 +140,7 @@ class Scene(Watcher):
             elif shard in cohort:
                 self._lanes.add(shard, phone.state, self._clock_s())
         self.rounds[round_number] = RoundRow(
-            round_number, "open", len(cohort), self._accepted, 0, 0, None, None, None, {}, {}
+            round_number, "open", len(cohort), self._accepted, 0, 0, None, {}, None, {}, {}
         )
         self._changed_rounds.add(round_number)
 
@@ -181,8 +182,9 @@ class Scene(Watcher):
         number = summary.round_number
         self.phase = "closing"
         self.rounds[number] = RoundRow(
-            number, "closed", summary.cohort, summary.accepted, summary.late, summary.failed, summary.loss,
-            summary.accuracy, summary.seconds, {}, {},
+            number, "closed", summary.cohort, summary.accepted, summary.late, summary.failed,
+            finite(summary.loss), {name: finite(value) for name, value in summary.metrics.items()}, summary.seconds,
+            {}, {},
         )  # fmt: skip
         self._changed_rounds.add(number)
         self._sums.recount(number)
@@ -279,14 +281,14 @@ class Scene(Watcher):
     def _standing(self) -> Standing:
         return Standing(
             self.phase, self.reason, round(self._clock_s(), 3), self._round, self._attempt, len(self._cohort),
-            self._accepted, self._config.target, self.connected,
+            self._accepted, self._config.closing_updates, self.connected,
         )  # fmt: skip
 
     def _round_row(self, number: int) -> RoundRow:
         row, traffic = self.rounds[number], self._sums.of_round(number)
         return RoundRow(
             number, row.state, row.cohort, self._accepted if row.state == "open" else row.accepted, row.late,
-            row.failed, row.loss, row.accuracy, row.seconds, traffic["uplink"].as_dict(), traffic["downlink"].as_dict(),
+            row.failed, row.loss, row.metrics, row.seconds, traffic["uplink"].as_dict(), traffic["downlink"].as_dict(),
         )  # fmt: skip
 
     def _fleet_row(self, shard: int) -> FleetRow:

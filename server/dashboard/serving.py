@@ -131,7 +131,7 @@ def make_scene(
     past = read_snapshot(folder, config, store)
     return Scene(
         config,
-        about(folder, config, past.about.parameters, live=True),
+        about(folder, config, past.about.parameters, aggregator.measures, live=True),
         Sums(service.ledger),
         ServedSockets(service),
         expected_bytes=aggregator.theory_bytes,

@@ -1,11 +1,12 @@
 """Where the page's data comes from: the run that is served, or runs that lie in a folder."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from typing import Protocol
 
 import msgspec
 
-from featherfed.server.dashboard.view import Change, Snapshot, Timeline
+from featherfed.server.dashboard.view import About, Change, RoundRow, Snapshot, Timeline
+from featherfed.server.measures import Measure, figures
 
 
 class NoRunError(Exception):
@@ -13,13 +14,25 @@ class NoRunError(Exception):
 
 
 class RunLine(msgspec.Struct, frozen=True):
-    """A run in the list of runs; `accuracy` is the best so far."""
+    """A run in the list of runs; `best` is the best value so far of `measure`, its first."""
 
     name: str
     live: bool
     closed: int
     rounds: int
-    accuracy: float | None
+    measure: Measure | None
+    best: float | None
+
+
+def run_line(about: About, rounds: Collection[RoundRow]) -> RunLine:
+    """Return a run's line from its rounds."""
+    closed = sum(row.state == "closed" for row in rounds)
+    measure = about.measures[0] if about.measures else None
+    best = None
+    if measure is not None:
+        values = (figures(row.loss, row.metrics).get(measure.name) for row in rounds)
+        best = max((value for value in values if value is not None), key=measure.score, default=None)
+    return RunLine(about.name, about.live, closed, about.rounds, measure, best)
 
 
 class Source(Protocol):

@@ -10,7 +10,7 @@ import msgspec
 
 from featherfed.errors import ConfigError, FeatherfedError
 from featherfed.server.config import RunConfig
-from featherfed.server.dashboard.source import NoRunError, RunLine, event
+from featherfed.server.dashboard.source import NoRunError, RunLine, event, run_line
 from featherfed.server.dashboard.timeline import read
 from featherfed.server.dashboard.view import (
     About,
@@ -24,7 +24,8 @@ from featherfed.server.dashboard.view import (
     Timeline,
 )
 from featherfed.server.ledger import Traffic
-from featherfed.server.report import make_report
+from featherfed.server.measures import Measures
+from featherfed.server.report import make_report, measures_in
 from featherfed.server.run_folder import RunFolder, existing
 from featherfed.server.store import Store
 
@@ -32,7 +33,7 @@ LOOK_S = 2.0
 """Another process may be serving the run: how often its database is looked at."""
 
 
-def about(folder: RunFolder, config: RunConfig, parameters: int, *, live: bool) -> About:
+def about(folder: RunFolder, config: RunConfig, parameters: int, measures: Measures, *, live: bool) -> About:
     """Return what never changes of a run."""
     return About(
         name=folder.path.name,
@@ -42,7 +43,7 @@ def about(folder: RunFolder, config: RunConfig, parameters: int, *, live: bool) 
         parameters=parameters,
         settings=asdict(config),
         command=config.command(),
-        target_accuracy=config.target_accuracy,
+        measures=measures,
     )
 
 
@@ -68,7 +69,7 @@ def read_snapshot(folder: RunFolder, config: RunConfig, store: Store) -> Snapsho
     if last is not None and last.state == "open":
         timeline = Timeline(last.round, last.started_s, None, {})
     return Snapshot(
-        about(folder, config, content["parameters"], live=False),
+        about(folder, config, content["parameters"], measures_in(content), live=False),
         Standing(
             phase="stored",
             reason=None,
@@ -77,7 +78,7 @@ def read_snapshot(folder: RunFolder, config: RunConfig, store: Store) -> Snapsho
             attempt=last.attempt if last is not None else 0,
             cohort=rounds[-1].cohort if rounds else 0,
             accepted=rounds[-1].accepted if rounds else 0,
-            target=config.target,
+            target=config.closing_updates,
             connected=0,
         ),
         rounds,
@@ -136,14 +137,12 @@ class StoredRuns:
 
     def _lines(self) -> list[RunLine]:
         lines = []
-        for name, path in sorted(self._folders().items(), key=lambda item: item[1].stat().st_mtime):
+        for path in sorted(self._folders().values(), key=lambda path: path.stat().st_mtime):
             try:
                 snapshot = self._snapshot(path)
             except FeatherfedError:
                 continue
-            accuracies = [row.accuracy for row in snapshot.rounds if row.accuracy is not None]
-            closed = sum(row.state == "closed" for row in snapshot.rounds)
-            lines.append(RunLine(name, False, closed, snapshot.about.rounds, max(accuracies, default=None)))
+            lines.append(run_line(snapshot.about, snapshot.rounds))
         return lines
 
     def _snapshot(self, path: Path) -> Snapshot:

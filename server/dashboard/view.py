@@ -10,6 +10,7 @@ from typing import Any
 from msgspec import Struct
 
 from featherfed.server.ledger import Traffic
+from featherfed.server.measures import Measures
 
 Lane = list[tuple[float, int]]
 """When a phone's state changed in a round, and to what: (seconds, `PhoneState`)."""
@@ -59,7 +60,7 @@ class RoundRow(Struct, frozen=True):
     late: int
     failed: int
     loss: float | None
-    accuracy: float | None
+    metrics: dict[str, float | None]
     seconds: float | None
     uplink: dict[str, int]
     downlink: dict[str, int]
@@ -108,7 +109,7 @@ class About(Struct, frozen=True):
     parameters: int
     settings: dict[str, Any]
     command: str
-    target_accuracy: float
+    measures: Measures
 
 
 class Snapshot(Struct, frozen=True, tag="snapshot", tag_field="kind"):

@@ -16,9 +16,11 @@ from featherfed.codec.layout import Layout, Tensor
 from featherfed.codec.pipeline import Pipeline
 from featherfed.errors import SpecError
 from featherfed.randomness import RoundKey
-from featherfed.server import optimizer
+from featherfed.rules.aggregates import trimmed_mean
+from featherfed.rules.naming import load_aggregate, load_server_optimizer
+from featherfed.rules.server_optimizer import ServerState
 from featherfed.server.averaging import averaged
-from featherfed.server.robust import KeptUpdates, trimmed_mean
+from featherfed.server.kept_updates import KeptUpdates
 from featherfed.server.versions import Versions
 
 from .specs import ALL_SPECS
@@ -81,11 +83,12 @@ def downlink(spec: str) -> Iterator[tuple[str, bytes]]:
 
 def learning() -> Iterator[tuple[str, bytes]]:
     """Yield the server's steps, its mean over versions, and the robust aggregates."""
-    for name in ("fedavg", "fedavgm", "fedadam", "fedyogi"):
-        state = optimizer.start(values(LAYOUT.size, "start"), name)
+    for name in ("fedavg", "fedavgm", "fedadagrad", "fedadam", "fedyogi"):
+        rule, weights = load_server_optimizer(name, 0.3), values(LAYOUT.size, "start")
+        state = ServerState(weights, rule.start(weights))
         for step in range(4):
-            state = optimizer.step(state, values(LAYOUT.size, f"step {step}", 0.1), optimizer=name, lr=0.3)
-        yield name, state.weights.tobytes() + state.momentum.tobytes() + state.variance.tobytes()
+            state = rule.step(state, values(LAYOUT.size, f"step {step}", 0.1), step + 1)
+        yield name, state.weights.tobytes() + b"".join(array.tobytes() for array in state.arrays.values())
     average = values(LAYOUT.size, "start")
     for version in (1, 2, 3, 1000):
         average = averaged(average, values(LAYOUT.size, f"version {version}"), version, 0.97)
@@ -96,11 +99,14 @@ def learning() -> Iterator[tuple[str, bytes]]:
             yield f"trimmed mean {trim} of {count}", trimmed_mean(updates, trim).tobytes()
             yield f"trimmed mean {trim} of {count}, one", trimmed_mean(updates[:, :1].copy(), trim).tobytes()
     pipeline = Pipeline.parse("rotate | eden(2)")
-    kept = KeptUpdates(pipeline, LAYOUT, trim=0.1, clip_norm=1.0)
+    kept = KeptUpdates(pipeline, LAYOUT, clip_norm=1.0)
     for phone in range(PHONES):
         key = RoundKey(0, 1, phone)
         kept.add(pipeline.encode(values(LAYOUT.size, f"{phone}"), LAYOUT, key).payload, key, 1)
-    yield "kept updates", kept.mean().tobytes()
+    updates = kept.updates(RoundKey(0, 1))
+    yield "kept updates", load_aggregate("trimmed-mean:0.1").combine({}, updates)[1].tobytes()
+    for text in ("geometric-median", "krum:1", "multi-krum:1"):
+        yield text, load_aggregate(text).combine({}, updates)[1].tobytes()
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from featherfed.codec.grammar import PRESETS, STAGES
+from featherfed.codec.grammar import OURS, PRESETS
 from featherfed.codec.pipeline import Pipeline
 from featherfed.errors import SpecError
 
@@ -57,6 +57,6 @@ def test_downlink_refuses_what_only_a_phone_can_do(spec: str) -> None:
 
 
 def test_every_stage_has_a_paper_and_a_line_of_its_own() -> None:
-    for stage in STAGES.values():
+    for stage in OURS:
         assert stage.paper
         assert (stage.__doc__ or "").strip()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from featherfed.codec.grammar import PRESETS, STAGES
+from featherfed.codec.grammar import OURS, PRESETS
 from featherfed.fl_bench.cli import main
 
 FIELDS = {
@@ -56,7 +56,7 @@ def test_a_real_update_is_measured(mnist_dir: Path) -> None:
 
 def test_list_names_every_stage_and_preset() -> None:
     listed = json.loads(codec("--list", "--json").stdout)
-    assert [stage["name"] for stage in listed["stages"]] == list(STAGES)
+    assert [stage["name"] for stage in listed["stages"]] == [stage.name for stage in OURS]
     assert {preset["name"]: preset["spec"] for preset in listed["presets"]} == PRESETS
     for stage in listed["stages"]:
         assert (stage["parameter"] is None) == (stage["range"] is None) == ("(" not in stage["example"])

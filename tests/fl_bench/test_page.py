@@ -1,40 +1,44 @@
 import re
+from dataclasses import asdict
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
-from featherfed.fl_bench.page import accuracy_plot, bytes_plot, run_page
+from featherfed.fl_bench.page import bytes_plot, measure_plot, run_page
+from featherfed.server.measures import LOSS, Measure
 
 TRAFFIC = {"theory": 10, "payload": 1000, "message": 1100, "socket": 1200, "handshake": 50, "resent": 100, "wasted": 50}
 
+ACCURACY = Measure("accuracy", fraction=True)
 REACHED = {"round": 2, "uplink_socket": 2400, "downlink_socket": 2400, "seconds": 40.0}
 
 
 def report(rounds: int, **changes: Any) -> dict[str, Any]:
     rows = [
         {"round": number, "state": "closed", "cohort": 3, "accepted": 2, "late": 1, "failed": 0, "loss": 0.5,
-         "accuracy": 0.9 + number / 1000, "seconds": 1.5, "uplink": TRAFFIC, "downlink": TRAFFIC}
+         "metrics": {"accuracy": 0.9 + number / 1000}, "seconds": 1.5, "ended_s": 1.5 * number,
+         "uplink": TRAFFIC, "downlink": TRAFFIC}
         for number in range(1, rounds + 1)
     ]  # fmt: skip
     totals = {key: value * rounds for key, value in TRAFFIC.items()}
     return {
         "run": "mine", "problem": "digits/lite", "parameters": 29_322,
-        "uplink": "rotate | eden(1)", "downlink": "float32",
+        "uplink": "rotate | eden(1)", "downlink": "float32", "measures": [asdict(each) for each in (ACCURACY, LOSS)],
         "rounds": rows, "totals": {"uplink": totals, "downlink": totals},
-        "to_accuracy": {"0.90": REACHED, "0.95": None}, **changes,
+        "to_target": {"accuracy=0.9": REACHED, "accuracy=0.95": None}, **changes,
     }  # fmt: skip
 
 
 def test_page_holds_the_rounds_the_totals_and_the_command() -> None:
     page = run_page(report(3), ["fl-server serve --uplink 'rotate | eden(1)'", "fl-edge run"], "rounds = 3")
-    assert "90.10 %" in page and "90.30 %" in page
+    assert "<td>90.10%" in page and "<td>90.30%" in page
     assert "29,322 parameters" in page
     assert page.count("<tr><td>") == 3 + 1
     assert "90.30%</b><span>best accuracy, round 3 of 3" in page
     # Two updates a round: 1,000 bytes less what was sent again and wasted, beside 4 × 29,322.
     assert "425 B</b><span>an update: 276 × less than float32" in page
-    assert "<td>90%<td>2\n<td>2.4 kB<td>2.4 kB<td>3.0" in page
+    assert "<td>accuracy 90%<td>2\n<td>2.4 kB<td>2.4 kB<td>3.0" in page
     assert "<pre>rounds = 3</pre>" in page
     assert "3.6 kB" in page
     assert "fl-server serve --uplink &#39;rotate | eden(1)&#39;" in page
@@ -56,13 +60,13 @@ def test_name_of_a_run_can_not_break_out_of_the_page() -> None:
 def test_plots_are_pictures_whatever_the_run_has(rounds: int) -> None:
     for text in [
         bytes_plot(report(rounds)),
-        *(accuracy_plot(report(rounds), against=what) for what in ("bytes", "time")),
+        *(measure_plot(report(rounds), ACCURACY, against=what) for what in ("bytes", "time")),
     ]:
         assert ElementTree.fromstring(text).tag.endswith("svg")
 
 
 def test_round_without_an_evaluation_has_no_point_and_a_dash() -> None:
     content = report(2)
-    content["rounds"][1] = {**content["rounds"][1], "accuracy": None, "loss": None, "seconds": None}
+    content["rounds"][1] = {**content["rounds"][1], "metrics": {}, "loss": None, "seconds": None}
     page = run_page(content, ["x"])
     assert page.count("<td>–") == 3

@@ -52,7 +52,7 @@ def test_cells_under_way_stand_above_the_finished_ones_in_any_terminal(tmp_path:
         (tmp_path / cell.name / "done").unlink()
     title, _, header, _, first, second, *done = on_terminal(progress, width=160, height=12)
     assert "9 of 12 cells done, 2 under way, about" in title and " left; in" in title
-    assert header.split() == ["cell", "round", "accuracy", "up", "emulated", "time", "left"]
+    assert header.split() == ["cell", "round", "evaluation", "up", "emulated", "time", "left"]
     assert re.search(r"seed=9 +2/2 .* ≤ 0 s", first)
     assert re.search(r"seed=10 +2/2 ", second)
     # The last one first: what a low terminal cuts off is oldest.
@@ -132,5 +132,5 @@ def test_a_terminal_has_its_table_and_then_the_results(tmp_path: Path) -> None:
     assert "of 2 cells done" in text
     assert "Traceback" not in text
     # What moved is wiped off; the results stay, and the cursor is back.
-    assert text.index("of 2 cells done") < text.index("uplink of all phones to an accuracy")
+    assert text.index("of 2 cells done") < text.index("uplink of all phones to a target")
     assert shown.rindex(b"\x1b[?25h") > shown.rindex(b"\x1b[?25l")

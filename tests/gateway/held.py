@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 from featherfed.edge_client.learner import Learner, NoiseLearner, Trained
 from featherfed.edge_client.one_phone import PhoneOptions, play_phone
+from featherfed.rules.select import SelectKey
+from featherfed.rules.selections import Uniform
 from featherfed.server.cohort import choose_cohort
 from featherfed.wire.messages import Task, Welcome
 
@@ -28,7 +30,8 @@ class HeldPhones:
     def __init__(self, settings: dict[str, Any], row: Sequence[int], round_number: int, **options: Any) -> None:
         self._options = {"patience_s": 40.0, **options}
         shards = range(settings["phones"])
-        cohort = choose_cohort(shards, settings["cohort"], seed=settings["seed"], round_number=round_number, attempt=0)
+        key = SelectKey(settings["seed"], round_number, 0)
+        cohort = choose_cohort(Uniform(), {}, shards, settings["cohort"], key)
         asked = [(round_number, shard) for shard in cohort if shard in row]
         assert len(asked) > 1, "one of them has sent its update, another has not"
         self.held, self._others, self._count = asked[-1], set(asked[:-1]), len(shards)

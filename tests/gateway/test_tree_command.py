@@ -26,7 +26,7 @@ def refused(*flags: str) -> str:
     [
         ([], "--gateways N says how many gateways there are; without any it is fl-server serve"),
         (["--gateways", "11"], "--gateways 11 exceeds --phones 10"),
-        (["--gateways", "2", "--quorum", "3"], "it goes with --mode sync and --aggregate mean"),
+        (["--gateways", "2", "--quorum", "3"], "it goes with --mode sync, and without --quorum"),
         (["--gateways", "2", "--gateway-port", "65535"], "leaves no port for the last of 2 gateways"),
         (["--gateways", "2", "--tls-cert", "CERT"], "TLS needs both --tls-cert and --tls-key"),
         (["--gateways", "2", "--gateway-ca", "CERT"], "--gateway-ca is for a root with --tls-cert"),

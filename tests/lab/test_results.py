@@ -1,5 +1,6 @@
 """docs/RESULTS.md from real runs in virtual time, and the check of what the papers claim."""
 
+import json
 import shutil
 import sqlite3
 from pathlib import Path
@@ -60,7 +61,7 @@ def test_check_fails_where_an_ordering_is_the_other_way_round_and_where_one_was_
     # The same runs, but what was learned from two classes a phone is called the result of all ten.
     for cell, reached in (("partition=iid", 0.5), ("partition=shards_2", 0.9), ("partition=dirichlet_0.3", 0.7)):
         with sqlite3.connect(grid / cell / "run.sqlite") as connection:
-            connection.execute("UPDATE rounds SET accuracy = ?", (reached,))
+            connection.execute("UPDATE rounds SET metrics = ?", (json.dumps({"accuracy": reached}),))
     wrong = results(grid, "--check")
     assert wrong.exit_code == 1
     assert wrong.output.count("DOES NOT HOLD") == 3

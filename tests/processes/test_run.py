@@ -41,13 +41,13 @@ def run(folder: Path, name: str, flags: Sequence[str], phones: Sequence[Sequence
 def test_report_has_exactly_the_fields_that_are_promised(tmp_path: Path) -> None:
     report = run(tmp_path, "a", ["--rounds", "3", "--uplink", "rotate | eden(1)"], [["--train", "none"]] * 4)
     assert list(report) == [
-        "run", "problem", "parameters", "uplink", "downlink", "rounds", "totals", "to_accuracy"
+        "run", "problem", "parameters", "uplink", "downlink", "measures", "rounds", "totals", "to_target"
     ]  # fmt: skip
     traffic = {"theory", "payload", "message", "socket", "handshake", "resent", "wasted"}
     for row in report["rounds"]:
         assert set(row) == {
-            "round", "state", "cohort", "accepted", "late", "failed", "loss", "accuracy", "seconds", "uplink",
-            "downlink",
+            "round", "state", "cohort", "accepted", "late", "failed", "loss", "metrics", "accuracy", "seconds",
+            "ended_s", "uplink", "downlink",
         }  # fmt: skip
         assert (row["state"], row["cohort"], row["accepted"]) == ("closed", 4, 4)
         for way in ("uplink", "downlink"):
@@ -57,7 +57,7 @@ def test_report_has_exactly_the_fields_that_are_promised(tmp_path: Path) -> None
         assert report["totals"][way] == {
             name: sum(row[way][name] for row in report["rounds"]) for name in report["totals"][way]
         }
-    assert report["to_accuracy"] == dict.fromkeys(("0.90", "0.95", "0.97", "0.98", "0.99"))
+    assert report["to_target"] == dict.fromkeys(f"accuracy={value}" for value in (0.9, 0.95, 0.97, 0.98, 0.99))
     with open(tmp_path / "a" / "rounds.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [int(row["round"]) for row in rows] == [1, 2, 3]

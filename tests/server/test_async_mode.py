@@ -124,7 +124,6 @@ async def test_update_of_an_old_round_counts_once_also_after_a_restart(serve: Se
         ({"buffer": 3}, "--buffer 3 is for --mode async"),
         ({"mode": "async", "quorum": 3}, "--quorum 3 is for --mode sync"),
         ({"mode": "async", "buffer": 11}, "--buffer 11 exceeds the 10 phones that train at a time"),
-        ({"mode": "async", "aggregate": "median"}, "--aggregate median weighs all updates alike"),
         ({"mode": "async", "buffer": 3, "min_updates": 4}, "--min-updates 4 exceeds the 3 updates that close a round"),
     ],
 )

@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featherfed.errors import ConfigError
-from featherfed.server.config import SERVER_OPTIMIZERS, RunConfig, config_from, read_config
+from featherfed.rules.naming import names_of
+from featherfed.rules.server_optimizer import ServerOptimizer
+from featherfed.server.config import RunConfig, config_from, read_config
 from featherfed.server.options import FLAGS, run_flags
 
 ODD = RunConfig(
@@ -70,14 +72,14 @@ def test_toml_round_trips(tmp_path: Path) -> None:
 def test_every_setting_has_its_flag() -> None:
     assert {flag.removeprefix("--").replace("-", "_") for flag, _, _ in FLAGS} == {
         f.name for f in fields(RunConfig)
-    } - {"set"}
+    } - {"set", "plugin"}
 
 
 def test_help_names_the_defaults_that_hold() -> None:
     defaults = {field.name: field.default for field in fields(RunConfig)}
     for flag, _, text in FLAGS:
         name = flag.removeprefix("--").replace("-", "_")
-        if name not in ("cohort", "quorum", "buffer", "deadline", "heartbeat", "max_examples", "clip_norm"):
+        if name not in ("target", "cohort", "quorum", "buffer", "deadline", "heartbeat", "max_examples", "clip_norm"):
             shown = text.rpartition("[default: ")[2].removesuffix("]")
             default = defaults[name]
             assert shown == (f"{default:g}" if isinstance(default, float) else str(default)), flag
@@ -112,7 +114,10 @@ def test_cohort_is_the_phones_where_fewer_than_ten_were_asked_for() -> None:
         ({"over_select": 0.5}, "--over-select 0.5 is not a number from 1"),
         ({"over_select": math.nan}, "--over-select nan is not a number from 1"),
         ({"over_select": math.inf}, "--over-select inf is not a number from 1"),
-        ({"target_accuracy": 97.0}, "--target-accuracy 97.0 exceeds 1; it is a fraction"),
+        ({"target": "accuracy"}, "--target 'accuracy' is not a metric and its value, like accuracy=0.97"),
+        ({"target": "mae=nan"}, "--target 'mae=nan' is not a metric and its value"),
+        ({"target": "=0.5"}, "--target '=0.5' is not a metric and its value"),
+        ({"lr_decay": 1.5}, "--lr-decay 1.5 exceeds 1; it is a fraction"),
         ({"seed": 2**64}, "--seed 18446744073709551616 exceeds 18446744073709551615"),
         ({"server_optimizer": "fedadma"}, "unknown server optimizer 'fedadma'; did you mean 'fedadam'"),
         ({"phones": "ten"}, "phones = 'ten' is not a whole number"),
@@ -145,9 +150,9 @@ def test_broken_file_is_a_sentence(tmp_path: Path, text: str) -> None:
 
 def test_over_selection_asks_more_phones_than_it_waits_for() -> None:
     config = RunConfig(phones=100, cohort=10, over_select=1.25)
-    assert (config.cohort_size, config.target) == (13, 10)
+    assert (config.cohort_size, config.closing_updates) == (13, 10)
     assert replace(config, phones=12).cohort_size == 12
-    assert replace(config, quorum=8).target == 8
+    assert replace(config, quorum=8).closing_updates == 8
 
 
 def test_learning_rate_decays_from_the_second_round_on() -> None:
@@ -155,6 +160,12 @@ def test_learning_rate_decays_from_the_second_round_on() -> None:
     assert [config.learning_rate(number) for number in (1, 2, 3)] == [0.8, 0.4, 0.2]
 
 
-@pytest.mark.parametrize("name", SERVER_OPTIMIZERS)
+@pytest.mark.parametrize("name", names_of(ServerOptimizer))
 def test_every_server_optimizer_is_taken(name: str) -> None:
     assert RunConfig(server_optimizer=name).server_optimizer == name
+
+
+def test_folder_of_an_earlier_featherfed_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text('model = "2nn"\ntarget_accuracy = 1.0\n')
+    with pytest.raises(ConfigError, match="is a run of an earlier featherfed"):
+        read_config(tmp_path / "config.toml")

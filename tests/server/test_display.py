@@ -4,6 +4,7 @@ import pytest
 from rich.console import Console
 
 from featherfed.server.display import LiveDisplay, PlainDisplay, display
+from featherfed.server.measures import LOSS, Measure
 from featherfed.server.watcher import RoundSummary, Visitor
 
 PHONE = Visitor(3, "phone-[red]3[/red]", "3g", 91_815)
@@ -11,7 +12,9 @@ PHONE = Visitor(3, "phone-[red]3[/red]", "3g", 91_815)
 
 def summary(number: int, accuracy: float | None = 0.9432) -> RoundSummary:
     loss = None if accuracy is None else 0.1234
-    return RoundSummary(number, 8, 10, 9, 1, 0, loss, accuracy, 1.234, 31_234, 120_000)
+    metrics = {} if accuracy is None else {"accuracy": accuracy}
+    measures = (Measure("accuracy", fraction=True), LOSS)
+    return RoundSummary(number, 8, 10, 9, 1, 0, loss, metrics, 1.234, 31_234, 120_000, measures=measures)
 
 
 def terminal() -> Console:
@@ -110,3 +113,21 @@ def test_terminal_shows_faults_above_the_table_and_the_table_at_the_end() -> Non
 def test_error_inside_passes_through(console: Console) -> None:
     with pytest.raises(ZeroDivisionError), display(console, None, "text"):
         raise ZeroDivisionError
+
+
+def test_metrics_have_their_names_whatever_they_are_and_a_run_without_a_test_set_has_none() -> None:
+    odd = "R² [red]<b>"
+    measures = (Measure("mae", higher_is_better=False), Measure(odd), LOSS)
+    values = {"mae": 0.25, odd: float("nan")}
+    measured = RoundSummary(1, 8, 2, 2, 0, 0, 0.5, values, 1.0, 10, 20, measures=measures)
+    console = Console(file=io.StringIO())
+    with PlainDisplay(console, None) as plain:
+        plain.round_closed(measured)
+        plain.round_closed(RoundSummary(2, 8, 2, 2, 0, 0, None, {}, 1.0, 10, 20))
+    assert printed(console).splitlines() == [
+        "round 1/8  updates 2/2  mae 0.2500  R² [red]<b> nan  loss 0.5000  up 10 B  down 20 B  time 1.00 s",
+        "round 2/8  updates 2/2  up 10 B  down 20 B  time 1.00 s",
+    ]
+    with LiveDisplay(terminal(), None) as live:
+        live.round_closed(measured)
+        assert odd in last_frame(live)

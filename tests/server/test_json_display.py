@@ -38,7 +38,9 @@ def test_json_log_is_one_object_a_line_whatever_a_phone_is_called() -> None:
     log.listening("ws://127.0.0.1:8765", "ab12")
     log.phone_came(Visitor(3, name, "2g", 30605), 1, 10)
     log.fault(name, 4003, "bad payload")
-    log.round_closed(RoundSummary(1, 8, 10, 9, 1, 0, float("nan"), 0.5, 2.0, 100, 200))
+    log.round_closed(
+        RoundSummary(1, 8, 10, 9, 1, 0, float("nan"), {"accuracy": 0.5, "r2": float("-inf")}, 2.0, 100, 200)
+    )
     log.round_opened(2, 0, frozenset({1, 2}))
     log.note("a phone's clock is wrong")
     log.ended("the operator stopped the run")
@@ -48,7 +50,7 @@ def test_json_log_is_one_object_a_line_whatever_a_phone_is_called() -> None:
     ]  # fmt: skip
     assert lines[0]["page"] == Page.url and lines[1]["phone"] == name and lines[1]["link"] == "2g"
     assert (lines[2]["level"], lines[2]["code"]) == ("warning", 4003)
-    assert lines[3]["loss"] is None and lines[3]["accuracy"] == 0.5
+    assert lines[3]["loss"] is None and lines[3]["metrics"] == {"accuracy": 0.5, "r2": None}
     assert [line.get("message", "") for line in lines[2:]] == [
         f"phone {name} was disconnected (4003): bad payload",
         "round 1/8  updates 9/10  accuracy 50.00%  loss nan  up 100 B  down 200 B  time 2.00 s",

@@ -1,5 +1,6 @@
 """Where people keep their runs: TensorBoard's event files, MLflow's tracking server."""
 
+import math
 import warnings
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,6 +10,8 @@ from click.testing import CliRunner
 
 from featherfed.commands.server import main
 from featherfed.server.config import RunConfig
+from featherfed.server.mlflow_record import metric_name
+from featherfed.server.tensorboard_record import scalars
 from featherfed.server.watcher import RoundSummary
 from featherfed.server.watching import Watching
 
@@ -17,7 +20,9 @@ def record(watching: Watching, folder: Path, rounds: int = 2) -> None:
     with ExitStack() as stack:
         (watcher,) = watching.records(stack, "run-1", folder, RunConfig(rounds=rounds))
         for number in range(1, rounds + 1):
-            watcher.round_closed(RoundSummary(number, rounds, 10, 9, 1, 0, None, number / 10, 2.0, 1000 * number, 200))
+            watcher.round_closed(
+                RoundSummary(number, rounds, 10, 9, 1, 0, None, {"accuracy": number / 10}, 2.0, 1000 * number, 200)
+            )
         watcher.ended(None)
 
 
@@ -51,6 +56,17 @@ def test_mlflow_run_has_settings_and_rounds_and_goes_on_when_resumed(tmp_path: P
     assert (run.info.run_name, run.info.status) == ("run-1", "FINISHED")
     assert run.data.params["uplink"] == RunConfig().uplink and run.data.metrics["bytes/uplink"] == 3000
     assert sorted({each.step for each in history}) == [1, 2, 3]
+
+
+def test_metrics_go_by_their_names_and_what_is_no_number_is_left_out() -> None:
+    odd = 'R² <b>&"$x$", [red]'
+    summary = RoundSummary(1, 2, 3, 3, 0, 0, 0.5, {"mae": 0.25, "nothing": math.nan, odd: 0.75}, 1.0, 10, 20)
+    found = scalars(summary)
+    assert (found["test/mae"], found[f"test/{odd}"], found["test/loss"]) == (0.25, 0.75, 0.5)
+    assert "test/nothing" not in found
+    # MLflow takes letters, digits, _, -, . and spaces.
+    assert metric_name(f"test/{odd}") == "test/R² _b____x___ _red_"
+    assert metric_name("test/a/../b") == "test/a_.._b"
 
 
 @pytest.mark.parametrize("flag", ["tensorboard", "mlflow"])

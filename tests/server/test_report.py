@@ -9,13 +9,15 @@ from rich.console import Console
 
 from featherfed.server.config import RunConfig
 from featherfed.server.ledger import DIRECTIONS, FIELDS, Traffic
-from featherfed.server.report import TARGETS, make_report, size, table, write_csv
+from featherfed.server.measures import LOSS, TARGETS, Measure
+from featherfed.server.report import make_report, size, table, write_csv
 from featherfed.server.run_folder import RunFolder
 from featherfed.server.store import (
     Statement,
     Store,
     StoredUpdate,
     close_round,
+    put_measures,
     put_round,
     put_traffic,
     put_update,
@@ -29,7 +31,9 @@ DIGEST = b"12345678"
 def closed(number: int, accuracy: float | None, started_s: float, seconds: float) -> list[Statement]:
     return [
         put_round(number, 0, [0, 1, 2], (), started_s),
-        close_round(number, seconds=seconds, late=1, failed=0, loss=0.5, accuracy=accuracy),
+        close_round(
+            number, seconds=seconds, late=1, failed=0, loss=0.5, metrics={"accuracy": accuracy} if accuracy else {}
+        ),
         *(put_update(StoredUpdate(number, shard, "accepted", 6, DIGEST, 10, number)) for shard in (0, 2)),
         put_update(StoredUpdate(number, 1, "receiving", 6, DIGEST, 10)),
         *put_traffic(
@@ -58,6 +62,7 @@ def report(tmp_path: Path) -> Any:
         tmp_path,
         [
             put_value("parameters", "29322"),
+            put_measures((Measure("accuracy", fraction=True), LOSS)),
             *closed(1, 0.93, 0.0, 2.0),
             *closed(2, None, 2.5, 2.0),
             *closed(3, 0.985, 5.0, 2.25),
@@ -69,14 +74,18 @@ def report(tmp_path: Path) -> Any:
 def test_report_has_the_keys_that_the_design_promises_and_no_others(report: Any) -> None:
     content = json.loads(report.to_json())
     assert list(content) == [
-        "run", "problem", "parameters", "uplink", "downlink", "rounds", "totals", "to_accuracy",
+        "run", "problem", "parameters", "uplink", "downlink", "measures", "rounds", "totals", "to_target",
     ]  # fmt: skip
-    row_keys = {"round", "state", "cohort", "accepted", "late", "failed", "loss", "accuracy", "seconds", *DIRECTIONS}
+    row_keys = {
+        "round", "state", "cohort", "accepted", "late", "failed", "loss", "metrics", "accuracy", "seconds", "ended_s",
+        *DIRECTIONS,
+    }  # fmt: skip
     for row in content["rounds"]:
         assert set(row) == row_keys
         assert all(tuple(row[way]) == FIELDS for way in DIRECTIONS)
     assert set(content["totals"]) == set(DIRECTIONS)
-    assert tuple(content["to_accuracy"]) == TARGETS
+    assert tuple(content["to_target"]) == tuple(f"accuracy={value}" for value in TARGETS)
+    assert [each["name"] for each in content["measures"]] == ["accuracy", "loss"]
 
 
 def test_rounds_hold_what_the_store_has(report: Any) -> None:
@@ -95,12 +104,12 @@ def test_totals_are_the_sums_of_the_rounds(report: Any) -> None:
             assert report.content["totals"][way][field] == expected
 
 
-def test_cost_of_an_accuracy_is_what_was_spent_until_it_was_first_reached(report: Any) -> None:
-    reached = report.content["to_accuracy"]
-    assert reached["0.90"] == {"round": 1, "uplink_socket": 120, "downlink_socket": 120, "seconds": 2.0}
-    for target in ("0.95", "0.97", "0.98"):
+def test_cost_of_a_target_is_what_was_spent_until_it_was_first_reached(report: Any) -> None:
+    reached = report.content["to_target"]
+    assert reached["accuracy=0.9"] == {"round": 1, "uplink_socket": 120, "downlink_socket": 120, "seconds": 2.0}
+    for target in ("accuracy=0.95", "accuracy=0.97", "accuracy=0.98"):
         assert reached[target] == {"round": 3, "uplink_socket": 720, "downlink_socket": 720, "seconds": 7.25}
-    assert reached["0.99"] is None
+    assert reached["accuracy=0.99"] is None
 
 
 def test_csv_holds_the_same_rows(report: Any, tmp_path: Path) -> None:
@@ -112,7 +121,18 @@ def test_csv_holds_the_same_rows(report: Any, tmp_path: Path) -> None:
         for way in DIRECTIONS:
             for field in FIELDS:
                 assert int(row[f"{way}_{field}"]) == expected[way][field]
-        for name in ("round", "state", "cohort", "accepted", "late", "failed", "loss", "accuracy", "seconds"):
+        for name in (
+            "round",
+            "state",
+            "cohort",
+            "accepted",
+            "late",
+            "failed",
+            "loss",
+            "accuracy",
+            "seconds",
+            "ended_s",
+        ):
             assert row[name] == ("" if expected[name] is None else str(expected[name]))
 
 
@@ -147,7 +167,7 @@ def test_run_without_a_round_has_a_report(tmp_path: Path) -> None:
     content = report.content
     assert (content["rounds"], content["parameters"]) == ([], 0)
     assert content["totals"] == {way: dict.fromkeys(FIELDS, 0) for way in DIRECTIONS}
-    assert set(content["to_accuracy"].values()) == {None}
+    assert (content["measures"], content["to_target"]) == ([], {})
     assert "total" in shown(report)
     assert report.to_csv().count("\n") == 1
 

@@ -274,7 +274,7 @@ async def test_any_hello_field_out_of_its_limits_is_refused(serve: Serve) -> Non
 
 
 async def test_run_that_reached_its_target_is_over_when_it_is_resumed(serve: Serve) -> None:
-    async with serve(phones=1, rounds=5, target_accuracy=0.01) as served, peer(served.address) as phone:
+    async with serve(phones=1, rounds=5, target="accuracy=0.01") as served, peer(served.address) as phone:
         await phone.join("phone")
         await phone.upload(1, phone.update(await phone.task()))
         assert await finish(served) is None

@@ -1,11 +1,16 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from featherfed.errors import ConfigError
+from featherfed.problem import metric
+from featherfed.problem_loading import load_problem
 from featherfed.server.aggregation import Aggregator
 from featherfed.server.config import RunConfig
+from featherfed.server.measures import LOSS, Measure
 from featherfed.server.round_machine import Phase
 from featherfed.server.run_folder import RunFolder
 from featherfed.server.standing import begin, resume, rules
@@ -30,11 +35,13 @@ def test_rules_are_the_configuration_s() -> None:
     assert (made.phones, made.cohort_size, made.target, made.rounds) == (4, 4, 2, 5)
 
 
-def test_every_new_run_has_an_id_of_its_own(folder: RunFolder) -> None:
+def test_every_new_run_has_an_id_of_its_own(folder: RunFolder, fresh: Callable[[], Aggregator]) -> None:
     store = Store(folder.database)
-    first, second = (begin(CONFIG, store, 29_322) for _ in range(2))
+    first, second = (begin(CONFIG, store, fresh()) for _ in range(2))
     assert first.run != second.run
-    assert store.values() == {"run": second.run, "parameters": "29322"}
+    values = store.values()
+    assert (values["run"], values["parameters"]) == (second.run, "29322")
+    assert store.measures() == (Measure("accuracy", fraction=True), LOSS)
     assert (second.state.phase, second.state.round_number) == (Phase.GATHERING, 0)
     store.close()
 
@@ -63,7 +70,7 @@ def test_run_with_a_model_and_an_empty_database_is_not_begun_anew(
 
 def test_open_round_stands_as_it_was_with_its_updates(folder: RunFolder, fresh: Callable[[], Aggregator]) -> None:
     store = Store(folder.database)
-    run = begin(CONFIG, store, 29_322).run
+    run = begin(CONFIG, store, fresh()).run
     store.apply(
         [put_phone(shard, f"phone-{shard}") for shard in range(4)]
         + [
@@ -87,7 +94,7 @@ def test_closed_round_goes_on_with_the_model_that_the_database_names(
     folder: RunFolder, fresh: Callable[[], Aggregator]
 ) -> None:
     store, before = Store(folder.database), fresh()
-    begin(CONFIG, store, 29_322)
+    begin(CONFIG, store, before)
     before.open(1)
     before.close(1)
     folder.write_version(1, before.save)
@@ -96,7 +103,7 @@ def test_closed_round_goes_on_with_the_model_that_the_database_names(
     store.apply(
         [
             put_round(1, 0, [0, 1], (), 0.0),
-            close_round(1, seconds=3.0, late=0, failed=0, loss=0.4, accuracy=0.9),
+            close_round(1, seconds=3.0, late=0, failed=0, loss=0.4, metrics={"accuracy": 0.9}),
             put_value("version", "1"),
         ]
     )
@@ -107,4 +114,30 @@ def test_closed_round_goes_on_with_the_model_that_the_database_names(
     again = folder.path / "again.safetensors"
     after.save(again)
     assert again.read_bytes() == folder.version(1).read_bytes()
+    store.close()
+
+
+def test_best_of_a_metric_of_which_less_is_better_is_kept_over_a_resume(folder: RunFolder) -> None:
+    def error(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return (outputs.argmax(1) != targets).float()
+
+    digits = load_problem("digits/tiny")
+    problem = replace(digits, metrics={"error": metric(error, higher_is_better=False, fraction=True), **digits.metrics})
+    store, before = Store(folder.database), Aggregator(CONFIG, None, problem=problem)
+    begin(CONFIG, store, before)
+    before.open(1)
+    before.close(1)
+    folder.write_version(1, before.save)
+    rows = [(1, {"error": 0.02, "accuracy": 0.98}), (2, {"error": 0.01, "accuracy": 0.1}), (3, {"error": None})]
+    store.apply([put_value("version", "1"), put_value("best", "2")])
+    for number, metrics in rows:
+        store.apply([put_round(number, 0, [0], (), 0.0)])
+        store.apply([close_round(number, seconds=1.0, late=0, failed=0, loss=0.1, metrics=metrics)])
+    after = Aggregator(CONFIG, None, problem=problem)
+    resume(CONFIG, store, folder, after)
+    assert after.best_score == -0.01
+    # The untrained model of the next round errs more, and is no better one.
+    after.open(4)
+    assert not after.close(4).best
+    assert [each.name for each in store.measures()] == ["error", "accuracy", "loss"]
     store.close()

@@ -1,8 +1,8 @@
-// Charts by uPlot: accuracy and loss, and what the bytes of each round were spent on.
+// Charts by uPlot: the first metric and the loss, and what the bytes of each round were spent on.
 import uPlot from "./vendor/uplot.js";
 import { colours } from "./board.js";
-import { size } from "./format.js";
-import { parts } from "./run.js";
+import { figure, plain, size } from "./format.js";
+import { parts, valueOf } from "./run.js";
 
 const PARTS = ["payload", "framing", "resent", "wasted"];
 let colour = colours();
@@ -21,14 +21,23 @@ const whole = (plot, values) => {
   const last = plot.data[0].at(-1) ?? 0;
   return values.map((value) => (Number.isInteger(value) && value >= 1 && value <= last ? String(value) : ""));
 };
-const shares = (plot, values) => values.map((value) => `${Number((100 * value).toPrecision(4))} %`);
+/** @param {import("./format.js").Measure} measure */
+const marks = (measure) => (plot, values) => values.map((value) => (
+  measure.fraction ? `${Number((100 * value).toPrecision(4))} %` : String(Number(value.toPrecision(4)))
+));
 
 class Chart {
   constructor(element, options) {
     this.element = element;
     const { width, height } = this.#room();
     this.plot = new uPlot({ width, height, cursor: { y: false }, ...options }, options.series.map(() => []), element);
-    new ResizeObserver(() => this.plot.setSize(this.#room())).observe(element);
+    this.resized = new ResizeObserver(() => this.plot.setSize(this.#room()));
+    this.resized.observe(element);
+  }
+
+  remove() {
+    this.resized.disconnect();
+    this.plot.destroy();
   }
 
   #room() {
@@ -40,37 +49,45 @@ const line = (label, name, more) => ({
   label, stroke: () => colour[name], width: 2, points: { show: (plot) => plot.data[0].length <= 40, size: 5 }, ...more,
 });
 
-/** Accuracy on the left, loss on the right, by round. */
-function byRound(element) {
+/** A measure's line, on a scale that a fraction does not leave. @param {import("./format.js").Measure} measure */
+const measureLine = (measure) => line(measure.name, "accent", { value: (plot, value) => figure(measure, value ?? null) });
+const measureScale = (measure) => ({ range: (plot, low, high) => span(low, high, measure.fraction ? 1 : Infinity) });
+
+/** The first measure on the left, by round, and the loss on the right where that is another. */
+function byRound(element, first) {
+  const alone = first.name === "loss";
   return new Chart(element, {
-    scales: { x: { time: false }, y: { range: (plot, low, high) => span(low, high, 1) }, loss: { range: (plot, low, high) => span(low, high, Infinity) } },
+    scales: {
+      x: { time: false }, y: measureScale(first),
+      ...(alone ? {} : { loss: { range: (plot, low, high) => span(low, high, Infinity) } }),
+    },
     axes: [
       axis({ values: whole, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000], size: 26 }),
-      axis({ values: shares, size: 52 }),
-      axis({ side: 1, scale: "loss", grid: { show: false }, size: 44 }),
+      axis({ values: marks(first), size: 52 }),
+      ...(alone ? [] : [axis({ side: 1, scale: "loss", grid: { show: false }, size: 44 })]),
     ],
     series: [
       { label: "round" },
-      line("accuracy", "accent", { value: (plot, value) => (value == null ? "–" : `${(100 * value).toFixed(2)} %`) }),
-      line("loss", "loss", { scale: "loss", dash: [5, 4], value: (plot, value) => (value == null ? "–" : value.toFixed(4)) }),
+      measureLine(first),
+      ...(alone ? [] : [line("loss", "loss", { scale: "loss", dash: [5, 4], value: (plot, value) => (value == null ? "–" : plain(value)) })]),
     ],
   });
 }
 
-/** A range with some room, never below 0. */
+/** A range with some room, not below 0 where no value is. */
 function span(low, high, most) {
   if (low == null) return [0, 1];
-  const room = (high - low || high || 1) * 0.08;
-  return [Math.max(0, low - room), Math.min(most, high + room)];
+  const room = (high - low || Math.abs(high) || 1) * 0.08;
+  return [low < 0 ? low - room : Math.max(0, low - room), Math.min(most, high + room)];
 }
 
-function byBytes(element) {
+function byBytes(element, first) {
   return new Chart(element, {
-    scales: { x: { time: false, range: (plot, low, high) => [0, high || 1] }, y: { range: (plot, low, high) => span(low, high, 1) } },
-    axes: [axis({ values: (plot, values) => values.map((value) => size(1e6 * value)), size: 26 }), axis({ values: shares, size: 52 })],
+    scales: { x: { time: false, range: (plot, low, high) => [0, high || 1] }, y: measureScale(first) },
+    axes: [axis({ values: (plot, values) => values.map((value) => size(1e6 * value)), size: 26 }), axis({ values: marks(first), size: 52 })],
     series: [
       { label: "up", value: (plot, value) => (value == null ? "–" : size(1e6 * value)) },
-      line("accuracy", "accent", { value: (plot, value) => (value == null ? "–" : `${(100 * value).toFixed(2)} %`) }),
+      measureLine(first),
     ],
   });
 }
@@ -99,31 +116,53 @@ function bars(element) {
 export class Charts {
   constructor() {
     const at = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
-    this.byRound = byRound(at("chart-round"));
-    this.byBytes = byBytes(at("chart-bytes"));
+    /** @type {import("./format.js").Measure[]} */
+    this.measures = [];
+    /** @type {Chart | null} */
+    this.byRound = null;
+    /** @type {Chart | null} */
+    this.byBytes = null;
     this.up = bars(at("chart-up"));
     this.down = bars(at("chart-down"));
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
       colour = colours();
-      for (const chart of [this.byRound, this.byBytes, this.up, this.down]) chart.plot.redraw(true, true);
+      for (const chart of [this.byRound, this.byBytes, this.up, this.down]) chart?.plot.redraw(true, true);
     });
+  }
+
+  /** Draw these measures from now on, the first before all; none: a run without evaluation. */
+  measure(measures) {
+    if (JSON.stringify(measures) === JSON.stringify(this.measures)) return;
+    this.measures = measures;
+    this.byRound?.remove();
+    this.byBytes?.remove();
+    const at = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
+    const [first] = measures;
+    this.byRound = first ? byRound(at("chart-round"), first) : null;
+    this.byBytes = first ? byBytes(at("chart-bytes"), first) : null;
   }
 
   /** @param {any[]} rounds in order */
   show(rounds) {
-    const measured = rounds.filter((row) => row.accuracy !== null);
-    this.byRound.plot.setData([
-      measured.map((row) => row.round), measured.map((row) => row.accuracy), measured.map((row) => row.loss),
-    ]);
-    let total = 0;
-    const megabytes = rounds.map((row) => (total += row.uplink.socket) / 1e6);
-    const at = rounds.map((row, index) => [row, megabytes[index]]).filter(([row]) => row.accuracy !== null);
-    this.byBytes.plot.setData([at.map(([, bytes]) => bytes), at.map(([row]) => row.accuracy)]);
+    if (this.byRound && this.byBytes) this.#showMeasures(rounds);
     for (const [chart, way] of [[this.up, "uplink"], [this.down, "downlink"]]) {
       const split = rounds.map((row) => parts(row[way]));
       chart.plot.parts = Object.fromEntries(PARTS.map((name) => [name, split.map((each) => each[name])]));
       const sums = PARTS.map((_, upTo) => split.map((each) => PARTS.slice(0, upTo + 1).reduce((sum, name) => sum + each[name], 0)));
       chart.plot.setData([rounds.map((row) => row.round), ...sums.reverse()]);
     }
+  }
+
+  /** @param {any[]} rounds in order */
+  #showMeasures(rounds) {
+    const [first] = this.measures;
+    let total = 0;
+    const at = rounds
+      .map((row) => ({ row, value: valueOf(row, first), megabytes: (total += row.uplink.socket) / 1e6 }))
+      .filter(({ row, value }) => value !== null || row.loss !== null);
+    const values = at.map(({ value }) => value);
+    const losses = first.name === "loss" ? [] : [at.map(({ row }) => row.loss)];
+    this.byRound?.plot.setData([at.map(({ row }) => row.round), values, ...losses]);
+    this.byBytes?.plot.setData([at.map(({ megabytes }) => megabytes), values]);
   }
 }

@@ -28,6 +28,20 @@ export const percent = (share, digits = 2) => (share === null ? "–" : `${(100 
 /** @param {number | null} value */
 export const number = (value, digits = 4) => (value === null ? "–" : value.toFixed(digits));
 
+/** @typedef {{name: string, higher_is_better: boolean, fraction: boolean}} Measure see server/measures.py */
+
+/** A value of a measure: fractions as %, other numbers plain. @param {Measure} measure @param {number | null} value */
+export function figure(measure, value) {
+  if (value === null) return "–";
+  return measure.fraction ? percent(value) : plain(value);
+}
+
+/** @param {number} value */
+export function plain(value) {
+  const size = Math.abs(value);
+  return size === 0 || (size >= 1e-3 && size < 1e3) ? value.toFixed(4) : String(Number(value.toPrecision(5)));
+}
+
 /** @param {number} s seconds */
 export function duration(s) {
   if (s < 60) return `${s.toFixed(1)} s`;

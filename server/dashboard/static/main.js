@@ -2,8 +2,8 @@
 import { Charts } from "./charts.js";
 import { follow } from "./feed.js";
 import { FleetView, setText } from "./fleet.js";
-import { duration, number, percent, size } from "./format.js";
-import { Run, STATES, timelineOf } from "./run.js";
+import { duration, figure, size } from "./format.js";
+import { Run, STATES, timelineOf, valueOf } from "./run.js";
 import { RoundsTable, showFaults, showSettings } from "./tables.js";
 import { TimelineView } from "./timeline.js";
 
@@ -14,7 +14,7 @@ const WORDS = { gathering: "waiting for phones", open: "live", closing: "live", 
 const charts = new Charts();
 const timeline = new TimelineView(at("timeline"));
 const fleet = new FleetView(at("fleet"), at("phone"), at("legend"));
-const rounds = new RoundsTable(at("rounds"));
+const rounds = new RoundsTable(at("rounds"), at("rounds-head"));
 
 /** @type {Run | null} */
 let run = null;
@@ -25,8 +25,9 @@ let looked = null;
 function take(message) {
   if (message.kind === "snapshot") {
     run = new Run(message);
-    rounds.clear();
+    rounds.clear(run.about.measures);
     showAbout();
+    charts.measure(run.about.measures);
     showAll({ rounds: true, fleet: true, faults: true }, message.rounds);
   } else if (run) {
     showAll(run.apply(message), message.rounds);
@@ -42,6 +43,13 @@ function showAbout() {
     + ` up ${settings.uplink}; down ${settings.downlink}`);
   setText(at("command"), about.command);
   showSettings(at("settings"), settings, about.command);
+  // A run whose problem has no test set has no measures.
+  const [first] = about.measures;
+  for (const id of ["fact-measure", "by-round-panel", "by-bytes-panel"]) at(id).hidden = !first;
+  if (!first) return;
+  setText(at("fact-measure-name"), first.name);
+  setText(at("by-round"), first.name === "loss" ? "loss by round" : `${first.name} and loss by round`);
+  setText(at("by-bytes"), `${first.name} by megabytes up`);
 }
 
 function showAll(changed, rows) {
@@ -59,13 +67,11 @@ function showAll(changed, rows) {
 function showFacts(counts) {
   const { standing, about } = run;
   const ordered = run.ordered();
-  const measured = ordered.findLast((row) => row.accuracy !== null);
   const current = ordered.at(-1);
   const sum = (way) => ordered.reduce((total, row) => total + row[way].socket, 0);
   setText(at("fact-round"), `${standing.round} of ${about.rounds}`);
   setText(at("fact-updates"), standing.cohort ? `${standing.accepted} of ${standing.cohort} updates${standing.attempt ? `, attempt ${standing.attempt + 1}` : ""}` : "");
-  setText(at("fact-accuracy"), measured ? percent(measured.accuracy) : "–");
-  setText(at("fact-loss"), measured ? `loss ${number(measured.loss)}` : "not measured yet");
+  showMeasures(ordered);
   for (const [id, way] of [["fact-up", "uplink"], ["fact-down", "downlink"]]) {
     setText(at(id), size(sum(way)));
     setText(at(`${id}-round`), current ? `${size(current[way].socket)} in round ${current.round}` : "");
@@ -74,6 +80,17 @@ function showFacts(counts) {
   const busy = counts.map((count, state) => [count, STATES[state]]).filter(([count, name]) => count && name !== "away" && name !== "waiting");
   setText(at("fact-states"), busy.map(([count, name]) => `${count} ${name}`).join(", "));
   showTime();
+}
+
+function showMeasures(ordered) {
+  const [first, ...others] = run.about.measures;
+  if (!first) return;
+  const measured = ordered.findLast((row) => row.loss !== null || Object.keys(row.metrics).length);
+  const more = others.map((measure) => measured && `${measure.name} ${figure(measure, valueOf(measured, measure))}`);
+  setText(at("fact-measure-value"), measured ? figure(first, valueOf(measured, first)) : "–");
+  const words = measured ? more.join(", ") : "not measured yet";
+  setText(at("fact-measure-more"), words);
+  at("fact-measure-more").title = words;
 }
 
 function showTime() {
@@ -157,7 +174,7 @@ async function start() {
     at("runs").replaceChildren(...[...listed].reverse().map((each) => {
       const link = document.createElement("a");
       link.href = `?run=${encodeURIComponent(each.name)}`;
-      link.textContent = `${each.name} · ${each.closed}/${each.rounds}${each.accuracy === null ? "" : ` · ${percent(each.accuracy)}`}`;
+      link.textContent = `${each.name} · ${each.closed}/${each.rounds}${each.best === null ? "" : ` · ${figure(each.measure, each.best)}`}`;
       if (each === chosen) link.setAttribute("aria-current", "page");
       return link;
     }));

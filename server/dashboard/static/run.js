@@ -74,6 +74,12 @@ export class Run {
   }
 }
 
+/** What a round's evaluation says, null without one. @param {any} row @param {import("./format.js").Measure} measure */
+export function valueOf(row, measure) {
+  if (measure.name === "loss") return row.loss;
+  return Object.hasOwn(row.metrics, measure.name) ? row.metrics[measure.name] : null;
+}
+
 /** What the socket's bytes were spent on; the parts are disjoint. */
 export function parts(traffic) {
   return {

@@ -1,30 +1,41 @@
 // What is text: rounds, faults, settings. Everything goes in as text, never as markup.
-import { duration, number, percent, size } from "./format.js";
+import { duration, figure, number, size } from "./format.js";
 import { setText } from "./fleet.js";
+import { valueOf } from "./run.js";
 
 const KEPT_ROWS = 500;
-const CELLS = [
+/** Name, text and value of each cell of a round's row, beside its number. @param {import("./format.js").Measure[]} measures */
+const cellsOf = (measures) => [
   ["updates", (row) => `${row.accepted}/${row.cohort}`, (row) => row.accepted],
   ["late", (row) => row.late, (row) => row.late],
-  ["accuracy", (row) => percent(row.accuracy), (row) => row.accuracy],
-  ["loss", (row) => number(row.loss), (row) => row.loss],
+  ...measures.map((measure) => [measure.name, (row) => figure(measure, valueOf(row, measure)), (row) => valueOf(row, measure)]),
   ["seconds", (row) => number(row.seconds, 2), (row) => row.seconds],
   ["up", (row) => size(row.uplink.socket), (row) => row.uplink.socket],
   ["down", (row) => size(row.downlink.socket), (row) => row.downlink.socket],
-  ["resent", (row) => size(row.uplink.resent + row.downlink.resent), (row) => row.uplink.resent + row.downlink.resent],
+  ["re-sent", (row) => size(row.uplink.resent + row.downlink.resent), (row) => row.uplink.resent + row.downlink.resent],
   ["wasted", (row) => size(row.uplink.wasted + row.downlink.wasted), (row) => row.uplink.wasted + row.downlink.wasted],
 ];
 
 /** Rounds, newest first; a row is changed in place. */
 export class RoundsTable {
-  /** @param {HTMLElement} body */
-  constructor(body) {
+  /** @param {HTMLElement} body @param {HTMLElement} head the row of its columns' names */
+  constructor(body, head) {
     this.body = body;
+    this.head = head;
+    this.cells = cellsOf([]);
     /** @type {Map<number, HTMLTableRowElement>} */
     this.rows = new Map();
   }
 
-  clear() {
+  /** Begin with a run that has these measures. @param {import("./format.js").Measure[]} measures */
+  clear(measures) {
+    this.cells = cellsOf(measures);
+    this.head.replaceChildren(...["round", ...this.cells.map(([name]) => name)].map((name) => {
+      const cell = document.createElement("th");
+      cell.scope = "col";
+      cell.textContent = name;
+      return cell;
+    }));
     this.body.replaceChildren();
     this.rows.clear();
   }
@@ -34,7 +45,7 @@ export class RoundsTable {
     for (const round of rounds.slice(-KEPT_ROWS)) {
       const row = this.rows.get(round.round) ?? this.#add(round.round);
       row.dataset.state = round.state;
-      CELLS.forEach(([, text, value], index) => {
+      this.cells.forEach(([, text, value], index) => {
         const cell = row.cells[index + 1];
         setText(cell, String(text(round)));
         cell.dataset.value = String(value(round));
@@ -53,7 +64,7 @@ export class RoundsTable {
     const head = document.createElement("th");
     head.scope = "row";
     head.textContent = String(number);
-    row.append(head, ...CELLS.map(([name]) => {
+    row.append(head, ...this.cells.map(([name]) => {
       const cell = document.createElement("td");
       cell.dataset.name = name;
       return cell;
@@ -90,7 +101,8 @@ export function showSettings(list, settings, command) {
     const term = document.createElement("dt");
     term.textContent = flag;
     const description = document.createElement("dd");
-    description.textContent = String(value);
+    const own = value !== null && typeof value === "object";
+    description.textContent = own ? Object.entries(value).map((pair) => pair.join("=")).join(", ") : String(value);
     description.className = command.includes(`${flag} `) ? "changed" : "";
     return [term, description];
   }));

@@ -13,6 +13,7 @@ from featherfed.server.dashboard.serving import open_page, open_socket
 from featherfed.server.dashboard.stored import about
 from featherfed.server.dashboard.sums import Sums
 from featherfed.server.ledger import Ledger
+from featherfed.server.measures import LOSS, Measure, Measures
 from featherfed.server.run_folder import RunFolder
 from featherfed.server.watcher import RoundSummary, Visitor
 
@@ -35,17 +36,20 @@ class StillSockets:
         return self.began_s.get(shard)
 
 
+ACCURACY = (Measure("accuracy", fraction=True), LOSS)
+
+
 class Play:
     """A run that a test plays by telling its scene what a server would."""
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
+    def __init__(self, folder: Path, measures: Measures = ACCURACY, **settings: Any) -> None:
         self.config = RunConfig(**{"problem": "digits", "phones": 3, "cohort": 3, "rounds": 4, **settings})
         self.ledger = Ledger()
         self.sockets = StillSockets()
         self.folder = RunFolder(folder)
         self.scene = Scene(
             self.config,
-            about(self.folder, self.config, 29322, live=True),
+            about(self.folder, self.config, 29322, measures, live=True),
             Sums(self.ledger),
             self.sockets,
             expected_bytes=1000,
@@ -74,7 +78,7 @@ class Play:
             RoundSummary(
                 **{
                     "round_number": number, "rounds": self.config.rounds, "cohort": size, "accepted": size, "late": 0,
-                    "failed": 0, "loss": 0.25, "accuracy": accuracy, "seconds": 2.0, "uplink_bytes": 0,
+                    "failed": 0, "loss": 0.25, "metrics": {"accuracy": accuracy}, "seconds": 2.0, "uplink_bytes": 0,
                     "downlink_bytes": 0, **more,
                 }
             )

@@ -1,6 +1,7 @@
 """What Prometheus gets, checked by its own tools."""
 
 import json
+import math
 import re
 import subprocess
 import time
@@ -13,6 +14,7 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from featherfed.server.dashboard.metrics import Metrics
+from featherfed.server.measures import LOSS, Measure
 
 from .stage import Play, Stage
 
@@ -46,6 +48,7 @@ def test_metrics_are_the_runs_numbers(play: Play) -> None:
     assert found["featherfed_rounds_total", ""] == 2
     assert found["featherfed_updates_total", "accepted"] == 4 and found["featherfed_updates_total", "late"] == 2
     assert found["featherfed_test_accuracy_ratio", ""] == 0.9
+    assert found["featherfed_metric", "accuracy"] == 0.9
     assert found["featherfed_phones", "waiting"] == 3
     assert found["featherfed_faults_total", "4003"] == 1
     assert found["featherfed_traffic_bytes_total", "uplink,payload"] == 520
@@ -53,6 +56,27 @@ def test_metrics_are_the_runs_numbers(play: Play) -> None:
     assert found["featherfed_traffic_bytes_total", "downlink,payload"] == 6000
     assert found["featherfed_round_duration_seconds_bucket", "2.0"] == 2
     assert found["featherfed_round_duration_seconds_sum", ""] == 4
+
+
+def test_metrics_of_any_name_are_labels_and_no_number_is_nan(tmp_path: Path) -> None:
+    odd = 'R² <b>&"$x$"\\, [red]'
+    measures = (Measure("mae", higher_is_better=False), Measure(odd), LOSS)
+    play = Play(tmp_path, measures)
+    play.come(0)
+    assert not any(name.startswith("featherfed_metric") for name, _ in samples(play))
+    play.at(1.0).round_opened(1, 0, frozenset([0]))
+    play.close_round(1, metrics={"mae": float("nan"), odd: -0.5}, loss=0.5)
+    found = samples(play)
+    assert math.isnan(found["featherfed_metric", "mae"])
+    assert (found["featherfed_metric", odd], found["featherfed_test_loss", ""]) == (-0.5, 0.5)
+    assert ("featherfed_test_accuracy_ratio", "") not in found
+
+
+def test_run_without_a_test_set_has_no_series_of_evaluations(tmp_path: Path) -> None:
+    play = Play(tmp_path, ())
+    play.at(1.0).round_opened(1, 0, frozenset([0]))
+    play.close_round(1, metrics={}, loss=None)
+    assert not any("metric" in name or "test" in name for name, _ in samples(play))
 
 
 def test_number_of_series_does_not_grow_with_phones(tmp_path: Path) -> None:

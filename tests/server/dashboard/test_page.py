@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from featherfed.fl_bench.processes import Processes
+from featherfed.server.measures import LOSS, Measure
 
 from .stage import Stage
 
@@ -118,7 +119,7 @@ def test_page_shows_what_the_report_says(finished: tuple[Visit, Path]) -> None:
         assert (row["updates"], row["late"]) == (told["accepted"], told["late"])
         assert (row["up"], row["down"]) == (told["uplink"]["socket"], told["downlink"]["socket"])
         assert row["wasted"] == told["uplink"]["wasted"] + told["downlink"]["wasted"]
-    assert visit.text("#fact-accuracy") == f"{100 * report['rounds'][-1]['accuracy']:.2f} %"
+    assert visit.text("#fact-measure-value") == f"{100 * report['rounds'][-1]['accuracy']:.2f} %"
     assert visit.text("#fact-round") == "3 of 3"
     assert "rotate | eden(1)" in visit.text("#command")
 
@@ -203,6 +204,50 @@ def test_what_a_phone_says_is_text(stage: Callable[..., Stage], visit: Callable[
     seen.wait_text("#phone", "<b onclick=x>2g</b>")
     assert not seen.page.locator("img, #faults script, #phone b").count()
     assert seen.page.title().endswith("featherfed") and seen.quiet()
+
+
+def test_metrics_stand_under_their_own_names_fractions_as_percentages(
+    stage: Callable[..., Stage], visit: Callable[..., Visit]
+) -> None:
+    measures = (Measure("mae", higher_is_better=False), Measure(EVIL), Measure("recall", fraction=True), LOSS)
+    page = stage(measures=measures)
+
+    def begin() -> None:
+        page.play.come(0)
+        page.play.scene.round_opened(1, 0, frozenset([0]))
+        page.play.close_round(1, metrics={"mae": 21_500.25, EVIL: float("nan"), "recall": 0.5}, loss=0.25)
+
+    page.act(begin)
+    seen = visit(page.url)
+    seen.wait_text("#fact-measure-value", "21500")
+    assert seen.text("#fact-measure-name") == "mae"
+    assert seen.text("#by-round") == "mae and loss by round" and seen.text("#by-bytes") == "mae by megabytes up"
+    assert seen.page.locator("#fact-measure-more").text_content() == f"{EVIL} –, recall 50.00 %, loss 0.2500"
+    assert seen.page.locator("#rounds-head th").all_text_contents()[3:7] == ["mae", EVIL, "recall", "loss"]
+    assert seen.page.locator("#rounds td").all_text_contents()[2:6] == ["21500", "–", "50.00 %", "0.2500"]
+    assert not seen.page.locator("img").count() and seen.page.title().endswith("featherfed")
+    assert seen.quiet()
+
+
+def test_run_without_a_test_set_has_neither_card_nor_charts_of_metrics(
+    stage: Callable[..., Stage], visit: Callable[..., Visit]
+) -> None:
+    page = stage(measures=())
+
+    def begin() -> None:
+        page.play.come(0)
+        page.play.scene.round_opened(1, 0, frozenset([0]))
+        page.play.close_round(1, metrics={}, loss=None)
+
+    page.act(begin)
+    for viewport in (NARROW, {"width": 1280, "height": 900}):
+        seen = visit(page.url, viewport=viewport)
+        seen.wait_text("#rounds", "3/3")
+        for panel in ("#fact-measure", "#by-round-panel", "#by-bytes-panel"):
+            assert not seen.page.locator(panel).is_visible()
+        assert "loss" not in seen.text("#rounds-head")
+        assert seen.page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+        assert seen.quiet()
 
 
 def test_page_fits_a_phone_and_is_reached_by_keyboard(stage: Callable[..., Stage], visit: Callable[..., Visit]) -> None:

@@ -154,7 +154,7 @@ def test_changes_add_up_to_the_snapshot(play: Play) -> None:
     assert not first.phones and whole.phones == list(phones.values()) and whole.fleet == list(fleet.values())
     assert whole.rounds == list(rounds.values())
     assert whole.timeline is not None and whole.timeline.lanes == lanes
-    assert whole.rounds[0].uplink["socket"] == 200 and whole.rounds[0].accuracy == 0.9
+    assert whole.rounds[0].uplink["socket"] == 200 and whole.rounds[0].metrics == {"accuracy": 0.9}
     assert not scene.changes().phones, "nothing is told twice"
 
 

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featherfed.server.config import SERVER_OPTIMIZERS
-from featherfed.server.optimizer import ServerState, start, step
+from featherfed.rules.naming import load_server_optimizer, names_of
+from featherfed.rules.server_optimizer import ServerOptimizer, ServerState
 
 SIZE = 50
+SERVER_OPTIMIZERS = names_of(ServerOptimizer)
 
 
 def reference(optimizer: str, start_weights: np.ndarray, deltas: list[np.ndarray], lr: float) -> np.ndarray:
@@ -27,7 +28,9 @@ def reference(optimizer: str, start_weights: np.ndarray, deltas: list[np.ndarray
                 weights[coordinate] += lr * momentum
                 continue
             momentum = 0.9 * momentum + 0.1 * delta
-            if optimizer == "fedadam":
+            if optimizer == "fedadagrad":
+                variance += delta**2
+            elif optimizer == "fedadam":
                 variance = 0.99 * variance + 0.01 * delta**2
             else:
                 sign = (variance > delta**2) - (variance < delta**2)
@@ -43,34 +46,30 @@ def test_steps_are_those_of_the_paper(optimizer: str, seed: int, rounds: int, lr
     generator = np.random.default_rng(seed)
     weights = generator.standard_normal(SIZE).astype(np.float32)
     deltas = [generator.normal(0, 0.05, SIZE).astype(np.float32) for _ in range(rounds)]
-    state = start(weights, optimizer)
-    for delta in deltas:
-        state = step(state, delta, optimizer=optimizer, lr=lr)
+    rule = load_server_optimizer(optimizer, lr)
+    state = ServerState(weights, rule.start(weights))
+    for number, delta in enumerate(deltas, 1):
+        state = rule.step(state, delta, number)
     assert np.allclose(state.weights, reference(optimizer, weights, deltas, lr), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("optimizer", SERVER_OPTIMIZERS)
 def test_state_stays_float32_and_the_old_one_is_left_alone(optimizer: str) -> None:
-    weights = np.ones(SIZE, np.float32)
-    state = start(weights, optimizer)
-    before = ServerState(state.weights.copy(), state.momentum.copy(), state.variance.copy())
-    after = step(state, np.full(SIZE, 0.25, np.float32), optimizer=optimizer, lr=0.1)
-    for kept, now, dtype in (
-        (before.weights, state.weights, after.weights.dtype),
-        (before.momentum, state.momentum, after.momentum.dtype),
-        (before.variance, state.variance, after.variance.dtype),
-    ):
-        assert np.array_equal(kept, now)
-        assert dtype == np.float32
-    assert not np.array_equal(after.weights, state.weights)
+    weights, rule = np.ones(SIZE, np.float32), load_server_optimizer(optimizer, 0.1)
+    state = ServerState(weights, rule.start(weights))
+    before = {"weights": weights.copy(), **{name: array.copy() for name, array in state.arrays.items()}}
+    after = rule.step(state, np.full(SIZE, 0.25, np.float32), 1)
+    assert all(np.array_equal(before[name], array) for name, array in {"weights": weights, **state.arrays}.items())
+    assert {array.dtype for array in (after.weights, *after.arrays.values())} == {np.dtype(np.float32)}
+    assert not np.array_equal(after.weights, weights)
 
 
 def test_fedavg_with_rate_one_is_the_mean_of_the_phones_models() -> None:
     weights, delta = np.ones(3, np.float32), np.array([1, 2, 3], np.float32)
-    assert step(start(weights, "fedavg"), delta, optimizer="fedavg", lr=1.0).weights.tolist() == [2, 3, 4]
+    assert load_server_optimizer("fedavg", 1.0).step(ServerState(weights), delta, 1).weights.tolist() == [2, 3, 4]
 
 
 def test_optimizers_keep_only_the_moments_that_they_use() -> None:
-    states = {name: start(np.ones(3, np.float32), name) for name in SERVER_OPTIMIZERS}
-    sizes = {name: (len(state.momentum), len(state.variance)) for name, state in states.items()}
-    assert sizes == {"fedavg": (0, 0), "fedavgm": (3, 0), "fedadam": (3, 3), "fedyogi": (3, 3)}
+    kept = {name: list(load_server_optimizer(name, 1.0).start(np.ones(3, np.float32))) for name in SERVER_OPTIMIZERS}
+    both = ["momentum", "variance"]
+    assert kept == {"fedavg": [], "fedavgm": ["momentum"], "fedadagrad": both, "fedadam": both, "fedyogi": both}
