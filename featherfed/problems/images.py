@@ -159,9 +159,9 @@ def mapped(
 
 
 def counted(labels: Path) -> int | None:
-    """Return how many labels an IDX file holds; None where it is not there, or not one: whoever reads it says so."""
+    """Return how many labels an IDX file holds; None for none, or what is no such file: whoever reads it says so."""
     try:
-        return len(map_idx(labels, 1)) if _is_there(labels) else None
+        return len(map_idx(labels, 1)) or None if _is_there(labels) else None
     except DataError:
         return None
 

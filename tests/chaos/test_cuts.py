@@ -50,9 +50,10 @@ async def test_transfer_cut_at_any_byte_in_any_way_ends_in_the_calm_run_s_model(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, uplink: str, downlink: str
 ) -> None:
     monkeypatch.setattr(backoff, "FIRST_S", 0.02)
-    settings = {"model": model, "uplink": uplink, "downlink": downlink}
     generator = random.Random(model)
-    sizes = {"up": transfer_bytes(uplink, model), "down": transfer_bytes(downlink, model, direction="downlink")}
+    problem = f"digits/{model}"
+    settings = {"problem": problem, "uplink": uplink, "downlink": downlink}
+    sizes = {"up": transfer_bytes(uplink, problem), "down": transfer_bytes(downlink, problem, direction="downlink")}
     # Each round's transfers are cut three times on an average, so that what was cut is cut again.
     breaks = [
         Break(how, way, at, generator.randrange(2 * sizes[way] // 3))

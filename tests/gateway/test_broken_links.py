@@ -14,7 +14,7 @@ from tests.gateway.trees import address, gateway
 from tests.serving import serving
 
 SETTINGS: dict[str, Any] = {
-    "data": "digits", "model": "2nn", "phones": 2, "cohort": 2, "rounds": 1, "seed": 3, "uplink": "float32",
+    "problem": "digits/2nn", "phones": 2, "cohort": 2, "rounds": 1, "seed": 3, "uplink": "float32",
     "downlink": "float32", "heartbeat": 5.0,
 }  # fmt: skip
 MIDDLE, LATE = 150_000, 400_000

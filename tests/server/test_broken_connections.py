@@ -74,7 +74,7 @@ async def test_connections_cut_anywhere_end_alone_and_the_run_goes_on(
 ) -> None:
     tls = {"tls_cert": authority["cert"], "tls_key": authority["key"]} if secure else {}
     more = {"mode": "async", "buffer": 2} if mode == "async" else {}
-    async with serve(model="2nn", phones=2, rounds=2, entrance=tls, disk=HASTY, **more) as served:
+    async with serve(problem="digits/2nn", phones=2, rounds=2, entrance=tls, disk=HASTY, **more) as served:
         async with cutting(port_of(served), CUTS) as cutter:
             await play_through(cutter, served, ca=str(authority["ca"]) if secure else None)
         total = served.service.ledger.total("uplink")
@@ -89,7 +89,7 @@ async def test_silence_in_both_directions_is_left_and_the_run_goes_on(
     monkeypatch.setattr(DirectDialer, "keepalive", lambda self: (HEARTBEAT_S, HEARTBEAT_S))
     cuts = [Cut("down", MIDDLE, "silence"), Cut("up", MIDDLE, "silence"), Cut("up", LATE, "silence")]
     async with (
-        serve(model="2nn", phones=1, rounds=1, heartbeat=HEARTBEAT_S) as served,
+        serve(problem="digits/2nn", phones=1, rounds=1, heartbeat=HEARTBEAT_S) as served,
         cutting(port_of(served), cuts) as cutter,
     ):
         await play_through(cutter, served, phones=1)
@@ -101,7 +101,7 @@ async def test_phone_that_is_reset_while_the_server_waits_for_its_socket_ends_al
     serve: Serve, read_bytes: int
 ) -> None:
     """The server's send waits for a full buffer: that is where the raw error came out."""
-    async with serve(model="cnn", phones=2, rounds=1) as served:
+    async with serve(problem="digits/cnn", phones=2, rounds=1) as served:
         playing = [asyncio.create_task(play_phone(whole(served, "other"), lambda line: None))]
         for number in range(3):
             connection = await slow_client(served)
@@ -124,7 +124,7 @@ async def test_phone_that_is_reset_while_the_server_waits_for_its_socket_ends_al
 
 @pytest.mark.processes
 async def test_phone_killed_in_the_middle_of_its_download_ends_alone(serve: Serve) -> None:
-    async with serve(model="2nn", phones=2, rounds=1) as served:
+    async with serve(problem="digits/2nn", phones=2, rounds=1) as served:
         other = asyncio.create_task(play_phone(whole(served, "other"), lambda line: None))
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "featherfed.edge_client.cli", "run", "--train", "none", "--name", "killed", "--quiet",

@@ -106,7 +106,7 @@ def test_run_folder_that_exists_names_both_ways_on(tmp_path: Path) -> None:
     ("labels", "words"),
     [
         ([0, 1, 2, 3, 4], "5 examples cannot be partitioned iid among 8 phones; choose at most --phones 5"),
-        ([1, 26], "has labels to 26, and the models tell 10 classes, 0 to 9"),
+        ([1, 26] * 4, "has labels from 1 to 26, and the models tell 10 classes, 0 to 9"),
         ([], "holds no example"),
     ],
 )

@@ -179,7 +179,7 @@ async def test_straggler_s_next_task_is_not_the_cancelled_one(serve: Serve) -> N
 
 async def test_question_about_an_old_update_in_the_middle_of_a_download_disturbs_nothing(serve: Serve) -> None:
     # A model that no socket takes at once.
-    async with serve(phones=1, model="cnn", uplink="vertex-small") as served, peer(served.address) as phone:
+    async with serve(phones=1, problem="digits/cnn", uplink="vertex-small") as served, peer(served.address) as phone:
         await welcome(phone, hello("a"))
         task, begin = await begun(phone)
         await phone.send(UpdateBegin(7, 1000, bytes(8), 1, 0, b""))
@@ -198,7 +198,7 @@ async def test_question_about_an_old_update_in_the_middle_of_a_download_disturbs
 
 
 async def test_tasks_of_a_phone_that_reads_nothing_for_rounds_stay_in_their_order(serve: Serve) -> None:
-    run = serve(phones=2, cohort=2, quorum=1, rounds=4, model="2nn", uplink="vertex-small")
+    run = serve(phones=2, cohort=2, quorum=1, rounds=4, problem="digits/2nn", uplink="vertex-small")
     async with run as served, peer(served.address) as fast, peer(served.address) as slow:
         await welcome(fast, hello("fast"))
         await welcome(slow, hello("slow"))

@@ -64,7 +64,7 @@ async def test_a_phone_trusts_no_certificate_that_its_authority_did_not_sign(
 async def test_chunks_as_small_as_a_breaking_link_makes_them_are_welcome_within_tls(
     serve: Serve, authority: dict[str, Path]
 ) -> None:
-    async with serve(phones=1, model="2nn", entrance=tls(authority), disk={"durable": False}) as served:
+    async with serve(phones=1, problem="digits/2nn", entrance=tls(authority), disk={"durable": False}) as served:
         trusting = ssl.create_default_context(cafile=authority["ca"])
         async with connect(
             served.address, ssl=trusting, compression=None, proxy=None, create_connection=CountedClient

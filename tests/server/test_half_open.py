@@ -71,7 +71,7 @@ def test_silence_is_found_by_both_ends_within_two_heartbeats(tmp_path: Path, aft
     link = profile_from_flags(bandwidth=bandwidth, drop_every=after, drop_how="stall")
     config = config_from(
         {
-            "data": "digits", "phones": 2 if after.endswith("s") else 1, "cohort": 1, "rounds": 2,
+            "problem": "digits", "phones": 2 if after.endswith("s") else 1, "cohort": 1, "rounds": 2,
             "heartbeat": heartbeat_s, "uplink": "float32", "downlink": "float32",
         }
     )  # fmt: skip

@@ -15,7 +15,7 @@ from tests.commandline.commands import run, sentence
 
 
 def test_run_that_is_served_is_not_resumed_by_another_server(tmp_path: Path) -> None:
-    folder = create(tmp_path, "mine", RunConfig(data="digits"))
+    folder = create(tmp_path, "mine", RunConfig(problem="digits"))
     Store(folder.database).close()
     with hold(folder, say=print):
         for more in ([], ["--gateway-of", "ws://127.0.0.1:9", "--gateway", "0/1"]):

@@ -51,7 +51,7 @@ def test_served_run_of_an_odd_name_is_reported_and_paused_by_name(name: str, tmp
     assert f"the run is in {tmp_path / name}:" in output
     done = run("server", "report", tmp_path / name)
     assert done.returncode == 0, done.stderr
-    assert f"{name}: lite" in done.stdout
+    assert f"{name}: digits," in done.stdout
     assert json.loads(run("server", "report", tmp_path / name, "--json").stdout)["run"] == name
 
 
@@ -81,7 +81,7 @@ def test_link_that_leads_nowhere_is_a_run_that_exists(tmp_path: Path) -> None:
 @pytest.fixture
 def served(tmp_path: Path) -> Path:
     """A run in its folder."""
-    folder = create(tmp_path / "runs", "mine", RunConfig(data="digits"))
+    folder = create(tmp_path / "runs", "mine", RunConfig(problem="digits"))
     store = Store(folder.database)
     store.apply([put_value("run", "ab12"), put_value("parameters", "5")])
     store.close()
