@@ -28,6 +28,7 @@ from featherfed.edge_client.pocket import PendingUpdate, Pocket
 from featherfed.edge_client.workshop import Workshop
 from featherfed.errors import DivergedError, LocalError, ProtocolError, RemoteError
 from featherfed.fingerprint import Fingerprint
+from featherfed.training_settings import Training
 from featherfed.wire.chunking import ChunkSizer
 from featherfed.wire.closing import Close, readable, reason
 from featherfed.wire.liveness import SILENT_HEARTBEATS, Pulse
@@ -438,6 +439,7 @@ class Visit:
 
     async def _take_task(self, task: Task) -> None:
         buildable(task.uplink, "uplink")
+        Training.from_wire(task.training)
         pending = self._pocket.pending
         if pending is not None and pending.round_number == task.round:
             return
