@@ -11,6 +11,7 @@ from typing import Any
 import msgpack
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_websocket
 from websockets.exceptions import ConnectionClosed
@@ -35,11 +36,12 @@ from featherfed.wire.messages import (
     pack,
     unpack,
 )
-from tests.layouts import LAYOUTS, welcome
+from tests import layouts
+from tests.layouts import LAYOUTS
 from tests.server.peer import digest
 
 WAIT_S = 30.0
-WELCOME = welcome("run", model="tiny", shard=0, shards=1, chunk_bytes=65536)
+WELCOME = layouts.welcome("run", model="tiny", shard=0, shards=1, chunk_bytes=65536)
 WHOLE = 4 * LAYOUTS["tiny"].size
 FINISH = pack(Finish("done"))
 Act = Callable[[ServerConnection], Awaitable[None]]
@@ -47,10 +49,10 @@ Act = Callable[[ServerConnection], Awaitable[None]]
 
 def task(round_number: int = 1, **changes: Any) -> bytes:
     """A Task with any values, also such as `pack` refuses."""
-    uplink = changes.pop("uplink", "float32")
     training = {
-        "epochs": 1, "batch_size": 0, "lr": 0.1, "momentum": 0.0, "weight_decay": 0.0, "prox_mu": 0.0, "own": {},
+        "epochs": 1, "batch_size": 0, "lr": 0.1, "momentum": 0.0, "weight_decay": 0.0, "prox_mu": 0.0, "set": {},
     }  # fmt: skip
+    uplink = changes.pop("uplink", "float32")
     packed: bytes = msgpack.packb([3, round_number, 0, uplink, [*{**training, **changes}.values()]])
     return packed
 
@@ -186,9 +188,13 @@ async def test_what_a_server_writes_moves_no_cursor(capsys: pytest.CaptureFixtur
         (sends(begin([3], b"abc", spec="zip(9)")), 4001, "the downlink is no codec of this phone"),
         (sends(task(lr=math.nan)), 4001, "not a message of protocol 1"),
         (sends(task(momentum=math.inf)), 4001, "not a message of protocol 1"),
-        (sends(task(weight_decay=-1.0)), 4001, "a task with --weight-decay -1.0"),
-        (sends(task(epochs=0)), 4001, "a task with --epochs 0"),
-        (sends(task(epochs=1 << 53)), 4001, "a task with --epochs"),
+        (sends(task(weight_decay=-1.0)), 4001, "a task with --weight-decay -1.0 is not a number from 0"),
+        (sends(task(epochs=0)), 4001, "a task with --epochs 0 is below 1"),
+        (sends(task(epochs=1 << 53)), 4001, f"a task with --epochs {1 << 53} exceeds 1e+09"),
+        (sends(task(epochs=True)), 4001, "a task whose epochs is 'True'"),
+        (sends(task(set={"shift": [1]})), 4001, "not a message of protocol 1"),
+        (sends(task(set={"not a name": 1})), 4001, "'not a name' is not the name of a setting"),
+        (sends(task(more=1)), 4001, "a task with 8 training settings, and this phone knows 7"),
         (sends(task(uplink="zip(9)")), 4001, "the uplink is no codec of this phone"),
         (sends(task(uplink="é" * 100)), 4001, "not a message of protocol 1"),
         (sends(task(uplink="rotate | " * 28)), 4001, "the uplink is no codec of this phone"),
@@ -207,7 +213,7 @@ async def test_fault_of_the_server_ends_the_visit_with_its_code(act: Act, code: 
 
 
 async def test_phone_plays_no_shard_that_cannot_be() -> None:
-    async with hostile(sends(FINISH), welcome=welcome("run", model="tiny", shard=2, shards=2)) as (
+    async with hostile(sends(FINISH), welcome=replace(WELCOME, shard=2, shards=2)) as (
         address,
         closed,
     ):
@@ -277,10 +283,10 @@ async def test_download_that_this_phone_s_disk_spoilt_is_asked_for_anew(tmp_path
 async def test_phone_that_leaves_in_mid_download_waits_for_nothing_behind_it() -> None:
     """Whole messages that it never took stood before the server's goodbye, and it waited for that for ten seconds."""
     chunks = [pack(ModelChunk(offset, bytes(1024))) for offset in range(1024, 20 * 1024, 1024)]
-    unknown = welcome("run", model="tiny", shard=0, shards=1, problem="theirs:problem")
+    unknown = replace(WELCOME, problem="larger/model")
     began_s = asyncio.get_running_loop().time()
     async with hostile(sends(task(), begin([WHOLE], bytes(1024)), *chunks), welcome=unknown) as (address, closed):
-        with pytest.raises(LocalError, match="the run's problem is 'theirs:problem', whose code does not travel"):
+        with pytest.raises(LocalError, match="the run's problem is 'larger/model', whose code does not travel"):
             await play(address, train=True)
     assert closed == [4010]
     assert asyncio.get_running_loop().time() - began_s < 9
@@ -362,8 +368,8 @@ async def test_any_heartbeat_is_borne(heartbeat_s: float) -> None:
         await asyncio.sleep(0.2)
         await connection.send(FINISH)
 
-    told = welcome("run", model="tiny", shard=0, shards=1, heartbeat_s=heartbeat_s)
-    async with hostile(act, welcome=told) as (address, _):
+    welcome = replace(WELCOME, heartbeat_s=heartbeat_s)
+    async with hostile(act, welcome=welcome) as (address, _):
         assert await play(address) == "done"
 
 
@@ -383,8 +389,8 @@ async def test_server_that_means_to_ping_once_a_decade_is_still_missed(monkeypat
         await came_back.wait()
         connection.transport.resume_reading()
 
-    told = welcome("run", model="tiny", shard=0, shards=1, heartbeat_s=1e9)
-    async with hostile(fall_silent, welcome=told) as (address, _):
+    welcome = replace(WELCOME, heartbeat_s=1e9)
+    async with hostile(fall_silent, welcome=welcome) as (address, _):
         assert await asyncio.wait_for(play(address), WAIT_S / 2) == "done"
 
 

@@ -16,7 +16,8 @@ from featherfed.edge_client import backoff, connection
 from featherfed.edge_client.one_phone import PhoneOptions, play_phone
 from featherfed.edge_client.swarm import _Worker
 from featherfed.errors import LocalError
-from featherfed.wire.messages import Finish, Welcome, pack
+from featherfed.wire.messages import Finish, pack
+from tests import layouts
 from tests.cutting import LINGER_NOT
 
 WAIT_S = 30.0
@@ -32,7 +33,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def welcome(connection: ServerConnection, *, shard: int = 0) -> None:
     await connection.recv()
-    await connection.send(pack(Welcome("r", "lite", "digits", "iid", shard, 3, 7, 20.0, 65536)))
+    await connection.send(pack(layouts.welcome("r", shard=shard, shards=3, seed=7, chunk_bytes=65536)))
 
 
 async def finish(connection: ServerConnection) -> None:
@@ -164,7 +165,7 @@ async def test_phones_of_a_swarm_s_worker_lose_their_connections_one_by_one() ->
             await connection.send("text")
             await connection.wait_closed()
             return
-        await connection.send(pack(Welcome("r", "lite", "digits", "iid", 0, 3, 7, 20.0, 65536)))
+        await connection.send(pack(layouts.welcome("r", shard=0, shards=3, seed=7, chunk_bytes=65536)))
         while b"whole" in name and came < 4:
             await asyncio.sleep(0.005)
         await connection.send(pack(Finish("over")))

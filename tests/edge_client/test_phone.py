@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,11 @@ from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_websocket
 from websockets.http11 import Request, Response
 
-from featherfed.edge_client.learner import Learner
+from featherfed.edge_client.local_problem import LocalProblem
 from featherfed.edge_client.one_phone import PhoneOptions, play_phone
 from featherfed.edge_client.pocket import Pocket
 from featherfed.errors import ConfigError, DataError, LocalError
-from featherfed.wire.messages import Finish, Welcome, pack
+from featherfed.wire.messages import Finish, pack
 
 from ..idx_files import write_mnist
 
@@ -167,25 +168,33 @@ def test_addresses_of_a_phone_are_alike() -> None:
 async def test_phone_without_its_data_never_joins(serve: Serve, tmp_path: Path) -> None:
     write_mnist(tmp_path, [1, 26, 3])
     async with serve(phones=1) as served:
-        with pytest.raises(DataError, match="has labels to 26"):
-            await play(options(served.address, train=True, data_dir=str(tmp_path)))
+        with pytest.raises(DataError, match="has labels from 1 to 26"):
+            await play(options(served.address, train=True, problem="mnist/lite", data_dir=str(tmp_path)))
         assert served.watcher.told("phone_came") == []
 
 
 async def test_phone_that_finds_no_data_for_its_run_leaves_at_once_and_no_round_waits(serve: Serve) -> None:
-    def find_nothing(phone: PhoneOptions, welcome: Welcome) -> Learner:
+    def find_nothing(data_dir: str | None) -> None:
         raise DataError("cannot read\x1b[2J /nowhere: no such file")
+
+    def bare(name: str, device: str) -> LocalProblem:
+        local = LocalProblem(name, device)
+        local.problem = replace(local.problem, prepare=find_nothing)
+        return local
 
     async with serve(phones=2, rounds=2, deadline=600.0) as served:
         other = asyncio.create_task(play(options(served.address, name="other")))
         while not served.watcher.told("phone_came"):
             await asyncio.sleep(0.001)
         with pytest.raises(DataError, match="/nowhere"):
-            phone = play_phone(options(served.address, name="bare"), str, learn=find_nothing)
+            phone = play_phone(options(served.address, name="bare", train=True), str, make_local=bare)
             await asyncio.wait_for(phone, WAIT_S)
         assert await other == "all 2 rounds are done"
         assert [row["accepted"] for row in served.report()["rounds"]] == [1, 1]
-    assert served.watcher.told("fault") == [("bare", 4010, "it cannot play: cannot read?[2J /nowhere: no such file")]
+    ((name, code, sentence),) = served.watcher.told("fault")
+    assert (name, code) == ("bare", 4010)
+    assert sentence.startswith("it cannot play: problem digits/lite: prepare() fails (")
+    assert sentence.endswith("cannot read?[2J /nowhere: no such file")
 
 
 async def test_unnamed_phone_that_was_killed_gets_its_shard_again(serve: Serve) -> None:
