@@ -9,13 +9,13 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
+from featherfed.commands.server import main as server
+from featherfed.fl_bench.cells import report_of
 from featherfed.fl_bench.cli import main
 from featherfed.fl_bench.page import run_page
 from featherfed.fl_bench.plots import measure_by_bytes
 from featherfed.fl_bench.progress import reached
 from featherfed.fl_bench.results import read_runs
-from featherfed.fl_bench.running import report_of
-from featherfed.server.cli import main as server
 from featherfed.server.dashboard.stored import StoredRuns, read_snapshot
 from featherfed.server.run_folder import existing
 from featherfed.server.store import Store
