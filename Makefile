@@ -41,6 +41,14 @@ performance: $(VENV)/installed
 peers: $(VENV)/installed
 	$(BIN)/python -m lab peers --write docs/PERFORMANCE.md
 
+# The documentation as a site, in site/: ten seconds. A link that leads nowhere fails it.
+$(VENV)/installed-docs: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	touch $@
+
+docs: $(VENV)/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -93,4 +101,4 @@ virtual: $(VENV)/installed
 	$(BIN)/python -m lab virtual --write docs/BENCHMARKS.md
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist site *.egg-info
