@@ -8,6 +8,7 @@
     │   │   ├── SpecError     a codec spec that cannot be built, naming the stages that clash
     │   │   └── ProblemError  a fault in a user's own file, named with its line
     │   ├── DataError         data that cannot be read or downloaded
+    │   ├── NotReachedError   a value of a metric that no round of a run reached
     │   └── DivergedError     training whose loss is no number: no update of this round
     └── RemoteError           the other side's fault: ends that connection with a close code, never the round
         ├── ProtocolError     not our protocol: a bad frame, a message out of turn, a wrong length
@@ -41,6 +42,10 @@ class ProblemError(ConfigError):
 
 class DataError(LocalError):
     """Data that cannot be read or downloaded."""
+
+
+class NotReachedError(LocalError):
+    """A value of a metric that no round of a run reached."""
 
 
 class DivergedError(LocalError):

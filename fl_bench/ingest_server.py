@@ -100,7 +100,7 @@ async def _serve(settings: dict[str, Any], durable: bool, data_dir: str | None, 
         folder = create(runs, "ingest", config)
         store = Store(folder.database, durable=durable)
         try:
-            standing = begin(config, store, aggregator.parameters)
+            standing = begin(config, store, aggregator)
             service = Service(config, folder, aggregator, store, standing, Watcher())
             print(json.dumps({"port": entrance.socket.getsockname()[1]}), flush=True)
             spare_the_collector()

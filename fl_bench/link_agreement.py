@@ -84,7 +84,7 @@ async def uploads(
         store = Store(files.database, durable=False)
         try:
             watcher = _Address()
-            standing = begin(config, store, aggregator.parameters)
+            standing = begin(config, store, aggregator)
             service = Service(config, files, aggregator, store, standing, watcher)
             serving = asyncio.create_task(service.run(host="127.0.0.1", port=0))
             address = await watcher.known

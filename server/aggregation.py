@@ -93,6 +93,8 @@ class Aggregator:
         self.fingerprint = fingerprint(module)
         self.layout: Layout = self.fingerprint.layout
         self._evaluator = evaluator_for(problem, place, module)
+        measures = {**{name: each.higher_is_better for name, each in problem.measures.items()}, "loss": False}
+        self.measures = [{"name": name, "higher_is_better": higher} for name, higher in measures.items()]
         self.uplink = Pipeline.parse(config.uplink)
         downlink = Pipeline.parse(config.downlink, direction="downlink")
         self.versions = Versions(self.layout, downlink, config.seed)

@@ -66,7 +66,9 @@ def make_report(folder: RunFolder, config: RunConfig, store: Store) -> Report:
                 "failed": row.failed or 0,
                 "loss": row.loss,
                 "accuracy": row.accuracy,
+                "metrics": json.loads(row.metrics or "{}"),
                 "seconds": row.seconds,
+                "ended_s": None if row.seconds is None else row.started_s + row.seconds,
                 **{way: of_round[way].as_dict() for way in DIRECTIONS},
             }
         )
@@ -85,6 +87,7 @@ def make_report(folder: RunFolder, config: RunConfig, store: Store) -> Report:
             "parameters": int(values.get("parameters", 0)),
             "uplink": config.uplink,
             "downlink": config.downlink,
+            "measures": json.loads(values.get("measures", "[]")),
             "rounds": rounds,
             "totals": {way: totals[way].as_dict() for way in DIRECTIONS},
             "to_accuracy": to_accuracy,

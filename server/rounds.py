@@ -223,6 +223,7 @@ class Rounds:
                     failed=summary.failed,
                     loss=summary.loss,
                     accuracy=summary.accuracy,
+                    metrics=summary.metrics,
                 ),
                 put_value("version", str(closing.version)),
                 *([put_value("best", str(closing.version))] if closing.best else []),
@@ -252,4 +253,5 @@ class Rounds:
             uplink_bytes=self._ledger.total("uplink", number).socket,
             downlink_bytes=self._ledger.total("downlink", number).socket,
             phones=closing.phones,
+            metrics=evaluation.metrics if evaluation else {},
         )

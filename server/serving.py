@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from rich.console import Console
 from featherfed.codec.pipeline import Pipeline
 from featherfed.errors import ConfigError
 from featherfed.partitions import parse_partition
+from featherfed.problem import Problem
 from featherfed.problem_loading import load_problem
 from featherfed.server.aggregation import Aggregator
 from featherfed.server.allocator import give_back_vectors, spare_the_collector
@@ -19,7 +21,7 @@ from featherfed.server.config import RunConfig, config_from
 from featherfed.server.database import remote_for
 from featherfed.server.display import display
 from featherfed.server.entrance import Entrance, EntranceOptions
-from featherfed.server.report import make_report, table, write_csv
+from featherfed.server.report import Report, make_report, table, write_csv
 from featherfed.server.robust import parse_aggregate
 from featherfed.server.run_folder import RunFolder, create, existing
 from featherfed.server.service import Service
@@ -35,13 +37,59 @@ Beside = Callable[[Service, RunFolder, Watchers], contextlib.AbstractAsyncContex
 """What runs beside a run, and may watch it and end it."""
 
 
-def check(config: RunConfig, *, code: bool = True) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlan:
+    """A run to serve: what it is, who may come in, where it is kept, and how it is watched.
+
+    It goes on in the folder `resumed`, or gets a new one called `name` in `runs`. `problem` is what `config` names,
+    where it is here already. What `beside` gives is entered before the first phone may come, and left when the last one
+    has gone. `command` of `fl-server` is what serves this run.
+    """
+
+    config: RunConfig
+    entrance: EntranceOptions
+    runs: Path = Path("runs")
+    name: str | None = None
+    resumed: RunFolder | None = None
+    problem: Problem | None = None
+    data_dir: str | None = None
+    store: str | None = None
+    durable: bool = True
+    watching: Watching = field(default_factory=Watching)
+    beside: Beside | None = None
+    command: str = "serve"
+
+    @property
+    def home(self) -> Path:
+        """The folder of the runs, where their tokens lie."""
+        return self.resumed.path.absolute().parent if self.resumed else self.runs
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What has become of a run: `paused` says why it is not done."""
+
+    folder: RunFolder
+    report: Report
+    paused: str | None
+
+
+def plan_of(settings: Mapping[str, Any], *, resume: Path | None, **rest: Any) -> RunPlan:
+    """Return the plan of a new run with these settings, or of the one in the folder `resume`; `rest` are its fields.
+
+    Raises `ConfigError`.
+    """
+    folder, config = (None, config_from(settings)) if resume is None else existing(resume)
+    return RunPlan(config=config, resumed=folder, **rest)
+
+
+def check(config: RunConfig, problem: Problem | None = None, *, code: bool = True) -> None:
     """Raise `ConfigError` for names and specs that nothing could be made of, before any data is loaded.
 
     Without `code` the problem, whose code a gateway has not, is left to the root.
     """
     if code:
-        load_problem(config.problem).settings_with(config.set)
+        (problem or load_problem(config.problem)).settings_with(config.set)
     parse_partition(config.partition)
     uplink = Pipeline.parse(config.uplink)
     if parse_aggregate(config.aggregate) and uplink.leaves_zeros:
@@ -52,88 +100,73 @@ def check(config: RunConfig, *, code: bool = True) -> None:
     Pipeline.parse(config.downlink, direction="downlink")
 
 
-def serve_run(
-    settings: dict[str, Any],
-    *,
-    entrance: EntranceOptions,
-    runs: Path,
-    name: str | None,
-    resume: Path | None,
-    data_dir: str | None,
-    store: str | None = None,
-    durable: bool,
-    watching: Watching,
-    beside: Beside | None = None,
-    command: str = "serve",
-) -> str | None:
-    """Serve a new or resumed run to its end; return None when it is done, or why it pauses.
+def serve_and_print(plan: RunPlan) -> str | None:
+    """Serve a run in a process of its own; return None when it is done, or why it pauses.
 
-    What `beside` gives is entered before the first phone may come, and left when the last one has gone. `command` of
-    `fl-server` is what serves this run.
+    Its report and where it lies are printed at the end, unless its output is JSON.
     """
     give_back_vectors()
-    if resume is None:
-        config = config_from(settings)
-        folder = None
-    else:
-        folder, config = existing(resume)
-    check(config)
-    if store is not None:
-        remote_for(store, name or config.title)
-    with contextlib.ExitStack() as stack:
-        door = stack.enter_context(Entrance(entrance, resume.absolute().parent if resume else runs, config.guests))
-        where = watching.prepare()
-        if where is not None:
-            stack.enter_context(where.sock)
-        aggregator = Aggregator(config, data_dir)
-        if folder is None:
-            folder = create(runs, name, config, store=store)
-        kept = Store(folder.database, durable=durable)
-        stack.callback(kept.close)
-        console = Console()
-        shown = display(console, where, watching.log_format)
-        watchers = Watchers([shown, *watching.records(stack, folder.path.name, folder.path, config)])
-        with shown:
-            paused = asyncio.run(
-                _serve(config, folder, aggregator, kept, watchers, door, where, beside, resumed=resume is not None)
-            )
-        report = make_report(folder, config, kept)
-        write_csv(folder, report)
-    if watching.log_format == "json":
+    console = Console()
+    served = serve_run(plan, console)
+    paused, path = served.paused, served.folder.path
+    if plan.watching.log_format == "json":
         return paused
     if not console.is_terminal:
         console.width = 120
-    if report.content["rounds"]:
-        console.print(table(report, console.width))
+    if served.report.content["rounds"]:
+        console.print(table(served.report, console.width))
     if paused is not None:
-        console.print(f"paused: {paused}; go on with: fl-server {command} --resume {folder.path}", soft_wrap=True)
-    console.print(f"the run is in {folder.path}: fl-server report {folder.path}", soft_wrap=True)
+        console.print(f"paused: {paused}; go on with: fl-server {plan.command} --resume {path}", soft_wrap=True)
+    console.print(f"the run is in {path}: fl-server report {path}", soft_wrap=True)
     return paused
 
 
+def serve_run(plan: RunPlan, console: Console) -> Served:
+    """Serve a run, shown on a console, until it is done or pauses."""
+    config, folder, watching = plan.config, plan.resumed, plan.watching
+    check(config, plan.problem)
+    if plan.store is not None:
+        remote_for(plan.store, plan.name or config.title)
+    with contextlib.ExitStack() as stack:
+        door = stack.enter_context(Entrance(plan.entrance, plan.home, config.guests))
+        where = watching.prepare()
+        if where is not None:
+            stack.enter_context(where.sock)
+        aggregator = Aggregator(config, plan.data_dir, problem=plan.problem)
+        if folder is None:
+            folder = create(plan.runs, plan.name, config, store=plan.store)
+        kept = Store(folder.database, durable=plan.durable)
+        stack.callback(kept.close)
+        shown = display(console, where, watching.log_format)
+        watchers = Watchers([shown, *watching.records(stack, folder.path.name, folder.path, config)])
+        with shown:
+            paused = asyncio.run(_serve(plan, folder, aggregator, kept, watchers, door, where))
+        report = make_report(folder, config, kept)
+        write_csv(folder, report)
+    return Served(folder, report, paused)
+
+
 async def _serve(
-    config: RunConfig,
+    plan: RunPlan,
     folder: RunFolder,
     aggregator: Aggregator,
     store: Store,
     watchers: Watchers,
     entrance: Entrance,
     where: "Where | None",
-    beside: Beside | None,
-    *,
-    resumed: bool,
 ) -> str | None:
-    standing = resume(config, store, folder, aggregator) if resumed else begin(config, store, aggregator.parameters)
+    config = plan.config
+    standing = resume(config, store, folder, aggregator) if plan.resumed else begin(config, store, aggregator)
     service = Service(config, folder, aggregator, store, standing, watchers)
     spare_the_collector()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        # Not on every platform's loop: there, Ctrl-C ends the process the usual way.
-        with contextlib.suppress(NotImplementedError):
+        # Not on every platform's loop, and only in the main thread: elsewhere, Ctrl-C ends the process the usual way.
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
             loop.add_signal_handler(number, service.stop)
     async with contextlib.AsyncExitStack() as stack:
-        if beside is not None:
-            await stack.enter_async_context(beside(service, folder, watchers))
+        if plan.beside is not None:
+            await stack.enter_async_context(plan.beside(service, folder, watchers))
         if where is not None:
             from featherfed.server.dashboard.serving import make_scene, open_page
 

@@ -48,10 +48,11 @@ def rules(config: RunConfig) -> Rules:
     )
 
 
-def begin(config: RunConfig, store: Store, parameters: int) -> Standing:
+def begin(config: RunConfig, store: Store, aggregator: Aggregator) -> Standing:
     """Give a new run its id."""
     run = secrets.token_hex(4)
-    store.apply([put_value("run", run), put_value("parameters", str(parameters))])
+    measures = put_value("measures", json.dumps(aggregator.measures))
+    store.apply([put_value("run", run), put_value("parameters", str(aggregator.parameters)), measures])
     return Standing(run, _state(config), 0.0, 0.0)
 
 
@@ -64,7 +65,7 @@ def resume(config: RunConfig, store: Store, folder: RunFolder, aggregator: Aggre
     values = store.values()
     if "run" not in values:
         # Killed before it was given its id.
-        return begin(config, store, aggregator.parameters)
+        return begin(config, store, aggregator)
     if "version" in values:
         version = int(values["version"])
         aggregator.restore(folder.version(version), version)

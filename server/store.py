@@ -6,8 +6,9 @@ statements, so that many phones' writes share one transaction and one fsync (`se
 """
 
 import json
+import math
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ rounds_table = sa.Table(
     sa.Column("failed", Whole),
     sa.Column("loss", sa.Float),
     sa.Column("accuracy", sa.Float),
+    sa.Column("metrics", sa.String),  # JSON: {name: value, null for what is no number}, where it was evaluated
 )
 updates_table = sa.Table(
     "updates",
@@ -150,14 +152,22 @@ def put_round(
 
 
 def close_round(
-    round_number: int, *, seconds: float, late: int, failed: int, loss: float | None, accuracy: float | None
+    round_number: int,
+    *,
+    seconds: float,
+    late: int,
+    failed: int,
+    loss: float | None,
+    accuracy: float | None,
+    metrics: Mapping[str, float] | None = None,
 ) -> Statement:
     """Note how a round ended."""
-    names = ("seconds", "late", "failed", "loss", "accuracy")
+    names = ("seconds", "late", "failed", "loss", "accuracy", "metrics")
+    kept = json.dumps({name: value if math.isfinite(value) else None for name, value in (metrics or {}).items()})
     statement = rounds_table.update().where(rounds_table.c.round == sa.bindparam("number"))
     return statement.values(state="closed", **{name: sa.bindparam(f"new_{name}") for name in names}), {
         "number": round_number, "new_seconds": seconds, "new_late": late, "new_failed": failed, "new_loss": loss,
-        "new_accuracy": accuracy,
+        "new_accuracy": accuracy, "new_metrics": kept,
     }  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """What a run tells those who watch it: a terminal, a log, a page."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,8 @@ class RoundSummary:
     downlink_bytes: int
     phones: int | None = None
     """Whose updates are in the sums that were accepted, where those of gateways were."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """The evaluation's metrics by name; none where there was none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,7 @@ async def serving(
     where = (
         standing.resume(config, store, folder, aggregator)
         if resume
-        else standing.begin(config, store, aggregator.parameters)
+        else standing.begin(config, store, aggregator)
     )
     if run_id is not None:
         where = replace(where, run=run_id)

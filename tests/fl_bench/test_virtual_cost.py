@@ -7,7 +7,7 @@ import pytest
 
 from featherfed.fl_bench.documents import fill
 from featherfed.fl_bench.virtual_cost import measure, table
-from featherfed.fl_bench.virtual_run import _Pockets
+from featherfed.simulation import _Pockets
 from featherfed.wire.messages import ModelBegin
 
 PAGE = Path(__file__).parents[2] / "docs" / "BENCHMARKS.md"

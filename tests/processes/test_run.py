@@ -41,13 +41,13 @@ def run(folder: Path, name: str, flags: Sequence[str], phones: Sequence[Sequence
 def test_report_has_exactly_the_fields_that_are_promised(tmp_path: Path) -> None:
     report = run(tmp_path, "a", ["--rounds", "3", "--uplink", "rotate | eden(1)"], [["--train", "none"]] * 4)
     assert list(report) == [
-        "run", "problem", "parameters", "uplink", "downlink", "rounds", "totals", "to_accuracy"
+        "run", "problem", "parameters", "uplink", "downlink", "measures", "rounds", "totals", "to_accuracy"
     ]  # fmt: skip
     traffic = {"theory", "payload", "message", "socket", "handshake", "resent", "wasted"}
     for row in report["rounds"]:
         assert set(row) == {
-            "round", "state", "cohort", "accepted", "late", "failed", "loss", "accuracy", "seconds", "uplink",
-            "downlink",
+            "round", "state", "cohort", "accepted", "late", "failed", "loss", "accuracy", "metrics", "seconds",
+            "ended_s", "uplink", "downlink",
         }  # fmt: skip
         assert (row["state"], row["cohort"], row["accepted"]) == ("closed", 4, 4)
         for way in ("uplink", "downlink"):
