@@ -73,11 +73,7 @@ async def serving(
         folder = create(runs, name, config, store=kept_in)
     aggregator = Aggregator(config, None)
     store = Store(folder.database, **(disk or {}))
-    where = (
-        standing.resume(config, store, folder, aggregator)
-        if resume
-        else standing.begin(config, store, aggregator)
-    )
+    where = standing.resume(config, store, folder, aggregator) if resume else standing.begin(config, store, aggregator)
     if run_id is not None:
         where = replace(where, run=run_id)
     watcher = Recorder()
