@@ -27,7 +27,7 @@ from featherfed.errors import ConfigError, LocalError
 from featherfed.keywords import only_known, refuse_unknown
 from featherfed.mixes import check_mix
 from featherfed.optimizers import ServerStep
-from featherfed.own_loop import apart
+from featherfed.own_loop import Stop, apart
 from featherfed.problem import Problem
 from featherfed.problem_names import NamedProblem, named
 from featherfed.progress_bar import ProgressBar
@@ -169,14 +169,14 @@ class Experiment:
                 kept = create(Path(place), "run", config)
             else:
                 kept = _new_folder(folder, config)
-            loops: list[asyncio.AbstractEventLoop] = []
+            stop = Stop()
             bar = stack.enter_context(ProgressBar(config.rounds, progress))
             apart(
                 lambda: simulate(
                     config, kept, fleet, problem=self.problem, data_dir=self._data_dir, watcher=bar,
-                    started=loops.append,
+                    started=lambda loop: stop.by(loop.stop),
                 ),
-                lambda: [loop.stop() for loop in loops],
+                stop,
             )  # fmt: skip
             return _report(kept, kept=folder is not None)
 
@@ -209,11 +209,12 @@ class Experiment:
         too few phones answered.
         """
         config, path = self.config(seed), _path(folder)
-        loops: list[tuple[asyncio.AbstractEventLoop, Service]] = []
+        stop = Stop()
 
         @contextlib.asynccontextmanager
         async def beside(service: Service, folder: RunFolder, watchers: Watchers) -> AsyncIterator[None]:
-            loops.append((asyncio.get_running_loop(), service))
+            loop = asyncio.get_running_loop()
+            stop.by(lambda: loop.call_soon_threadsafe(service.stop))
             yield
 
         host, port = _host_and_port(address)
@@ -235,10 +236,7 @@ class Experiment:
         if not resume:
             _refuse_existing(path, "; go on with resume=True")
         try:
-            served = apart(
-                lambda: serve_run(plan, Console(quiet=not progress)),
-                lambda: [loop.call_soon_threadsafe(service.stop) for loop, service in loops],
-            )
+            served = apart(lambda: serve_run(plan, Console(quiet=not progress)), stop)
         finally:
             # A server's process spares the collector what it loaded; this one is not the server's alone.
             gc.unfreeze()

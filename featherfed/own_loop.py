@@ -9,10 +9,30 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def apart(work: Callable[[], T], stop: Callable[[], object]) -> T:
+class Stop:
+    """Ends work from another thread, by the way that the work has named; also where it names it later."""
+
+    def __init__(self) -> None:
+        self._ways: list[Callable[[], object]] = []
+        self._wanted = False
+
+    def by(self, way: Callable[[], object]) -> None:
+        """Name how the work ends."""
+        self._ways.append(way)
+        if self._wanted:
+            way()
+
+    def __call__(self) -> None:
+        """End the work."""
+        self._wanted = True
+        for way in self._ways:
+            way()
+
+
+def apart(work: Callable[[], T], stop: Stop) -> T:
     """Return what `work()` returns: called here, or in a thread of its own where this one is running a loop.
 
-    That loop stands still meanwhile. Ctrl-C calls `stop()`, which must end the work from another thread.
+    That loop stands still meanwhile. Ctrl-C calls `stop()`, and is raised again when the work has ended.
     """
     try:
         asyncio.get_running_loop()
@@ -20,22 +40,27 @@ def apart(work: Callable[[], T], stop: Callable[[], object]) -> T:
         return work()
     outcome: list[T] = []
     failure: list[BaseException] = []
-    context = contextvars.copy_context()
+    context, over = contextvars.copy_context(), threading.Event()
 
     def run() -> None:
         try:
             outcome.append(context.run(work))
         except BaseException as error:
             failure.append(error)
+        finally:
+            over.set()
 
     thread = threading.Thread(target=run, name="featherfed")
     thread.start()
     try:
-        thread.join()
+        # Not join(): where Ctrl-C interrupts it, Python 3.11 holds the thread to be over.
+        over.wait()
     except KeyboardInterrupt:
         stop()
-        thread.join()
+        over.wait()
         raise
+    finally:
+        thread.join()
     if failure:
         raise failure[0]
     return outcome[0]

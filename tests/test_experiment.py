@@ -137,6 +137,24 @@ async def test_errors_come_out_of_the_thread_beside_a_running_loop() -> None:
         small(failing).simulate()
 
 
+@pytest.mark.processes
+def test_ctrl_c_in_a_notebook_ends_the_simulation_and_its_thread() -> None:
+    code = (
+        "import asyncio, os, signal, threading, featherfed as ff\n"
+        "run = ff.Experiment('digits', phones=2, rounds=1_000_000)\n"
+        "async def cell():\n"
+        "    try:\n"
+        "        run.simulate(train='none')\n"
+        "    except KeyboardInterrupt:\n"
+        "        print('stopped', threading.active_count())\n"
+        "threading.Timer(6, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+        "loop = asyncio.new_event_loop()\n"  # not asyncio.run, which has a handler of its own for Ctrl-C
+        "loop.run_until_complete(cell())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "stopped 1\n", done.stderr
+
+
 def test_simulations_of_several_threads_take_turns_and_do_not_mix() -> None:
     run, found = small(), dict[int, ff.Report]()
 
