@@ -270,7 +270,7 @@ def test_rule_that_no_name_leads_to_is_refused() -> None:
     class Inner(ff.Median):
         name = ""
 
-    with pytest.raises(ff.ConfigError, match="no name leads to the class of .*Inner"):
+    with pytest.raises(ff.ConfigError, match=r"no name leads to the class of .*Inner"):
         small(aggregate=Inner())
 
 
