@@ -63,6 +63,9 @@ class HeldPhones:
             def __init__(self, name: str, device: str) -> None:
                 pass
 
+            def prepare(local, data_dir: str | None) -> None:
+                pass
+
             def learner(local, welcome: Welcome, data_dir: str | None) -> Learner:
                 nonlocal shard
                 shard = welcome.shard
