@@ -1,7 +1,7 @@
 """`python -m lab gpu`: whether a GPU trains as the CPU does, and what a step costs there and here.
 
     1 phone     phones take turns, by featherfed.learning.training: what `--device cuda` does
-    N phones    lab.batched: N phones' steps as one batch by torch.func.vmap, which nothing but this command does
+    N phones    lab.batched: N phones' steps as one batch by torch.func.vmap, which nothing outside lab/ does
 
 Wall time for one phone's step, the median of passes that alternate between the devices; the clock stops once the device
 has finished. The CPU has one thread, as a phone has.
