@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export FL_DATA_DIR ?= $(if $(wildcard ../shared/data),../shared/data,)
 
-.PHONY: demo web performance peers test check lint types imports links docs codec-accuracy results results-quick agree virtual clean fuzz hostile
+.PHONY: demo web performance gpu peers test check lint types imports links docs codec-accuracy results results-quick agree virtual clean fuzz hostile
 
 # torch and torchvision are named together so that pip resolves them as one pair.
 $(VENV)/installed: pyproject.toml
@@ -36,6 +36,10 @@ chaos: $(VENV)/installed
 # Writes the tables of docs/PERFORMANCE.md: six minutes on a machine that does nothing else.
 performance: $(VENV)/installed
 	PATH=$(BIN):$$PATH $(BIN)/python -m lab performance --write docs/PERFORMANCE.md
+
+# Writes its table of the GPU, and runs the tests that skip without one: two minutes, where torch sees a GPU.
+gpu: $(VENV)/installed
+	$(BIN)/python -m lab gpu --write docs/PERFORMANCE.md
 
 # Writes the tables of docs/PERFORMANCE.md beside Flower, in an environment that it makes: ten minutes, as root.
 peers: $(VENV)/installed
