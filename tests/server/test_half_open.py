@@ -85,7 +85,7 @@ def test_silence_is_found_by_both_ends_within_two_heartbeats(tmp_path: Path, aft
 
     async def main() -> None:
         watcher = Recorder()
-        standing = begin(config, store, aggregator.parameters)
+        standing = begin(config, store, aggregator)
         service = Service(config, folder, aggregator, store, standing, watcher)  # type: ignore[arg-type]
         serving = asyncio.create_task(service.run(host="server", port=80))
         options = PhoneOptions(server="ws://server:80", train=False, name="p", profile=link)

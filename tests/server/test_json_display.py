@@ -4,6 +4,7 @@ import json
 from rich.console import Console
 
 from featherfed.server.display import JsonDisplay, PlainDisplay, display
+from featherfed.server.measures import Measure
 from featherfed.server.watcher import RoundSummary, Visitor, Watcher, Watchers
 
 
@@ -38,9 +39,9 @@ def test_json_log_is_one_object_a_line_whatever_a_phone_is_called() -> None:
     log.listening("ws://127.0.0.1:8765", "ab12")
     log.phone_came(Visitor(3, name, "2g", 30605), 1, 10)
     log.fault(name, 4003, "bad payload")
-    log.round_closed(
-        RoundSummary(1, 8, 10, 9, 1, 0, float("nan"), {"accuracy": 0.5, "r2": float("-inf")}, 2.0, 100, 200)
-    )
+    measures = (Measure("accuracy", fraction=True), Measure("loss", higher_is_better=False))
+    values = {"accuracy": 0.5, "r2": float("-inf")}
+    log.round_closed(RoundSummary(1, 8, 10, 9, 1, 0, float("nan"), values, 2.0, 100, 200, measures=measures))
     log.round_opened(2, 0, frozenset({1, 2}))
     log.note("a phone's clock is wrong")
     log.ended("the operator stopped the run")
