@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from featherfed.fl_bench.cells import report_of
 from featherfed.fl_bench.processes import Processes
-from featherfed.fl_bench.running import report_of
 
 TASK = """
 import torch
@@ -107,7 +107,16 @@ def test_round_goes_on_without_a_phone_whose_copy_is_broken(change: str, sentenc
 @pytest.mark.processes
 def test_server_says_what_does_not_fit_before_it_listens(folder: Path) -> None:
     (folder / "mytask.py").write_text(TASK.replace("BROKEN, FACTOR = 1000", "BROKEN, FACTOR = 1"))
-    command = [sys.executable, "-m", "featherfed.server.cli", "serve", "--problem", "mytask:problem", "--port", "0"]
+    command = [
+        sys.executable,
+        "-m",
+        "featherfed.commands.server",
+        "serve",
+        "--problem",
+        "mytask:problem",
+        "--port",
+        "0",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=folder)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr and "listening" not in done.stdout
