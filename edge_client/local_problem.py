@@ -65,7 +65,7 @@ class LocalProblem:
             index=welcome.shard, of=welcome.shards, seed=welcome.seed, partition=welcome.partition, data_dir=data_dir,
             settings=self.problem.settings_with(welcome.settings),
         )  # fmt: skip
-        with blaming(f"problem {self.problem.name}: examples() fails"):
+        with blaming(f"problem {self.problem.name}: examples() fails", self.problem.examples):
             examples = self.problem.examples(place)
             if not isinstance(examples, Examples):
                 raise ProblemError(f"it returns a {type(examples).__name__}, and no ff.Examples")
