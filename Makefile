@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export FL_DATA_DIR ?= $(if $(wildcard ../shared/data),../shared/data,)
 
-.PHONY: demo web performance peers test check lint types imports links docs codec-accuracy results results-quick agree virtual clean fuzz hostile
+.PHONY: demo web performance gpu peers test check lint types imports links docs codec-accuracy results results-quick agree virtual clean fuzz hostile
 
 # torch and torchvision are named together so that pip resolves them as one pair.
 $(VENV)/installed: pyproject.toml
@@ -37,9 +37,21 @@ chaos: $(VENV)/installed
 performance: $(VENV)/installed
 	PATH=$(BIN):$$PATH $(BIN)/python -m lab performance --write docs/PERFORMANCE.md
 
+# Writes its table of the GPU, and runs the tests that skip without one: two minutes, where torch sees a GPU.
+gpu: $(VENV)/installed
+	$(BIN)/python -m lab gpu --write docs/PERFORMANCE.md
+
 # Writes the tables of docs/PERFORMANCE.md beside Flower, in an environment that it makes: ten minutes, as root.
 peers: $(VENV)/installed
 	$(BIN)/python -m lab peers --write docs/PERFORMANCE.md
+
+# The documentation as a site, in site/: ten seconds. A link that leads nowhere fails it.
+$(VENV)/installed-docs: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	touch $@
+
+docs: $(VENV)/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
@@ -93,4 +105,4 @@ virtual: $(VENV)/installed
 	$(BIN)/python -m lab virtual --write docs/BENCHMARKS.md
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist site *.egg-info

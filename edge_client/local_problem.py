@@ -2,7 +2,7 @@
 
 from featherfed.edge_client.learner import SgdLearner, fingerprint_of
 from featherfed.errors import ConfigError, ProblemError
-from featherfed.problem import Examples, Place
+from featherfed.problem import Examples, Place, Problem
 from featherfed.problem_loading import is_installed, load_problem
 from featherfed.user_code import blaming
 from featherfed.wire.closing import readable
@@ -25,14 +25,17 @@ def problem_named_by(welcome: Welcome) -> str:
 class LocalProblem:
     """Learners of one problem that share all but their examples; their trainings must take turns."""
 
-    def __init__(self, name: str, device: str) -> None:
-        """Raises `ConfigError` or `ProblemError` for a problem that cannot be had or learned."""
+    def __init__(self, name: str, device: str, problem: Problem | None = None) -> None:
+        """Make it for a device of torch; `problem` is what the name stands for, where it is here already.
+
+        Raises `ConfigError` or `ProblemError` for a problem that cannot be had or learned.
+        """
         # torch takes seconds to import: only phones that train pay for it.
         from featherfed.learning.flat import FlatModel
         from featherfed.learning.models import build, fingerprint
 
         self._name, self._device = name, device
-        self.problem = load_problem(name)
+        self.problem = problem or load_problem(name)
         module = build(self.problem, 0)
         self.fingerprint = fingerprint(module)
         self._model = FlatModel(module, device)
@@ -62,7 +65,7 @@ class LocalProblem:
             index=welcome.shard, of=welcome.shards, seed=welcome.seed, partition=welcome.partition, data_dir=data_dir,
             settings=self.problem.settings_with(welcome.settings),
         )  # fmt: skip
-        with blaming(f"problem {self.problem.name}: examples() fails"):
+        with blaming(f"problem {self.problem.name}: examples() fails", self.problem.examples):
             examples = self.problem.examples(place)
             if not isinstance(examples, Examples):
                 raise ProblemError(f"it returns a {type(examples).__name__}, and no ff.Examples")

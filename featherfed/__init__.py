@@ -9,9 +9,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from featherfed.codec.registry import stage
     from featherfed.codec.stage import Slot, Stage, Trait
-    from featherfed.errors import CodecError, ConfigError, DataError, FeatherfedError, ProblemError
+    from featherfed.errors import (
+        CodecError,
+        ConfigError,
+        DataError,
+        FeatherfedError,
+        LocalError,
+        NotReachedError,
+        ProblemError,
+    )
+    from featherfed.experiment import Experiment
+    from featherfed.local_training import SGD
     from featherfed.problem import Examples, Metric, Place, Problem, accuracy, cross_entropy, metric, partition
     from featherfed.problem_loading import load_problem
+    from featherfed.report import Reached, Report, Round
     from featherfed.rules.aggregate import Aggregate, Arrays, Updates
     from featherfed.rules.aggregates import Mean, Median, TrimmedMean
     from featherfed.rules.distances import GeometricMedian, Krum, MultiKrum
@@ -30,6 +41,7 @@ _HOME = {
     "ConfigError": "errors",
     "DataError": "errors",
     "Examples": "problem",
+    "Experiment": "experiment",
     "FastLinks": "rules.selections",
     "FeatherfedError": "errors",
     "FedAdagrad": "rules.optimizers",
@@ -39,15 +51,21 @@ _HOME = {
     "FedYogi": "rules.optimizers",
     "GeometricMedian": "rules.distances",
     "Krum": "rules.distances",
+    "LocalError": "errors",
     "Mean": "rules.aggregates",
     "Median": "rules.aggregates",
     "Metric": "problem",
     "MultiKrum": "rules.distances",
+    "NotReachedError": "errors",
     "PhoneFacts": "rules.select",
     "Place": "problem",
     "Problem": "problem",
     "ProblemError": "errors",
     "RarePhones": "rules.selections",
+    "Reached": "report",
+    "Report": "report",
+    "Round": "report",
+    "SGD": "local_training",
     "Select": "rules.select",
     "SelectKey": "rules.select",
     "ServerOptimizer": "rules.server_optimizer",
@@ -70,12 +88,14 @@ _HOME = {
 """The module that each public name lives in."""
 
 __all__ = [
+    "SGD",
     "Aggregate",
     "Arrays",
     "CodecError",
     "ConfigError",
     "DataError",
     "Examples",
+    "Experiment",
     "FastLinks",
     "FeatherfedError",
     "FedAdagrad",
@@ -85,15 +105,20 @@ __all__ = [
     "FedYogi",
     "GeometricMedian",
     "Krum",
+    "LocalError",
     "Mean",
     "Median",
     "Metric",
     "MultiKrum",
+    "NotReachedError",
     "PhoneFacts",
     "Place",
     "Problem",
     "ProblemError",
     "RarePhones",
+    "Reached",
+    "Report",
+    "Round",
     "Select",
     "SelectKey",
     "ServerOptimizer",

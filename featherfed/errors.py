@@ -8,6 +8,7 @@
     │   │   ├── SpecError     a codec spec that cannot be built, naming the stages that clash
     │   │   └── ProblemError  a fault in a user's own file, named with its line
     │   ├── DataError         data that cannot be read or downloaded
+    │   ├── NotReachedError   a value of a metric that no round of a run reached
     │   ├── DivergedError     training whose loss is no number: no update of this round
     │   └── UnexpectedError   a fault that nobody foresaw: says what and where, for whoever mends it
     └── RemoteError           the other side's fault: ends that connection with a close code, never the round
@@ -57,6 +58,10 @@ class UnexpectedError(LocalError):
         what = f"{type(self.fault).__name__}: {self.fault}" if str(self.fault) else type(self.fault).__name__
         frames = traceback.extract_tb(self.fault.__traceback__)
         return f"{what} ({frames[-1].filename}, line {frames[-1].lineno})" if frames else what
+
+
+class NotReachedError(LocalError):
+    """A value of a metric that no round of a run reached."""
 
 
 class DivergedError(LocalError):

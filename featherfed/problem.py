@@ -129,9 +129,9 @@ def metric(
 
     The arguments are those of `Metric`.
 
-    @ff.metric(higher_is_better=False)
-    def mae(outputs, targets):
-        return (outputs - targets).abs()
+        @ff.metric(higher_is_better=False)
+        def mae(outputs, targets):
+            return (outputs - targets).abs()
     """
     if function is None:
         return lambda given: Metric(given, higher_is_better, whole, fraction)

@@ -73,6 +73,10 @@ def _user_problem(name: str) -> Problem:
         found = getattr(found, part)
     if callable(found) and not isinstance(found, Problem):
         raise ConfigError(f"--problem {name}: {attribute!r} in {module.__file__} is a function, and no ff.Problem")
+    if not isinstance(found, Problem):
+        raise ConfigError(
+            f"--problem {name}: {attribute!r} in {module.__file__} is of type {type(found).__name__}, and no ff.Problem"
+        )
     return _named(found, name, f"{Path(source).stem}:{attribute}" if source.endswith(".py") else name)
 
 

@@ -19,8 +19,10 @@ _NOT_USERS = {
 
 
 @contextlib.contextmanager
-def blaming(what: str) -> Iterator[None]:
+def blaming(what: str, function: object = None) -> Iterator[None]:
     """Turn an error of the user's code into `ProblemError`: what failed, where in their file, and why.
+
+    `function` is the user's that is called: where it begins stands for an error that no line of theirs raised.
 
     Errors of ours pass as they are, with the place where a user's code brought them about: their sentence says enough.
     """
@@ -31,12 +33,12 @@ def blaming(what: str) -> Iterator[None]:
         if type(error) in (ConfigError, DataError) and place:
             raise type(error)(f"{what} ({place}): {error}") from error
         if type(error) is ProblemError and error.__cause__ is None:
-            raise ProblemError(f"{what}{_at(place)}: {error}") from error
+            raise ProblemError(f"{what}{_at(place) or place_of(function)}: {error}") from error
         raise
     except FeatherfedError:
         raise
     except Exception as error:
-        raise ProblemError(f"{what}{_at(where(error))}: {reason(error)}") from error
+        raise ProblemError(f"{what}{_at(where(error)) or place_of(function)}: {reason(error)}") from error
 
 
 def where(error: BaseException) -> str:
@@ -51,7 +53,9 @@ def where(error: BaseException) -> str:
 
 
 def place_of(function: object) -> str:
-    """Return ` (FILE, line N)` where a function of the user's is defined, or an empty text."""
+    """Return ` (FILE, line N)` where a function or class of the user's is defined, or an empty text."""
+    if isinstance(function, type):
+        return place_of_class(function)
     code = getattr(function, "__code__", None)
     if code is None or not _is_users(code.co_filename):
         return ""

@@ -23,13 +23,15 @@ from typing import Any
 import tomlkit
 
 from featherfed.bandwidth_sim.errors import LinkConfigError
-from featherfed.bandwidth_sim.profile import find_profile, profile_from_flags
+from featherfed.bandwidth_sim.profile import Profile, find_profile, profile_from_flags
 from featherfed.bandwidth_sim.units import parse_duration
 from featherfed.edge_client.device import parse_device
 from featherfed.errors import ConfigError
+from featherfed.mixes import OTHER_STEP, check_mix, dealt
 from featherfed.nearest import nearest
 from featherfed.server.config import RunConfig, config_from
 from featherfed.server.serving import check
+from featherfed.simulation import Fleet
 from featherfed.training_settings import flag
 
 PHONE_KEYS = ("link", "device", "bandwidth", "train", "dropout", "away", "as")
@@ -45,7 +47,6 @@ KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "as": ((str,), "processes, swarm or virtual"),
 }
 """Of each of these keys: the types of a value, and what it should be."""
-MOST_SHARE = 1e9
 WAYS = ("processes", "swarm", "virtual")
 SCENARIO = "scenario.toml"
 """The copy of the scenario beside its results."""
@@ -121,27 +122,35 @@ class Cell:
 
     def link_of(self, shard: int) -> str:
         """Return the link of a shard's phone, empty where there is none."""
-        return _dealt(self.phones.get("link", ""), shard)
+        mix: str | dict[str, float] = self.phones.get("link", "")
+        return dealt(mix, shard)
 
     def device_of(self, shard: int) -> str:
         """Return the device of a shard's phone."""
-        # Another irrational number than the links', or every slow link would have the same device.
+        return dealt(self.devices, shard, step=OTHER_STEP)
+
+    @property
+    def devices(self) -> str | dict[str, float]:
+        """What the phones compute with: a name, a time a step, or shares of such."""
         device = self.phones.get("device", "cpu")
-        return _dealt(device if isinstance(device, dict) else str(device), shard, step=0.4142135623730951)
+        return device if isinstance(device, dict) else str(device)
 
-
-def _dealt(mix: str | dict[str, float], shard: int, step: float = 0.6180339887498949) -> str:
-    """Return the name for a shard: a mix is dealt so that every run of phones has about its shares."""
-    if isinstance(mix, str):
-        return mix
-    # Multiples of the golden ratio (or of √2) spread 0, 1, 2, … evenly over the unit interval.
-    place, total, dealt = shard * step % 1.0, sum(mix.values()), ""
-    for name, share in mix.items():
-        dealt = name
-        place -= share / total
-        if place < 0:
-            break
-    return dealt
+    def fleet(self) -> Fleet:
+        """Return the phones of this cell, to be simulated; raises `ConfigError` for a link that there is not."""
+        mix = self.phones.get("link", "")
+        profiles: dict[Profile | None, float] = {}
+        for link, share in (mix if isinstance(mix, dict) else {mix: 1.0}).items():
+            try:
+                profiles[profile_from_flags(link=link or None, bandwidth=self.bandwidth)] = share
+            except LinkConfigError as error:
+                raise ConfigError(str(error)) from error
+        return Fleet(
+            links=profiles,
+            devices=self.devices,
+            trains=self.trains,
+            dropout=self.dropout,
+            away_s=self.away_s,
+        )
 
 
 def read_scenario(path: Path, *, way: str | None = None, changes: Sequence[str] = ()) -> list[Cell]:
@@ -242,12 +251,8 @@ def _check_phones(cell: Cell) -> None:
         mix = cell.phones.get(key)
         if mix is None:
             continue
-        shares = mix if isinstance(mix, dict) else {str(mix): 1}
-        if not shares or any(
-            type(share) not in (int, float) or not 0 < share <= MOST_SHARE for share in shares.values()
-        ):
-            raise ConfigError(f"{key} = {mix!r} is not the name of a {key}, or several with shares above 0")
-        for name in shares:
+        check_mix(key, mix)
+        for name in mix if isinstance(mix, dict) else [str(mix)]:
             try:
                 parse(name)
             except (ConfigError, LinkConfigError) as error:

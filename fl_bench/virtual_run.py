@@ -1,184 +1,19 @@
-"""One cell in virtual time: the server and all of its phones in this process, on a clock that jumps.
+"""One cell of a scenario in virtual time."""
 
-The code is that of `fl-server serve` and `fl-edge run`, from the first byte of an upgrade to the last of a model. What
-is left out has no effect on bytes: fsync, and the kernel's sockets. What is shared could not differ: weights of a
-version, which all phones that hold it have bit for bit and which are decoded once for each parcel that makes them, the
-data set, and the module that phones train one by one.
-
-Training and evaluation take no virtual time by themselves; a phone's steps take those of its `device`.
-"""
-
-import asyncio
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from featherfed.bandwidth_sim.errors import LinkConfigError
-from featherfed.bandwidth_sim.profile import Profile, profile_from_flags
-from featherfed.bandwidth_sim.virtual import VirtualDialer, run
-from featherfed.bandwidth_sim.virtual_clock import VirtualTimeError
-from featherfed.edge_client.device import parse_device
-from featherfed.edge_client.local_problem import LocalProblem
-from featherfed.edge_client.one_phone import PhoneOptions, play_phone
-from featherfed.edge_client.pocket import F32, Pocket
-from featherfed.errors import ConfigError, FeatherfedError, LocalError
 from featherfed.fl_bench.scenario import Cell
-from featherfed.server.aggregation import Aggregator
-from featherfed.server.report import make_report, write_csv
 from featherfed.server.run_folder import create
-from featherfed.server.service import Service
-from featherfed.server.standing import begin
-from featherfed.server.store import Store
 from featherfed.server.watcher import Watcher
-from featherfed.wire.messages import ModelBegin
-
-HOST, PORT = "server", 80
-ABANDONED_S = 60.0
-"""How long a server without phones may go on, in virtual seconds: after the last round it writes its report."""
+from featherfed.simulation import simulate
 
 
 def run_virtual(cell: Cell, out: Path, data_dir: str | None, watcher: Watcher | None = None) -> None:
     """Run a cell in `out/<its name>`, told to a watcher; raises `LocalError` where it does not come to its end."""
-    config = cell.config
-    aggregator = Aggregator(config, data_dir)
-    folder = replace(create(out, cell.name, config), durable=False)
-    store = Store(folder.database, durable=False)
-    try:
-
-        async def main() -> str | None:
-            standing = begin(config, store, aggregator)
-            service = Service(config, folder, aggregator, store, standing, watcher or Watcher())
-            serving = asyncio.create_task(service.run(host=HOST, port=PORT), name="server")
-            shared = SharedMemory()
-            phones = [
-                asyncio.create_task(shared.play(options), name=options.name)
-                for options in phone_options(cell, data_dir)
-            ]
-            return await _together(serving, phones)
-
-        try:
-            paused = run(main(), seed=config.seed)
-        except VirtualTimeError as error:
-            raise LocalError(f"the run {cell.name} stands still: {error}") from error
-        if paused is not None:
-            raise LocalError(f"the run {cell.name} pauses: {paused}")
-        write_csv(folder, make_report(folder, config, store))
-    finally:
-        store.close()
-
-
-async def _together(serving: "asyncio.Task[str | None]", phones: list["asyncio.Task[str]"]) -> str | None:
-    """Return the server's outcome; raises `LocalError` when all phones have given up before it."""
-    gathered = asyncio.gather(*phones, return_exceptions=True)
-    waiting: set[asyncio.Future[Any]] = {serving, gathered}
-    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-    if not serving.done():
-        await asyncio.wait({serving}, timeout=ABANDONED_S)
-    if not serving.done():
-        serving.cancel()
-        await asyncio.gather(serving, return_exceptions=True)
-        reasons = [str(each) for each in await gathered if isinstance(each, BaseException)]
-        raise LocalError(f"all phones ended before the server did: {reasons[0] if reasons else 'they were dismissed'}")
-    for task in phones:
-        task.cancel()
-    for outcome in await gathered:
-        if isinstance(outcome, Exception) and not isinstance(outcome, FeatherfedError):
-            raise outcome
-    return await serving
-
-
-def phone_options(cell: Cell, data_dir: str | None = None) -> list[PhoneOptions]:
-    """Return each phone's options, as `Cell.phone_flags` spells them for `fl-edge run`."""
-    options, profiles = [], dict[str, Profile | None]()
-    count = cell.config.phones
-    for shard in range(count):
-        link = cell.link_of(shard)
-        if link not in profiles:
-            try:
-                profiles[link] = profile_from_flags(link=link or None, bandwidth=cell.bandwidth)
-            except LinkConfigError as error:
-                raise ConfigError(str(error)) from error
-        compute, step_s = parse_device(cell.device_of(shard))
-        options.append(
-            PhoneOptions(
-                server=f"ws://{HOST}:{PORT}",
-                name=f"phone-{shard}",
-                problem=cell.config.problem,
-                data_dir=data_dir,
-                shard=(shard, count),
-                compute=compute,
-                step_s=step_s,
-                train=cell.trains,
-                profile=profiles[link],
-                dropout=cell.dropout,
-                away_s=cell.away_s,
-            )
-        )
-    return options
-
-
-class SharedMemory:
-    """What the phones of one process need once."""
-
-    def __init__(self) -> None:
-        self._pockets = _Pockets()
-        self._local: LocalProblem | None = None
-
-    async def play(self, options: PhoneOptions) -> str:
-        """Play one phone to its end."""
-        linked: Callable[[Profile, int], VirtualDialer] = VirtualDialer
-        return await play_phone(
-            options, _say_nothing, pocket=self._pockets.one(), linked=linked, make_local=self._make_local
-        )
-
-    def _make_local(self, name: str, device: str) -> LocalProblem:
-        self._local = self._local or LocalProblem(name, device)
-        return self._local
-
-
-class _Pockets:
-    """Pockets without a folder whose models lie in memory once, and are decoded once."""
-
-    def __init__(self) -> None:
-        self._newest = -1
-        self._weights: F32 | None = None
-        self._made = -1
-        self._parcels: dict[tuple[int, bytes], F32] = {}  # of version `_made`, by base and digest
-
-    def one(self) -> Pocket:
-        return _SharedPocket(self)
-
-    def share(self, version: int, weights: F32) -> F32:
-        """Return the one array of a version: every phone that holds it has the same bits."""
-        if version > self._newest:
-            self._newest, self._weights = version, weights
-        return self._weights if version == self._newest and self._weights is not None else weights
-
-    def decoded(self, begin: ModelBegin, decode: Callable[[], F32]) -> F32:
-        """Return what a parcel makes of its base: the digest, which was checked, stands for its bytes."""
-        if begin.version > self._made:
-            self._made = begin.version
-            self._parcels.clear()
-        if begin.version < self._made:
-            return decode()
-        key = begin.base, begin.digest
-        if key not in self._parcels:
-            self._parcels[key] = decode()
-        return self._parcels[key]
-
-
-class _SharedPocket(Pocket):
-    def __init__(self, pockets: _Pockets) -> None:
-        super().__init__(None)
-        self._pockets = pockets
-
-    def hold(self, version: int, weights: F32) -> None:
-        super().hold(version, self._pockets.share(version, weights))
-
-    def decoded(self, begin: ModelBegin, decode: Callable[[], F32]) -> F32:
-        return self._pockets.decoded(begin, decode)
-
-
-def _say_nothing(line: str) -> None:
-    pass
+    simulate(
+        cell.config,
+        lambda: create(out, cell.name, cell.config),
+        cell.fleet(),
+        data_dir=data_dir,
+        watcher=watcher,
+    )

@@ -26,14 +26,14 @@ from featherfed.gateway.aggregation import GatewayAggregator
 from featherfed.gateway.handoff import Handoff, News
 from featherfed.gateway.upstream import GatewayLearner, GatewayPocket
 from featherfed.server.allocator import give_back_vectors
-from featherfed.server.config import RunConfig, config_from
+from featherfed.server.config import RunConfig
 from featherfed.server.display import display
 from featherfed.server.entrance import Entrance, EntranceOptions
 from featherfed.server.holding import hold
 from featherfed.server.round_machine import Phase, Rules, RunState
 from featherfed.server.run_folder import RunFolder, create, existing
 from featherfed.server.service import Service
-from featherfed.server.serving import check
+from featherfed.server.serving import RunPlan, check
 from featherfed.server.standing import Standing, resume, rules
 from featherfed.server.store import Store, put_value
 from featherfed.server.watcher import Watcher
@@ -116,33 +116,24 @@ def gateway_rules(config: RunConfig, index: int, of: int) -> Rules:
     return replace(mine, cohort_size=total) if config.gateways else mine
 
 
-def serve_gateway(
-    settings: dict[str, Any],
-    *,
-    root: Root,
-    place: tuple[int, int],
-    entrance: EntranceOptions,
-    runs: Path,
-    name: str | None,
-    resume: Path | None,
-    durable: bool,
-    log_format: str,
-) -> None:
-    """Serve one gateway's phones until the root's run is over; raises `LocalError` where there is no way on."""
+def serve_gateway(run: RunPlan, root: Root, place: tuple[int, int]) -> None:
+    """Serve one gateway's phones until the root's run is over; raises `LocalError` where there is no way on.
+
+    `run` is the root's, with this gateway's own entrance and folder.
+    """
     root.check()
-    if resume is None:
-        given = config_from(settings)
-        check(given, code=False)
-        config = gateway_config(given, place, gateways=given.gateways)
-        path = runs / (name or f"gateway-{place[0]}-of-{place[1]}")
-        create(runs, path.name, config)
+    if run.resumed is None:
+        check(run.config, code=False)
+        config = gateway_config(run.config, place, gateways=run.config.gateways)
+        path = run.runs / (run.name or f"gateway-{place[0]}-of-{place[1]}")
+        create(run.runs, path.name, config)
     else:
-        path, (_, config) = resume, existing(resume)
+        path, config = run.resumed.path, run.config
     plan = GatewayPlan(
-        config=config, index=place[0], of=place[1], root=root, entrance=entrance, folder=path, durable=durable
+        config=config, index=place[0], of=place[1], root=root, entrance=run.entrance, folder=path, durable=run.durable
     )
     console = Console()
-    shown = display(console, None, log_format)
+    shown = display(console, None, run.watching.log_format)
     command = ["fl-server", "serve", "--resume", str(path), "--gateway-of", root.url]
     again = f"go on with: {shlex.join([*command, '--gateway', f'{place[0]}/{place[1]}'])}"
     with shown:

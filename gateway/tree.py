@@ -4,19 +4,17 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from featherfed.errors import ConfigError
 from featherfed.gateway.keeper import Keeper, Seat
 from featherfed.gateway.serving import GatewayPlan, Root, gateway_config, reached
 from featherfed.server import tokens
-from featherfed.server.config import RunConfig, config_from
+from featherfed.server.config import RunConfig
 from featherfed.server.doorkeeper import Doorkeeper
 from featherfed.server.entrance import EntranceOptions, bind
 from featherfed.server.limits import limits_for
-from featherfed.server.run_folder import RunFolder, existing
-from featherfed.server.serving import check, serve_run
-from featherfed.server.watching import Watching
+from featherfed.server.run_folder import RunFolder
+from featherfed.server.serving import RunPlan, check, serve_and_print
 from featherfed.wire.address import is_host, is_loopback
 
 ANY = ("0.0.0.0", "::")
@@ -36,24 +34,13 @@ class Grove:
     ca: str | None = None
 
 
-def serve_tree(
-    settings: dict[str, Any],
-    *,
-    entrance: EntranceOptions,
-    runs: Path,
-    name: str | None,
-    resume: Path | None,
-    data_dir: str | None,
-    store: str | None,
-    durable: bool,
-    watching: Watching,
-    grove: Grove,
-) -> str | None:
+def serve_tree(run: RunPlan, grove: Grove) -> str | None:
     """Serve a run by a root and its gateways to its end; return None when it is done, or why it pauses."""
-    config = config_from(settings) if resume is None else existing(resume)[1]
+    config, entrance = run.config, run.entrance
     if not config.gateways:
-        raise ConfigError(f"the run {resume} has no gateways; go on with fl-server serve --resume {resume}")
-    check(config, data_dir)
+        path = run.resumed.path if run.resumed else run.name
+        raise ConfigError(f"the run {path} has no gateways; go on with fl-server serve --resume {path}")
+    check(config, run.data_dir)
     gateway_config(config, (0, config.gateways))
     if grove.port and grove.port + config.gateways - 1 > 65535:
         raise ConfigError(f"--gateway-port {grove.port} leaves no port for the last of {config.gateways} gateways")
@@ -61,7 +48,7 @@ def serve_tree(
         raise ConfigError(f"--root-host {grove.root_host!r} is not a host, like 10.0.0.1 or root.example")
     if grove.ca and not entrance.tls_cert:
         raise ConfigError("--gateway-ca is for a root with --tls-cert")
-    files = entrance.token_file(resume.absolute().parent if resume else runs)
+    files = entrance.token_file(run.home)
     doors = replace(
         entrance,
         tokens=files and files.absolute(),
@@ -82,7 +69,7 @@ def serve_tree(
                 root=Root(url=reached(url, host), token=token, ca=ca, insecure=entrance.insecure),
                 entrance=replace(doors, port=grove.port + index if grove.port else 0),
                 folder=folder.path.absolute() / f"gateway-{index}",
-                durable=durable,
+                durable=run.durable,
             )
 
         keeper = Keeper(gateways=config.gateways, plan=plan, seat=seat)
@@ -94,10 +81,7 @@ def serve_tree(
             max_per_address=None,
             max_handshakes=None,
         )
-        return serve_run(
-            settings, entrance=door, runs=runs, name=name, resume=resume, data_dir=data_dir, store=store,
-            durable=durable, watching=watching, beside=keeper.beside, command="tree",
-        )  # fmt: skip
+        return serve_and_print(replace(run, entrance=door, beside=keeper.beside, command="tree"))
 
 
 def _ground(

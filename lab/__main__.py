@@ -40,6 +40,14 @@ def dashboard() -> click.Command:
 
 
 @main.late
+def gpu() -> click.Command:
+    """Test and measure training on a GPU beside the CPU, phones in turns and phones as one batch."""
+    from lab.gpu import gpu
+
+    return gpu
+
+
+@main.late
 def hostile() -> click.Command:
     """Besiege a server with hostile connections; report its memory and the honest phones' rounds (Linux)."""
     from lab.hostile import hostile

@@ -46,6 +46,7 @@ def measure(name: str, data_dir: str | None, batch: int) -> dict[str, Any]:
     from featherfed.problem_loading import load_problem
     from featherfed.randomness import RoundKey
     from featherfed.training_settings import Training
+    from lab.batched import Batched
 
     problem = load_problem(name)
     shard = problem.examples(Place(of=3 if name.startswith("digits") else 100, data_dir=data_dir))
@@ -75,20 +76,13 @@ def measure(name: str, data_dir: str | None, batch: int) -> dict[str, Any]:
             optimizer.step()
         return len(batches)
 
-    weights = {name: p.detach().expand(PHONES, *p.shape).clone() for name, p in module.named_parameters()}
-
-    def loss_of(own: dict[str, torch.Tensor], images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.cross_entropy(torch.func.functional_call(module, own, (images,)), labels)
-
-    gradients = torch.func.vmap(torch.func.grad(loss_of))
+    cohort = Batched(module, PHONES)
 
     def vmap() -> int:
         batches = torch.split(torch.randperm(len(shard.targets)), PHONES * batch)[:-1]
         for chosen in batches:
             images = inputs[chosen].view(PHONES, -1, *inputs.shape[1:])
-            by_weights = gradients(weights, images, shard.targets[chosen].view(PHONES, -1))
-            for name, weight in weights.items():
-                weight.sub_(by_weights[name], alpha=0.01)
+            cohort.step(images, shard.targets[chosen].view(PHONES, -1), 0.01)
         return PHONES * len(batches)
 
     row = {"problem": name, "parameters": len(start), "batch": batch, "ours_us": _best_us(ours("plain", "float32"))}

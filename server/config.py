@@ -195,7 +195,7 @@ def _text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def config_from(values: dict[str, Any]) -> RunConfig:
+def config_from(values: Mapping[str, Any]) -> RunConfig:
     """Return the configuration with these values; raises `ConfigError`, for an unknown key with the nearest known one.
 
     The cohort is at most the phones where only they are given.

@@ -1,10 +1,13 @@
 """What `fl-server serve` and `fl-server tree` have in common: the flags of a run's folder, and how a run ends."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from featherfed.server.serving import RunPlan
 
 OPTIONS = (
     click.option("--runs", default="runs", show_default=True, type=click.Path(path_type=Path),
@@ -26,13 +29,30 @@ def serve_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def check_resume(resume: Path | None, given: dict[str, Any], *, name: str | None, store: str | None) -> None:
-    """Raise a usage error where a run that goes on is given what it has already."""
-    if resume is not None and (given or name or store):
-        flags = ", ".join(
-            "--" + key.replace("_", "-") for key in [*given, *(["name"] if name else []), *(["store"] if store else [])]
-        )
-        raise click.UsageError(f"--resume takes the run's own configuration; leave out {flags}")
+WHERE = ("runs", "name", "resume", "data_dir", "store", "durable", "entrance", "watching")
+"""What a run's command is told beside the run's settings."""
+
+
+def split(flags: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the settings of the run that were given, and all of `WHERE`.
+
+    Raises a usage error where a run that goes on is given what it has already.
+    """
+    where = {key: flags[key] for key in WHERE}
+    given = {key: value for key, value in flags.items() if key not in WHERE and value is not None}
+    own = [*given, *(key for key in ("name", "store") if where[key])]
+    if where["resume"] is not None and own:
+        named = ", ".join("--" + key.replace("_", "-") for key in own)
+        raise click.UsageError(f"--resume takes the run's own configuration; leave out {named}")
+    return given, where
+
+
+def planned(settings: Mapping[str, Any], *, entrance: Mapping[str, Any], **where: Any) -> "RunPlan":
+    """Return the plan of the run that the flags tell of; raises `ConfigError`."""
+    from featherfed.server.entrance import EntranceOptions
+    from featherfed.server.serving import plan_of
+
+    return plan_of(settings, entrance=EntranceOptions(**entrance), **where)
 
 
 def ended(serve: Callable[[], str | None]) -> None:

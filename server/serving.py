@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from rich.console import Console
 
 from featherfed.commandline.signals import stopping
 from featherfed.partitions import check_enough, parse_partition
+from featherfed.problem import Problem
 from featherfed.problem_loading import load_problem
 from featherfed.server.aggregation import Aggregator
 from featherfed.server.allocator import give_back_vectors, spare_the_collector
@@ -21,7 +23,7 @@ from featherfed.server.display import display
 from featherfed.server.entrance import Entrance, EntranceOptions
 from featherfed.server.holding import hold
 from featherfed.server.measures import Target, measures_of
-from featherfed.server.report import make_report, table, write_csv
+from featherfed.server.report import Report, make_report, table, write_csv
 from featherfed.server.run_folder import RunFolder, create, existing
 from featherfed.server.run_rules import check_codecs, check_rules, load_plugins
 from featherfed.server.service import Service
@@ -37,15 +39,62 @@ Beside = Callable[[Service, RunFolder, Watchers], contextlib.AbstractAsyncContex
 """What runs beside a run, and may watch it and end it."""
 
 
-def check(config: RunConfig, data_dir: str | None = None, *, code: bool = True) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlan:
+    """A run to serve: what it is, who may come in, where it is kept, and how it is watched.
+
+    It goes on in the folder `resumed`, or gets a new one called `name` in `runs`. `problem` is what `config` names,
+    where it is here already. What `beside` gives is entered before the first phone may come, and left when the last one
+    has gone. `command` of `fl-server` is what serves this run.
+    """
+
+    config: RunConfig
+    entrance: EntranceOptions
+    runs: Path = Path("runs")
+    name: str | None = None
+    resumed: RunFolder | None = None
+    problem: Problem | None = None
+    data_dir: str | None = None
+    store: str | None = None
+    durable: bool = True
+    watching: Watching = field(default_factory=Watching)
+    beside: Beside | None = None
+    command: str = "serve"
+
+    @property
+    def home(self) -> Path:
+        """The folder of the runs, where their tokens lie."""
+        return self.resumed.path.absolute().parent if self.resumed else self.runs
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What has become of a run: `paused` says why it is not done."""
+
+    folder: RunFolder
+    report: Report
+    paused: str | None
+
+
+def plan_of(settings: Mapping[str, Any], *, resume: Path | None, **rest: Any) -> RunPlan:
+    """Return the plan of a new run with these settings, or of the one in the folder `resume`; `rest` are its fields.
+
+    Raises `ConfigError`.
+    """
+    folder, config = (None, config_from(settings)) if resume is None else existing(resume)
+    return RunPlan(config=config, resumed=folder, **rest)
+
+
+def check(config: RunConfig, data_dir: str | None = None, *, problem: Problem | None = None, code: bool = True) -> None:
     """Raise `ConfigError` for what nothing could be made of, before any data is loaded.
 
-    Without `code` the problem, whose code a gateway has not, is left to the root.
+    `problem` is what the configuration names, where it is here already. Without `code` the problem, whose code a
+    gateway has not, is left to the root.
     """
     load_plugins(config)
     parse_partition(config.partition)
     if code:
-        problem = load_problem(config.problem)
+        problem = problem or load_problem(config.problem)
         problem.settings_with(config.set)
         if config.target:
             Target.parse(config.target).measure(measures_of(problem) if problem.test else ())
@@ -55,67 +104,53 @@ def check(config: RunConfig, data_dir: str | None = None, *, code: bool = True) 
     check_rules(config)
 
 
-def serve_run(
-    settings: dict[str, Any],
-    *,
-    entrance: EntranceOptions,
-    runs: Path,
-    name: str | None,
-    resume: Path | None,
-    data_dir: str | None,
-    store: str | None = None,
-    durable: bool,
-    watching: Watching,
-    beside: Beside | None = None,
-    command: str = "serve",
-) -> str | None:
-    """Serve a new or resumed run to its end; return None when it is done, or why it pauses.
+def serve_and_print(plan: RunPlan) -> str | None:
+    """Serve a run in a process of its own; return None when it is done, or why it pauses.
 
-    What `beside` gives is entered before the first phone may come, and left when the last one has gone. `command` of
-    `fl-server` is what serves this run.
+    Its report and where it lies are printed at the end, unless its output is JSON.
     """
     give_back_vectors()
-    if resume is None:
-        config = config_from(settings)
-        folder = None
-    else:
-        folder, config = existing(resume)
-    check(config, data_dir)
-    if store is not None:
-        remote_for(store, name or config.title)
+    console = Console()
+    served = serve_run(plan, console)
+    if plan.watching.log_format == "json":
+        return served.paused
+    if not console.is_terminal:
+        console.width = 120
+    if served.report.content["rounds"]:
+        console.print(table(served.report, console.width))
+    path = shlex.quote(str(served.folder.path))
+    if served.paused is not None:
+        _print(console, f"paused: {served.paused}; go on with: fl-server {plan.command} --resume {path}")
+    _print(console, f"the run is in {served.folder.path}: fl-server report {path}")
+    return served.paused
+
+
+def serve_run(plan: RunPlan, console: Console) -> Served:
+    """Serve a run, shown on a console, until it is done or pauses."""
+    config, folder, watching = plan.config, plan.resumed, plan.watching
+    check(config, plan.data_dir, problem=plan.problem)
+    if plan.store is not None:
+        remote_for(plan.store, plan.name or config.title)
     with contextlib.ExitStack() as stack:
         if folder is not None:
             stack.enter_context(hold(folder, say=_warn))
-        door = stack.enter_context(Entrance(entrance, resume.absolute().parent if resume else runs, config.guests))
+        door = stack.enter_context(Entrance(plan.entrance, plan.home, config.guests))
         where = watching.prepare()
         if where is not None:
             stack.enter_context(where.sock)
-        aggregator = Aggregator(config, data_dir)
+        aggregator = Aggregator(config, plan.data_dir, problem=plan.problem)
         if folder is None:
-            folder = create(runs, name, config, store=store)
+            folder = create(plan.runs, plan.name, config, store=plan.store)
             stack.enter_context(hold(folder, say=_warn))
-        kept = Store(folder.database, durable=durable)
+        kept = Store(folder.database, durable=plan.durable)
         stack.callback(kept.close)
-        console = Console()
         shown = display(console, where, watching.log_format)
         watchers = Watchers([shown, *watching.records(stack, folder.path.name, folder.path, config)])
         with shown:
-            paused = asyncio.run(
-                _serve(config, folder, aggregator, kept, watchers, door, where, beside, resumed=resume is not None)
-            )
+            paused = asyncio.run(_serve(plan, folder, aggregator, kept, watchers, door, where))
         report = make_report(folder, config, kept)
         write_csv(folder, report)
-    if watching.log_format == "json":
-        return paused
-    if not console.is_terminal:
-        console.width = 120
-    if report.content["rounds"]:
-        console.print(table(report, console.width))
-    path = shlex.quote(str(folder.path))
-    if paused is not None:
-        _print(console, f"paused: {paused}; go on with: fl-server {command} --resume {path}")
-    _print(console, f"the run is in {folder.path}: fl-server report {path}")
-    return paused
+    return Served(folder, report, paused)
 
 
 def _print(console: Console, line: str) -> None:
@@ -128,24 +163,22 @@ def _warn(line: str) -> None:
 
 
 async def _serve(
-    config: RunConfig,
+    plan: RunPlan,
     folder: RunFolder,
     aggregator: Aggregator,
     store: Store,
     watchers: Watchers,
     entrance: Entrance,
     where: "Where | None",
-    beside: Beside | None,
-    *,
-    resumed: bool,
 ) -> str | None:
-    standing = resume(config, store, folder, aggregator) if resumed else begin(config, store, aggregator)
+    config = plan.config
+    standing = resume(config, store, folder, aggregator) if plan.resumed else begin(config, store, aggregator)
     service = Service(config, folder, aggregator, store, standing, watchers)
     spare_the_collector()
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(stopping(service.stop))
-        if beside is not None:
-            await stack.enter_async_context(beside(service, folder, watchers))
+        if plan.beside is not None:
+            await stack.enter_async_context(plan.beside(service, folder, watchers))
         if where is not None:
             from featherfed.server.dashboard.serving import make_scene, open_page
 

@@ -73,7 +73,7 @@ def test_file_called_like_a_module_of_python_s_does_not_take_its_place(folder: P
         ("./nothing.py:problem", r"there is no file nothing\.py"),
         ("goodtask:probelm", r"goodtask\.py has no 'probelm'; did you mean 'problem'"),
         ("beside:problem", r"beside\.py has no 'problem', and no ff\.Problem at all"),
-        ("goodtask:number", r"--problem goodtask:number is a int, and no ff\.Problem"),
+        ("goodtask:number", r"'number' in .*goodtask\.py is of type int, and no ff\.Problem"),
         ("goodtask:model", r"'model' in .*goodtask\.py is a function, and no ff\.Problem"),
         (":problem", r"':problem' is not MODULE:ATTRIBUTE, like mytask:problem"),
         ("minst", r"unknown problem 'minst'; did you mean 'mnist'\?; a file of your own is named like mytask:problem"),

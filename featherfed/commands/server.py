@@ -14,9 +14,9 @@ from featherfed.commandline.streams import keep_on
 from featherfed.commands.tree import tree
 from featherfed.server.entrance_flags import entrance_flags
 from featherfed.server.options import run_flags
-from featherfed.server.serve_flags import check_resume, ended, serve_flags
+from featherfed.server.serve_flags import ended, planned, serve_flags, split
 from featherfed.server.token_commands import token
-from featherfed.server.watching import Watching, dashboard_flags, watch_flags
+from featherfed.server.watching import dashboard_flags, watch_flags
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Every Python that this one starts would look for modules in the current folder first: a file server.py there, or an
@@ -39,17 +39,6 @@ class Place(click.ParamType[tuple[int, int]]):
         return int(match[1]), int(match[2])
 
 
-def _serve_gateway(
-    settings: dict[str, Any], *, entrance: dict[str, Any], root: str, token: str | None, ca: str | None, **where: Any
-) -> None:
-    with loading():
-        from featherfed.gateway.serving import Root, serve_gateway
-        from featherfed.server.entrance import EntranceOptions
-
-    way = Root(url=root, token=token, ca=ca, insecure=entrance["insecure"])
-    serve_gateway(settings, entrance=EntranceOptions(**entrance), root=way, **where)
-
-
 @click.group(cls=Program)
 @click.version_option(package_name="featherfed")
 def main() -> None:
@@ -66,47 +55,36 @@ def main() -> None:
 @watch_flags
 @run_flags
 def serve(
-    runs: Path,
-    name: str | None,
-    resume: Path | None,
-    data_dir: str | None,
-    store: str | None,
-    durable: bool,
-    entrance: dict[str, Any],
-    watching: Watching,
     root: str | None,
     place: tuple[int, int] | None,
     gateway_token: str | None,
     gateway_ca: str | None,
-    **settings: Any,
+    **flags: Any,
 ) -> None:
     """Run the rounds, and exit 0 when they are done."""
-    given = {key: value for key, value in settings.items() if value is not None}
-    check_resume(resume, given, name=name, store=store)
+    settings, where = split(flags)
     if (root is None) != (place is None):
         raise click.UsageError("--gateway-of URL and --gateway INDEX/OF go together")
     if root is None and gateway_ca:
         raise click.UsageError("--gateway-ca is for --gateway-of; phones trust this server by their own --ca")
-    if root is not None and store:
+    if root is not None and where["store"]:
         raise click.UsageError("--store is for the root; a gateway keeps what its phones send in its own folder")
 
     keep_on()
 
     def run() -> str | None:
         if root is not None and place is not None:
-            _serve_gateway(
-                given, root=root, place=place, token=gateway_token, ca=gateway_ca, entrance=entrance, runs=runs,
-                name=name, resume=resume, durable=durable, log_format=watching.log_format,
-            )  # fmt: skip
+            with loading():
+                from featherfed.gateway.serving import Root, serve_gateway
+
+            plan = planned(settings, **where)
+            way = Root(url=root, token=gateway_token, ca=gateway_ca, insecure=plan.entrance.insecure)
+            serve_gateway(plan, way, place)
             return None
         with loading():
-            from featherfed.server.entrance import EntranceOptions
-            from featherfed.server.serving import serve_run
+            from featherfed.server.serving import serve_and_print
 
-        return serve_run(
-            given, entrance=EntranceOptions(**entrance), runs=runs, name=name, resume=resume, data_dir=data_dir,
-            store=store, durable=durable, watching=watching,
-        )  # fmt: skip
+        return serve_and_print(planned(settings, **where))
 
     ended(run)
 

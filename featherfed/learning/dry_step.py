@@ -1,5 +1,9 @@
 """One step on two examples before the first round: what does not fit together is said at once, in the user's terms."""
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from featherfed.errors import ProblemError
@@ -28,8 +32,11 @@ def dry_step(problem: Problem, examples: Examples, model: FlatModel) -> None:
         with torch.enable_grad():
             with blaming(f"the model{place_of(problem.model)} does not take inputs of {_shapes(*parts)}"):
                 outputs = model.module(*parts)
-            what = f"outputs of {_shapes(outputs)} and targets of {_shapes(targets)}"
-            with blaming(f"the loss{place_of(problem.loss)} does not take {what}"):
+            loss_at = place_of(problem.loss)
+            # A loss of torch's has no line in the user's file; the model that was meant for it has.
+            made_by = "" if loss_at else f" from the model{place_of(problem.model)}"
+            what = f"outputs of {_shapes(outputs)}{made_by} and targets of {_shapes(targets)}"
+            with blaming(f"the loss{loss_at} does not take {what}"), _no_broadcasting():
                 loss = problem.loss(outputs, targets)
                 _check_loss(loss)
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -40,6 +47,17 @@ def dry_step(problem: Problem, examples: Examples, model: FlatModel) -> None:
             f"problem {problem.name}{place_of(problem.model)}: training changes the buffer {changed!r}, and only"
             " parameters travel; running statistics are refused, use torch.nn.GroupNorm"
         )
+
+
+@contextmanager
+def _no_broadcasting() -> Iterator[None]:
+    """Let torch's warning that outputs and targets differ in shape be an error: the model would learn something else.
+
+    Targets (n,) under outputs (n, 1) are compared each with each, and the mean of them all is what is least.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "Using a target size", UserWarning)
+        yield
 
 
 def _check_loss(loss: object) -> None:

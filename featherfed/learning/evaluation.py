@@ -31,7 +31,7 @@ class Evaluation:
 
 def evaluator_for(problem: Problem, place: Place, module: nn.Module) -> "Evaluator | None":
     """Return what evaluates on the problem's test set, tried by one step; None where there is no test set."""
-    with blaming(f"problem {problem.name}: test() fails"):
+    with blaming(f"problem {problem.name}: test() fails", problem.test):
         examples = problem.test_examples(place)
         if examples is not None and not isinstance(examples, Examples):
             raise ProblemError(f"it returns a {type(examples).__name__}, and no ff.Examples")

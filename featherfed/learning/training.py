@@ -24,6 +24,7 @@ from featherfed.errors import DivergedError, ProblemError
 from featherfed.learning.flat import FlatModel
 from featherfed.learning.models import build, training_mode
 from featherfed.learning.passes import Parts, Passes, passes_for
+from featherfed.learning.precision import whole_float32
 from featherfed.problem import Examples, Problem
 from featherfed.randomness import RoundKey, derive
 from featherfed.training_settings import Training
@@ -78,6 +79,7 @@ class Trainer:
         """
         with contextlib.ExitStack() as stack:
             stack.enter_context(blaming(f"training fails in round {key.round_number}"))
+            stack.enter_context(whole_float32(self._device))
             if self._passes.recorded:
                 # What a module draws itself, as dropout does, comes from torch's own generator.
                 stack.enter_context(torch.no_grad())

@@ -45,6 +45,23 @@ def load_server_optimizer(text: str, lr: float) -> ServerOptimizer:
     return cast(ServerOptimizer, _load(text, ServerOptimizer, lr=lr))
 
 
+def spelled(rule: Rule, kind: type[Rule]) -> str:
+    """Return the text by which a run's configuration names a rule that is here as an object.
+
+    Raises `ConfigError` where no text leads to it, as to a class inside a function.
+    """
+    text, what = str(rule), FLAGS[kind][0]
+    if "<locals>" in text:
+        raise ConfigError(f"{what}: no name leads to the class of {rule!r}, inside a function; put it outside")
+    if isinstance(rule, ServerOptimizer):
+        again: Rule = load_server_optimizer(text, rule.lr)
+    else:
+        again = load_select(text) if isinstance(rule, Select) else load_aggregate(text)
+    if again != rule:
+        raise ConfigError(f"{what} {text} is another one than {rule!r}; put its class into a file of its own")
+    return text
+
+
 def names_of(kind: type[Rule]) -> list[str]:
     """Return the names of our rules of a kind."""
     return [rule.name for rule in OURS if issubclass(rule, kind)]

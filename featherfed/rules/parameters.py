@@ -25,5 +25,14 @@ class Rule:
         return tuple(field.name for field in fields(cls) if field.init)
 
     def __str__(self) -> str:
-        given = [f"{getattr(self, name):g}" for name in self.parameters()]
+        given = [_number(getattr(self, name)) for name in self.parameters()]
         return ":".join([self.name or f"{type(self).__module__}:{type(self).__qualname__}", *given])
+
+
+def _number(value: float) -> str:
+    """Return the shortest text that is read as the same number.
+
+    >>> _number(2), _number(2.0), _number(1 / 3)
+    ('2', '2', '0.3333333333333333')
+    """
+    return str(value) if isinstance(value, int) else repr(float(value)).removesuffix(".0")

@@ -56,15 +56,15 @@ def test_long_runs_break_everything_that_there_is() -> None:
     assert {schedule.tls for schedule in runs} == {False, True}
     assert {schedule.mode for schedule in runs} == {"sync", "async"}
     assert {schedule.gateways > 0 for schedule in runs} == {False, True}
-    in_full = {run.model for run in runs if run.uplink == run.downlink == "float32"}
-    assert in_full == {"cnn", "2nn"}
+    in_full = {run.problem for run in runs if run.uplink == run.downlink == "float32"}
+    assert in_full == {"digits/cnn", "digits/2nn"}
 
 
 @pytest.mark.parametrize("name", LONG)
 def test_cuts_lie_at_bytes_all_over_a_transfer(name: str) -> None:
     schedule = LONG[name]
     for way, spec, direction in (("up", schedule.uplink, "uplink"), ("down", schedule.downlink, "downlink")):
-        size = transfer_bytes(spec, schedule.model, direction=direction)
+        size = transfer_bytes(spec, schedule.problem, direction=direction)
         places = [
             fault.after_bytes / size for fault in schedule.faults if fault.what != "kill-server" and fault.way == way
         ]

@@ -82,7 +82,7 @@ def test_answer_that_cannot_be_written_is_a_failure_that_says_so() -> None:
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
 def test_closed_stream_is_no_place_for_a_socket_or_a_file(closed: str) -> None:
     shell = subprocess.run(
-        ["bash", "-c", f'"$@" {closed}', "-", *command("server", "models", "lite")],
+        ["bash", "-c", f'"$@" {closed}', "-", *command("server", "models", "digits/lite")],
         capture_output=True, text=True, timeout=60, env=environment(),
     )  # fmt: skip
     assert shell.returncode == 0
@@ -91,12 +91,12 @@ def test_closed_stream_is_no_place_for_a_socket_or_a_file(closed: str) -> None:
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_letters_that_the_terminal_lacks_are_spelled(encoding: str) -> None:
-    done = run("server", "models", "lite", env=environment(PYTHONIOENCODING=encoding), text=False)
+    done = run("server", "models", "digits/lite", env=environment(PYTHONIOENCODING=encoding), text=False)
     assert done.returncode == 0, done.stderr
     assert b"a.weight" in done.stdout
     failed = run("server", "models", "größe☃", env=environment(PYTHONIOENCODING=encoding), text=False)
     assert failed.returncode == 2
-    assert b"unknown model" in failed.stderr
+    assert b"unknown problem" in failed.stderr
 
 
 async def served_without_a_reader(tmp_path: Path, stdout: int, more: list[str]) -> tuple[int, str]:

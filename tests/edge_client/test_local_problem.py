@@ -72,9 +72,9 @@ def test_another_frozen_body_than_the_server_s_is_refused(play: Callable[..., An
     ("examples", "words"),
     [
         (lambda place: ff.Examples(torch.zeros(0, 4), torch.zeros(0, 1)),
-         r"examples\(\) fails: there are no examples for shard 2 of 10 on this phone"),
+         r"examples\(\) fails \(.*line \d+\): there are no examples for shard 2 of 10 on this phone"),
         (lambda place: Path("nowhere").read_text(), r"examples\(\) fails \(.*line \d+\): FileNotFoundError"),
-        (lambda place: 3, r"examples\(\) fails: it returns a int, and no ff\.Examples"),
+        (lambda place: 3, r"examples\(\) fails \([^()]*line \d+\): it returns a int, and no ff\.Examples"),
         (lambda place: ff.Examples(torch.zeros(2, 5), torch.zeros(2, 1)), r"does not take inputs of float32 \(2, 5\)"),
         (lambda place: ff.Examples(torch.zeros(2, 4), torch.zeros(3, 1)), r"\(.*line \d+\): examples have 3 targets"),
     ],

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from featherfed.bandwidth_sim.profile import find_profile, profile_from_flags
 from featherfed.errors import ConfigError
 from featherfed.fl_bench.scenario import LONGEST_NAME, PHONE_KEYS, changed_text, read_scenario
-from featherfed.fl_bench.virtual_run import phone_options
 from featherfed.server.config import RunConfig
 
 SCENARIOS = Path(__file__).parents[2] / "scenarios"
@@ -206,7 +205,7 @@ def test_scenario_of_any_values_is_read_or_refused_in_a_sentence(tmp_path: Path,
             assert all(isinstance(part, str) for part in cell.phone_flags(shard))
         assert all(isinstance(part, str) for part in cell.server_flags())
         if cell.config.phones < 50:
-            phone_options(cell)
+            cell.fleet().options(cell.config)
 
 
 def test_settings_of_the_problem_s_own_stand_under_set_and_may_vary(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ class HeldPhones:
             def __init__(self, name: str, device: str) -> None:
                 pass
 
-            def prepare(self, data_dir: str | None) -> None:
+            def prepare(local, data_dir: str | None) -> None:
                 pass
 
             def learner(local, welcome: Welcome, data_dir: str | None) -> Learner:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from featherfed.fl_bench.documents import fill
-from featherfed.fl_bench.virtual_run import _Pockets
+from featherfed.simulation import _Pockets
 from featherfed.wire.messages import ModelBegin
 from lab.virtual import measure, table
 

@@ -73,18 +73,22 @@ def test_metric_of_another_length_is_refused() -> None:
     ("changes", "words"),
     [
         ({"loss": torch.nn.functional.cross_entropy, "test": lambda: ff.Examples(torch.zeros(3, 4), torch.zeros(3))},
-         r"the loss does not take outputs of float32 \(2, 1\) and targets of float32 \(2,\): RuntimeError"),
+         r"the loss does not take outputs of float32 \(2, 1\) from the model \([^()]*own_problems\.py, line \d+\) and"
+         r" targets of float32 \(2,\): RuntimeError"),
+        ({"test": lambda: ff.Examples(torch.zeros(3, 4), torch.zeros(3))},
+         r"\(2, 1\) from the model .* and targets of float32 \(2,\): UserWarning: Using a target size"),
         ({"test": lambda: ff.Examples(torch.zeros(3, 5), torch.zeros(3, 1))},
          r"the model \([^()]*own_problems\.py, line \d+\) does not take inputs of float32 \(2, 5\): RuntimeError"),
         ({"loss": lambda outputs, targets: (outputs - targets) ** 2}, r"returns float32 \(2, 1\), and not one number"),
         ({"loss": lambda outputs, targets: targets.sum()}, "a number that does not depend on what is learned"),
-        ({"test": lambda: ff.Examples(torch.zeros(0, 4), torch.zeros(0, 1))}, r"test\(\) fails: there is no example"),
+        ({"test": lambda: ff.Examples(torch.zeros(0, 4), torch.zeros(0, 1))},
+         r"test\(\) fails \([^()]*line \d+\): there is no example"),
         ({"test": lambda: torch.load("nowhere")}, r"test\(\) fails \([^()]*line \d+\): FileNotFoundError"),
         ({"metrics": {"best": lambda outputs, targets: outputs[:, 5]}},
          r"metric best \(.*line \d+\) fails \(.*line \d+\): IndexError"),
-        ({"test": lambda: [1, 2]}, r"test\(\) fails: it returns a list, and no ff\.Examples"),
+        ({"test": lambda: [1, 2]}, r"test\(\) fails \([^()]*line \d+\): it returns a list, and no ff\.Examples"),
     ],
-    ids=["loss", "inputs", "no mean", "no gradient", "empty", "raises", "metric", "list"],
+    ids=["loss", "broadcast", "inputs", "no mean", "no gradient", "empty", "raises", "metric", "list"],
 )  # fmt: skip
 def test_what_does_not_fit_is_said_before_the_first_round(changes: dict[str, object], words: str) -> None:
     settings: dict[str, object] = {"examples": regression.examples, "test": regression.test, "loss": mse_loss} | changes

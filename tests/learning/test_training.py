@@ -90,6 +90,7 @@ def test_steps_are_those_of_torch_s_own_sgd(model_name: str, settings: dict[str,
     assert update.loss == pytest.approx(np.mean(losses), rel=1e-4)
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU on this machine")
 @pytest.mark.parametrize("model_name", MODELS)
 def test_gpu_trains_as_the_cpu_does(model_name: str, shard: Examples) -> None:
@@ -103,6 +104,19 @@ def test_gpu_trains_as_the_cpu_does(model_name: str, shard: Examples) -> None:
     ]
     assert updates[0] and updates[1]
     assert np.allclose(updates[0].coordinates, updates[1].coordinates, atol=1e-3)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU on this machine")
+@pytest.mark.parametrize("model_name", MODELS)
+def test_same_key_gives_the_same_bits_on_a_gpu(model_name: str, shard: Examples) -> None:
+    model = build(digits(model_name), 0)
+    begin = np.concatenate([p.detach().numpy().ravel() for p in model.parameters()])
+    space = Pipeline.parse("float32").space(layout(model), KEY)
+    settings = Training(lr=0.05, momentum=0.5)
+    first, again = (Trainer(digits(model_name), shard, "cuda").train(begin, settings, KEY, space) for _ in range(2))
+    assert first and again
+    assert first.coordinates.tobytes() == again.coordinates.tobytes()
 
 
 def test_proximal_term_keeps_the_model_near_its_start(shard: Examples, start: np.ndarray) -> None:

@@ -1,0 +1,46 @@
+"""A simulation under way: a bar on a terminal and in a notebook."""
+
+from importlib.util import find_spec
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from featherfed.server.report import size
+from featherfed.server.watcher import RoundSummary, Watcher
+
+
+class ProgressBar(Watcher):
+    """The rounds that are done, the last evaluation, bytes up and the run's own clock; a context manager.
+
+    `progress` None shows it on a terminal, and in a notebook that has ipywidgets (rich draws by them).
+    """
+
+    def __init__(self, rounds: int, progress: bool | None = None, *, console: Console | None = None) -> None:
+        console = console or Console(stderr=True)
+        seen = find_spec("ipywidgets") is not None if console.is_jupyter else console.is_terminal
+        self._bar = Progress(
+            TextColumn("round"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(), console=console, disable=not (seen if progress is None else progress),
+        )  # fmt: skip
+        self._task = self._bar.add_task("rounds", total=rounds, figures="")
+        self._uplink_bytes, self._seconds = 0, 0.0
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def round_closed(self, summary: RoundSummary) -> None:
+        """Show a round's figures."""
+        self._uplink_bytes += summary.uplink_bytes
+        self._seconds += summary.seconds
+        known = {} if summary.loss is None else {"loss": summary.loss, **summary.metrics}
+        figures = [f"{name} {value:.4g}" for name, value in known.items()]
+        figures += [f"up {size(self._uplink_bytes)}", f"emulated {self._seconds:.0f} s"]
+        self._bar.update(self._task, completed=summary.round_number, figures="  ".join(figures))

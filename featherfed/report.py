@@ -1,0 +1,276 @@
+"""What a run gave, as plain values: its rounds with bytes both ways and metrics by name, and when a metric was reached.
+
+report = run.simulate(links="3g")
+report.rounds[-1].metrics["accuracy"]
+report.to("accuracy", 0.97).uplink_bytes
+"""
+
+import csv
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from featherfed.errors import ConfigError, NotReachedError
+from featherfed.nearest import nearest
+from featherfed.server.ledger import Traffic
+from featherfed.server.report import make_report, size
+from featherfed.server.run_folder import RunFolder, existing
+from featherfed.server.store import Store
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+F32 = npt.NDArray[np.float32]
+AXES = {
+    "uplink_bytes": "bytes up, all phones",
+    "downlink_bytes": "bytes down, all phones",
+    "seconds": "seconds of the run",
+    "round": "round",
+}
+"""What `Report.plot` can draw a metric against."""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One closed round.
+
+    `cohort` phones were asked, `accepted` updates count, `late` ones came after the close and `failed` phones sent
+    none. `loss` (None: not evaluated) and `metrics`, by name, are the server's model's on the test set. `seconds` is
+    what the round took, and `ended_s` the run's clock at its end; `uplink` and `downlink` are the bytes of all phones.
+    """
+
+    round: int
+    cohort: int
+    accepted: int
+    late: int
+    failed: int
+    loss: float | None
+    metrics: Mapping[str, float]
+    seconds: float
+    ended_s: float
+    uplink: Traffic
+    downlink: Traffic
+
+    @property
+    def uplink_bytes(self) -> int:
+        """Bytes that the sockets of all phones carried up in this round."""
+        return self.uplink.socket
+
+    @property
+    def downlink_bytes(self) -> int:
+        """Bytes that the sockets of all phones carried down in this round."""
+        return self.downlink.socket
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """The first round that reached a value of a metric, and what the run had used at its end.
+
+    `value` is what it reached, `seconds` the run's clock, and the bytes are those of the sockets of all phones.
+    """
+
+    metric: str
+    value: float
+    round: int
+    seconds: float
+    uplink_bytes: int
+    downlink_bytes: int
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Report:
+    """A run that is over.
+
+    `problem` is its name, `parameters` how many weights are learned, `uplink` and `downlink` the codec specs. `metrics`
+    says of each metric, and of the loss, whether higher is better. `weights` are the learned tensors of the server's
+    model by name, float32: `module.load_state_dict(…, strict=False)` takes them as tensors. `folder` is the run's, None
+    where none was kept.
+    """
+
+    problem: str
+    parameters: int
+    uplink: str
+    downlink: str
+    seed: int
+    rounds: tuple[Round, ...]
+    metrics: Mapping[str, bool]
+    weights: Mapping[str, F32] = field(compare=False)
+    folder: Path | None = None
+
+    def __repr__(self) -> str:
+        last = next((each for each in reversed(self.rounds) if each.loss is not None), None)
+        values = [f"{name} {self.value_of(name, last):.4g}" for name in self.metrics] if last else []
+        told = [f"{len(self.rounds)} rounds", *values, f"up {size(self.uplink_bytes)}", f"{self.seconds:.1f} s"]
+        return f"<Report of {self.problem}: {', '.join(told)}>"
+
+    @property
+    def uplink_bytes(self) -> int:
+        """Bytes that the sockets of all phones carried up in all rounds."""
+        return sum(each.uplink_bytes for each in self.rounds)
+
+    @property
+    def downlink_bytes(self) -> int:
+        """Bytes that the sockets of all phones carried down in all rounds."""
+        return sum(each.downlink_bytes for each in self.rounds)
+
+    @property
+    def seconds(self) -> float:
+        """The run's clock at the end of its last round: emulated seconds where it was simulated."""
+        return self.rounds[-1].ended_s if self.rounds else 0.0
+
+    def value_of(self, metric: str, of: Round) -> float | None:
+        """Return a metric of a round, or its loss; None where the round was not evaluated.
+
+        Raises `ConfigError` for a name that this run does not measure.
+        """
+        if metric not in self.metrics:
+            raise ConfigError(f"the run of {self.problem} measures no {metric!r}{nearest(metric, self.metrics)}")
+        return of.loss if metric == "loss" else of.metrics.get(metric)
+
+    def best(self, metric: str = "accuracy") -> Round:
+        """Return the first round with the best value of a metric; raises `NotReachedError` where none was evaluated."""
+        known = [(value, each) for each in self.rounds if (value := self._number(metric, each)) is not None]
+        if not known:
+            raise NotReachedError(f"no round of {self.problem} was evaluated")
+        higher = self.metrics[metric]
+        return max(known, key=lambda pair: (pair[0] if higher else -pair[0], -pair[1].round))[1]
+
+    def to(self, metric: str, value: float) -> Reached:
+        """Return the first round that reached a value of a metric, by the metric's own direction.
+
+        Raises `NotReachedError` where no round did, and `ConfigError` for a metric that there is not.
+        """
+        higher, up, down = self.metrics.get(metric, True), 0, 0
+        for each in self.rounds:
+            up, down = up + each.uplink_bytes, down + each.downlink_bytes
+            there = self._number(metric, each)
+            if there is not None and (there >= value if higher else there <= value):
+                return Reached(metric, there, each.round, each.ended_s, up, down)
+        best = self.best(metric)
+        raise NotReachedError(
+            f"{metric} {value:g} was not reached in {len(self.rounds)} rounds; the best is"
+            f" {self.value_of(metric, best):g} in round {best.round}"
+        )
+
+    def to_accuracy(self, value: float) -> Reached:
+        """Return `to("accuracy", value)`."""
+        return self.to("accuracy", value)
+
+    def _number(self, metric: str, of: Round) -> float | None:
+        value = self.value_of(metric, of)
+        return None if value is None or math.isnan(value) else value
+
+    def as_dicts(self) -> list[dict[str, Any]]:
+        """Return a flat row for each round, for data frames: metrics and loss by name, bytes as `uplink_socket`, …."""
+        rows = []
+        for each in self.rounds:
+            row = asdict(each)
+            figures = {name: self.value_of(name, each) for name in self.metrics}
+            traffic = {f"{way}_{name}": count for way in ("uplink", "downlink") for name, count in row.pop(way).items()}
+            del row["metrics"]
+            rows.append({**row, **figures, **traffic})
+        return rows
+
+    def save(self, folder: str | Path) -> None:
+        """Write `report.json`, `rounds.csv` and `model.safetensors` to a new folder; raises `ConfigError`."""
+        from safetensors.numpy import save_file
+
+        path, rows = Path(folder), self.as_dicts()
+        content = {
+            "problem": self.problem, "parameters": self.parameters, "uplink": self.uplink, "downlink": self.downlink,
+            "seed": self.seed, "metrics": dict(self.metrics), "rounds": rows,
+        }  # fmt: skip
+        try:
+            path.mkdir(parents=True)
+            (path / "report.json").write_text(json.dumps(content, indent=2) + "\n")
+            with open(path / "rounds.csv", "w", newline="") as file:
+                writer = csv.DictWriter(file, list(rows[0]) if rows else [], lineterminator="\n")
+                writer.writeheader()
+                writer.writerows(rows)
+            save_file(dict(self.weights), path / "model.safetensors")
+        except FileExistsError as error:
+            raise ConfigError(f"the folder {path} exists; choose another one for the report") from error
+        except OSError as error:
+            raise ConfigError(f"cannot write the report to {path}: {error.strerror}") from error
+
+    def plot(
+        self,
+        metric: str | None = None,
+        *,
+        against: str = "uplink_bytes",
+        label: str | None = None,
+        axes: "Axes | None" = None,
+    ) -> "Axes":
+        """Draw a metric against what the run used until then, and return matplotlib's axes.
+
+        `metric` None is the first one that the problem has, or the loss. `against` is `uplink_bytes`, `downlink_bytes`,
+        `seconds` or `round`. `axes` are those of another plot, to compare; `label` is this run's name in the legend, by
+        default its uplink. Raises `ConfigError`.
+        """
+        name = metric or next((each for each in self.metrics if each != "loss"), "loss")
+        if against not in AXES:
+            raise ConfigError(f"against = {against!r} is nothing to plot against{nearest(against, AXES)}")
+        used, points = 0.0, []
+        for each in self.rounds:
+            used = {
+                "uplink_bytes": used + each.uplink_bytes,
+                "downlink_bytes": used + each.downlink_bytes,
+                "seconds": each.ended_s,
+                "round": each.round,
+            }[against]
+            value = self.value_of(name, each)
+            if value is not None:
+                points.append((used, value))
+        if axes is None:
+            # pyplot: what it makes is shown at once in a notebook, and by pyplot.show() elsewhere.
+            from matplotlib import pyplot
+
+            axes = pyplot.subplots()[1]
+        axes.plot([x for x, _ in points], [y for _, y in points], marker=".", label=label or self.uplink)
+        if against.endswith("bytes"):
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(lambda x, place: size(int(x)))
+        axes.set_xlabel(AXES[against])
+        axes.set_ylabel(name)
+        axes.legend()
+        return axes
+
+    @classmethod
+    def read(cls, folder: str | Path) -> "Report":
+        """Return the report of a run's folder, of `Experiment.serve` or `fl-server serve`; raises `ConfigError`."""
+        path = Path(folder)
+        run, config = existing(path)
+        store = Store(run.database)
+        try:
+            content = make_report(run, config, store).content
+        finally:
+            store.close()
+        return cls(
+            problem=config.problem, parameters=content["parameters"], uplink=config.uplink, downlink=config.downlink,
+            seed=config.seed, weights=_weights(run), folder=path,
+            metrics={each["name"]: each["higher_is_better"] for each in content["measures"]},
+            rounds=tuple(_round(row) for row in content["rounds"] if row["state"] == "closed"),
+        )  # fmt: skip
+
+
+def _round(row: Mapping[str, Any]) -> Round:
+    names = ("round", "cohort", "accepted", "late", "failed", "loss", "metrics", "seconds", "ended_s")
+    plain = {name: row[name] for name in names}
+    return Round(**plain, uplink=Traffic(**row["uplink"]), downlink=Traffic(**row["downlink"]))
+
+
+def _weights(run: RunFolder) -> dict[str, F32]:
+    from safetensors.numpy import load_file
+
+    if not run.model.exists():
+        return {}
+    prefix = "model."
+    return {
+        name.removeprefix(prefix): tensor for name, tensor in load_file(run.model).items() if name.startswith(prefix)
+    }

@@ -1,0 +1,230 @@
+"""A run in virtual time: the server and all of its phones in this process, on a clock that jumps.
+
+The code is that of `fl-server serve` and `fl-edge run`, from the first byte of an upgrade to the last of a model. What
+is left out has no effect on bytes: fsync, and the kernel's sockets. What is shared could not differ: weights of a
+version, which all phones that hold it have bit for bit and which are decoded once for each parcel that makes them, the
+data set, and the module that phones train one by one.
+
+Training and evaluation take no virtual time by themselves; a phone's steps take those of its device.
+"""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from featherfed.bandwidth_sim.profile import Profile
+from featherfed.bandwidth_sim.virtual import VirtualDialer, run
+from featherfed.bandwidth_sim.virtual_clock import VirtualTimeError
+from featherfed.edge_client.device import parse_device
+from featherfed.edge_client.local_problem import LocalProblem
+from featherfed.edge_client.one_phone import PhoneOptions, play_phone
+from featherfed.edge_client.pocket import F32, Pocket
+from featherfed.errors import FeatherfedError, LocalError
+from featherfed.mixes import OTHER_STEP, dealt
+from featherfed.problem import Problem
+from featherfed.server.aggregation import Aggregator
+from featherfed.server.config import RunConfig
+from featherfed.server.report import make_report, write_csv
+from featherfed.server.run_folder import RunFolder
+from featherfed.server.service import Service
+from featherfed.server.standing import begin
+from featherfed.server.store import Store
+from featherfed.server.watcher import Watcher
+from featherfed.wire.messages import ModelBegin
+
+HOST, PORT = "server", 80
+ABANDONED_S = 60.0
+"""How long a server without phones may go on, in virtual seconds: after the last round it writes its report."""
+
+_TURN = threading.Lock()
+"""One simulation at a time in a process: they seed `random`, and torch's threads are the process's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fleet:
+    """The phones of a simulated run.
+
+    `links` is the link of all phones (None: none that slows them), several with shares, or one for each phone;
+    `devices` are names or times a step, as for `fl-edge run --device`. Without `trains` phones send noise of the size
+    of updates. `dropout` is the probability that a phone leaves in a round in which it is asked, to be back after
+    `away_s` seconds in the mean.
+    """
+
+    links: Profile | Mapping[Profile | None, float] | Sequence[Profile | None] | None = None
+    devices: str | Mapping[str, float] = "cpu"
+    trains: bool = True
+    dropout: float = 0.0
+    away_s: float = 60.0
+
+    def options(self, config: RunConfig, data_dir: str | None = None) -> list[PhoneOptions]:
+        """Return what each phone of a run is told, as flags tell it `fl-edge run`."""
+        options = []
+        for shard in range(config.phones):
+            compute, step_s = parse_device(dealt(self.devices, shard, step=OTHER_STEP))
+            options.append(
+                PhoneOptions(
+                    server=f"ws://{HOST}:{PORT}",
+                    name=f"phone-{shard}",
+                    problem=config.problem,
+                    data_dir=data_dir,
+                    shard=(shard, config.phones),
+                    compute=compute,
+                    step_s=step_s,
+                    train=self.trains,
+                    profile=self.links[shard] if isinstance(self.links, Sequence) else dealt(self.links, shard),
+                    dropout=self.dropout,
+                    away_s=self.away_s,
+                )
+            )
+        return options
+
+
+def simulate(
+    config: RunConfig,
+    make_folder: Callable[[], RunFolder],
+    fleet: Fleet,
+    *,
+    problem: Problem | None = None,
+    data_dir: str | None = None,
+    watcher: Watcher | None = None,
+    started: Callable[[asyncio.AbstractEventLoop], None] | None = None,
+) -> RunFolder:
+    """Run a new run to its end, in the folder that is made when all is loaded; return it.
+
+    `problem` is what `config` names, where it is here already.
+    `started` is given the loop: its `stop()` ends the simulation, from any thread, by a `RuntimeError` here. Another
+    simulation in this process waits for this one. Raises `LocalError` where the run does not come to its end, and
+    `ConfigError` for what could not be run.
+    """
+    with _TURN, _one_thread():
+        aggregator = Aggregator(config, data_dir, problem=problem)
+        folder = replace(make_folder(), durable=False)
+        store = Store(folder.database, durable=False)
+        try:
+
+            async def main() -> str | None:
+                if started is not None:
+                    started(asyncio.get_running_loop())
+                standing = begin(config, store, aggregator)
+                service = Service(config, folder, aggregator, store, standing, watcher or Watcher())
+                serving = asyncio.create_task(service.run(host=HOST, port=PORT), name="server")
+                shared = SharedMemory(problem)
+                phones = [
+                    asyncio.create_task(shared.play(options), name=options.name)
+                    for options in fleet.options(config, data_dir)
+                ]
+                return await _together(serving, phones)
+
+            try:
+                paused = run(main(), seed=config.seed)
+            except VirtualTimeError as error:
+                raise LocalError(f"the run {folder.path.name} stands still: {error}") from error
+            if paused is not None:
+                raise LocalError(f"the run {folder.path.name} pauses: {paused}")
+            write_csv(folder, make_report(folder, config, store))
+        finally:
+            store.close()
+    return folder
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let torch use one thread, as all of our programs do: with more the last bits of a sum may be others."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+async def _together(serving: "asyncio.Task[str | None]", phones: list["asyncio.Task[str]"]) -> str | None:
+    """Return the server's outcome; raises `LocalError` when all phones have given up before it."""
+    gathered = asyncio.gather(*phones, return_exceptions=True)
+    waiting: set[asyncio.Future[Any]] = {serving, gathered}
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    if not serving.done():
+        await asyncio.wait({serving}, timeout=ABANDONED_S)
+    if not serving.done():
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+        reasons = [str(each) for each in await gathered if isinstance(each, BaseException)]
+        raise LocalError(f"all phones ended before the server did: {reasons[0] if reasons else 'they were dismissed'}")
+    for task in phones:
+        task.cancel()
+    for outcome in await gathered:
+        if isinstance(outcome, Exception) and not isinstance(outcome, FeatherfedError):
+            raise outcome
+    return await serving
+
+
+class SharedMemory:
+    """What the phones of one process need once."""
+
+    def __init__(self, problem: Problem | None = None) -> None:
+        self._pockets = _Pockets()
+        self._problem = problem
+        self._local: LocalProblem | None = None
+
+    async def play(self, options: PhoneOptions) -> str:
+        """Play one phone to its end."""
+        linked: Callable[[Profile, int], VirtualDialer] = VirtualDialer
+        return await play_phone(
+            options, _say_nothing, pocket=self._pockets.one(), linked=linked, make_local=self._make_local
+        )
+
+    def _make_local(self, name: str, device: str) -> LocalProblem:
+        self._local = self._local or LocalProblem(name, device, self._problem)
+        return self._local
+
+
+class _Pockets:
+    """Pockets without a folder whose models lie in memory once, and are decoded once."""
+
+    def __init__(self) -> None:
+        self._newest = -1
+        self._weights: F32 | None = None
+        self._made = -1
+        self._parcels: dict[tuple[int, bytes], F32] = {}  # of version `_made`, by base and digest
+
+    def one(self) -> Pocket:
+        return _SharedPocket(self)
+
+    def share(self, version: int, weights: F32) -> F32:
+        """Return the one array of a version: every phone that holds it has the same bits."""
+        if version > self._newest:
+            self._newest, self._weights = version, weights
+        return self._weights if version == self._newest and self._weights is not None else weights
+
+    def decoded(self, begin: ModelBegin, decode: Callable[[], F32]) -> F32:
+        """Return what a parcel makes of its base: the digest, which was checked, stands for its bytes."""
+        if begin.version > self._made:
+            self._made = begin.version
+            self._parcels.clear()
+        if begin.version < self._made:
+            return decode()
+        key = begin.base, begin.digest
+        if key not in self._parcels:
+            self._parcels[key] = decode()
+        return self._parcels[key]
+
+
+class _SharedPocket(Pocket):
+    def __init__(self, pockets: _Pockets) -> None:
+        super().__init__(None)
+        self._pockets = pockets
+
+    def hold(self, version: int, weights: F32) -> None:
+        super().hold(version, self._pockets.share(version, weights))
+
+    def decoded(self, begin: ModelBegin, decode: Callable[[], F32]) -> F32:
+        return self._pockets.decoded(begin, decode)
+
+
+def _say_nothing(line: str) -> None:
+    pass

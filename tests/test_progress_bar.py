@@ -1,0 +1,32 @@
+"""The bar of a simulation: on a terminal, and nowhere else unless it is asked for."""
+
+import io
+
+from rich.console import Console
+
+from featherfed.progress_bar import ProgressBar
+from featherfed.server.watcher import RoundSummary
+
+
+def shown(*, terminal: bool, progress: bool | None = None) -> str:
+    out = io.StringIO()
+    with ProgressBar(3, progress, console=Console(file=out, force_terminal=terminal, width=120)) as bar:
+        for number in (1, 2):
+            bar.round_closed(
+                RoundSummary(
+                    number, 3, 2, 2, 0, 0, 0.5, {"mae": 3.25}, seconds=2.5, uplink_bytes=1000, downlink_bytes=9,
+                )
+            )  # fmt: skip
+    return out.getvalue()
+
+
+def test_bar_shows_rounds_metrics_bytes_and_the_run_s_own_time_on_a_terminal() -> None:
+    text = shown(terminal=True)
+    for part in ("2/3", "loss 0.5", "mae 3.25", "up 2 kB", "emulated 5 s"):
+        assert part in text
+
+
+def test_bar_is_silent_where_nobody_looks_unless_it_is_told() -> None:
+    assert shown(terminal=False) == ""
+    assert shown(terminal=True, progress=False) == ""
+    assert "2/3" in shown(terminal=False, progress=True)
