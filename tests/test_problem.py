@@ -21,7 +21,7 @@ def test_examples_of_different_lengths_are_refused() -> None:
     [
         ({"loss": 3}, "a problem's loss is a function, and int is none"),
         ({"examples": None}, "a problem's examples is a function, and NoneType is none"),
-        ({"metrics": {"mean error": regression.loss}}, "'mean error' cannot be the name of a metric"),
+        ({"metrics": {"mean=error": regression.loss}}, "'mean=error' cannot be the name of a metric"),
         ({"metrics": {"loss": regression.loss}}, "a metric cannot be called loss"),
         ({"metrics": {"mae": 1}}, "the metric mae is a function, and int is none"),
         ({"settings": {"a-b": 1}}, "'a-b' cannot be the name of a setting"),

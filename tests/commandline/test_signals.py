@@ -95,7 +95,8 @@ def test_signal_to_a_whole_terminal_leaves_no_traceback_of_a_swarm(number: int, 
             process.kill()
             process.wait()
         assert "Traceback" not in output
-        assert process.returncode in (130, 128 + number)
+        # A shell says 128 + number of a process that the signal itself has ended.
+        assert process.returncode in (130, 128 + number, -number)
 
 
 @pytest.mark.parametrize("kind", ["run", "swarm", "proxy", "dashboard", "serve"])
