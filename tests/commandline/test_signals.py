@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM at any moment of any command, also where the kernel would ignore them."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -74,10 +75,21 @@ def test_process_1_ends_by_either_signal_as_it_does_by_control_c(
     assert status == code, output
 
 
+def forget_those_before(deaf: socket.socket) -> None:
+    """Take from the queue who connected in an earlier turn: the next one to come is of the process that is started."""
+    patience_s = deaf.gettimeout()
+    deaf.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            deaf.accept()[0].close()
+    deaf.settimeout(patience_s)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_to_a_whole_terminal_leaves_no_traceback_of_a_swarm(number: int, deaf: socket.socket) -> None:
     # Ctrl-C reaches every process of the terminal's group: the swarm, its workers and what they are forked from.
     for wait_s in (0.1, 0.4, None):
+        forget_those_before(deaf)
         process = subprocess.Popen(
             command("edge", "swarm", "--count", "3", "--workers", "2", *phones(deaf)[2:]),
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, env=environment(),
@@ -95,8 +107,7 @@ def test_signal_to_a_whole_terminal_leaves_no_traceback_of_a_swarm(number: int, 
             process.kill()
             process.wait()
         assert "Traceback" not in output
-        # A shell says 128 + number of a process that the signal itself has ended.
-        assert process.returncode in (130, 128 + number, -number)
+        assert process.returncode in (130, 128 + number)
 
 
 @pytest.mark.parametrize("kind", ["run", "swarm", "proxy", "dashboard", "serve"])
