@@ -121,13 +121,19 @@ def simulate(
             try:
                 paused = run(main(), seed=config.seed)
             except VirtualTimeError as error:
-                raise LocalError(f"the run {folder.path.name} stands still: {error}") from error
+                raise LocalError(f"{folder.path} stands still: {error}{_last_fault(store)}") from error
             if paused is not None:
-                raise LocalError(f"the run {folder.path.name} pauses: {paused}")
+                raise LocalError(f"the run in {folder.path} pauses: {paused}{_last_fault(store)}")
             write_csv(folder, make_report(folder, config, store))
         finally:
             store.close()
     return folder
+
+
+def _last_fault(store: Store) -> str:
+    """Return what the last phone that failed has said, to follow a sentence: it is mostly why the run did not go on."""
+    faults = store.faults()
+    return f"; {len(faults)} faults of phones, the last of {faults[-1].phone}: {faults[-1].sentence}" if faults else ""
 
 
 @contextlib.contextmanager

@@ -28,7 +28,9 @@ SPECS = (
 @click.option("--data", "kinds", default=KINDS, show_default=True, help="Kinds of data, with commas.")
 @click.option("--size", type=click.IntRange(1), default=1 << 20, show_default=True, help="Values that are drawn.")
 @click.option("--seeds", type=click.IntRange(20), default=32, show_default=True, help="Of error and bias, 20 or more.")
-@click.option("--data-dir", type=click.Path(), help="Folder with MNIST.  [default: FL_DATA_DIR, else a cache]")
+@click.option(
+    "--data-dir", type=click.Path(), help="Folder with data sets, like MNIST.  [default: FL_DATA_DIR, else a cache]"
+)
 @click.option("--list", "list_all", is_flag=True, help="Print stages and presets, and measure nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--write", "document", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Fill tables.")

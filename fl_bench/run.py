@@ -25,7 +25,9 @@ def _command(file: Path, virtual: bool, changes: tuple[str, ...]) -> str:
 @click.option("--jobs", default=1, show_default=True, type=click.IntRange(1), help="Cells at a time, each a process.")
 @click.option("--ray", metavar="auto|ADDRESS", help="Spread the cells over a Ray cluster.  (featherfed[ray])")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="A line of TOML in place of FILE's own.")
-@click.option("--data-dir", type=click.Path(), help="Folder with MNIST.  [default: FL_DATA_DIR, else a cache]")
+@click.option(
+    "--data-dir", type=click.Path(), help="Folder with data sets, like MNIST.  [default: FL_DATA_DIR, else a cache]"
+)
 @click.option("--resume", is_flag=True, help="Go on with an interrupted grid: finished cells are not run again.")
 @click.option("--json", "as_json", is_flag=True, help="Print the cells' reports as JSON.")
 def run(

@@ -65,8 +65,15 @@ def test_a_finished_cell_is_never_run_twice_and_an_interrupted_one_again(tmp_pat
 
 def test_a_run_that_cannot_end_says_why(tmp_path: Path) -> None:
     text = 'train = "none"\ndeadline = 1.0\nmax_retries = 1\nbandwidth = "1kbps"\n'
-    with pytest.raises(LocalError, match=r"the run run pauses: .*round 1"):
+    with pytest.raises(LocalError, match=r"the run in .*run pauses: .*round 1"):
         virtual(tmp_path, text)
+
+
+def test_a_run_whose_phones_fail_says_why_they_did(tmp_path: Path) -> None:
+    with pytest.raises(
+        LocalError, match=r"pauses: .* faults of phones, the last of phone-\d: .*training diverged in round 1"
+    ):
+        virtual(tmp_path, "weight_decay = 1e9\nmax_retries = 0\n")
 
 
 @pytest.mark.parametrize("text", ["", 'mode = "async"\n', 'downlink = "float32"\nuplink = "float32"\n'])
