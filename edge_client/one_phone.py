@@ -16,7 +16,8 @@ from featherfed.edge_client.dialing import Dialer, DirectDialer, check_address, 
 from featherfed.edge_client.learner import Learner, NoiseLearner, import_torch
 from featherfed.edge_client.leaving import LeavingLearner
 from featherfed.edge_client.local_problem import LocalProblem, problem_named_by
-from featherfed.edge_client.phone import Phone, PhoneSettings
+from featherfed.edge_client.phone import Phone
+from featherfed.edge_client.phone_context import PhoneSettings
 from featherfed.edge_client.pocket import Pocket, make_folder
 from featherfed.errors import ConfigError
 from featherfed.holding import held

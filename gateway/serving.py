@@ -20,7 +20,8 @@ from rich.console import Console
 from featherfed.commandline.signals import stopping
 from featherfed.edge_client.dialing import DirectDialer, check_address, check_secrecy, trust
 from featherfed.edge_client.learner import Learner
-from featherfed.edge_client.phone import Phone, PhoneSettings, RunPausedError
+from featherfed.edge_client.phone import Phone, RunPausedError
+from featherfed.edge_client.phone_context import PhoneSettings
 from featherfed.errors import ConfigError, LocalError
 from featherfed.gateway.aggregation import GatewayAggregator
 from featherfed.gateway.handoff import Handoff, News

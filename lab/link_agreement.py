@@ -10,7 +10,8 @@ from featherfed.bandwidth_sim.profile import Profile
 from featherfed.bandwidth_sim.relay import LinkedDialer
 from featherfed.bandwidth_sim.virtual import VirtualDialer, run
 from featherfed.edge_client.learner import F32, NoiseLearner, Trained
-from featherfed.edge_client.phone import Phone, PhoneSettings
+from featherfed.edge_client.phone import Phone
+from featherfed.edge_client.phone_context import PhoneSettings
 from featherfed.edge_client.pocket import PendingUpdate, Pocket
 from featherfed.server.aggregation import Aggregator
 from featherfed.server.config import RunConfig

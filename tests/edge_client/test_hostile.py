@@ -374,7 +374,7 @@ async def test_any_heartbeat_is_borne(heartbeat_s: float) -> None:
 
 
 async def test_server_that_means_to_ping_once_a_decade_is_still_missed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("featherfed.edge_client.phone.LONGEST_HEARTBEAT_S", 0.3)
+    monkeypatch.setattr("featherfed.edge_client.visit.LONGEST_HEARTBEAT_S", 0.3)
     monkeypatch.setattr("featherfed.edge_client.dialing.PING_S", 0.2)
     came_back = asyncio.Event()
     visits: list[ServerConnection] = []
@@ -395,7 +395,7 @@ async def test_server_that_means_to_ping_once_a_decade_is_still_missed(monkeypat
 
 
 async def test_server_that_never_welcomes_is_left_and_looked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("featherfed.edge_client.phone.WELCOME_S", 0.1)
+    monkeypatch.setattr("featherfed.edge_client.visit.WELCOME_S", 0.1)
 
     async def ping(connection: ServerConnection) -> None:
         with contextlib.suppress(ConnectionClosed):

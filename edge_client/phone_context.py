@@ -1,0 +1,93 @@
+"""What a phone keeps over all of its connections, and each of them uses."""
+
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
+
+from featherfed.edge_client.addresses import Addresses
+from featherfed.edge_client.dialing import Dialer
+from featherfed.edge_client.limits import MAX_PARAMETERS
+from featherfed.edge_client.pocket import Pocket
+from featherfed.edge_client.workshop import Workshop
+from featherfed.errors import ProtocolError
+from featherfed.fingerprint import Fingerprint
+from featherfed.wire.chunking import ChunkSizer
+from featherfed.wire.messages import NOTHING, Welcome, tensor_entries, tensor_rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhoneSettings:
+    """`shard` is (index, of), or None to be given one. `step_s`: seconds a training step of this device takes.
+
+    `link` and `link_bytes_per_s` are what the phone says of its way up: a label, and bytes a second (0: not known).
+    `others` are more addresses where the server may be. `server_flag` and `token_flag` are what errors call them.
+    """
+
+    server: str
+    others: tuple[str, ...] = ()
+    shard: tuple[int, int] | None = None
+    token: str | None = None
+    tls: ssl.SSLContext | None = None
+    step_s: float = 0.0
+    patience_s: float = 600.0
+    link: str = ""
+    link_bytes_per_s: int = 0
+    server_flag: str = "--server"
+    token_flag: str = "--token"
+
+
+class Progress:
+    """How far the update under way is durable, over all connections, and what that says about the link."""
+
+    def __init__(self) -> None:
+        self.sizer = ChunkSizer()
+        self._round_number, self._durable = NOTHING, 0
+
+    def durable(self, round_number: int, offset: int) -> None:
+        """Note that the server has the first `offset` bytes of a round's update."""
+        if round_number != self._round_number:
+            self._round_number, self._durable = round_number, 0
+        self.sizer.carried(max(0, offset - self._durable))
+        self._durable = offset
+
+
+class KnownModel:
+    """The model that a phone knows: its own problem's, or the one that a server has told it of."""
+
+    def __init__(self, known: Fingerprint | None = None) -> None:
+        self._known = known
+
+    @property
+    def digest(self) -> bytes:
+        """Its digest, or nothing where none is known."""
+        return self._known.digest if self._known is not None else b""
+
+    def whole(self, welcome: Welcome) -> Welcome:
+        """Return a Welcome with the model's tensors in it; raises `ProtocolError` where they are not known."""
+        if welcome.tensors:
+            told = Fingerprint.of_rows(tensor_rows(welcome.tensors))
+            if told.digest != welcome.model_digest:
+                raise ProtocolError("the model's tensors do not have the digest that was announced")
+            if not 0 < told.layout.size <= MAX_PARAMETERS:
+                raise ProtocolError(f"a model with {told.layout.size} parameters; the limit is {MAX_PARAMETERS}")
+            self._known = told
+        if self._known is None or self._known.digest != welcome.model_digest:
+            raise ProtocolError("a Welcome without the model's tensors, and this phone knows another model")
+        return replace(welcome, tensors=tensor_entries(self._known.rows()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhoneContext:
+    """One phone: who it is, what it has, and how it reaches its server; `say` is told what people may want to read."""
+
+    settings: PhoneSettings
+    name: str
+    pocket: Pocket
+    dialer: Dialer
+    workshop: Workshop
+    addresses: Addresses
+    model: KnownModel
+    say: Callable[[str], None]
+    progress: Progress = field(default_factory=Progress)

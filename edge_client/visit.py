@@ -1,0 +1,321 @@
+"""One connection of a phone, from Hello to its end."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from websockets.exceptions import ConnectionClosed
+
+from featherfed.edge_client.connection import PhoneConnection
+from featherfed.edge_client.download import Download, buildable
+from featherfed.edge_client.learner import Learner, fingerprint_of
+from featherfed.edge_client.leaving import PhoneLeftError
+from featherfed.edge_client.limits import EARNED_A_MESSAGE, LEAST_SILENCE_S, LONGEST_HEARTBEAT_S, WELCOME_S
+from featherfed.edge_client.phone_context import PhoneContext
+from featherfed.edge_client.pocket import PendingUpdate
+from featherfed.errors import DivergedError, LocalError, ProtocolError, RemoteError
+from featherfed.training_settings import Training
+from featherfed.wire.closing import Close, readable, reason
+from featherfed.wire.liveness import SILENT_HEARTBEATS, Pulse
+from featherfed.wire.messages import (
+    NOTHING,
+    PROTOCOL_VERSION,
+    Accepted,
+    Ack,
+    AnyMessage,
+    Cancel,
+    Finish,
+    Hello,
+    ModelBegin,
+    ModelChunk,
+    Task,
+    UpdateBegin,
+    UpdateChunk,
+    Welcome,
+    pack,
+    unpack,
+)
+from featherfed.wire.session import Role, Session
+
+
+class NoWelcomeError(ProtocolError):
+    """The server has not answered Hello in time; it may be busy."""
+
+
+class Visit:
+    """One connection of a phone, from Hello to its end."""
+
+    def __init__(self, connection: PhoneConnection, phone: PhoneContext) -> None:
+        self._connection = connection
+        self._phone = phone
+        self._workshop = phone.workshop
+        self._pocket = phone.pocket
+        self._say = phone.say
+        self._session = Session()
+        self._task: Task | None = None
+        self._download: Download | None = None
+        self._work: asyncio.Task[None] | None = None
+        self._durable: asyncio.Future[int] | None = None
+        self._learner: asyncio.Future[Learner] | None = None
+        self._offered = NOTHING
+        """The round whose finished update this connection has begun to send."""
+        self._pulse = Pulse(sum(phone.dialer.keepalive()), asyncio.get_running_loop().time())
+        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.welcomed = False
+
+    async def run(self) -> str:
+        """Return the reason of the server's Finish; raises `ConnectionClosed` when the connection is lost.
+
+        A `RemoteError` is told to the server as the code and reason of the close before it is raised.
+        """
+        reading, self._watching = asyncio.create_task(self._read()), asyncio.create_task(self._watch())
+        try:
+            waiting: set[asyncio.Future[Any]] = {reading, self._failed}
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if self._failed.done():
+                await self._failed
+            return await reading
+        except RemoteError as error:
+            await self._leave(reading, error.code, str(error))
+            raise
+        except PhoneLeftError:
+            raise
+        except LocalError as error:
+            # Nobody need wait for this phone: in this round, or at all.
+            code = Close.UNTRAINED if isinstance(error, DivergedError) else Close.UNABLE
+            await self._leave(reading, code, str(error))
+            raise
+        finally:
+            if self._learner is not None:
+                self._learner.remove_done_callback(self._prepared)
+            for task in (reading, self._watching):
+                task.cancel()
+            await asyncio.gather(reading, self._watching, return_exceptions=True)
+            await self._stop_sending()
+            if self._pocket.pending is not None and self._pocket.pending.round_number == self._offered:
+                self._phone.progress.sizer.broke()
+            await self._connection.close()
+
+    async def _leave(self, reading: "asyncio.Task[str]", code: int, sentence: str) -> None:
+        """Tell the server why; what it still sends is nothing to handle."""
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        await self._connection.close(code, reason(sentence))
+
+    async def _watch(self) -> None:
+        """Break the connection off when no byte of it moves for longer than the link can explain."""
+        now_s = asyncio.get_running_loop().time
+        while self._connection.beats(self._pulse, now_s()):
+            await asyncio.sleep(self._pulse.check_s)
+        self._connection.transport.abort()
+
+    def _leave_pings_to_the_server(self, heartbeat_s: float) -> None:
+        """Ping less often than the server does, whose pings show that both ends live.
+
+        A phone that is not asked sends nothing else: at 20 s the pings of ninety idle phones cost more than the updates
+        of ten that train.
+        """
+        interval_s, _ = self._phone.dialer.keepalive()
+        believed_s = min(heartbeat_s, LONGEST_HEARTBEAT_S)
+        # The server pings every heartbeat; on a slow link its ping waits behind what is under way.
+        explained_s = believed_s + 2 * self._phone.dialer.answer_s
+        self._pulse.silence_s = max(SILENT_HEARTBEATS * believed_s, explained_s, LEAST_SILENCE_S)
+        # It may be asleep for longer than that.
+        self._watching.cancel()
+        self._watching = asyncio.create_task(self._watch())
+        # Who means to ask more rarely than a dead connection is borne is asked.
+        asks_s = 2 * heartbeat_s if heartbeat_s == believed_s else believed_s
+        self._connection.ping_interval = max(interval_s, asks_s)
+        self._connection.start_keepalive()
+
+    async def _read(self) -> str:
+        pocket = self._pocket
+        # Who asks for none would like the one that it had: its update was trained on that.
+        shard, shards = self._phone.settings.shard or (pocket.shard, 0)
+        await self._send(
+            Hello(
+                PROTOCOL_VERSION,
+                self._phone.name,
+                shard,
+                shards,
+                pocket.run,
+                pocket.held_version,
+                pocket.download_digest,
+                len(pocket.download),
+                pocket.pending.round_number if pocket.pending else NOTHING,
+                self._phone.settings.link,
+                self._phone.settings.link_bytes_per_s,
+                self._phone.model.digest,
+            )
+        )
+        try:
+            async with asyncio.timeout(WELCOME_S):
+                welcome = await self._receive()
+        except TimeoutError as error:
+            raise NoWelcomeError(f"no Welcome within {WELCOME_S:g} seconds") from error
+        if not isinstance(welcome, Welcome):
+            raise ProtocolError(f"{type(welcome).__name__} in place of Welcome")
+        if welcome.shard >= welcome.shards:
+            raise ProtocolError(f"shard {welcome.shard} of {welcome.shards}; shards are counted from 0")
+        self.welcomed = True
+        self._phone.addresses.found()
+        pocket.enter(welcome.run, welcome.shard)
+        welcome = self._phone.model.whole(welcome)
+        self._welcome, self._layout = welcome, fingerprint_of(welcome).layout
+        self._leave_pings_to_the_server(welcome.heartbeat_s)
+        self._say(f"run {readable(welcome.run)}: {self._phone.name} plays shard {welcome.shard} of {welcome.shards}")
+        self._learner = await self._workshop.prepare(welcome)
+        self._learner.add_done_callback(self._prepared)
+        self._go_on()
+        while True:
+            message = await self._receive()
+            if isinstance(message, Finish):
+                return readable(message.reason)
+            await self._handle(message)
+
+    def _prepared(self, learner: asyncio.Future[Learner]) -> None:
+        """Leave at once where this phone cannot train: with its first task, a round would wait for it."""
+        if not learner.cancelled() and (error := learner.exception()) and not self._failed.done():
+            self._failed.set_exception(error)
+            self._failed.exception()  # seen, also where this visit has ended meanwhile
+
+    async def _handle(self, message: AnyMessage) -> None:
+        match message:
+            case Task():
+                await self._take_task(message)
+            case ModelBegin():
+                self._download = Download(message, self._pocket, self._layout)
+                await self._downloaded()
+            case ModelChunk():
+                if self._download is not None:
+                    self._download.extend(message.offset, message.data)
+                    await self._downloaded()
+            case Ack(round_number, offset):
+                self._acknowledged(round_number, offset)
+            case Accepted(round_number):
+                await self._accepted(round_number)
+            case Cancel(round_number):
+                await self._cancel(round_number)
+
+    def _acknowledged(self, round_number: int, offset: int) -> None:
+        pending = self._pocket.pending
+        if pending is None or pending.round_number != round_number:
+            return
+        if offset > len(pending.payload):
+            raise ProtocolError(f"{offset} bytes acknowledged of an update of {len(pending.payload)} bytes")
+        self._phone.progress.durable(round_number, offset)
+        if self._durable is not None and not self._durable.done():
+            self._durable.set_result(offset)
+
+    async def _accepted(self, round_number: int) -> None:
+        pending = self._pocket.pending
+        if pending is not None and pending.round_number == round_number:
+            self._phone.progress.durable(round_number, len(pending.payload))
+            await self._stop_sending()
+            self._pocket.accepted(round_number)
+            self._say(f"round {round_number}: accepted")
+        if self._task is not None and self._task.round == round_number:
+            self._task = None
+        self._go_on()
+
+    async def _take_task(self, task: Task) -> None:
+        buildable(task.uplink, "uplink")
+        Training.from_wire(task.training)
+        pending = self._pocket.pending
+        if pending is not None and pending.round_number == task.round:
+            return
+        if pending is None:
+            await self._stop_sending()
+        self._task = task
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Start what comes next: the upload of what is finished, or else the training of the task.
+
+        A task waits until the server has answered for the update before it. It may have been counted by a server that
+        was killed before it could say so, and only the answer tells whether its residual is to be kept.
+        """
+        if self._work is not None and not self._work.done():
+            return
+        pending, task = self._pocket.pending, self._task
+        if pending is not None:
+            if pending.round_number != self._offered:
+                self._start(self._upload(pending, resumed=True))
+        elif task is not None and task.version == self._pocket.held_version:
+            self._start(self._train(task))
+
+    async def _downloaded(self) -> None:
+        loop, download = asyncio.get_running_loop(), self._download
+        if download is None or not download.complete:
+            return
+        self._download = None
+        weights = await loop.run_in_executor(None, download.weights, self._welcome.seed)
+        self._pocket.hold(download.begin.version, weights)
+        self._go_on()
+
+    async def _cancel(self, round_number: int) -> None:
+        known = False
+        if self._task is not None and self._task.round == round_number:
+            self._task, self._download, known = None, None, True
+        if self._workshop.round_number == round_number:
+            await self._workshop.stop()
+            known = True
+        pending = self._pocket.pending
+        if pending is not None and pending.round_number == round_number:
+            await self._stop_sending()
+            self._pocket.drop_update()
+            self._offered, known = NOTHING, True
+        if known:
+            self._say(f"round {round_number}: cancelled by the server")
+        self._go_on()
+
+    async def _train(self, task: Task) -> None:
+        update = self._pocket.take_back(task.round) or await self._workshop.train(task)
+        if update is not None:
+            await self._upload(update, resumed=False)
+
+    async def _upload(self, update: PendingUpdate, *, resumed: bool) -> None:
+        payload, most = update.payload, min(self._phone.dialer.chunk_bytes, self._welcome.chunk_bytes)
+        chunk_bytes = self._phone.progress.sizer.chunk_bytes(most)
+        offset = 0 if resumed else chunk_bytes
+        self._offered = update.round_number
+        self._durable = durable = asyncio.get_running_loop().create_future()
+        await self._send(
+            UpdateBegin(update.round_number, len(payload), update.digest, update.examples, 0, payload[:offset])
+        )
+        if resumed:
+            # Only what is not durable there travels again. Accepted or Cancel may come instead of the Ack.
+            offset = await durable
+        while offset < len(payload):
+            await self._send(UpdateChunk(offset, payload[offset : offset + chunk_bytes]))
+            offset += chunk_bytes
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        self._work = asyncio.create_task(work)
+        self._work.add_done_callback(self._worked)
+
+    def _worked(self, work: asyncio.Task[None]) -> None:
+        error = None if work.cancelled() else work.exception()
+        # A lost connection is noticed by the reader; anything else ends the visit.
+        if error is not None and not isinstance(error, ConnectionClosed) and not self._failed.done():
+            self._failed.set_exception(error)
+
+    async def _stop_sending(self) -> None:
+        work, self._work = self._work, None
+        if work is not None and not work.done():
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+
+    async def _send(self, message: AnyMessage) -> None:
+        frame = pack(message)
+        self._session.follow(Role.PHONE, message)
+        self._connection.earn(EARNED_A_MESSAGE)
+        await self._connection.send(frame)
+
+    async def _receive(self) -> AnyMessage:
+        frame = await self._connection.recv()
+        if isinstance(frame, str):
+            raise ProtocolError(f"text frame of {len(frame)} characters; frames are binary")
+        message = unpack(frame)
+        self._session.follow(Role.SERVER, message)
+        return message
