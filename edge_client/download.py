@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from featherfed.codec.layout import Layout
 from featherfed.codec.pipeline import Pipeline
-from featherfed.edge_client.pocket import Pocket
+from featherfed.edge_client.phone_state import PhoneState
 from featherfed.errors import CodecError, ProtocolError, SpecError
 from featherfed.randomness import RoundKey
 from featherfed.wire.messages import NOTHING, ModelBegin
@@ -22,45 +22,45 @@ class SpoiltDownloadError(CodecError):
 class Download:
     """One model that is being received; the session has checked that its chunks are in order."""
 
-    def __init__(self, begin: ModelBegin, pocket: Pocket, layout: Layout) -> None:
+    def __init__(self, begin: ModelBegin, phone_state: PhoneState, layout: Layout) -> None:
         """Check what is announced before a byte is kept; raises `ProtocolError`."""
         self._pipeline = buildable(begin.spec, "downlink")
         _check_size(begin, self._pipeline, layout)
         self._layout = layout
-        if begin.base not in (NOTHING, pocket.held_version):
-            raise ProtocolError(f"difference to version {begin.base}, this phone holds {pocket.held_version}")
-        self._pocket = pocket
+        if begin.base not in (NOTHING, phone_state.held_version):
+            raise ProtocolError(f"difference to version {begin.base}, this phone holds {phone_state.held_version}")
+        self._phone_state = phone_state
         self.begin = begin
         self.total_bytes = sum(begin.lengths)
-        pocket.begin_download(begin.digest)
-        if begin.offset > len(pocket.download):
-            raise ProtocolError(f"model from byte {begin.offset} on, this phone has {len(pocket.download)}")
+        phone_state.begin_download(begin.digest)
+        if begin.offset > len(phone_state.download):
+            raise ProtocolError(f"model from byte {begin.offset} on, this phone has {len(phone_state.download)}")
         self.extend(begin.offset, begin.data)
 
     def extend(self, offset: int, data: bytes) -> None:
         """Keep the next bytes."""
-        self._pocket.extend_download(offset, data)
+        self._phone_state.extend_download(offset, data)
 
     @property
     def complete(self) -> bool:
         """Whether all bytes are there."""
-        return len(self._pocket.download) == self.total_bytes
+        return len(self._phone_state.download) == self.total_bytes
 
     def weights(self, seed: int) -> F32:
         """Return the model, (parameters,) float32; raises `CodecError` where the bytes are not what was announced.
 
         Where some of them were kept from before, this phone's disk may have spoilt them: `SpoiltDownloadError`.
         """
-        begin, payload = self.begin, bytes(self._pocket.download)
+        begin, payload = self.begin, bytes(self._phone_state.download)
         if blake2b(payload, digest_size=8).digest() != begin.digest:
-            self._pocket.begin_download(b"")
+            self._phone_state.begin_download(b"")
             fault = SpoiltDownloadError if begin.offset else CodecError
             raise fault(f"model of {len(payload)} bytes does not have the digest that was announced")
-        return self._pocket.decoded(begin, lambda: self._decode(payload, seed))
+        return self._phone_state.decoded(begin, lambda: self._decode(payload, seed))
 
     def _decode(self, payload: bytes, seed: int) -> F32:
         begin, layout = self.begin, self._layout
-        held = self._pocket.weights
+        held = self._phone_state.weights
         weights = held if begin.base != NOTHING and held is not None else np.zeros(layout.size, np.float32)
         start = 0
         for step, length in enumerate(begin.lengths):

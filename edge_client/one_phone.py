@@ -18,7 +18,7 @@ from featherfed.edge_client.leaving import LeavingLearner
 from featherfed.edge_client.local_problem import LocalProblem, problem_named_by
 from featherfed.edge_client.phone import Phone
 from featherfed.edge_client.phone_context import PhoneSettings
-from featherfed.edge_client.pocket import Pocket, make_folder
+from featherfed.edge_client.phone_state import PhoneState, make_folder
 from featherfed.errors import ConfigError
 from featherfed.holding import held
 from featherfed.user_modules import import_plugins
@@ -89,33 +89,33 @@ async def play_phone(
     options: PhoneOptions,
     say: Callable[[str], None],
     *,
-    pocket: Pocket | None = None,
+    phone_state: PhoneState | None = None,
     linked: LinkMaker = LinkedDialer,
     make_local: LocalMaker = LocalProblem,
 ) -> str:
     """Play one phone on the running event loop; return the server's reason for the end.
 
-    `pocket`, `linked` and `make_local` stand in where many phones share one process or there are no real sockets.
+    `phone_state`, `linked` and `make_local` stand in where many phones share one process or there are no real sockets.
     """
     # A process of a swarm is another one than that which checked its options.
     import_plugins(options.plugins)
-    if pocket is not None or options.state_dir is None:
-        return await _play(options, say, pocket or Pocket(None), linked, make_local)
+    if phone_state is not None or options.state_dir is None:
+        return await _play(options, say, phone_state or PhoneState(None), linked, make_local)
     folder = Path(options.state_dir)
     make_folder(folder)
     way_out = "give each phone a --state-dir of its own"
     with held(folder, "used", way_out, say=say):
-        return await _play(options, say, Pocket(folder), linked, make_local)
+        return await _play(options, say, PhoneState(folder), linked, make_local)
 
 
 async def _play(
     options: PhoneOptions,
     say: Callable[[str], None],
-    pocket: Pocket,
+    phone_state: PhoneState,
     linked: LinkMaker,
     make_local: LocalMaker,
 ) -> str:
-    name = pocket.name_phone(options.name)
+    name = phone_state.name_phone(options.name)
     own: LocalProblem | None = None
     if options.train:
         loop = asyncio.get_running_loop()
@@ -153,13 +153,21 @@ async def _play(
     )
     if options.profile is None:
         phone = Phone(
-            settings, name=name, pocket=pocket, dialer=DirectDialer(), make_learner=learner, say=say, known=known
+            settings,
+            name=name,
+            phone_state=phone_state,
+            dialer=DirectDialer(),
+            make_learner=learner,
+            say=say,
+            known=known,
         )
         return await phone.run()
     # The link's randomness is the phone's own, and the same again for the same name.
     seed = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest(), "little")
     async with linked(options.profile, seed) as dialer:
-        phone = Phone(settings, name=name, pocket=pocket, dialer=dialer, make_learner=learner, say=say, known=known)
+        phone = Phone(
+            settings, name=name, phone_state=phone_state, dialer=dialer, make_learner=learner, say=say, known=known
+        )
         return await phone.run()
 
 

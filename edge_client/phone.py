@@ -14,9 +14,9 @@ from featherfed.edge_client.download import SpoiltDownloadError
 from featherfed.edge_client.learner import Learner
 from featherfed.edge_client.leaving import PhoneLeftError
 from featherfed.edge_client.phone_context import KnownModel, PhoneContext, PhoneSettings
-from featherfed.edge_client.pocket import Pocket
+from featherfed.edge_client.phone_state import PhoneState
+from featherfed.edge_client.training_runner import TrainingRunner
 from featherfed.edge_client.visit import NoWelcomeError, Visit
-from featherfed.edge_client.workshop import Workshop
 from featherfed.errors import DivergedError, LocalError, RemoteError
 from featherfed.fingerprint import Fingerprint
 from featherfed.wire.closing import Close, readable
@@ -48,7 +48,7 @@ class Phone:
         settings: PhoneSettings,
         *,
         name: str,
-        pocket: Pocket,
+        phone_state: PhoneState,
         dialer: Dialer,
         make_learner: Callable[[Welcome], Learner],
         say: Callable[[str], None],
@@ -59,8 +59,8 @@ class Phone:
         `make_learner` is given a Welcome with all of the model's tensors.
         """
         self._phone = PhoneContext(
-            settings=settings, name=name, pocket=pocket, dialer=dialer, model=KnownModel(known), say=say,
-            workshop=Workshop(pocket, make_learner, step_s=settings.step_s, say=say),
+            settings=settings, name=name, phone_state=phone_state, dialer=dialer, model=KnownModel(known), say=say,
+            runner=TrainingRunner(phone_state, make_learner, step_s=settings.step_s, say=say),
             addresses=Addresses((settings.server, *settings.others)),
         )  # fmt: skip
         self._waits = False
@@ -71,13 +71,13 @@ class Phone:
         try:
             return await self._visits()
         finally:
-            await self._phone.workshop.stop()
+            await self._phone.runner.stop()
 
     async def _visits(self) -> str:
         loop = asyncio.get_running_loop()
         backoff = Backoff(random.Random(self._phone.name))
         # A phone that knows a run has seen its server, perhaps in an earlier life.
-        seen, lost_at_s = bool(self._phone.pocket.run), loop.time()
+        seen, lost_at_s = bool(self._phone.phone_state.run), loop.time()
         while True:
             stay = no_shard = False
             try:
@@ -162,7 +162,7 @@ class Phone:
             self._wait_for_a_shard(sentence)
         if known is Close.PAYLOAD:
             # The same bytes would be refused again.
-            self._phone.pocket.drop_update()
+            self._phone.phone_state.drop_update()
         return sentence or f"closed with code {code}"
 
     def _wait_for_a_shard(self, sentence: str) -> None:

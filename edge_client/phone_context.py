@@ -9,8 +9,8 @@ from msgspec.structs import replace
 from featherfed.edge_client.addresses import Addresses
 from featherfed.edge_client.dialing import Dialer
 from featherfed.edge_client.limits import MAX_PARAMETERS
-from featherfed.edge_client.pocket import Pocket
-from featherfed.edge_client.workshop import Workshop
+from featherfed.edge_client.phone_state import PhoneState
+from featherfed.edge_client.training_runner import TrainingRunner
 from featherfed.errors import ProtocolError
 from featherfed.fingerprint import Fingerprint
 from featherfed.wire.chunking import ChunkSizer
@@ -84,9 +84,9 @@ class PhoneContext:
 
     settings: PhoneSettings
     name: str
-    pocket: Pocket
+    phone_state: PhoneState
     dialer: Dialer
-    workshop: Workshop
+    runner: TrainingRunner
     addresses: Addresses
     model: KnownModel
     say: Callable[[str], None]

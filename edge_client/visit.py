@@ -12,7 +12,7 @@ from featherfed.edge_client.learner import Learner, fingerprint_of
 from featherfed.edge_client.leaving import PhoneLeftError
 from featherfed.edge_client.limits import EARNED_A_MESSAGE, LEAST_SILENCE_S, LONGEST_HEARTBEAT_S, WELCOME_S
 from featherfed.edge_client.phone_context import PhoneContext
-from featherfed.edge_client.pocket import PendingUpdate
+from featherfed.edge_client.phone_state import PendingUpdate
 from featherfed.errors import DivergedError, LocalError, ProtocolError, RemoteError
 from featherfed.training_settings import Training
 from featherfed.wire.closing import Close, readable, reason
@@ -48,8 +48,8 @@ class Visit:
     def __init__(self, connection: PhoneConnection, phone: PhoneContext) -> None:
         self._connection = connection
         self._phone = phone
-        self._workshop = phone.workshop
-        self._pocket = phone.pocket
+        self._runner = phone.runner
+        self._phone_state = phone.phone_state
         self._say = phone.say
         self._session = Session()
         self._task: Task | None = None
@@ -92,7 +92,7 @@ class Visit:
                 task.cancel()
             await asyncio.gather(reading, self._watching, return_exceptions=True)
             await self._stop_sending()
-            if self._pocket.pending is not None and self._pocket.pending.round_number == self._offered:
+            if self._phone_state.pending is not None and self._phone_state.pending.round_number == self._offered:
                 self._phone.progress.sizer.broke()
             await self._connection.close()
 
@@ -129,20 +129,20 @@ class Visit:
         self._connection.start_keepalive()
 
     async def _read(self) -> str:
-        pocket = self._pocket
+        phone_state = self._phone_state
         # Who asks for none would like the one that it had: its update was trained on that.
-        shard, shards = self._phone.settings.shard or (pocket.shard, 0)
+        shard, shards = self._phone.settings.shard or (phone_state.shard, 0)
         await self._send(
             Hello(
                 PROTOCOL_VERSION,
                 self._phone.name,
                 shard,
                 shards,
-                pocket.run,
-                pocket.held_version,
-                pocket.download_digest,
-                len(pocket.download),
-                pocket.pending.round_number if pocket.pending else NOTHING,
+                phone_state.run,
+                phone_state.held_version,
+                phone_state.download_digest,
+                len(phone_state.download),
+                phone_state.pending.round_number if phone_state.pending else NOTHING,
                 self._phone.settings.link,
                 self._phone.settings.link_bytes_per_s,
                 self._phone.model.digest,
@@ -159,12 +159,12 @@ class Visit:
             raise ProtocolError(f"shard {welcome.shard} of {welcome.shards}; shards are counted from 0")
         self.welcomed = True
         self._phone.addresses.found()
-        pocket.enter(welcome.run, welcome.shard)
+        phone_state.enter(welcome.run, welcome.shard)
         welcome = self._phone.model.whole(welcome)
         self._welcome, self._layout = welcome, fingerprint_of(welcome).layout
         self._leave_pings_to_the_server(welcome.heartbeat_s)
         self._say(f"run {readable(welcome.run)}: {self._phone.name} plays shard {welcome.shard} of {welcome.shards}")
-        self._learner = await self._workshop.prepare(welcome)
+        self._learner = await self._runner.prepare(welcome)
         self._learner.add_done_callback(self._prepared)
         self._go_on()
         while True:
@@ -184,7 +184,7 @@ class Visit:
             case Task():
                 await self._take_task(message)
             case ModelBegin():
-                self._download = Download(message, self._pocket, self._layout)
+                self._download = Download(message, self._phone_state, self._layout)
                 await self._downloaded()
             case ModelChunk():
                 if self._download is not None:
@@ -198,7 +198,7 @@ class Visit:
                 await self._cancel(round_number)
 
     def _acknowledged(self, round_number: int, offset: int) -> None:
-        pending = self._pocket.pending
+        pending = self._phone_state.pending
         if pending is None or pending.round_number != round_number:
             return
         if offset > len(pending.payload):
@@ -208,11 +208,11 @@ class Visit:
             self._durable.set_result(offset)
 
     async def _accepted(self, round_number: int) -> None:
-        pending = self._pocket.pending
+        pending = self._phone_state.pending
         if pending is not None and pending.round_number == round_number:
             self._phone.progress.durable(round_number, len(pending.payload))
             await self._stop_sending()
-            self._pocket.accepted(round_number)
+            self._phone_state.accepted(round_number)
             self._say(f"round {round_number}: accepted")
         if self._task is not None and self._task.round == round_number:
             self._task = None
@@ -221,7 +221,7 @@ class Visit:
     async def _take_task(self, task: Task) -> None:
         buildable(task.uplink, "uplink")
         Training.from_wire(task.training)
-        pending = self._pocket.pending
+        pending = self._phone_state.pending
         if pending is not None and pending.round_number == task.round:
             return
         if pending is None:
@@ -237,11 +237,11 @@ class Visit:
         """
         if self._work is not None and not self._work.done():
             return
-        pending, task = self._pocket.pending, self._task
+        pending, task = self._phone_state.pending, self._task
         if pending is not None:
             if pending.round_number != self._offered:
                 self._start(self._upload(pending, resumed=True))
-        elif task is not None and task.version == self._pocket.held_version:
+        elif task is not None and task.version == self._phone_state.held_version:
             self._start(self._train(task))
 
     async def _downloaded(self) -> None:
@@ -250,27 +250,27 @@ class Visit:
             return
         self._download = None
         weights = await loop.run_in_executor(None, download.weights, self._welcome.seed)
-        self._pocket.hold(download.begin.version, weights)
+        self._phone_state.hold(download.begin.version, weights)
         self._go_on()
 
     async def _cancel(self, round_number: int) -> None:
         known = False
         if self._task is not None and self._task.round == round_number:
             self._task, self._download, known = None, None, True
-        if self._workshop.round_number == round_number:
-            await self._workshop.stop()
+        if self._runner.round_number == round_number:
+            await self._runner.stop()
             known = True
-        pending = self._pocket.pending
+        pending = self._phone_state.pending
         if pending is not None and pending.round_number == round_number:
             await self._stop_sending()
-            self._pocket.drop_update()
+            self._phone_state.drop_update()
             self._offered, known = NOTHING, True
         if known:
             self._say(f"round {round_number}: cancelled by the server")
         self._go_on()
 
     async def _train(self, task: Task) -> None:
-        update = self._pocket.take_back(task.round) or await self._workshop.train(task)
+        update = self._phone_state.take_back(task.round) or await self._runner.train(task)
         if update is not None:
             await self._upload(update, resumed=False)
 

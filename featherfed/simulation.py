@@ -21,7 +21,7 @@ from featherfed.bandwidth_sim.virtual_clock import VirtualTimeError
 from featherfed.edge_client.device import parse_device
 from featherfed.edge_client.local_problem import LocalProblem
 from featherfed.edge_client.one_phone import PhoneOptions, play_phone
-from featherfed.edge_client.pocket import F32, Pocket
+from featherfed.edge_client.phone_state import F32, PhoneState
 from featherfed.errors import FeatherfedError, LocalError
 from featherfed.mixes import OTHER_STEP, dealt
 from featherfed.problem import Problem
@@ -173,7 +173,7 @@ class SharedMemory:
     """What the phones of one process need once."""
 
     def __init__(self, problem: Problem | None = None) -> None:
-        self._pockets = _Pockets()
+        self._states = _SharedStates()
         self._problem = problem
         self._local: LocalProblem | None = None
 
@@ -181,7 +181,7 @@ class SharedMemory:
         """Play one phone to its end."""
         linked: Callable[[Profile, int], VirtualDialer] = VirtualDialer
         return await play_phone(
-            options, _say_nothing, pocket=self._pockets.one(), linked=linked, make_local=self._make_local
+            options, _say_nothing, phone_state=self._states.one(), linked=linked, make_local=self._make_local
         )
 
     def _make_local(self, name: str, device: str) -> LocalProblem:
@@ -189,7 +189,7 @@ class SharedMemory:
         return self._local
 
 
-class _Pockets:
+class _SharedStates:
     """Pockets without a folder whose models lie in memory once, and are decoded once."""
 
     def __init__(self) -> None:
@@ -198,8 +198,8 @@ class _Pockets:
         self._made = -1
         self._parcels: dict[tuple[int, bytes], F32] = {}  # of version `_made`, by base and digest
 
-    def one(self) -> Pocket:
-        return _SharedPocket(self)
+    def one(self) -> PhoneState:
+        return _SharedState(self)
 
     def share(self, version: int, weights: F32) -> F32:
         """Return the one array of a version: every phone that holds it has the same bits."""
@@ -220,16 +220,16 @@ class _Pockets:
         return self._parcels[key]
 
 
-class _SharedPocket(Pocket):
-    def __init__(self, pockets: _Pockets) -> None:
+class _SharedState(PhoneState):
+    def __init__(self, states: _SharedStates) -> None:
         super().__init__(None)
-        self._pockets = pockets
+        self._states = states
 
     def hold(self, version: int, weights: F32) -> None:
-        super().hold(version, self._pockets.share(version, weights))
+        super().hold(version, self._states.share(version, weights))
 
     def decoded(self, begin: ModelBegin, decode: Callable[[], F32]) -> F32:
-        return self._pockets.decoded(begin, decode)
+        return self._states.decoded(begin, decode)
 
 
 def _say_nothing(line: str) -> None:

@@ -47,7 +47,7 @@ class GatewayActor:
             self._condition.notify_all()
 
 
-class ActorSeat:
+class ActorHost:
     """One actor, with as many lives as it needs."""
 
     def __init__(self, ray: Any, *, any_host: bool) -> None:
@@ -61,7 +61,7 @@ class ActorSeat:
         self._actor = made.remote()
 
     async def play(self, plan: GatewayPlan, report: Callable[[Report], None]) -> str:
-        """Return the gateway's last sentence; see `Seat`."""
+        """Return the gateway's last sentence; see `GatewayHost`."""
         try:
             # Until the actor has a worker: the first one, or that of its next life.
             self.place = await self._alive()

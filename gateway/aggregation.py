@@ -5,7 +5,7 @@ import math
 from featherfed.codec.fold import Fold
 from featherfed.codec.pipeline import Pipeline
 from featherfed.fingerprint import Fingerprint
-from featherfed.gateway.handoff import Handoff, News
+from featherfed.gateway.round_exchange import News, RoundExchange
 from featherfed.rules.server_optimizer import ServerState
 from featherfed.server.aggregation import Aggregator, Closing
 from featherfed.server.config import RunConfig
@@ -17,12 +17,12 @@ from featherfed.wire.messages import Welcome, tensor_rows
 class GatewayAggregator(Aggregator):
     """Folds as the root would, to the bit; steps and evaluates nothing, and needs no data."""
 
-    def __init__(self, config: RunConfig, handoff: Handoff, welcome: Welcome) -> None:
+    def __init__(self, config: RunConfig, exchange: RoundExchange, welcome: Welcome) -> None:
         """`welcome` is the root's, with all of its tensors: a gateway needs none of the problem's code."""
         load_plugins(config)
         self._config = config
         self._rules = rules_of(config)
-        self._handoff = handoff
+        self._exchange = exchange
         self.problem = welcome.problem
         self.fingerprint = Fingerprint.of_rows(tensor_rows(welcome.tensors))
         self.layout = self.fingerprint.layout
@@ -51,7 +51,7 @@ class GatewayAggregator(Aggregator):
         Raises `LocalError` where the root is lost meanwhile: the round stays open on the disk.
         """
         assert isinstance(self._fold, Fold), "a round is closed once, after it was opened"
-        news = self._handoff.give(round_number, self._fold.to_bytes())
+        news = self._exchange.give(round_number, self._fold.to_bytes())
         self._fold = None
         if news is None:
             return Closing(round_number, None, False, over=True)

@@ -21,7 +21,7 @@ GOODBYE_S = 15.0
 """How long gateways may take to say goodbye to their phones when the run is over."""
 
 
-class Seat(Protocol):
+class GatewayHost(Protocol):
     """Where one gateway runs: it is played there, and played again when it has died."""
 
     async def play(self, plan: GatewayPlan, report: Callable[[Report], None]) -> str:
@@ -38,11 +38,14 @@ class Seat(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keeper:
-    """The gateways of one root: `plan(index, url, folder)` says what each one is, `seat()` gives it a place to run."""
+    """The gateways of one root: `plan(index, url, folder)` says what each one is.
+
+    `gateway_host()` gives it a place to run.
+    """
 
     gateways: int
     plan: Callable[[int, str, RunFolder], GatewayPlan]
-    seat: Callable[[], Seat]
+    gateway_host: Callable[[], GatewayHost]
 
     @contextlib.asynccontextmanager
     async def beside(self, service: Service, folder: RunFolder, watchers: Watchers) -> AsyncIterator[None]:
@@ -82,7 +85,7 @@ class _Kept(Watcher):
             self._service.end(error)
 
     async def _keep(self, plan: GatewayPlan) -> None:
-        seat, deaths = self._keeper.seat(), 0
+        gateway_host, deaths = self._keeper.gateway_host(), 0
 
         def report(message: Report) -> None:
             nonlocal deaths, plan
@@ -91,13 +94,13 @@ class _Kept(Watcher):
                 # Its next life is where its phones look for it.
                 port = urlsplit(message.address).port or 0
                 plan = replace(plan, entrance=replace(plan.entrance, port=port))
-                self._listens(plan, message, seat.place)
+                self._listens(plan, message, gateway_host.place)
             elif isinstance(message, Gathered):
                 self._watchers.note(f"gateway {plan.index} has its {message.phones} phones")
 
         while True:
             try:
-                await seat.play(plan, report)
+                await gateway_host.play(plan, report)
                 return
             except GatewayDiedError as death:
                 deaths += 1

@@ -38,7 +38,7 @@ def outcome(plan: GatewayPlan, report: Callable[[Report], None], *, stoppable: b
             return Failed(str(error), isinstance(error, ConfigError))
 
 
-class LocalSeat:
+class LocalHost:
     """One process at a time."""
 
     place = ""
@@ -50,7 +50,7 @@ class LocalSeat:
             self._context.set_forkserver_preload(["featherfed.gateway.processes"])
 
     async def play(self, plan: GatewayPlan, report: Callable[[Report], None]) -> str:
-        """Return the gateway's last sentence; see `Seat`."""
+        """Return the gateway's last sentence; see `GatewayHost`."""
         loop = asyncio.get_running_loop()
         ours, theirs = self._context.Pipe(duplex=False)
         process = self._context.Process(target=_work, args=(plan, theirs), daemon=True)

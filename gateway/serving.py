@@ -2,7 +2,7 @@
 
 What a gateway knows is in its folder, and a new life goes on from there. Without the folder, as on another machine,
 nothing is lost for good: the root sends the model, the phones come back with their names and shards, and send again
-what this round had of them (`Pocket.take_back`).
+what this round had of them (`PhoneState.take_back`).
 """
 
 import asyncio
@@ -24,8 +24,8 @@ from featherfed.edge_client.phone import Phone, RunPausedError
 from featherfed.edge_client.phone_context import PhoneSettings
 from featherfed.errors import ConfigError, LocalError
 from featherfed.gateway.aggregation import GatewayAggregator
-from featherfed.gateway.handoff import Handoff, News
-from featherfed.gateway.upstream import GatewayLearner, GatewayPocket
+from featherfed.gateway.round_exchange import News, RoundExchange
+from featherfed.gateway.upstream import GatewayLearner, GatewayState
 from featherfed.server.allocator import give_back_vectors
 from featherfed.server.config import RunConfig
 from featherfed.server.display import display
@@ -206,8 +206,8 @@ class Gateway:
         self._place = place
         self._loop = asyncio.get_running_loop()
         self._news: asyncio.Queue[News] = asyncio.Queue()
-        self._handoff = Handoff(lambda news: self._call(self._news.put_nowait, news))
-        self._pocket = GatewayPocket(folder.path / "upstream")
+        self._exchange = RoundExchange(lambda news: self._call(self._news.put_nowait, news))
+        self._phone_state = GatewayState(folder.path / "upstream")
         self._welcome: asyncio.Future[Welcome] = self._loop.create_future()
         self._stopped = asyncio.Event()
         self._phone = Phone(
@@ -215,7 +215,8 @@ class Gateway:
                 server=root.url, shard=place, token=root.token, tls=trust(root.url, root.ca),
                 server_flag="--gateway-of", token_flag="--gateway-token",
             ),
-            name=self._pocket.name_phone(f"gateway-{place[0]}"), pocket=self._pocket, dialer=DirectDialer(),
+            name=self._phone_state.name_phone(f"gateway-{place[0]}"), phone_state=self._phone_state,
+            dialer=DirectDialer(),
             make_learner=self._make_learner, say=lambda line: None,
         )  # fmt: skip
 
@@ -236,7 +237,7 @@ class Gateway:
             if self._welcome.done():
                 await self._serve_phones(door, upward, stopped, self._welcome.result())
         finally:
-            self._handoff.finish(GatewayStoppedError())
+            self._exchange.finish(GatewayStoppedError())
             if not (upward.done() or stopped.done()):
                 # After the root's Finish it takes its leave by itself.
                 await asyncio.wait({upward}, timeout=1.0)
@@ -252,7 +253,7 @@ class Gateway:
     async def _serve_phones(
         self, door: Entrance, upward: "asyncio.Task[str]", stopped: "asyncio.Task[bool]", welcome: Welcome
     ) -> None:
-        aggregator = GatewayAggregator(self._config, self._handoff, welcome)
+        aggregator = GatewayAggregator(self._config, self._exchange, welcome)
         standing = self._standing(aggregator, welcome.run)
         service = Service(self._config, self._folder, aggregator, self._store, standing, self._watcher)
         listening = asyncio.create_task(self._listen(service, aggregator))
@@ -268,7 +269,7 @@ class Gateway:
                 service.end(error)
             elif service.state.phase is not Phase.CLOSING:
                 service.end(None)
-            self._handoff.finish(error if isinstance(error, Exception) else None)
+            self._exchange.finish(error if isinstance(error, Exception) else None)
 
         for task in (upward, stopped, listening):
             task.add_done_callback(ended)
@@ -304,7 +305,7 @@ class Gateway:
         try:
             if self._welcome.done() and self._welcome.result().run != welcome.run:
                 raise LocalError(f"the root has begun another run, {welcome.run}; start this gateway anew")
-            learner = GatewayLearner(welcome, self._config, self._handoff, self._pocket)
+            learner = GatewayLearner(welcome, self._config, self._exchange, self._phone_state)
         except LocalError as error:
             self._call(_settle, self._welcome, error)
             raise

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from featherfed.errors import ConfigError
-from featherfed.gateway.keeper import Keeper, Seat
+from featherfed.gateway.keeper import GatewayHost, Keeper
 from featherfed.gateway.serving import GatewayPlan, Root, gateway_config, reached
 from featherfed.server import tokens
 from featherfed.server.config import RunConfig
@@ -22,7 +22,7 @@ LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Grove:
+class GatewayHosting:
     """How the gateways are started: `port` is that of the first, 0 for free ones; `ray` None is on this machine.
 
     `root_host` is what they call the root's machine, `ca` who signed its certificate.
@@ -34,7 +34,7 @@ class Grove:
     ca: str | None = None
 
 
-def serve_tree(run: RunPlan, grove: Grove) -> str | None:
+def serve_tree(run: RunPlan, hosting: GatewayHosting) -> str | None:
     """Serve a run by a root and its gateways to its end; return None when it is done, or why it pauses."""
     config, entrance = run.config, run.entrance
     if not config.gateways:
@@ -42,11 +42,11 @@ def serve_tree(run: RunPlan, grove: Grove) -> str | None:
         raise ConfigError(f"the run {path} has no gateways; go on with fl-server serve --resume {path}")
     check(config, run.data_dir)
     gateway_config(config, (0, config.gateways))
-    if grove.port and grove.port + config.gateways - 1 > 65535:
-        raise ConfigError(f"--gateway-port {grove.port} leaves no port for the last of {config.gateways} gateways")
-    if grove.root_host is not None and not is_host(grove.root_host):
-        raise ConfigError(f"--root-host {grove.root_host!r} is not a host, like 10.0.0.1 or root.example")
-    if grove.ca and not entrance.tls_cert:
+    if hosting.port and hosting.port + config.gateways - 1 > 65535:
+        raise ConfigError(f"--gateway-port {hosting.port} leaves no port for the last of {config.gateways} gateways")
+    if hosting.root_host is not None and not is_host(hosting.root_host):
+        raise ConfigError(f"--root-host {hosting.root_host!r} is not a host, like 10.0.0.1 or root.example")
+    if hosting.ca and not entrance.tls_cert:
         raise ConfigError("--gateway-ca is for a root with --tls-cert")
     files = entrance.token_file(run.home)
     doors = replace(
@@ -55,11 +55,11 @@ def serve_tree(run: RunPlan, grove: Grove) -> str | None:
         tls_cert=entrance.tls_cert and entrance.tls_cert.absolute(),
         tls_key=entrance.tls_key and entrance.tls_key.absolute(),
     )
-    ca = grove.ca and str(Path(grove.ca).absolute())
+    ca = hosting.ca and str(Path(hosting.ca).absolute())
     # Who starts them lets them in: a token that is written down nowhere.
     lent, token = tokens.make("gateway-*") if files else (None, None)
     with contextlib.ExitStack() as stack:
-        host, seat = _ground(stack, grove, doors, config)
+        host, gateway_host = _ground(stack, hosting, doors, config)
 
         def plan(index: int, url: str, folder: RunFolder) -> GatewayPlan:
             return GatewayPlan(
@@ -67,12 +67,12 @@ def serve_tree(run: RunPlan, grove: Grove) -> str | None:
                 index=index,
                 of=config.gateways,
                 root=Root(url=reached(url, host), token=token, ca=ca, insecure=entrance.insecure),
-                entrance=replace(doors, port=grove.port + index if grove.port else 0),
+                entrance=replace(doors, port=hosting.port + index if hosting.port else 0),
                 folder=folder.path.absolute() / f"gateway-{index}",
                 durable=run.durable,
             )
 
-        keeper = Keeper(gateways=config.gateways, plan=plan, seat=seat)
+        keeper = Keeper(gateways=config.gateways, plan=plan, gateway_host=gateway_host)
         # The limits are for phones, which come to the gateways.
         door = replace(
             entrance,
@@ -85,19 +85,19 @@ def serve_tree(run: RunPlan, grove: Grove) -> str | None:
 
 
 def _ground(
-    stack: contextlib.ExitStack, grove: Grove, doors: EntranceOptions, config: RunConfig
-) -> tuple[str | None, Callable[[], Seat]]:
+    stack: contextlib.ExitStack, hosting: GatewayHosting, doors: EntranceOptions, config: RunConfig
+) -> tuple[str | None, Callable[[], GatewayHost]]:
     """Return what gateways call the root's machine (None: as the root does), and where they run."""
-    if grove.ray is None:
-        from featherfed.gateway.processes import LocalSeat
+    if hosting.ray is None:
+        from featherfed.gateway.processes import LocalHost
 
-        for index in range(config.gateways if grove.port else 0):
-            _check_port(doors.host, grove.port + index)
-        return grove.root_host or (LOOPBACK if doors.host in ANY else None), LocalSeat
-    from featherfed.gateway.actors import ActorSeat
+        for index in range(config.gateways if hosting.port else 0):
+            _check_port(doors.host, hosting.port + index)
+        return hosting.root_host or (LOOPBACK if doors.host in ANY else None), LocalHost
+    from featherfed.gateway.actors import ActorHost
     from featherfed.gateway.ray_cluster import cluster
 
-    ray = stack.enter_context(cluster(grove.ray))
+    ray = stack.enter_context(cluster(hosting.ray))
     ready = int(ray.cluster_resources().get("CPU", 0))
     if ready < config.gateways:
         raise ConfigError(f"the Ray cluster has {ready} CPUs, and each of {config.gateways} gateways takes one")
@@ -105,7 +105,9 @@ def _ground(
     if others and is_loopback(doors.host):
         raise ConfigError(f"--host {doors.host} is out of reach of the cluster's other machines; say --host 0.0.0.0")
     here = str(ray.util.get_node_ip_address())
-    return grove.root_host or (here if doors.host in ANY else None), lambda: ActorSeat(ray, any_host=doors.host in ANY)
+    return hosting.root_host or (here if doors.host in ANY else None), lambda: ActorHost(
+        ray, any_host=doors.host in ANY
+    )
 
 
 def _check_port(host: str, port: int) -> None:

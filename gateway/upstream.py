@@ -9,9 +9,9 @@ import numpy.typing as npt
 
 from featherfed.codec.pipeline import Pipeline
 from featherfed.edge_client.learner import Trained
-from featherfed.edge_client.pocket import Pocket
+from featherfed.edge_client.phone_state import PhoneState
 from featherfed.errors import LocalError
-from featherfed.gateway.handoff import Handoff, News
+from featherfed.gateway.round_exchange import News, RoundExchange
 from featherfed.server.config import RunConfig
 from featherfed.training_settings import Training, flag
 from featherfed.wire.messages import NOTHING, Task, Welcome
@@ -19,8 +19,8 @@ from featherfed.wire.messages import NOTHING, Task, Welcome
 F32 = npt.NDArray[np.float32]
 
 
-class GatewayPocket(Pocket):
-    """A pocket that remembers in which bytes the last model came."""
+class GatewayState(PhoneState):
+    """A phone's state that remembers in which bytes the last model came."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -41,11 +41,11 @@ class GatewayLearner:
     examples = 1
     """The sum has its weight in it."""
 
-    def __init__(self, welcome: Welcome, config: RunConfig, handoff: Handoff, pocket: GatewayPocket) -> None:
+    def __init__(self, welcome: Welcome, config: RunConfig, exchange: RoundExchange, phone_state: GatewayState) -> None:
         """Raises `LocalError` where the root's run is not the one that this gateway was started for."""
         for name in ("partition", "seed"):
             _agree(name, getattr(welcome, name), getattr(config, name))
-        self._config, self._handoff, self._pocket = config, handoff, pocket
+        self._config, self._exchange, self._phone_state = config, exchange, phone_state
 
     def train(self, weights: F32, task: Task, residual: F32 | None, stopped: Callable[[], bool]) -> Trained | None:
         """Return the sum of the phones' updates."""
@@ -53,9 +53,9 @@ class GatewayLearner:
         theirs, ours = Training.from_wire(task.training), self._config.training(task.round)
         for field in fields(Training):
             _agree(field.name, getattr(theirs, field.name), getattr(ours, field.name))
-        version, payload = self._pocket.arrived
+        version, payload = self._phone_state.arrived
         news = News(task.round, weights, payload if version == task.round - 1 else b"")
-        total = self._handoff.ask(news, stopped)
+        total = self._exchange.ask(news, stopped)
         return None if total is None else Trained(total, None, self.examples, 0, float("nan"))
 
 

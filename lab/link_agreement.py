@@ -12,7 +12,7 @@ from featherfed.bandwidth_sim.virtual import VirtualDialer, run
 from featherfed.edge_client.learner import F32, NoiseLearner, Trained
 from featherfed.edge_client.phone import Phone
 from featherfed.edge_client.phone_context import PhoneSettings
-from featherfed.edge_client.pocket import PendingUpdate, Pocket
+from featherfed.edge_client.phone_state import PendingUpdate, PhoneState
 from featherfed.server.aggregation import Aggregator
 from featherfed.server.config import RunConfig
 from featherfed.server.run_folder import create
@@ -44,7 +44,7 @@ class _SteadyLearner(NoiseLearner):
         return None if trained is None else replace(trained, steps=STEPS)
 
 
-class _TimedPocket(Pocket):
+class _TimedState(PhoneState):
     """Notes when an update is finished and when the phone hears that it counts."""
 
     def __init__(self, found: list[Upload]) -> None:
@@ -78,11 +78,11 @@ async def uploads(
     found: list[Upload] = []
 
     async def phone(number: int, server: str) -> None:
-        pocket = _TimedPocket(found)
+        phone_state = _TimedState(found)
         async with make_dialer(profile, number) as dialer:
             settings = PhoneSettings(server=server, shard=(number, config.phones), step_s=STEP_S)
             await Phone(
-                settings, name=pocket.name_phone(f"phone-{number:03}"), pocket=pocket, dialer=dialer,
+                settings, name=phone_state.name_phone(f"phone-{number:03}"), phone_state=phone_state, dialer=dialer,
                 make_learner=_SteadyLearner, say=lambda line: None,
             ).run()  # fmt: skip
 

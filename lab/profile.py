@@ -1,4 +1,4 @@
-"""Where a process spends its time: stacks sampled by py-spy, each counted for the part of the house it stands in."""
+"""Where a process spends its time: stacks sampled by py-spy, each counted for the part of the code it stands in."""
 
 import shutil
 import subprocess

@@ -52,10 +52,10 @@ def tree(
         raise click.UsageError("--gateways N says how many gateways there are; without any it is fl-server serve")
     keep_on()
     with loading():
-        from featherfed.gateway.tree import Grove, serve_tree
+        from featherfed.gateway.tree import GatewayHosting, serve_tree
 
     def serve() -> str | None:
-        grove = Grove(port=gateway_port, ray=ray, root_host=root_host, ca=gateway_ca)
-        return serve_tree(planned(settings, **where), grove)
+        hosting = GatewayHosting(port=gateway_port, ray=ray, root_host=root_host, ca=gateway_ca)
+        return serve_tree(planned(settings, **where), hosting)
 
     ended(serve)

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from featherfed.server.dashboard.scene import Scene
 from featherfed.server.dashboard.source import NoRunError, RunLine, event, run_line
 from featherfed.server.dashboard.timeline import keep, read
-from featherfed.server.dashboard.view import Change, Standing, Timeline
+from featherfed.server.dashboard.view import Change, RunStatus, Timeline
 from featherfed.server.service import Service
 
 TICK_S = 0.25
@@ -57,7 +57,7 @@ class LiveRun:
         self._count = count
         self._pages: set[asyncio.Queue[bytes | None]] = set()
         self._said_s = 0.0
-        self._said: Standing | None = None
+        self._said: RunStatus | None = None
         self._closing = False
         self._woken = asyncio.Event()
         scene.wake = self._woken.set

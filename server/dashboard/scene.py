@@ -16,8 +16,8 @@ from featherfed.server.dashboard.view import (
     PhoneRow,
     PhoneState,
     RoundRow,
+    RunStatus,
     Snapshot,
-    Standing,
     Timeline,
 )
 from featherfed.server.ledger import Traffic
@@ -278,8 +278,8 @@ class Scene(Watcher):
                 totals[way].add(traffic)
         return totals
 
-    def _standing(self) -> Standing:
-        return Standing(
+    def _standing(self) -> RunStatus:
+        return RunStatus(
             self.phase, self.reason, round(self._clock_s(), 3), self._round, self._attempt, len(self._cohort),
             self._accepted, self._config.closing_updates, self.connected,
         )  # fmt: skip

@@ -19,8 +19,8 @@ from featherfed.server.dashboard.view import (
     PhoneRow,
     PhoneState,
     RoundRow,
+    RunStatus,
     Snapshot,
-    Standing,
     Timeline,
 )
 from featherfed.server.ledger import Traffic
@@ -70,7 +70,7 @@ def read_snapshot(folder: RunFolder, config: RunConfig, store: Store) -> Snapsho
         timeline = Timeline(last.round, last.started_s, None, {})
     return Snapshot(
         about(folder, config, content["parameters"], measures_in(content), live=False),
-        Standing(
+        RunStatus(
             phase="stored",
             reason=None,
             clock_s=float(store.values().get("clock_s", 0.0)),

@@ -85,7 +85,7 @@ class Timeline(Struct, frozen=True):
     lanes: dict[int, Lane]
 
 
-class Standing(Struct, frozen=True):
+class RunStatus(Struct, frozen=True):
     """Where the run is. `phase` is gathering, open, closing, done, paused, or stored for a run that nobody serves."""
 
     phase: str
@@ -116,7 +116,7 @@ class Snapshot(Struct, frozen=True, tag="snapshot", tag_field="kind"):
     """All that the page shows."""
 
     about: About
-    standing: Standing
+    standing: RunStatus
     rounds: list[RoundRow]
     fleet: list[FleetRow]
     phones: list[PhoneRow]
@@ -130,7 +130,7 @@ class Change(Struct, frozen=True, tag="change", tag_field="kind"):
     A timeline of another round than the last one begins afresh.
     """
 
-    standing: Standing
+    standing: RunStatus
     rounds: list[RoundRow]
     fleet: list[FleetRow]
     phones: list[PhoneRow]

@@ -6,7 +6,7 @@ import pytest
 from featherfed.codec.layout import Layout, Tensor
 from featherfed.codec.pipeline import Pipeline
 from featherfed.edge_client.download import Download
-from featherfed.edge_client.pocket import Pocket
+from featherfed.edge_client.phone_state import PhoneState
 from featherfed.errors import CodecError, ProtocolError
 from featherfed.randomness import RoundKey
 from featherfed.wire.messages import NOTHING, ModelBegin
@@ -34,7 +34,7 @@ def test_model_comes_together_from_chunks_and_differences() -> None:
     parts, expected = steps()
     payload = b"".join(parts)
     download = Download(
-        ModelBegin(1, NOTHING, SPEC, list(map(len, parts)), digest(payload), 0, payload[:50]), Pocket(None), LAYOUT
+        ModelBegin(1, NOTHING, SPEC, list(map(len, parts)), digest(payload), 0, payload[:50]), PhoneState(None), LAYOUT
     )
     assert not download.complete
     download.extend(50, payload[50:])
@@ -44,33 +44,35 @@ def test_model_comes_together_from_chunks_and_differences() -> None:
 
 def test_difference_is_added_to_what_the_phone_holds() -> None:
     parts, expected = steps()
-    pocket = Pocket(None)
-    pocket.hold(0, Pipeline.parse(SPEC, direction="downlink").decode(parts[0], LAYOUT, RoundKey(SEED, 0)))
+    phone_state = PhoneState(None)
+    phone_state.hold(0, Pipeline.parse(SPEC, direction="downlink").decode(parts[0], LAYOUT, RoundKey(SEED, 0)))
     begin = ModelBegin(1, 0, SPEC, [len(parts[1])], digest(parts[1]), 0, parts[1])
-    assert Download(begin, pocket, LAYOUT).weights(SEED).tobytes() == expected.tobytes()
+    assert Download(begin, phone_state, LAYOUT).weights(SEED).tobytes() == expected.tobytes()
 
 
 def test_difference_to_a_version_that_the_phone_does_not_hold_is_refused() -> None:
     with pytest.raises(ProtocolError, match="difference to version 4, this phone holds -1"):
-        Download(ModelBegin(5, 4, SPEC, [3], b"12345678", 0, b"abc"), Pocket(None), LAYOUT)
+        Download(ModelBegin(5, 4, SPEC, [3], b"12345678", 0, b"abc"), PhoneState(None), LAYOUT)
 
 
 def test_gap_before_the_first_byte_is_refused() -> None:
     with pytest.raises(ProtocolError, match="model from byte 7 on, this phone has 0"):
-        Download(ModelBegin(0, NOTHING, SPEC, [10], b"12345678", 7, b"abc"), Pocket(None), LAYOUT)
+        Download(ModelBegin(0, NOTHING, SPEC, [10], b"12345678", 7, b"abc"), PhoneState(None), LAYOUT)
 
 
 def test_wrong_digest_is_refused_and_the_bytes_are_not_kept() -> None:
-    pocket = Pocket(None)
-    download = Download(ModelBegin(0, NOTHING, "float32", [1600], b"12345678", 0, bytes(1600)), pocket, LAYOUT)
+    phone_state = PhoneState(None)
+    download = Download(ModelBegin(0, NOTHING, "float32", [1600], b"12345678", 0, bytes(1600)), phone_state, LAYOUT)
     with pytest.raises(CodecError, match="model of 1600 bytes does not have the digest"):
         download.weights(SEED)
-    assert (pocket.download_digest, pocket.download) == (b"", b"")
+    assert (phone_state.download_digest, phone_state.download) == (b"", b"")
 
 
 def test_bytes_that_do_not_decode_are_the_server_s_fault() -> None:
     payload = bytes(1599)
-    download = Download(ModelBegin(0, NOTHING, "float32", [1599], digest(payload), 0, payload), Pocket(None), LAYOUT)
+    download = Download(
+        ModelBegin(0, NOTHING, "float32", [1599], digest(payload), 0, payload), PhoneState(None), LAYOUT
+    )
     with pytest.raises(CodecError):
         download.weights(SEED)
 
@@ -85,12 +87,12 @@ def test_bytes_that_do_not_decode_are_the_server_s_fault() -> None:
     ],
 )
 def test_model_that_no_server_needs_to_send_is_refused_before_a_byte_is_kept(lengths: list[int], words: str) -> None:
-    pocket = Pocket(None)
+    phone_state = PhoneState(None)
     with pytest.raises(ProtocolError, match=words):
-        Download(ModelBegin(0, NOTHING, "float32", lengths, b"12345678", 0, b"abc"), pocket, LAYOUT)
-    assert not pocket.download and not pocket.download_digest
+        Download(ModelBegin(0, NOTHING, "float32", lengths, b"12345678", 0, b"abc"), phone_state, LAYOUT)
+    assert not phone_state.download and not phone_state.download_digest
 
 
 def test_model_in_a_codec_that_is_none_is_the_server_s_fault() -> None:
     with pytest.raises(ProtocolError, match=r"the downlink is no codec of this phone: .*zip"):
-        Download(ModelBegin(0, NOTHING, "zip(9)", [3], b"12345678", 0, b"abc"), Pocket(None), LAYOUT)
+        Download(ModelBegin(0, NOTHING, "zip(9)", [3], b"12345678", 0, b"abc"), PhoneState(None), LAYOUT)

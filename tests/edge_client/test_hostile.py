@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed
 
 from featherfed.edge_client.limits import ANSWER_BYTES
 from featherfed.edge_client.one_phone import PhoneOptions, play_phone
-from featherfed.edge_client.pocket import Pocket
+from featherfed.edge_client.phone_state import PhoneState
 from featherfed.errors import LocalError
 from featherfed.wire.limits import SMALL_BURST
 from featherfed.wire.messages import (
@@ -268,10 +268,10 @@ async def test_download_that_this_phone_s_disk_spoilt_is_asked_for_anew(tmp_path
         await connection.send(FINISH)
         await connection.wait_closed()
 
-    pocket = Pocket(tmp_path)
-    pocket.enter("run", 0)
-    pocket.begin_download(digest(whole))
-    pocket.extend_download(0, b"spoilt" + whole[6:100])
+    phone_state = PhoneState(tmp_path)
+    phone_state.enter("run", 0)
+    phone_state.begin_download(digest(whole))
+    phone_state.extend_download(0, b"spoilt" + whole[6:100])
     async with serve_websocket(serve, "127.0.0.1", 0, ping_interval=None) as server:
         lines: list[str] = []
         address = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"

@@ -14,7 +14,7 @@ from websockets.http11 import Request, Response
 
 from featherfed.edge_client.local_problem import LocalProblem
 from featherfed.edge_client.one_phone import PhoneOptions, play_phone
-from featherfed.edge_client.pocket import Pocket
+from featherfed.edge_client.phone_state import PhoneState
 from featherfed.errors import ConfigError, DataError, LocalError
 from featherfed.wire.messages import Finish, pack
 
@@ -74,10 +74,10 @@ async def test_phone_s_state_directory_keeps_its_name_and_model(serve: Serve, tm
     async with serve(phones=1, rounds=1) as served:
         await play(options(served.address, state_dir=str(folder)))
         shards = served.store.phones()
-    pocket = Pocket(folder)
-    assert shards == {0: pocket.name}
-    assert pocket.held_version == 0
-    assert pocket.pending is None
+    phone_state = PhoneState(folder)
+    assert shards == {0: phone_state.name}
+    assert phone_state.held_version == 0
+    assert phone_state.pending is None
 
 
 async def test_shard_that_was_asked_for_is_played(serve: Serve) -> None:

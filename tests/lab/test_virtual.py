@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from featherfed.fl_bench.documents import fill
-from featherfed.simulation import _Pockets
+from featherfed.simulation import _SharedStates
 from featherfed.wire.messages import ModelBegin
 from lab.virtual import measure, table
 
@@ -37,7 +37,7 @@ def test_both_sides_make_the_same_steps_and_the_page_takes_the_table(tmp_path: P
 
 
 def test_a_parcel_is_decoded_once_for_all_phones_that_hold_its_base() -> None:
-    pockets, made = _Pockets(), []
+    states, made = _SharedStates(), []
 
     def begin(version: int, base: int, digest: bytes) -> ModelBegin:
         return ModelBegin(version, base, "float32", [4], digest, 0, b"")
@@ -46,13 +46,13 @@ def test_a_parcel_is_decoded_once_for_all_phones_that_hold_its_base() -> None:
         made.append(np.zeros(3, np.float32))
         return made[-1]
 
-    first = pockets.decoded(begin(1, 0, b"12345678"), decode)
-    assert pockets.decoded(begin(1, 0, b"12345678"), decode) is first
-    assert pockets.decoded(begin(1, -1, b"12345678"), decode) is not first
-    assert pockets.decoded(begin(1, 0, b"87654321"), decode) is not first
-    pockets.decoded(begin(2, 1, b"abcdefgh"), decode)
+    first = states.decoded(begin(1, 0, b"12345678"), decode)
+    assert states.decoded(begin(1, 0, b"12345678"), decode) is first
+    assert states.decoded(begin(1, -1, b"12345678"), decode) is not first
+    assert states.decoded(begin(1, 0, b"87654321"), decode) is not first
+    states.decoded(begin(2, 1, b"abcdefgh"), decode)
     # A phone that is late decodes for itself, and takes nothing away from the others.
-    assert pockets.decoded(begin(1, 0, b"12345678"), decode) is not first
+    assert states.decoded(begin(1, 0, b"12345678"), decode) is not first
     assert len(made) == 5
-    pockets.decoded(begin(2, 1, b"abcdefgh"), decode)
+    states.decoded(begin(2, 1, b"abcdefgh"), decode)
     assert len(made) == 5

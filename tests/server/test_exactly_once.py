@@ -107,7 +107,7 @@ async def test_phone_keeps_its_residual_when_the_next_task_overtakes_the_word_th
 ) -> None:
     """The server counted the update and was killed before it said so: the phone asks before it trains again."""
     from featherfed.edge_client.one_phone import PhoneOptions, play_phone
-    from featherfed.edge_client.pocket import Pocket
+    from featherfed.edge_client.phone_state import PhoneState
 
     lines: list[str] = []
     settings = {"phones": 1, "rounds": 3, "uplink": "feedback | topk(1/8)"}
@@ -121,24 +121,24 @@ async def test_phone_keeps_its_residual_when_the_next_task_overtakes_the_word_th
         await served.ended
         calm = served.folder.model.read_bytes()
     kept: list[Any] = []
-    accepted = Pocket.accepted
+    accepted = PhoneState.accepted
 
-    def die_once(pocket: Pocket, round_number: int) -> None:
+    def die_once(phone_state: PhoneState, round_number: int) -> None:
         # As if the phone had been killed with the Accepted in its socket.
         if not kept:
-            kept.append(pocket.pending)
+            kept.append(phone_state.pending)
             raise asyncio.CancelledError
-        accepted(pocket, round_number)
+        accepted(phone_state, round_number)
 
-    Pocket.accepted = die_once  # type: ignore[method-assign]
+    PhoneState.accepted = die_once  # type: ignore[method-assign]
     try:
         async with serve(name="killed", **settings) as served:
             player = asyncio.create_task(play(served.address))
             await asyncio.wait({player})
-            assert Pocket(tmp_path / "p").pending is not None
+            assert PhoneState(tmp_path / "p").pending is not None
             await until(lambda: served.service.state.round_number == 2)
             await play(served.address)
             await served.ended
             assert served.folder.model.read_bytes() == calm
     finally:
-        Pocket.accepted = accepted  # type: ignore[method-assign]
+        PhoneState.accepted = accepted  # type: ignore[method-assign]

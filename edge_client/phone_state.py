@@ -40,7 +40,7 @@ class PendingUpdate:
         return blake2b(self.payload, digest_size=8).digest()
 
 
-class Pocket:
+class PhoneState:
     """The phone's memory. Raises `ConfigError` where the folder cannot be used."""
 
     def __init__(self, folder: Path | None) -> None:

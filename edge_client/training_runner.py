@@ -6,18 +6,23 @@ from collections.abc import Callable
 
 from featherfed.edge_client.learner import Learner, Trained
 from featherfed.edge_client.leaving import PhoneLeftError
-from featherfed.edge_client.pocket import PendingUpdate, Pocket
+from featherfed.edge_client.phone_state import PendingUpdate, PhoneState
 from featherfed.wire.messages import NOTHING, Task, Welcome
 
 
-class Workshop:
-    """One learner and at most one training at a time; a finished update goes to the pocket."""
+class TrainingRunner:
+    """One learner and at most one training at a time; a finished update goes to the phone's state."""
 
     def __init__(
-        self, pocket: Pocket, make_learner: Callable[[Welcome], Learner], *, step_s: float, say: Callable[[str], None]
+        self,
+        phone_state: PhoneState,
+        make_learner: Callable[[Welcome], Learner],
+        *,
+        step_s: float,
+        say: Callable[[str], None],
     ) -> None:
         """`step_s`: seconds that a training step of the emulated device takes, where that is longer than here."""
-        self._pocket = pocket
+        self._phone_state = phone_state
         self._make_learner = make_learner
         self._step_s = step_s
         self._say = say
@@ -73,7 +78,7 @@ class Workshop:
 
     async def _train(self, task: Task) -> PendingUpdate | None:
         loop = asyncio.get_running_loop()
-        weights, residual = self._pocket.weights, self._pocket.residual
+        weights, residual = self._phone_state.weights, self._phone_state.residual
         assert self._learner is not None and weights is not None, "prepared, and the task's version is held"
         learner = await asyncio.shield(self._learner)
         began_s = loop.time()
@@ -88,5 +93,5 @@ class Workshop:
             f" loss {trained.loss:.4f}, update of {len(trained.payload)} bytes"
         )
         update = PendingUpdate(task.round, trained.payload, trained.examples, trained.residual)
-        self._pocket.put_update(update)
+        self._phone_state.put_update(update)
         return update

@@ -19,7 +19,7 @@ class News:
     payload: bytes
 
 
-class Handoff:
+class RoundExchange:
     """One round at a time; `heard` is called from another thread for each that the root asks."""
 
     def __init__(self, heard: Callable[[News], None]) -> None:

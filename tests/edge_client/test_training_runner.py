@@ -1,4 +1,4 @@
-"""Training off the event loop: once for each round, stopped at rest, kept in the pocket."""
+"""Training off the event loop: once for each round, stopped at rest, kept in the phone's state."""
 
 import asyncio
 import threading
@@ -9,8 +9,8 @@ import pytest
 from msgspec.structs import replace
 
 from featherfed.edge_client.learner import F32, Trained
-from featherfed.edge_client.pocket import Pocket
-from featherfed.edge_client.workshop import Workshop
+from featherfed.edge_client.phone_state import PhoneState
+from featherfed.edge_client.training_runner import TrainingRunner
 from featherfed.errors import DataError
 from featherfed.wire.messages import NOTHING, Task, Welcome
 from tests.layouts import task, welcome
@@ -41,17 +41,17 @@ class SlowLearner:
             self.running.release()
 
 
-async def workshop(learner: SlowLearner, pocket: Pocket, step_s: float = 0.0) -> Workshop:
-    made = Workshop(pocket, lambda welcome: learner, step_s=step_s, say=lambda line: None)
+async def runner(learner: SlowLearner, phone_state: PhoneState, step_s: float = 0.0) -> TrainingRunner:
+    made = TrainingRunner(phone_state, lambda welcome: learner, step_s=step_s, say=lambda line: None)
     await made.prepare(WELCOME)
     return made
 
 
 @pytest.fixture
-def pocket() -> Pocket:
-    pocket = Pocket(None)
-    pocket.hold(2, np.zeros(3, np.float32))
-    return pocket
+def phone_state() -> PhoneState:
+    phone_state = PhoneState(None)
+    phone_state.hold(2, np.zeros(3, np.float32))
+    return phone_state
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -60,18 +60,18 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
-async def test_update_goes_to_the_pocket(pocket: Pocket) -> None:
+async def test_update_goes_to_the_pocket(phone_state: PhoneState) -> None:
     learner = SlowLearner()
     learner.go.set()
-    update = await (await workshop(learner, pocket)).train(TASK)
+    update = await (await runner(learner, phone_state)).train(TASK)
     assert update is not None
     assert (update.round_number, update.payload, update.examples) == (3, b"round 3", 7)
-    assert pocket.pending is update
+    assert phone_state.pending is update
 
 
-async def test_two_connections_that_ask_for_a_round_share_its_training(pocket: Pocket) -> None:
+async def test_two_connections_that_ask_for_a_round_share_its_training(phone_state: PhoneState) -> None:
     learner = SlowLearner()
-    made = await workshop(learner, pocket)
+    made = await runner(learner, phone_state)
     first, second = (asyncio.create_task(made.train(TASK)) for _ in range(2))
     await until(lambda: bool(learner.began))
     # The first connection is lost: its training goes on for the second.
@@ -82,9 +82,9 @@ async def test_two_connections_that_ask_for_a_round_share_its_training(pocket: P
     assert learner.began == [3]
 
 
-async def test_task_of_another_round_stops_the_training_before_it_begins_its_own(pocket: Pocket) -> None:
+async def test_task_of_another_round_stops_the_training_before_it_begins_its_own(phone_state: PhoneState) -> None:
     learner = SlowLearner()
-    made = await workshop(learner, pocket)
+    made = await runner(learner, phone_state)
     old = asyncio.create_task(made.train(TASK))
     await until(lambda: bool(learner.began))
     new = asyncio.create_task(made.train(replace(TASK, round=4)))
@@ -97,38 +97,38 @@ async def test_task_of_another_round_stops_the_training_before_it_begins_its_own
     assert outcome is None or isinstance(outcome, asyncio.CancelledError)
 
 
-async def test_stop_returns_when_the_thread_is_at_rest(pocket: Pocket) -> None:
+async def test_stop_returns_when_the_thread_is_at_rest(phone_state: PhoneState) -> None:
     learner = SlowLearner()
-    made = await workshop(learner, pocket)
+    made = await runner(learner, phone_state)
     training = asyncio.create_task(made.train(TASK))
     await until(lambda: bool(learner.began))
     await made.stop()
     assert not learner.running.locked()
-    assert (made.round_number, pocket.pending) == (NOTHING, None)
+    assert (made.round_number, phone_state.pending) == (NOTHING, None)
     await asyncio.gather(training, return_exceptions=True)
     await made.stop()
 
 
-async def test_emulated_device_takes_its_time(pocket: Pocket) -> None:
+async def test_emulated_device_takes_its_time(phone_state: PhoneState) -> None:
     learner = SlowLearner()
     learner.go.set()
     loop = asyncio.get_running_loop()
     began_s = loop.time()
-    await (await workshop(learner, pocket, step_s=0.02)).train(TASK)
+    await (await runner(learner, phone_state, step_s=0.02)).train(TASK)
     assert loop.time() - began_s >= 5 * 0.02
 
 
-async def test_data_that_can_not_be_read_is_raised_by_the_first_task(pocket: Pocket) -> None:
+async def test_data_that_can_not_be_read_is_raised_by_the_first_task(phone_state: PhoneState) -> None:
     def broken(welcome: Welcome) -> SlowLearner:
         raise DataError("no such shard")
 
-    made = Workshop(pocket, broken, step_s=0.0, say=lambda line: None)
+    made = TrainingRunner(phone_state, broken, step_s=0.0, say=lambda line: None)
     await made.prepare(WELCOME)
     with pytest.raises(DataError, match="no such shard"):
         await made.train(TASK)
 
 
-async def test_learner_is_made_once_for_a_run_and_shard(pocket: Pocket) -> None:
+async def test_learner_is_made_once_for_a_run_and_shard(phone_state: PhoneState) -> None:
     made: list[int] = []
 
     def make(welcome: Welcome) -> SlowLearner:
@@ -137,7 +137,7 @@ async def test_learner_is_made_once_for_a_run_and_shard(pocket: Pocket) -> None:
         learner.go.set()
         return learner
 
-    shop = Workshop(pocket, make, step_s=0.0, say=lambda line: None)
+    shop = TrainingRunner(phone_state, make, step_s=0.0, say=lambda line: None)
     for each in (WELCOME, replace(WELCOME), replace(WELCOME, shard=5)):
         await shop.prepare(each)
         await shop.train(TASK)
