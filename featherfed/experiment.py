@@ -37,11 +37,11 @@ from featherfed.rules.parameters import Rule
 from featherfed.rules.select import Select
 from featherfed.rules.server_optimizer import ServerOptimizer
 from featherfed.server.config import RunConfig, config_from
-from featherfed.server.entrance import EntranceOptions
-from featherfed.server.run_folder import RunFolder, create, existing
+from featherfed.server.door.entrance import EntranceOptions
 from featherfed.server.service import Service
 from featherfed.server.serving import RunPlan, check, serve_run
-from featherfed.server.watcher import Watchers
+from featherfed.server.storage.run_folder import RunFolder, create, existing
+from featherfed.server.watchers.watcher import Watchers
 from featherfed.server.watching import Watching
 from featherfed.simulation import Fleet, simulate
 from featherfed.training_settings import Training

@@ -7,8 +7,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from featherfed.server.report import size
-from featherfed.server.watcher import RoundSummary, Watcher
+from featherfed.server.storage.report import size
+from featherfed.server.watchers.watcher import RoundSummary, Watcher
 
 
 class ProgressBar(Watcher):

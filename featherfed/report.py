@@ -18,10 +18,10 @@ import numpy.typing as npt
 
 from featherfed.errors import ConfigError, NotReachedError
 from featherfed.nearest import nearest
-from featherfed.server.ledger import Traffic
-from featherfed.server.report import make_report, size
-from featherfed.server.run_folder import RunFolder, existing
-from featherfed.server.store import Store
+from featherfed.server.storage.ledger import Traffic
+from featherfed.server.storage.report import make_report, size
+from featherfed.server.storage.run_folder import RunFolder, existing
+from featherfed.server.storage.store import Store
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

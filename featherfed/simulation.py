@@ -25,14 +25,14 @@ from featherfed.edge_client.phone_state import F32, PhoneState
 from featherfed.errors import FeatherfedError, LocalError
 from featherfed.mixes import OTHER_STEP, dealt
 from featherfed.problem import Problem
-from featherfed.server.aggregation import Aggregator
 from featherfed.server.config import RunConfig
-from featherfed.server.report import make_report, write_csv
-from featherfed.server.run_folder import RunFolder
+from featherfed.server.model.aggregation import Aggregator
+from featherfed.server.rounds.standing import begin
 from featherfed.server.service import Service
-from featherfed.server.standing import begin
-from featherfed.server.store import Store
-from featherfed.server.watcher import Watcher
+from featherfed.server.storage.report import make_report, write_csv
+from featherfed.server.storage.run_folder import RunFolder
+from featherfed.server.storage.store import Store
+from featherfed.server.watchers.watcher import Watcher
 from featherfed.wire.messages import ModelBegin
 
 HOST, PORT = "server", 80

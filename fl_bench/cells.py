@@ -12,9 +12,9 @@ import featherfed
 from featherfed.errors import LocalError
 from featherfed.fl_bench.processes import Processes
 from featherfed.fl_bench.scenario import Cell
-from featherfed.server.report import Report, make_report
-from featherfed.server.run_folder import existing, write_durably
-from featherfed.server.store import Store
+from featherfed.server.storage.report import Report, make_report
+from featherfed.server.storage.run_folder import existing, write_durably
+from featherfed.server.storage.store import Store
 
 DONE = "done"
 FACTS = "cell.json"

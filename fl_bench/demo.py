@@ -47,8 +47,8 @@ def run_demo(out: Path | None, bandwidth: str, tell: Callable[[str], None], *, p
     from featherfed.fl_bench.cells import stored_report
     from featherfed.fl_bench.page import run_page
     from featherfed.fl_bench.processes import Processes
-    from featherfed.server.report import table
-    from featherfed.server.run_folder import existing
+    from featherfed.server.storage.report import table
+    from featherfed.server.storage.run_folder import existing
 
     try:
         profile_from_flags(bandwidth=bandwidth)

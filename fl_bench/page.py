@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from featherfed.fl_bench.plots import SHARE_NAMES, SHARES, as_svg, byte_axis, legend_below, measure_axis, share
 from featherfed.fl_bench.terminal import duration
 from featherfed.server.measures import LOSS, Measure, Target
-from featherfed.server.report import measures_in, size, value_in
+from featherfed.server.storage.report import measures_in, size, value_in
 
 _TEMPLATE = jinja2.Environment(loader=jinja2.PackageLoader("featherfed.fl_bench"), autoescape=True)
 _TEMPLATE.filters["size"] = size

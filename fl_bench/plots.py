@@ -21,7 +21,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentF
 
 from featherfed.fl_bench.results import Strategy
 from featherfed.server.measures import Measure
-from featherfed.server.report import size, value_in
+from featherfed.server.storage.report import size, value_in
 
 SHARES = {"payload": "#3b7dd8", "framing": "#e8a33d", "resent": "#8e6bbf", "wasted": "#d2504b"}
 """What a round's bytes are, in colours that can be told apart on light and on dark ground."""

@@ -27,7 +27,7 @@ from featherfed.fl_bench.processes import SERVER_LOG
 from featherfed.fl_bench.scenario import Cell
 from featherfed.fl_bench.terminal import duration
 from featherfed.server.measures import figures, from_text
-from featherfed.server.report import size
+from featherfed.server.storage.report import size
 
 POLL_S = 1.0
 

@@ -29,7 +29,7 @@ from featherfed.fl_bench.scenario import COMMAND, SCENARIO
 from featherfed.fl_bench.target_flag import target_flag
 from featherfed.fl_bench.terminal import duration, table
 from featherfed.server.measures import Measure, Target
-from featherfed.server.report import size
+from featherfed.server.storage.report import size
 
 ROUNDS, PAGE = "rounds", "report.html"
 

@@ -16,8 +16,8 @@ from featherfed.fl_bench.cells import DONE, FACTS, report_of
 from featherfed.fl_bench.scenario import SCENARIO, read_scenario
 from featherfed.server.config import RunConfig
 from featherfed.server.measures import Measures, Target
-from featherfed.server.report import flat, measures_in, spent_until, targets_of, value_in
-from featherfed.server.run_folder import existing
+from featherfed.server.storage.report import flat, measures_in, spent_until, targets_of, value_in
+from featherfed.server.storage.run_folder import existing
 
 BASELINE = "float32"
 

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from featherfed.fl_bench.results import Strategy, label, ratio, reached_among, targets_among
 from featherfed.server.measures import Target
-from featherfed.server.report import size
+from featherfed.server.storage.report import size
 
 
 def table(strategies: Sequence[Strategy], asked: Sequence[Target] = ()) -> Table:

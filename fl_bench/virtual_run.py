@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from featherfed.fl_bench.scenario import Cell
-from featherfed.server.run_folder import create
-from featherfed.server.watcher import Watcher
+from featherfed.server.storage.run_folder import create
+from featherfed.server.watchers.watcher import Watcher
 from featherfed.simulation import simulate
 
 

@@ -7,10 +7,10 @@ from featherfed.codec.pipeline import Pipeline
 from featherfed.fingerprint import Fingerprint
 from featherfed.gateway.round_exchange import News, RoundExchange
 from featherfed.rules.server_optimizer import ServerState
-from featherfed.server.aggregation import Aggregator, Closing
 from featherfed.server.config import RunConfig
-from featherfed.server.run_rules import load_plugins, rules_of
-from featherfed.server.versions import Versions
+from featherfed.server.model.aggregation import Aggregator, Closing
+from featherfed.server.model.run_rules import load_plugins, rules_of
+from featherfed.server.model.versions import Versions
 from featherfed.wire.messages import Welcome, tensor_rows
 
 

@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 from featherfed.errors import LocalError
 from featherfed.gateway.reports import GatewayDiedError, Gathered, Listening, Report, log_file
 from featherfed.gateway.serving import GatewayPlan, gateway_rules
-from featherfed.server.run_folder import RunFolder
 from featherfed.server.service import Service
-from featherfed.server.watcher import Watcher, Watchers
+from featherfed.server.storage.run_folder import RunFolder
+from featherfed.server.watchers.watcher import Watcher, Watchers
 
 DEATHS = 3
 """So many in a row before it listened are no accident."""

@@ -10,8 +10,8 @@ from rich.console import Console
 
 from featherfed.commandline.streams import open_log
 from featherfed.errors import ConfigError, FeatherfedError, LocalError
-from featherfed.server.display import PlainDisplay
-from featherfed.server.watcher import Visitor, Watcher, Watchers
+from featherfed.server.watchers.display import PlainDisplay
+from featherfed.server.watchers.watcher import Visitor, Watcher, Watchers
 
 
 def log_file(folder: Path) -> Path:

@@ -28,16 +28,16 @@ from featherfed.gateway.round_exchange import News, RoundExchange
 from featherfed.gateway.upstream import GatewayLearner, GatewayState
 from featherfed.server.allocator import give_back_vectors
 from featherfed.server.config import RunConfig
-from featherfed.server.display import display
-from featherfed.server.entrance import Entrance, EntranceOptions
-from featherfed.server.holding import hold
-from featherfed.server.round_machine import Phase, Rules, RunState
-from featherfed.server.run_folder import RunFolder, create, existing
+from featherfed.server.door.entrance import Entrance, EntranceOptions
+from featherfed.server.rounds.round_machine import Phase, Rules, RunState
+from featherfed.server.rounds.standing import Standing, resume, rules
 from featherfed.server.service import Service
 from featherfed.server.serving import RunPlan, check
-from featherfed.server.standing import Standing, resume, rules
-from featherfed.server.store import Store, put_value
-from featherfed.server.watcher import Watcher
+from featherfed.server.storage.holding import hold
+from featherfed.server.storage.run_folder import RunFolder, create, existing
+from featherfed.server.storage.store import Store, put_value
+from featherfed.server.watchers.display import display
+from featherfed.server.watchers.watcher import Watcher
 from featherfed.wire.messages import Welcome
 
 DEADLINE_SHARE = 0.9

@@ -8,13 +8,13 @@ from pathlib import Path
 from featherfed.errors import ConfigError
 from featherfed.gateway.keeper import GatewayHost, Keeper
 from featherfed.gateway.serving import GatewayPlan, Root, gateway_config, reached
-from featherfed.server import tokens
 from featherfed.server.config import RunConfig
-from featherfed.server.doorkeeper import Doorkeeper
-from featherfed.server.entrance import EntranceOptions, bind
-from featherfed.server.limits import limits_for
-from featherfed.server.run_folder import RunFolder
+from featherfed.server.door import tokens
+from featherfed.server.door.doorkeeper import Doorkeeper
+from featherfed.server.door.entrance import EntranceOptions, bind
+from featherfed.server.door.limits import limits_for
 from featherfed.server.serving import RunPlan, check, serve_and_print
+from featherfed.server.storage.run_folder import RunFolder
 from featherfed.wire.address import is_host, is_loopback
 
 ANY = ("0.0.0.0", "::")

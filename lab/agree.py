@@ -12,8 +12,8 @@ from featherfed.errors import ConfigError, FeatherfedError
 from featherfed.fl_bench.cells import report_of, run_cell
 from featherfed.fl_bench.documents import fill, markdown
 from featherfed.fl_bench.scenario import Cell, read_scenario
-from featherfed.server.run_folder import existing
-from featherfed.server.store import Store
+from featherfed.server.storage.run_folder import existing
+from featherfed.server.storage.store import Store
 
 
 @dataclass(frozen=True, slots=True)

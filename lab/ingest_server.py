@@ -78,16 +78,16 @@ async def _echo() -> None:
 
 
 async def _serve(settings: dict[str, Any], durable: bool, data_dir: str | None, runs: Path) -> None:
-    from featherfed.server.aggregation import Aggregator
     from featherfed.server.allocator import give_back_vectors, spare_the_collector
     from featherfed.server.config import config_from
-    from featherfed.server.entrance import Entrance, EntranceOptions
-    from featherfed.server.limits import HANDSHAKES
-    from featherfed.server.run_folder import create
+    from featherfed.server.door.entrance import Entrance, EntranceOptions
+    from featherfed.server.door.limits import HANDSHAKES
+    from featherfed.server.model.aggregation import Aggregator
+    from featherfed.server.rounds.standing import begin
     from featherfed.server.service import Service
-    from featherfed.server.standing import begin
-    from featherfed.server.store import Store
-    from featherfed.server.watcher import Watcher
+    from featherfed.server.storage.run_folder import create
+    from featherfed.server.storage.store import Store
+    from featherfed.server.watchers.watcher import Watcher
 
     give_back_vectors()
     config = config_from(settings)

@@ -13,13 +13,13 @@ from featherfed.edge_client.learner import F32, NoiseLearner, Trained
 from featherfed.edge_client.phone import Phone
 from featherfed.edge_client.phone_context import PhoneSettings
 from featherfed.edge_client.phone_state import PendingUpdate, PhoneState
-from featherfed.server.aggregation import Aggregator
 from featherfed.server.config import RunConfig
-from featherfed.server.run_folder import create
+from featherfed.server.model.aggregation import Aggregator
+from featherfed.server.rounds.standing import begin
 from featherfed.server.service import Service
-from featherfed.server.standing import begin
-from featherfed.server.store import Store
-from featherfed.server.watcher import Watcher
+from featherfed.server.storage.run_folder import create
+from featherfed.server.storage.store import Store
+from featherfed.server.watchers.watcher import Watcher
 from featherfed.wire.messages import Task
 
 STEPS, STEP_S = 20, 0.05

@@ -186,7 +186,7 @@ def virtual(order: Order, folder: Path) -> Figures:
     from featherfed.fl_bench.scenario import Cell
     from featherfed.fl_bench.virtual_run import run_virtual
     from featherfed.server.config import config_from
-    from featherfed.server.watcher import RoundSummary, Watcher
+    from featherfed.server.watchers.watcher import RoundSummary, Watcher
 
     ends: list[tuple[float, float]] = []
 

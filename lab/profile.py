@@ -14,7 +14,7 @@ PARTS = (
     ("featherfed/codec", "decode and sum (featherfed.codec)"),
     ("numpy/", ""),
     ("sqlalchemy/", "database (SQLAlchemy, SQLite, fsync)"),
-    ("server/store.py", "database (SQLAlchemy, SQLite, fsync)"),
+    ("server/storage/store.py", "database (SQLAlchemy, SQLite, fsync)"),
     ("websockets/", "WebSocket (websockets)"),
     ("featherfed/wire", "messages and session (featherfed.wire)"),
     ("server/", "service, ledger, round machine (server)"),

@@ -13,7 +13,7 @@ from featherfed.fl_bench.plots import measure_by_bytes, save_png
 from featherfed.fl_bench.results import Strategy, ratio, reached_among, read_runs, targets_among
 from featherfed.fl_bench.scenario import COMMAND
 from featherfed.fl_bench.terminal import duration
-from featherfed.server.report import size
+from featherfed.server.storage.report import size
 
 TITLES = {
     "best_iid": "The least uplink on IID shards",

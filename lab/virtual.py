@@ -45,7 +45,7 @@ def _training_cell(data: str, phones: int, cohort: int, rounds: int) -> Any:
 
 def virtual_run(cell: Any, data_dir: str | None) -> dict[str, Any]:
     """Run a cell; return seconds and CPU seconds, what its report counts, and the process's peak memory in bytes."""
-    import featherfed.server.aggregation  # noqa: F401  (torch: its import is no part of a run)
+    import featherfed.server.model.aggregation  # noqa: F401  (torch: its import is no part of a run)
     from featherfed.fl_bench.cells import report_of
     from featherfed.fl_bench.virtual_run import run_virtual
 

@@ -50,7 +50,7 @@ def split(flags: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def planned(settings: Mapping[str, Any], *, entrance: Mapping[str, Any], **where: Any) -> "RunPlan":
     """Return the plan of the run that the flags tell of; raises `ConfigError`."""
-    from featherfed.server.entrance import EntranceOptions
+    from featherfed.server.door.entrance import EntranceOptions
     from featherfed.server.serving import plan_of
 
     return plan_of(settings, entrance=EntranceOptions(**entrance), **where)
@@ -59,7 +59,7 @@ def planned(settings: Mapping[str, Any], *, entrance: Mapping[str, Any], **where
 def ended(serve: Callable[[], str | None]) -> None:
     """Serve a run; say in one sentence why it could not be, and exit 1 where it pauses by itself."""
     from featherfed.errors import ConfigError, FeatherfedError
-    from featherfed.server.round_machine import STOPPED
+    from featherfed.server.rounds.round_machine import STOPPED
 
     try:
         paused = serve()

@@ -13,19 +13,17 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 from featherfed.errors import FeatherfedError, LocalError, ProtocolError, RemoteError, UnexpectedError
-from featherfed.server.admission import check_gateway
-from featherfed.server.aggregation import Aggregator
-from featherfed.server.commits import Commits
 from featherfed.server.config import RunConfig
-from featherfed.server.downlink import Downlink
-from featherfed.server.entrance import Entrance
-from featherfed.server.faultbook import FaultBook
-from featherfed.server.fleet import Fleet
-from featherfed.server.guarded_connection import GuardedConnection
-from featherfed.server.ledger import Ledger
-from featherfed.server.limits import FRAME_BYTES, OPEN_S
-from featherfed.server.phone_connection import STRANGER, PhoneConnection
-from featherfed.server.round_machine import (
+from featherfed.server.door.entrance import Entrance
+from featherfed.server.door.guarded_connection import GuardedConnection
+from featherfed.server.door.limits import FRAME_BYTES, OPEN_S
+from featherfed.server.model.aggregation import Aggregator
+from featherfed.server.phones.admission import check_gateway
+from featherfed.server.phones.faultbook import FaultBook
+from featherfed.server.phones.fleet import Fleet
+from featherfed.server.phones.phone_connection import STRANGER, PhoneConnection
+from featherfed.server.rounds.downlink import Downlink
+from featherfed.server.rounds.round_machine import (
     Fail,
     GaveUp,
     Joined,
@@ -34,10 +32,13 @@ from featherfed.server.round_machine import (
     Resume,
     Stop,
 )
-from featherfed.server.rounds import Rounds
-from featherfed.server.run_folder import RunFolder
-from featherfed.server.standing import Standing, State
-from featherfed.server.store import (
+from featherfed.server.rounds.rounds import Rounds
+from featherfed.server.rounds.standing import Standing, State
+from featherfed.server.rounds.uploads import Uploads
+from featherfed.server.storage.commits import Commits
+from featherfed.server.storage.ledger import Ledger
+from featherfed.server.storage.run_folder import RunFolder
+from featherfed.server.storage.store import (
     Statement,
     Store,
     put_fault,
@@ -45,8 +46,7 @@ from featherfed.server.store import (
     put_traffic,
     put_value,
 )
-from featherfed.server.uploads import Uploads
-from featherfed.server.watcher import Visitor, Watcher
+from featherfed.server.watchers.watcher import Visitor, Watcher
 from featherfed.wire.closing import Close, readable
 from featherfed.wire.liveness import SILENT_HEARTBEATS, Pulse
 from featherfed.wire.messages import MAX_CHUNK_BYTES, Finish, Hello, UpdateBegin, UpdateChunk, Welcome, tensor_entries

@@ -15,21 +15,21 @@ from featherfed.commandline.signals import stopping
 from featherfed.partitions import check_enough, parse_partition
 from featherfed.problem import Problem
 from featherfed.problem_loading import load_problem
-from featherfed.server.aggregation import Aggregator
 from featherfed.server.allocator import give_back_vectors, spare_the_collector
 from featherfed.server.config import RunConfig, config_from
-from featherfed.server.database import remote_for
-from featherfed.server.display import display
-from featherfed.server.entrance import Entrance, EntranceOptions
-from featherfed.server.holding import hold
+from featherfed.server.door.entrance import Entrance, EntranceOptions
 from featherfed.server.measures import Target, measures_of
-from featherfed.server.report import Report, make_report, table, write_csv
-from featherfed.server.run_folder import RunFolder, create, existing
-from featherfed.server.run_rules import check_codecs, check_rules, load_plugins
+from featherfed.server.model.aggregation import Aggregator
+from featherfed.server.model.run_rules import check_codecs, check_rules, load_plugins
+from featherfed.server.rounds.standing import begin, resume
 from featherfed.server.service import Service
-from featherfed.server.standing import begin, resume
-from featherfed.server.store import Store
-from featherfed.server.watcher import Watchers
+from featherfed.server.storage.database import remote_for
+from featherfed.server.storage.holding import hold
+from featherfed.server.storage.report import Report, make_report, table, write_csv
+from featherfed.server.storage.run_folder import RunFolder, create, existing
+from featherfed.server.storage.store import Store
+from featherfed.server.watchers.display import display
+from featherfed.server.watchers.watcher import Watchers
 from featherfed.server.watching import Watching
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from featherfed.errors import ConfigError
-from featherfed.server.watcher import Watcher
+from featherfed.server.watchers.watcher import Watcher
 
 if TYPE_CHECKING:
     from featherfed.server.config import RunConfig
@@ -51,11 +51,11 @@ class Watching:
         """Open the records that the flags ask for, to be closed with `stack`; raises `ConfigError`."""
         watchers: list[Watcher] = []
         if self.tensorboard is not None:
-            from featherfed.server.tensorboard_record import TensorBoardRecord
+            from featherfed.server.watchers.tensorboard_record import TensorBoardRecord
 
             watchers.append(stack.enter_context(TensorBoardRecord(self.tensorboard / run, config)))
         if self.mlflow is not None:
-            from featherfed.server.mlflow_record import MlflowRecord
+            from featherfed.server.watchers.mlflow_record import MlflowRecord
 
             watchers.append(stack.enter_context(MlflowRecord(self.mlflow, run, folder, config)))
         return watchers

@@ -34,8 +34,8 @@ class Served:
     watcher: Recorder = field(default_factory=Recorder)
 
     def report(self) -> dict[str, Any]:
-        from featherfed.server.report import make_report
-        from featherfed.server.run_folder import existing
+        from featherfed.server.storage.report import make_report
+        from featherfed.server.storage.run_folder import existing
 
         run, config = existing(self.folder.path)
         content: dict[str, Any] = make_report(run, config, self.store).content
@@ -55,13 +55,13 @@ async def serving(
     disk: dict[str, Any] | None = None,
     **settings: Any,
 ) -> AsyncIterator[Served]:
-    from featherfed.server import standing
-    from featherfed.server.aggregation import Aggregator
     from featherfed.server.config import config_from
-    from featherfed.server.entrance import Entrance, EntranceOptions
-    from featherfed.server.run_folder import create, existing
+    from featherfed.server.door.entrance import Entrance, EntranceOptions
+    from featherfed.server.model.aggregation import Aggregator
+    from featherfed.server.rounds import standing
     from featherfed.server.service import Service
-    from featherfed.server.store import Store
+    from featherfed.server.storage.run_folder import create, existing
+    from featherfed.server.storage.store import Store
 
     if resume:
         folder, config = existing(runs / name)

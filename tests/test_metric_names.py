@@ -6,8 +6,8 @@ import pytest
 
 from featherfed.errors import ConfigError
 from featherfed.problem import COLUMNS, Metric, Problem, accuracy, metric
-from featherfed.server.ledger import DIRECTIONS, FIELDS
-from featherfed.server.report import flat
+from featherfed.server.storage.ledger import DIRECTIONS, FIELDS
+from featherfed.server.storage.report import flat
 
 
 def nothing(*given: Any) -> float:

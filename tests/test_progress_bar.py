@@ -5,7 +5,7 @@ import io
 from rich.console import Console
 
 from featherfed.progress_bar import ProgressBar
-from featherfed.server.watcher import RoundSummary
+from featherfed.server.watchers.watcher import RoundSummary
 
 
 def shown(*, terminal: bool, progress: bool | None = None) -> str:

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 import featherfed as ff
 from featherfed.report import Report, Round
-from featherfed.server.ledger import Traffic
+from featherfed.server.storage.ledger import Traffic
 
 matplotlib.use("agg")
 

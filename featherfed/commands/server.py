@@ -12,10 +12,10 @@ from featherfed.commandline.program import Program
 from featherfed.commandline.signals import loading
 from featherfed.commandline.streams import keep_on
 from featherfed.commands.tree import tree
-from featherfed.server.entrance_flags import entrance_flags
+from featherfed.server.door.entrance_flags import entrance_flags
+from featherfed.server.door.token_commands import token
 from featherfed.server.options import run_flags
 from featherfed.server.serve_flags import ended, planned, serve_flags, split
-from featherfed.server.token_commands import token
 from featherfed.server.watching import dashboard_flags, watch_flags
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -103,9 +103,9 @@ def report(run: Path, as_json: bool, as_csv: bool) -> None:
         from rich.console import Console
 
         from featherfed.errors import FeatherfedError
-        from featherfed.server.report import make_report, table
-        from featherfed.server.run_folder import existing
-        from featherfed.server.store import Store
+        from featherfed.server.storage.report import make_report, table
+        from featherfed.server.storage.run_folder import existing
+        from featherfed.server.storage.store import Store
 
     if as_json and as_csv:
         raise click.UsageError("--json and --csv are two formats; choose one")

@@ -6,7 +6,7 @@ import click
 
 from featherfed.commandline.signals import loading
 from featherfed.commandline.streams import keep_on
-from featherfed.server.entrance_flags import entrance_flags
+from featherfed.server.door.entrance_flags import entrance_flags
 from featherfed.server.options import run_flags
 from featherfed.server.serve_flags import ended, planned, serve_flags, split
 from featherfed.server.watching import watch_flags

@@ -1,6 +1,6 @@
 """What a peer is granted, whichever end it is (docs/RELIABILITY.md, "Limits" and "A phone's own limits").
 
-`server/limits.py` and `edge_client/limits.py` have what only one of the ends needs. Together they bound what a
+`server/door/limits.py` and `edge_client/limits.py` have what only one of the ends needs. Together they bound what a
 connection can make its other end hold: four whole messages, after which reading stops, what one read brought
 (`READ_BYTES`), and `UNREAD_BYTES` out.
 """

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import IO
 
 from featherfed.errors import LocalError
-from featherfed.server.ledger import Ledger
-from featherfed.server.run_folder import RunFolder
-from featherfed.server.store import Store
+from featherfed.server.storage.ledger import Ledger
+from featherfed.server.storage.run_folder import RunFolder
+from featherfed.server.storage.store import Store
 from lab.chaos.authority import Authority
 from lab.chaos.schedule import Schedule
 from lab.chaos.tollgate import Break, How, Tollgate

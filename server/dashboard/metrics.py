@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from featherfed.server.dashboard.scene import Scene
 from featherfed.server.dashboard.view import PhoneState, RoundRow, parts
-from featherfed.server.report import ACCURACY
+from featherfed.server.storage.report import ACCURACY
 
 ROUND_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 """Upper bounds of the histogram's buckets."""

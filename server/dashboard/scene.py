@@ -20,9 +20,9 @@ from featherfed.server.dashboard.view import (
     Snapshot,
     Timeline,
 )
-from featherfed.server.ledger import Traffic
 from featherfed.server.measures import finite
-from featherfed.server.watcher import RoundSummary, Visitor, Watcher
+from featherfed.server.storage.ledger import Traffic
+from featherfed.server.watchers.watcher import RoundSummary, Visitor, Watcher
 
 UPLOAD_BYTES = 64
 """What a training phone may send before it counts as uploading: a pong and a close take less."""

@@ -20,7 +20,6 @@ from starlette.types import ASGIApp
 
 from featherfed.commandline.signals import stopping
 from featherfed.errors import ConfigError
-from featherfed.server.aggregation import Aggregator
 from featherfed.server.config import RunConfig
 from featherfed.server.dashboard.app import make_app
 from featherfed.server.dashboard.gate import hosts_of
@@ -29,9 +28,10 @@ from featherfed.server.dashboard.metrics import Metrics
 from featherfed.server.dashboard.scene import Scene
 from featherfed.server.dashboard.stored import StoredRuns, about, read_snapshot
 from featherfed.server.dashboard.sums import Sums
-from featherfed.server.run_folder import RunFolder
+from featherfed.server.model.aggregation import Aggregator
 from featherfed.server.service import Service
-from featherfed.server.store import Store
+from featherfed.server.storage.run_folder import RunFolder
+from featherfed.server.storage.store import Store
 from featherfed.wire.address import is_host
 
 _PORT = re.compile(r"[0-9]{1,5}")

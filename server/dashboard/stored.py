@@ -23,11 +23,11 @@ from featherfed.server.dashboard.view import (
     Snapshot,
     Timeline,
 )
-from featherfed.server.ledger import Traffic
 from featherfed.server.measures import Measures
-from featherfed.server.report import make_report, measures_in
-from featherfed.server.run_folder import RunFolder, existing
-from featherfed.server.store import Store
+from featherfed.server.storage.ledger import Traffic
+from featherfed.server.storage.report import make_report, measures_in
+from featherfed.server.storage.run_folder import RunFolder, existing
+from featherfed.server.storage.store import Store
 
 LOOK_S = 2.0
 """Another process may be serving the run: how often its database is looked at."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from featherfed.server.ledger import DIRECTIONS, FIELDS, Ledger, Traffic
+from featherfed.server.storage.ledger import DIRECTIONS, FIELDS, Ledger, Traffic
 
 Key = tuple[int, int, str]
 

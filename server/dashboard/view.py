@@ -9,8 +9,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from featherfed.server.ledger import Traffic
 from featherfed.server.measures import Measures
+from featherfed.server.storage.ledger import Traffic
 
 Lane = list[tuple[float, int]]
 """When a phone's state changed in a round, and to what: (seconds, `PhoneState`)."""

@@ -12,7 +12,7 @@ from featherfed.edge_client import backoff
 from featherfed.edge_client.dialing import DirectDialer
 from featherfed.edge_client.one_phone import PhoneOptions, play_phone
 from featherfed.errors import LocalError
-from featherfed.server.ledger import Ledger
+from featherfed.server.storage.ledger import Ledger
 from lab.chaos.tollgate import Tollgate
 from lab.chaos.wiretap import Witness
 

@@ -13,7 +13,7 @@ import pytest
 
 from featherfed.edge_client.one_phone import PhoneOptions, play_phone
 from featherfed.errors import LocalError
-from featherfed.server.store import Store, put_chunk, put_value
+from featherfed.server.storage.store import Store, put_chunk, put_value
 
 Serve = Callable[..., Any]
 WAIT_S = 60.0
@@ -30,7 +30,7 @@ def test_full_disk_is_one_sentence_and_the_store_keeps_what_it_had(tmp_path: Pat
 import resource, signal, sys
 from pathlib import Path
 from featherfed.errors import LocalError
-from featherfed.server.store import Store, put_chunk, put_value
+from featherfed.server.storage.store import Store, put_chunk, put_value
 store = Store(Path(sys.argv[1]))
 store.apply([put_value("kept", "1")])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

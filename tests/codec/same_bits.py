@@ -19,9 +19,9 @@ from featherfed.randomness import RoundKey
 from featherfed.rules.aggregates import trimmed_mean
 from featherfed.rules.naming import load_aggregate, load_server_optimizer
 from featherfed.rules.server_optimizer import ServerState
-from featherfed.server.averaging import averaged
-from featherfed.server.kept_updates import KeptUpdates
-from featherfed.server.versions import Versions
+from featherfed.server.model.averaging import averaged
+from featherfed.server.model.kept_updates import KeptUpdates
+from featherfed.server.model.versions import Versions
 
 from .specs import ALL_SPECS
 

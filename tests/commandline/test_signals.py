@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from featherfed.server.config import RunConfig
-from featherfed.server.run_folder import create
-from featherfed.server.store import Store
+from featherfed.server.storage.run_folder import create
+from featherfed.server.storage.store import Store
 from tests.commandline.commands import Process1, catches, command, environment
 
 

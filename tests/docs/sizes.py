@@ -4,7 +4,14 @@ import typing
 
 from msgspec import inspect
 
-from featherfed.server.limits import FRAME_BYTES, HANDSHAKE_BYTES, HELLO_BYTES, OPEN_S, SMALL_PER_TASK, WAITING_FRAMES
+from featherfed.server.door.limits import (
+    FRAME_BYTES,
+    HANDSHAKE_BYTES,
+    HELLO_BYTES,
+    OPEN_S,
+    SMALL_PER_TASK,
+    WAITING_FRAMES,
+)
 from featherfed.server.service import HELLO_S, SILENT_HEARTBEATS
 from featherfed.wire import messages
 from featherfed.wire.limits import SMALL_BURST, SMALL_BYTES, SMALL_PER_S, UNREAD_BYTES

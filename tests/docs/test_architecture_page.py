@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from featherfed.server import round_machine
+from featherfed.server.rounds import round_machine
 
 NAMED = r"`((?:server|edge_client|bandwidth_sim|gateway|featherfed|fl_bench|lab|tests|scenarios)/[\w/]+\.\w+)`"
 ADDED_BY_EXAMPLES: set[str] = set()

@@ -12,7 +12,7 @@ from featherfed.problem import Place
 from featherfed.problems.digits import TEST_SHARE, load
 from featherfed.problems.images import shifted
 from featherfed.randomness import RoundKey
-from featherfed.server.aggregation import MAX_EXAMPLES
+from featherfed.server.model.aggregation import MAX_EXAMPLES
 from tests.docs.learning import (
     BATCH,
     COUNT,

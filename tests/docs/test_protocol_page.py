@@ -14,7 +14,7 @@ from featherfed.edge_client.backoff import CAP_S, FIRST_S
 from featherfed.edge_client.learner import fingerprint_of
 from featherfed.errors import ProtocolError
 from featherfed.randomness import RoundKey
-from featherfed.server.limits import FRAME_BYTES, HANDSHAKE_BYTES, HELLO_BYTES
+from featherfed.server.door.limits import FRAME_BYTES, HANDSHAKE_BYTES, HELLO_BYTES
 from featherfed.server.service import SILENT_HEARTBEATS
 from featherfed.training_settings import MAX_SETTINGS_BYTES, Training
 from featherfed.wire import messages

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from featherfed.edge_client import connection
 from featherfed.edge_client import limits as phone_limits
-from featherfed.server import faultbook, limits, service
+from featherfed.server import service
+from featherfed.server.door import limits
+from featherfed.server.phones import faultbook
 from featherfed.wire import limits as both
 from featherfed.wire.messages import MAX_FRAME_BYTES
 

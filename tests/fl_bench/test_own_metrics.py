@@ -17,8 +17,8 @@ from featherfed.fl_bench.plots import measure_by_bytes
 from featherfed.fl_bench.progress import reached
 from featherfed.fl_bench.results import read_runs
 from featherfed.server.dashboard.stored import StoredRuns, read_snapshot
-from featherfed.server.run_folder import existing
-from featherfed.server.store import Store
+from featherfed.server.storage.run_folder import existing
+from featherfed.server.storage.store import Store
 
 TASK = """
 import torch

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from featherfed.fl_bench.cli import main
 from featherfed.fl_bench.plots import SHARES, bytes_bars, measure_by_bytes, share
 from featherfed.fl_bench.results import Spread, read_runs
-from featherfed.server.report import size
+from featherfed.server.storage.report import size
 
 SCENARIO = """
 problem = "digits/tiny"

@@ -10,7 +10,7 @@ from featherfed.codec.layout import Layout, Tensor
 from featherfed.codec.pipeline import Pipeline
 from featherfed.errors import CodecError, SpecError
 from featherfed.randomness import RoundKey
-from featherfed.server.tokens import Tokens, add
+from featherfed.server.door.tokens import Tokens, add
 from tests.codec.specs import ALL_SPECS
 
 from .budget import count, inputs

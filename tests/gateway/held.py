@@ -13,7 +13,7 @@ from featherfed.edge_client.learner import Learner, NoiseLearner, Trained
 from featherfed.edge_client.one_phone import PhoneOptions, play_phone
 from featherfed.rules.select import SelectKey
 from featherfed.rules.selections import Uniform
-from featherfed.server.cohort import choose_cohort
+from featherfed.server.rounds.cohort import choose_cohort
 from featherfed.wire.messages import Task, Welcome
 
 Place = tuple[int, int]

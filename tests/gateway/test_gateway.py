@@ -93,7 +93,7 @@ def test_gateways_ask_whom_one_server_would_ask() -> None:
 
 
 def test_phone_of_another_gateway_is_told_so(tmp_path: Path) -> None:
-    from featherfed.server.admission import NoShardError, allot
+    from featherfed.server.phones.admission import NoShardError, allot
     from tests.server.peer import hello
 
     with pytest.raises(NoShardError, match="shard 7 is played at another gateway; this one has 0 to 4"):

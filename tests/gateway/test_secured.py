@@ -9,7 +9,7 @@ import pytest
 from featherfed.edge_client.one_phone import PhoneOptions, play_phone
 from featherfed.errors import ConfigError, LocalError
 from featherfed.gateway.serving import Root
-from featherfed.server import tokens
+from featherfed.server.door import tokens
 from tests.gateway.trees import SETTINGS, address, gateway
 from tests.serving import serving
 

@@ -12,7 +12,7 @@ from featherfed.commands.tree import tree
 from featherfed.errors import ConfigError
 from featherfed.gateway import ray_cluster
 from featherfed.server.config import config_from
-from featherfed.server.run_folder import create
+from featherfed.server.storage.run_folder import create
 
 
 def refused(*flags: str) -> str:

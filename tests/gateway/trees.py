@@ -8,9 +8,9 @@ from typing import Any
 
 from featherfed.gateway.serving import Gateway, Root, gateway_config
 from featherfed.server.config import config_from
-from featherfed.server.entrance import Entrance, EntranceOptions
-from featherfed.server.run_folder import create, existing
-from featherfed.server.store import Store
+from featherfed.server.door.entrance import Entrance, EntranceOptions
+from featherfed.server.storage.run_folder import create, existing
+from featherfed.server.storage.store import Store
 from featherfed.wire.messages import Accepted, Finish, ModelBegin, Task
 from tests.server.peer import Peer, peer
 from tests.serving import Recorder

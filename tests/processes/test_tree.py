@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from featherfed.server import tokens
+from featherfed.server.door import tokens
 from tests.gateway.held import HeldPhones
 from tests.gateway.trees import SETTINGS
 from tests.processes.trees import GATEWAY, LISTENING, flags, programs

@@ -11,7 +11,7 @@ from featherfed.rules.aggregate import Aggregate, Updates
 from featherfed.rules.aggregates import trimmed_mean
 from featherfed.rules.checked import combined
 from featherfed.rules.naming import load_aggregate
-from featherfed.server.kept_updates import KeptUpdates
+from featherfed.server.model.kept_updates import KeptUpdates
 
 LAYOUT = Layout((Tensor("a", (5000,)),))
 FLOATS = Pipeline.parse("float32")

@@ -13,8 +13,8 @@ from click.testing import CliRunner, Result
 
 from featherfed.commands.server import main
 from featherfed.server.config import RunConfig
-from featherfed.server.run_folder import create
-from featherfed.server.store import Store, put_value
+from featherfed.server.storage.run_folder import create
+from featherfed.server.storage.store import Store, put_value
 from tests.layouts import LAYOUTS
 
 from ..idx_files import write_mnist

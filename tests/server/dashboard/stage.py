@@ -12,10 +12,10 @@ from featherfed.server.dashboard.scene import Scene
 from featherfed.server.dashboard.serving import open_page, open_socket
 from featherfed.server.dashboard.stored import about
 from featherfed.server.dashboard.sums import Sums
-from featherfed.server.ledger import Ledger
 from featherfed.server.measures import LOSS, Measure, Measures
-from featherfed.server.run_folder import RunFolder
-from featherfed.server.watcher import RoundSummary, Visitor
+from featherfed.server.storage.ledger import Ledger
+from featherfed.server.storage.run_folder import RunFolder
+from featherfed.server.watchers.watcher import RoundSummary, Visitor
 
 
 class StillSockets:

@@ -1,0 +1,1 @@
+"""Who may come in: the listening socket, TLS, tokens, and the limits that every connection is held to."""

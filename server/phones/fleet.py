@@ -1,0 +1,109 @@
+"""The phones of a run: who plays which shard, who is connected, who has been away for too long."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from msgspec.structs import replace
+
+from featherfed.server.phones.admission import allot
+from featherfed.server.phones.phone_connection import PhoneConnection
+from featherfed.wire.messages import NOTHING, Hello
+
+
+class Fleet:
+    """Shards, names and connections; tells when a phone has been gone for longer than the grace time."""
+
+    def __init__(
+        self,
+        shards: int,
+        names: dict[int, str],
+        *,
+        grace_s: float,
+        lost: Callable[[int], None],
+        here: range | None = None,
+    ) -> None:
+        """`names` are the phones that an earlier life of this server knew; they may be on their way back.
+
+        `here` are the shards of a gateway, which has not all.
+        """
+        self.shards = shards
+        self._here = here
+        self.names = dict(names)
+        self.connections: dict[int, PhoneConnection] = {}
+        self._away: set[int] = set()
+        self._grace_s = grace_s
+        self._lost = lost
+        self._timers: dict[int, asyncio.TimerHandle] = {}
+
+    def start(self) -> None:
+        """Let the grace time run for those who have not come back yet."""
+        self.expect(self.names)
+
+    def expect(self, shards: Iterable[int]) -> None:
+        """Let the grace time run for the phones of these shards, as far as they are not here."""
+        for shard in shards:
+            if shard not in self.connections:
+                self._let_grace_run(shard)
+
+    def admit(self, phone: PhoneConnection, hello: Hello, *, run: str) -> None:
+        """Give the phone its shard, or raise `NoShardError` or `ShardLaterError`."""
+        if hello.shards == 0 and hello.run not in ("", run):
+            # The shard that it had was one of another run.
+            hello = replace(hello, shard=NOTHING)
+        shard = allot(
+            hello,
+            shards=self.shards,
+            held=self.names,
+            away=self._away,
+            absent=self._timers,
+            grace_s=self._grace_s,
+            here=self._here,
+        )
+        phone.shard, phone.name = shard, hello.name
+        phone.held_version = hello.held_version if hello.run == run else NOTHING
+        phone.partial = (hello.partial_digest, hello.partial_bytes)
+        phone.pending_round = hello.pending_round if hello.run == run else NOTHING
+        self.names[shard] = hello.name
+        # From now on it is not free for a third, who may say Hello before this one is connected.
+        self._away.discard(shard)
+
+    def connect(self, phone: PhoneConnection) -> PhoneConnection | None:
+        """Make this the phone's connection; return the older one that it replaces."""
+        older = self.connections.get(phone.shard)
+        self.connections[phone.shard] = phone
+        self._away.discard(phone.shard)
+        if timer := self._timers.pop(phone.shard, None):
+            timer.cancel()
+        return older
+
+    def left(self, phone: PhoneConnection, *, for_good: bool = False) -> bool:
+        """Note the end of a connection; return whether its phone was there and has no other one.
+
+        `for_good`: it has said that it cannot play, and nobody waits for it.
+        """
+        if phone.shard not in self.names or self.connections.get(phone.shard, phone) is not phone:
+            return False
+        self.connections.pop(phone.shard, None)
+        if for_good:
+            self._away.add(phone.shard)
+            self._lost(phone.shard)
+        else:
+            self._let_grace_run(phone.shard)
+        return True
+
+    def stop(self) -> None:
+        """Stop all timers."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+
+    def _let_grace_run(self, shard: int) -> None:
+        if earlier := self._timers.get(shard):
+            earlier.cancel()
+        timer = asyncio.get_running_loop().call_later(self._grace_s, self._give_up, shard)
+        self._timers[shard] = timer
+
+    def _give_up(self, shard: int) -> None:
+        del self._timers[shard]
+        self._away.add(shard)
+        self._lost(shard)

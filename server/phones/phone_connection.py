@@ -1,0 +1,175 @@
+"""One phone's connection: messages in and out by the session's rules, and every byte of it in the ledger."""
+
+import asyncio
+import contextlib
+import socket
+import sys
+from collections.abc import Callable
+
+from websockets.asyncio.server import ServerConnection
+from websockets.protocol import State as SocketState
+
+from featherfed.errors import ProtocolError
+from featherfed.server.door.guarded_connection import GuardedConnection
+from featherfed.server.storage.ledger import Ledger, Traffic
+from featherfed.wire.closing import reason
+from featherfed.wire.liveness import Pulse
+from featherfed.wire.messages import (
+    NOTHING,
+    AnyMessage,
+    Hello,
+    ModelBegin,
+    ModelChunk,
+    Task,
+    UpdateBegin,
+    UpdateChunk,
+    pack,
+    unpack,
+)
+from featherfed.wire.session import Role, Session, State
+
+UNSENT_BYTES = 16 * 1024
+STRANGER = -1
+"""The ledger's shard for connections that never said a valid Hello."""
+
+
+class PhoneConnection:
+    """A connection whose bytes belong to (current round, shard) from its Hello on."""
+
+    def __init__(
+        self, websocket: ServerConnection, ledger: Ledger, current_round: Callable[[], int], pulse: Pulse
+    ) -> None:
+        assert isinstance(websocket, GuardedConnection), "serve() was given create_connection=GuardedConnection"
+        self.websocket = websocket
+        self.shard = STRANGER
+        self.name = ""
+        self.held_version = NOTHING
+        self.partial = (b"", 0)
+        """Digest and length of the model bytes that the phone kept from a broken download."""
+        self.pending_round = NOTHING
+        """The round whose finished update the phone is about to send."""
+        self.counted_in = 0
+        """The round in which the last message's bytes were counted."""
+        self.frame_began_s: float | None = None
+        """When the first bytes of the last message came, by the loop's clock."""
+        self._pulse = pulse
+        self._session = Session()
+        self._sending = asyncio.Lock()
+        self._ledger = ledger
+        self._current_round = current_round
+        self._up = self._down = 0  # bytes of the socket that are in the ledger
+        self._handshake = True
+        keep_little_unsent(websocket)
+
+    def traffic(self, direction: str) -> Traffic:
+        """Return the ledger's entry that this connection's bytes belong to now."""
+        return self._ledger.entry(self._current_round(), self.shard, direction)
+
+    @property
+    def open(self) -> bool:
+        """Whether what is sent now goes to the socket."""
+        return self.websocket.state is SocketState.OPEN
+
+    def lives(self, now_s: float) -> bool:
+        """Return whether bytes have moved lately; asked a few times within the silence that is allowed."""
+        return self.websocket.beats(self._pulse, now_s)
+
+    def abort(self) -> None:
+        """End the connection without a word: its other end is not there."""
+        self.websocket.transport.abort()
+
+    async def receive(self) -> AnyMessage:
+        """Return the next message; raises `RemoteError` on a fault, `ConnectionClosed` at the end."""
+        frame = await self.websocket.recv()
+        self.frame_began_s, self.websocket.frame_began_s = self.websocket.frame_began_s, None
+        if isinstance(frame, str):
+            raise ProtocolError(f"text frame of {len(frame)} characters; frames are binary")
+        message = unpack(frame)
+        self._session.follow(Role.PHONE, message)
+        if not self._handshake:
+            self.counted_in = self._current_round()
+            entry = self._count_received()
+            entry.message += len(frame)
+            if isinstance(message, UpdateBegin | UpdateChunk):
+                entry.payload += len(message.data)
+        elif not isinstance(message, Hello):
+            raise ProtocolError(f"{type(message).__name__} before Hello")
+        return message
+
+    async def send(self, *messages: AnyMessage) -> None:
+        """Send messages in one piece; returns when the socket took them. What comes too late for Finish is dropped.
+
+        Who comes while another's messages wait for a slow phone waits behind them: the session's order is the wire's.
+        """
+        async with self._sending:
+            if self._session.states[Role.SERVER] is State.OVER:
+                return
+            frames = []
+            for message in messages:
+                frames.append(pack(message))
+                self._session.follow(Role.SERVER, message)
+                if isinstance(message, Task):
+                    self.websocket.expect_update()
+                if self.open and not self._handshake:
+                    entry = self.traffic("downlink")
+                    entry.message += len(frames[-1])
+                    if isinstance(message, ModelBegin | ModelChunk):
+                        entry.payload += len(message.data)
+            self.websocket.join_writes(len(frames))
+            for frame in frames:
+                await self.websocket.send_frame(frame)
+            self._count_sent()
+
+    def count(self) -> None:
+        """Bring the ledger up to what the socket has carried."""
+        if self.websocket.bytes_received != self._up:
+            self._count_received()
+        self._count_sent()
+
+    def _count_received(self) -> Traffic:
+        up = self.websocket.bytes_received
+        entry = self.traffic("uplink")
+        if self._handshake:
+            entry.handshake += up - self._up
+        else:
+            entry.socket += up - self._up
+        self._up = up
+        return entry
+
+    def _count_sent(self) -> None:
+        down = self.websocket.bytes_sent
+        if down == self._down:
+            return
+        entry = self.traffic("downlink")
+        if self._handshake:
+            entry.handshake += down - self._down
+        else:
+            entry.socket += down - self._down
+        self._down = down
+
+    def count_cut(self) -> None:
+        """Count what came of a message that the end of the connection cut off: it is sent again."""
+        cut = 0 if self._handshake else self.websocket.bytes_cut
+        if cut:
+            entry = self.traffic("uplink")
+            entry.message += cut
+            entry.payload += cut
+            entry.resent += cut
+
+    def handshake_done(self) -> None:
+        """Count all bytes so far, Welcome included, as handshake; what follows is the round's."""
+        self.count()
+        self._handshake = False
+
+    async def close(self, code: int, sentence: str) -> None:
+        """End the connection with a code and a sentence; one that is lost is closed too."""
+        await self.websocket.close(code, reason(sentence))
+
+
+def keep_little_unsent(websocket: ServerConnection) -> None:
+    """Keep the kernel from taking megabytes for a slow phone: a ping or a Cancel would wait behind them for minutes."""
+    raw = websocket.transport.get_extra_info("socket")
+    if raw is not None and raw.family in {socket.AF_INET, socket.AF_INET6} and sys.platform == "linux":
+        # Within TLS its socket may be closed before the connection hears of it.
+        with contextlib.suppress(OSError):
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)

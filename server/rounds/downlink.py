@@ -1,0 +1,121 @@
+"""Tasks and models on their way to phones: the parcel that each one lacks, in chunks, from where it broke off."""
+
+from collections.abc import Coroutine
+from dataclasses import dataclass
+
+from featherfed.codec.pipeline import Pipeline
+from featherfed.server.config import RunConfig
+from featherfed.server.model.versions import Parcel, Versions
+from featherfed.server.phones.phone_connection import PhoneConnection
+from featherfed.server.watchers.watcher import Watcher
+from featherfed.wire.chunking import ChunkSizer
+from featherfed.wire.messages import Cancel, ModelBegin, ModelChunk, Task
+
+CHUNK_BYTES = 16 * 1024
+"""Of a model: so little that a Cancel or a ping never waits long behind it on a slow link."""
+
+
+@dataclass(slots=True)
+class _Delivery:
+    round_number: int
+    stopped: bool = False
+
+
+@dataclass(slots=True)
+class _Sent:
+    """How far the last model for a phone has been sent, over all of its connections."""
+
+    digest: bytes = b""
+    had: int = 0
+    sent: int = 0
+
+
+class Downlink:
+    """Gives phones their tasks."""
+
+    def __init__(self, config: RunConfig, versions: Versions, watcher: Watcher) -> None:
+        self._config = config
+        # Written out where the operator named a preset: a phone need not know what the presets of this release are.
+        self._uplink = str(Pipeline.parse(config.uplink))
+        self._versions = versions
+        self._watcher = watcher
+        self._under_way: dict[PhoneConnection, _Delivery] = {}
+        self._sent: dict[int, _Sent] = {}  # by shard
+        self._sizers: dict[int, ChunkSizer] = {}
+
+    def deliver(self, phone: PhoneConnection, round_number: int) -> Coroutine[None, None, None]:
+        """Send the task of a round, and the model where the phone has another version; returns when all is sent.
+
+        A round trains the version that the round before it made: a phone that does not hold it must be asked for the
+        newest round. The model is chosen now: when the coroutine runs, the next version may be in the making.
+        """
+        held = phone.held_version == round_number - 1
+        parcel = None if held else self._versions.parcel(phone.held_version)
+        return self._deliver(phone, round_number, parcel)
+
+    async def _deliver(self, phone: PhoneConnection, round_number: int, parcel: Parcel | None) -> None:
+        self.stop(phone)
+        delivery = self._under_way[phone] = _Delivery(round_number)
+        config = self._config
+        self._watcher.download_began(phone.shard, round_number)
+        task = Task(round_number, round_number - 1, self._uplink, config.training(round_number).to_wire())
+        if parcel is None:
+            await phone.send(task)
+        else:
+            await self._send_model(phone, task, parcel, delivery)
+        if self._under_way.get(phone) is delivery:
+            del self._under_way[phone]
+            self._watcher.download_ended(phone.shard, round_number)
+
+    async def cancel(self, phone: PhoneConnection, round_number: int) -> None:
+        """Tell a phone to stop its work on a round; what is left of its model is not sent."""
+        delivery = self._under_way.get(phone)
+        if delivery is not None and delivery.round_number == round_number:
+            self.stop(phone)
+        await phone.send(Cancel(round_number))
+
+    def stop(self, phone: PhoneConnection) -> None:
+        """Send no more of what is under way to a phone."""
+        delivery = self._under_way.pop(phone, None)
+        if delivery is not None:
+            delivery.stopped = True
+
+    async def _send_model(self, phone: PhoneConnection, task: Task, parcel: Parcel, delivery: _Delivery) -> None:
+        digest, had = phone.partial
+        offset = min(had, len(parcel.payload)) if digest == parcel.digest else 0
+        sizer = self._sizers.setdefault(phone.shard, ChunkSizer())
+        sent = self._sent.get(phone.shard)
+        if sent is not None and sent.digest == parcel.digest:
+            # What a dropped link swallowed is what is sent again.
+            phone.traffic("downlink").resent += max(0, sent.sent - offset)
+            sizer.carried(max(0, offset - sent.had))
+            sizer.broke()
+        elif not offset:
+            # With an offset it goes on with what was begun before this server was started.
+            phone.traffic("downlink").theory += parcel.theory
+        sent = self._sent[phone.shard] = _Sent(parcel.digest, offset, offset)
+        chunk_bytes = sizer.chunk_bytes(CHUNK_BYTES)
+        message: ModelBegin | ModelChunk = ModelBegin(
+            parcel.version,
+            parcel.base,
+            parcel.spec,
+            list(parcel.lengths),
+            parcel.digest,
+            offset,
+            parcel.payload[offset : offset + chunk_bytes],
+        )
+        # The task travels with the first bytes of its model: headers of TCP and IP weigh as much as itself.
+        first = [task]
+        while phone.open:
+            # Noted before the chunk is known to have arrived.
+            sent.sent += len(message.data)
+            await phone.send(*first, message)
+            first = []
+            if sent.sent == len(parcel.payload):
+                phone.partial = (b"", 0)
+                phone.held_version = parcel.version
+                return
+            if delivery.stopped:
+                phone.traffic("downlink").wasted += sent.sent - offset
+                return
+            message = ModelChunk(sent.sent, parcel.payload[sent.sent : sent.sent + chunk_bytes])

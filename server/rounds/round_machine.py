@@ -1,0 +1,466 @@
+"""The round machine: `(state, event) -> (state, actions)`, a table and nothing else.
+
+It never sleeps and never looks at a clock: deadlines are events. It never fails: an event that no longer matters (a
+deadline of an old attempt, an update after the close) is answered, not raised, since the network may bring it at any
+time. What the table does not list for a phase changes nothing.
+
+    GATHERING --enough phones--> OPEN --quorum, or deadline with enough--> CLOSING --Closed--> OPEN … --last--> DONE
+                                   `--deadline with too few--> OPEN (new cohort) … --too often--> PAUSED
+    any phase --Stop--> PAUSED
+"""
+
+import enum
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from featherfed.errors import ProblemError
+from featherfed.rules.checked import chosen
+from featherfed.rules.select import PhoneFacts, Select, SelectKey
+from featherfed.rules.selections import Uniform
+from featherfed.server.rounds.cohort import NOTHING_KNOWN, Facts, choose_cohort, learned
+
+UNIFORM = Uniform()
+STOPPED = "the operator stopped the run"
+"""The reason of the one pause that is nobody's failure."""
+
+
+class Phase(enum.Enum):
+    """What the run is doing."""
+
+    GATHERING = "gathering"
+    OPEN = "open"
+    CLOSING = "closing"
+    DONE = "done"
+    PAUSED = "paused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What never changes during a run."""
+
+    phones: int
+    rounds: int
+    cohort_size: int
+    target: int
+    min_updates: int
+    max_retries: int
+    seed: int
+    first: int = 0
+    total: int = 0
+    """Of a gateway: its phones are the shards first … first + phones - 1 of so many. 0: this is no gateway."""
+    select: Select = UNIFORM
+    """Who is asked of those who are there."""
+
+    def asked(self, round_number: int) -> int:
+        """Return how many phones are asked: of a gateway's, those whom one server would ask if all are there.
+
+        A gateway's selection is separable: those chosen of all phones are those that each gateway would choose.
+        """
+        if not self.total:
+            return self.cohort_size
+        everyone = [PhoneFacts(shard) for shard in range(self.total)]
+        asked = chosen(self.select, everyone, self.cohort_size, SelectKey(self.seed, round_number, 0))
+        return sum(self.first <= shard < self.first + self.phones for shard in asked)
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """Where a run stands. `round_number` counts from 1; 0 is before the first round."""
+
+    rules: Rules
+    phase: Phase = Phase.GATHERING
+    round_number: int = 0
+    attempt: int = 0
+    cohort: frozenset[int] = frozenset()
+    accepted: frozenset[int] = frozenset()
+    failed: frozenset[int] = frozenset()
+    present: frozenset[int] = field(default=frozenset())
+    asked: int = 0
+    """The round that a gateway's root has asked for; 0: none yet."""
+    facts: Facts = field(default_factory=lambda: NOTHING_KNOWN)
+    """What is known of the phones, where the selection looks at it."""
+
+    @property
+    def outstanding(self) -> frozenset[int]:
+        """Shards of the cohort whose update is still awaited."""
+        return self.cohort - self.accepted - self.failed
+
+    @property
+    def count(self) -> int:
+        """Updates that count in this round."""
+        return len(self.accepted)
+
+    @property
+    def missing(self) -> frozenset[int]:
+        """Shards that were asked and whose update does not count."""
+        return self.cohort - self.accepted
+
+    def wants(self, round_number: int, shard: int) -> bool:
+        """Whether an update of a round still counts."""
+        return self.phase is Phase.OPEN and round_number == self.round_number and self.awaits(shard)
+
+    def awaits(self, shard: int) -> bool:
+        """Whether a shard's update is outstanding: asked for each message, so it looks at no other shard."""
+        return shard in self.cohort and shard not in self.accepted and shard not in self.failed
+
+    @property
+    def complete(self) -> bool:
+        """Whether nobody is outstanding."""
+        # The first is known at once, for every update but the last ones of a round.
+        return len(self.accepted) + len(self.failed) >= len(self.cohort) and not self.outstanding
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The phone of a shard is connected; its link's name and what it carries up, as far as the phone says."""
+
+    shard: int
+    link: str = ""
+    bytes_per_s: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The phone of a shard has been away for longer than the grace time; it may still come back."""
+
+    shard: int
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """A valid update is durable and folded; of how many examples, and how long after its task."""
+
+    shard: int
+    round_number: int
+    examples: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """A phone of the cohort sent what cannot count; it is not asked again in this round."""
+
+    shard: int
+
+
+@dataclass(frozen=True, slots=True)
+class GaveUp:
+    """A phone said that it cannot train, and is gone; it may come back."""
+
+    shard: int
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """Time is up for one attempt of one round."""
+
+    round_number: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The round's model is durable; `reached` says that no other round is needed.
+
+    `following` is the next round where that is not the one after: a gateway follows its root.
+    """
+
+    round_number: int
+    reached: bool
+    following: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A gateway's root is in this round."""
+
+    round_number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """The server is back: go on from the state that the disk gave; `reached` as in the last `Closed`."""
+
+    reached: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The operator ends the run."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRound:
+    """Ask these phones, and let the deadline run."""
+
+    round_number: int
+    attempt: int
+    cohort: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Assign:
+    """Give a phone that came (back) the open round's task."""
+
+    shard: int
+
+
+@dataclass(frozen=True, slots=True)
+class CancelPhones:
+    """Tell these phones to stop their work on a round."""
+
+    round_number: int
+    shards: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CloseRound:
+    """Average what was accepted, evaluate, make it durable, then report `Closed`."""
+
+    round_number: int
+    accepted: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """All rounds are done, or the target is reached."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """The run cannot or shall not go on now; its state is kept."""
+
+    reason: str
+
+
+Event = Joined | Lost | GaveUp | Accept | Fail | Deadline | Closed | Asked | Resume | Stop
+Action = OpenRound | Assign | CancelPhones | CloseRound | Finished | Pause
+Step = tuple[RunState, tuple[Action, ...]]
+
+
+def _open(state: RunState, round_number: int) -> Step:
+    rules = state.rules
+    size, key = rules.asked(round_number), SelectKey(rules.seed, round_number, 0)
+    try:
+        cohort = choose_cohort(rules.select, state.facts, state.present, size, key)
+    except ProblemError as error:
+        return replace(state, phase=Phase.PAUSED), (Pause(str(error)),)
+    opened = replace(
+        state,
+        phase=Phase.OPEN,
+        round_number=round_number,
+        attempt=0,
+        cohort=frozenset(cohort),
+        accepted=frozenset(),
+        failed=frozenset(),
+    )
+    if not cohort and rules.total:
+        # Nobody of this gateway's is asked: its sum is empty.
+        closing = replace(opened, phase=Phase.CLOSING)
+        return closing, (OpenRound(round_number, 0, cohort), CloseRound(round_number, ()))
+    return opened, (OpenRound(round_number, 0, cohort),)
+
+
+def _retry(state: RunState) -> Step:
+    """Ask a fresh cohort; what was accepted stays, since the model that it was trained on has not changed."""
+    rules, attempt = state.rules, state.attempt + 1
+    fresh = state.present - state.cohort
+    # Where nobody is left who was not asked, those who did not answer get a second chance.
+    candidates = fresh or state.present - state.accepted - state.failed
+    size = rules.cohort_size - len(state.accepted)
+    key = SelectKey(rules.seed, state.round_number, attempt)
+    try:
+        again = choose_cohort(rules.select, state.facts, candidates, size, key)
+    except ProblemError as error:
+        return replace(state, phase=Phase.PAUSED), (Pause(str(error)),)
+    opened = replace(state, attempt=attempt, cohort=state.accepted | state.failed | frozenset(again))
+    return opened, (OpenRound(state.round_number, attempt, again),)
+
+
+def _gather(state: RunState, event: Joined) -> Step:
+    return _begin(replace(state, present=state.present | {event.shard}))
+
+
+def _begin(state: RunState) -> Step:
+    """Open the next round once all phones are there; a gateway's is the one that its root asks for.
+
+    One that came and could not train is not waited for.
+    """
+    rules = state.rules
+    if len(state.present | state.failed) < rules.phones or (rules.total and not state.asked):
+        return state, ()
+    return _open(state, state.asked or state.round_number + 1)
+
+
+def _give_up_gathering(state: RunState, event: GaveUp) -> Step:
+    shard = {event.shard}
+    state = replace(state, present=state.present - shard, failed=state.failed | shard)
+    return _begin(state) if state.present else (state, ())
+
+
+def _give_up_open(state: RunState, event: GaveUp) -> Step:
+    return _fail(replace(state, present=state.present - {event.shard}), Fail(event.shard))
+
+
+def _asked_gathering(state: RunState, event: Asked) -> Step:
+    state, rules = replace(state, asked=event.round_number), state.rules
+    if event.round_number > 1:
+        # Its phones came to the first round, and it has moved here without its disk: they are on their way back.
+        state = replace(state, present=frozenset(range(rules.first, rules.first + rules.phones)))
+    return _begin(state)
+
+
+def _asked_open(state: RunState, event: Asked) -> Step:
+    """Close with what there is if the root is further: it waits for this round no more."""
+    return _settle(state) if event.round_number > state.round_number else (state, ())
+
+
+def _resume_gathering(state: RunState, event: Resume) -> Step:
+    if event.reached or state.round_number >= state.rules.rounds:
+        return replace(state, phase=Phase.DONE), (Finished(),)
+    return _begin(state)
+
+
+def _resume_open(state: RunState, event: Resume) -> Step:
+    if len(state.accepted) >= state.rules.target or not state.outstanding:
+        return _settle(state)
+    return state, (OpenRound(state.round_number, state.attempt, tuple(sorted(state.outstanding))),)
+
+
+def _join_open(state: RunState, event: Joined) -> Step:
+    state = replace(state, present=state.present | {event.shard})
+    if event.shard in state.outstanding:
+        return state, (Assign(event.shard),)
+    if state.attempt and event.shard not in state.cohort and len(state.cohort) < state.rules.cohort_size:
+        # A retry found too few phones there: who comes now is welcome.
+        return replace(state, cohort=state.cohort | {event.shard}), (Assign(event.shard),)
+    return state, ()
+
+
+def _note_joined(state: RunState, event: Joined) -> Step:
+    return replace(state, present=state.present | {event.shard}), ()
+
+
+def _note_lost(state: RunState, event: Lost | GaveUp) -> Step:
+    return replace(state, present=state.present - {event.shard}), ()
+
+
+def _accept(state: RunState, event: Accept) -> Step:
+    if event.round_number != state.round_number or not state.awaits(event.shard):
+        return state, ()
+    state = replace(state, accepted=state.accepted | {event.shard})
+    if len(state.accepted) >= state.rules.target or state.complete:
+        return _settle(state)
+    return state, ()
+
+
+def _fail(state: RunState, event: Fail) -> Step:
+    if not state.awaits(event.shard):
+        return state, ()
+    state = replace(state, failed=state.failed | {event.shard})
+    return _settle(state) if state.complete else (state, ())
+
+
+def _deadline(state: RunState, event: Deadline) -> Step:
+    if (event.round_number, event.attempt) != (state.round_number, state.attempt):
+        return state, ()
+    return _settle(state)
+
+
+def _settle(state: RunState) -> Step:
+    """Close the round with what it has, or retry it, or pause."""
+    rules = state.rules
+    if len(state.accepted) >= rules.min_updates:
+        close = CloseRound(state.round_number, tuple(sorted(state.accepted)))
+        return replace(state, phase=Phase.CLOSING), (*_cancel(state, state.outstanding), close)
+    if state.attempt >= rules.max_retries:
+        # Nobody is cancelled: what phones have sent so far counts when the run is resumed.
+        pause = Pause(
+            f"round {state.round_number} had {len(state.accepted)} of at least {rules.min_updates} updates"
+            f" in each of {state.attempt + 1} attempts"
+        )
+        return replace(state, phase=Phase.PAUSED), (pause,)
+    retried, actions = _retry(state)
+    # Who is asked again goes on where it is.
+    return retried, (*_cancel(state, state.outstanding - retried.outstanding), *actions)
+
+
+def _cancel(state: RunState, shards: frozenset[int]) -> tuple[Action, ...]:
+    return (CancelPhones(state.round_number, tuple(sorted(shards))),) if shards else ()
+
+
+def _closed(state: RunState, event: Closed) -> Step:
+    if event.round_number != state.round_number:
+        return state, ()
+    if event.reached or state.round_number >= state.rules.rounds:
+        return replace(state, phase=Phase.DONE, cohort=frozenset()), (Finished(),)
+    return _open(state, event.following or state.round_number + 1)
+
+
+def _stop(state: RunState, event: Stop) -> Step:
+    return replace(state, phase=Phase.PAUSED), (Pause(STOPPED),)
+
+
+_EVERYWHERE: dict[type, Callable[..., Step]] = {
+    Joined: _note_joined,
+    Lost: _note_lost,
+    GaveUp: _note_lost,
+    Stop: _stop,
+}
+
+TABLE: Mapping[Phase, Mapping[type, Callable[..., Step]]] = {
+    Phase.GATHERING: {
+        **_EVERYWHERE,
+        Joined: _gather,
+        GaveUp: _give_up_gathering,
+        Asked: _asked_gathering,
+        Resume: _resume_gathering,
+    },
+    Phase.OPEN: {
+        **_EVERYWHERE,
+        Joined: _join_open,
+        Accept: _accept,
+        Fail: _fail,
+        GaveUp: _give_up_open,
+        Deadline: _deadline,
+        Asked: _asked_open,
+        Resume: _resume_open,
+    },
+    Phase.CLOSING: {**_EVERYWHERE, Closed: _closed},
+    Phase.DONE: {Lost: _note_lost, GaveUp: _note_lost},
+    Phase.PAUSED: {Lost: _note_lost, GaveUp: _note_lost},
+}
+
+
+def advance(state: RunState, event: Event) -> Step:
+    """Return the state after `event` and what must be done now, in that order."""
+    handler = TABLE[state.phase].get(type(event))
+    if handler is None:
+        return state, ()
+    if not state.rules.select.uses_facts:
+        return handler(state, event)
+    if isinstance(event, Joined | Accept):
+        state = replace(state, facts=facts_after(state.facts, event, state.wants))
+    state, actions = handler(state, event)
+    return replace(state, facts=facts_of_asked(state.facts, state.round_number, actions)), actions
+
+
+def facts_after(facts: Facts, event: Joined | Accept, wants: Callable[[int, int], bool]) -> Facts:
+    """Return what is known of the phones once one has come, or an update that counts."""
+    if isinstance(event, Joined):
+        return learned(facts, [event.shard], link=event.link, bytes_per_s=event.bytes_per_s)
+    if not wants(event.round_number, event.shard):
+        return facts
+    known = {"examples": event.examples, "seconds": event.seconds, "last_counted": event.round_number}
+    return learned(facts, [event.shard], **known)
+
+
+def facts_of_asked(facts: Facts, round_number: int, actions: tuple[Action, ...]) -> Facts:
+    """Return what is known of the phones once these are asked."""
+    asked: list[int] = []
+    for action in actions:
+        if isinstance(action, OpenRound):
+            asked += action.cohort
+        elif isinstance(action, Assign):
+            asked.append(action.shard)
+    return learned(facts, asked, last_asked=round_number)

@@ -1,0 +1,215 @@
+"""The bytes-per-round report of a run: what its folder knows, as JSON, CSV and a table."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from featherfed.server.config import RunConfig
+from featherfed.server.measures import LOSS, TARGETS, Measure, Measures, Target, figures
+from featherfed.server.storage.ledger import DIRECTIONS, FIELDS, Traffic
+from featherfed.server.storage.run_folder import RunFolder, write_durably
+from featherfed.server.storage.store import Store
+
+ACCURACY = "accuracy"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """`content` is what `fl-server report --json` prints; all byte counts are sums over phones."""
+
+    content: dict[str, Any]
+
+    def to_json(self) -> str:
+        """Return the JSON text."""
+        return json.dumps(self.content, indent=2)
+
+    def to_csv(self) -> str:
+        """Return the rounds as CSV, one column a figure: metrics by name, `uplink_socket`, `downlink_payload`, …."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, _columns(self.measures), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(flat(row, self.measures) for row in self.content["rounds"])
+        return text.getvalue()
+
+    @property
+    def measures(self) -> Measures:
+        """What the run's evaluations say."""
+        return measures_in(self.content)
+
+
+_PLAIN = ("round", "state", "cohort", "accepted", "late", "failed", "loss")
+_TIMES = ("seconds", "ended_s")
+
+
+def _columns(measures: Measures) -> list[str]:
+    names = [each.name for each in measures if each != LOSS]
+    return [*_PLAIN, *names, *_TIMES, *(f"{way}_{field}" for way in DIRECTIONS for field in FIELDS)]
+
+
+def flat(row: dict[str, Any], measures: Measures) -> dict[str, Any]:
+    """Return a round of a report as one row of plain values: None where the round has no value of a metric."""
+    metrics = {each.name: row["metrics"].get(each.name) for each in measures if each != LOSS}
+    traffic = {f"{way}_{field}": row[way][field] for way in DIRECTIONS for field in FIELDS}
+    return {**{name: row[name] for name in (*_PLAIN, *_TIMES)}, **metrics, **traffic}
+
+
+def measures_in(content: dict[str, Any]) -> Measures:
+    """Return the measures that a report's content names."""
+    return tuple(Measure(**each) for each in content["measures"])
+
+
+def value_in(row: dict[str, Any], measure: Measure) -> float | None:
+    """Return what a round of a report has of a measure; None where it was not evaluated, or is no number."""
+    value: float | None = figures(row["loss"], row["metrics"]).get(measure.name)
+    return value
+
+
+def spent_until(rounds: Iterable[dict[str, Any]], measure: Measure, wanted: float) -> dict[str, Any] | None:
+    """Return what a run had spent at the end of the first round that reached a value; None where none did.
+
+    `seconds` are of the run's clock, from the server's start; bytes are the sockets', of all phones.
+    """
+    up = down = 0
+    for row in rounds:
+        up, down = up + row["uplink"]["socket"], down + row["downlink"]["socket"]
+        if measure.reaches(value_in(row, measure), wanted):
+            return {"round": row["round"], "uplink_socket": up, "downlink_socket": down, "seconds": row["ended_s"]}
+    return None
+
+
+def targets_of(measures: Measures, target: str = "") -> list[Target]:
+    """Return the targets up to which a run's bytes are counted.
+
+    Those are the run's own, and steps towards 1 where the first metric is a fraction of which more is better.
+    """
+    targets = {Target.parse(target)} if target else set()
+    if measures and measures[0].fraction and measures[0].higher_is_better:
+        targets |= {Target(measures[0].name, value) for value in TARGETS}
+    return sorted(targets)
+
+
+def make_report(folder: RunFolder, config: RunConfig, store: Store) -> Report:
+    """Read a run's report from its store."""
+    values = store.values()
+    traffic: dict[int, dict[str, Traffic]] = {}
+    for (number, _, way), entry in store.traffic().items():
+        traffic.setdefault(number, {name: Traffic() for name in DIRECTIONS})[way].add(entry)
+    accepted: dict[int, int] = {}
+    for update in store.updates():
+        if update.counts_in is not None:
+            accepted[update.counts_in] = accepted.get(update.counts_in, 0) + 1
+    measures = store.measures()
+    rounds, totals = [], {way: Traffic() for way in DIRECTIONS}
+    for row in store.rounds():
+        of_round = traffic.get(row.round, {way: Traffic() for way in DIRECTIONS})
+        for way in DIRECTIONS:
+            totals[way].add(of_round[way])
+        metrics = json.loads(row.metrics or "{}")
+        rounds.append(
+            {
+                "round": row.round,
+                "state": row.state,
+                "cohort": len(json.loads(row.cohort)),
+                "accepted": accepted.get(row.round, 0),
+                "late": row.late or 0,
+                "failed": row.failed or 0,
+                "loss": row.loss,
+                "metrics": metrics,
+                # What most runs are asked for has a place that needs no knowledge of metrics.
+                **({ACCURACY: metrics.get(ACCURACY)} if any(each.name == ACCURACY for each in measures) else {}),
+                "seconds": row.seconds,
+                "ended_s": None if row.seconds is None else row.started_s + row.seconds,
+                **{way: of_round[way].as_dict() for way in DIRECTIONS},
+            }
+        )
+    return Report(
+        {
+            "run": folder.path.name,
+            "problem": config.problem,
+            "parameters": int(values.get("parameters", 0)),
+            "uplink": config.uplink,
+            "downlink": config.downlink,
+            "measures": [asdict(each) for each in measures],
+            "rounds": rounds,
+            "totals": {way: totals[way].as_dict() for way in DIRECTIONS},
+            "to_target": {
+                str(target): spent_until(rounds, target.measure(measures), target.value)
+                for target in targets_of(measures, config.target if measures else "")
+            },
+        }
+    )
+
+
+def write_csv(folder: RunFolder, report: Report) -> None:
+    """Write `rounds.csv` beside the run."""
+    write_durably(folder.path / "rounds.csv", report.to_csv().encode())
+
+
+WIDE_COLUMNS = 112
+"""On a terminal that has fewer, theory and message bytes are left to `--json` and `rounds.csv`."""
+MOST_METRICS = 3
+"""So many fit beside the bytes; a narrow terminal has the first alone."""
+MOST_LETTERS = 12
+
+
+def table(report: Report, columns: int) -> Table:
+    """Return the bytes-per-round table for people whose terminal has so many columns."""
+    content = report.content
+    wide = columns >= WIDE_COLUMNS
+    fields = ("theory", "payload", "message", "socket") if wide else ("payload", "socket")
+    measures = [each for each in report.measures if each != LOSS] or list(report.measures)
+    measures = measures[: MOST_METRICS if wide else 1]
+    title = f"{content['run']}: {content['problem']}, {content['parameters']:,} parameters, up {content['uplink']}"
+    result = Table(title=Text(f"{title}, down {content['downlink']}"), title_justify="left", box=SIMPLE_HEAD, padding=0)
+    for name in ("round", "updates"):
+        result.add_column(name, justify="right", no_wrap=True)
+    for measure in measures:
+        # Its name may be longer than the terminal is wide.
+        result.add_column(escape(measure.name), justify="right", overflow="fold", max_width=MOST_LETTERS)
+    result.add_column("seconds", justify="right", no_wrap=True)
+    for way in ("up", "down"):
+        for field in fields:
+            result.add_column(f"{way}\n{field}", justify="right", no_wrap=True)
+    for name in ("resent", "wasted"):
+        result.add_column(name, justify="right", no_wrap=True)
+    for row in content["rounds"]:
+        values = ["" if (value := value_in(row, each)) is None else each.text(value) for each in measures]
+        seconds = "" if row["seconds"] is None else f"{row['seconds']:.2f}"
+        updates = f"{row['accepted']}/{row['cohort']}"
+        result.add_row(str(row["round"]), updates, *values, seconds, *_sizes(row, fields))
+    totals = content["totals"]
+    result.add_section()
+    result.add_row("total", "", *([""] * len(measures)), "", *_sizes(totals, fields))
+    result.caption = (
+        f"bytes, all phones; handshakes apart: {size(totals['uplink']['handshake'])} up,"
+        f" {size(totals['downlink']['handshake'])} down"
+    )
+    result.caption_justify = "left"
+    return result
+
+
+def _sizes(row: dict[str, Any], fields: tuple[str, ...]) -> list[str]:
+    return [
+        *(size(row[way][field]) for way in DIRECTIONS for field in fields),
+        *(size(sum(row[way][field] for way in DIRECTIONS)) for field in ("resent", "wasted")),
+    ]
+
+
+def size(num_bytes: int) -> str:
+    """Return a byte count in decimal units, as data plans count.
+
+    >>> size(999), size(25_120), size(6_653_480)
+    ('999 B', '25.1 kB', '6.65 MB')
+    """
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if num_bytes >= scale:
+            return f"{num_bytes / scale:.3g} {unit}" if num_bytes < 999.5 * scale else f"{num_bytes / scale:.0f} {unit}"
+    return f"{num_bytes} B"

@@ -1,0 +1,170 @@
+"""Names, connections and grace times, in virtual time."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, cast
+
+import pytest
+from msgspec.structs import replace
+
+from featherfed.bandwidth_sim.virtual import run
+from featherfed.server.phones.admission import NoShardError, ShardLaterError
+from featherfed.server.phones.fleet import Fleet
+from featherfed.server.phones.phone_connection import PhoneConnection
+from featherfed.wire.messages import NOTHING, PROTOCOL_VERSION, Hello
+
+GRACE_S = 40.0
+RUN = "ab12"
+
+
+@dataclass(eq=False)
+class GatewayHost:
+    """What a fleet knows of a connection; its socket is none of the fleet's business."""
+
+    shard: int = NOTHING
+    name: str = ""
+    held_version: int = NOTHING
+    partial: tuple[bytes, int] = (b"", 0)
+    pending_round: int = NOTHING
+
+
+def hello(name: str, **fields: Any) -> Hello:
+    return replace(Hello(PROTOCOL_VERSION, name, NOTHING, 0, RUN, 7, b"12345678", 100, 3, "", 0, b""), **fields)
+
+
+def come(fleet: Fleet, name: str, **fields: Any) -> PhoneConnection:
+    phone = cast(PhoneConnection, GatewayHost())
+    fleet.admit(phone, hello(name, **fields), run=RUN)
+    return phone
+
+
+def in_virtual_time(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    def wrapped() -> None:
+        run(test())
+
+    wrapped.__name__ = test.__name__
+    return wrapped
+
+
+@in_virtual_time
+async def test_phone_that_stays_away_is_lost_after_the_grace_time_and_not_before() -> None:
+    lost: list[int] = []
+    fleet = Fleet(2, {}, grace_s=GRACE_S, lost=lost.append)
+    phone = come(fleet, "a")
+    fleet.connect(phone)
+    assert fleet.left(phone)
+    await asyncio.sleep(GRACE_S - 1)
+    assert lost == []
+    await asyncio.sleep(2)
+    assert lost == [0]
+
+
+@in_virtual_time
+async def test_phone_that_comes_back_in_time_is_never_lost() -> None:
+    lost: list[int] = []
+    fleet = Fleet(2, {}, grace_s=GRACE_S, lost=lost.append)
+    for _ in range(3):
+        phone = come(fleet, "a")
+        assert phone.shard == 0
+        fleet.connect(phone)
+        fleet.left(phone)
+        await asyncio.sleep(GRACE_S - 1)
+    fleet.connect(come(fleet, "a"))
+    await asyncio.sleep(10 * GRACE_S)
+    assert lost == []
+
+
+@in_virtual_time
+async def test_newer_connection_replaces_the_older_whose_end_then_means_nothing() -> None:
+    lost: list[int] = []
+    fleet = Fleet(2, {}, grace_s=GRACE_S, lost=lost.append)
+    older, newer = come(fleet, "a"), come(fleet, "a")
+    assert fleet.connect(older) is None
+    assert fleet.connect(newer) is older
+    assert not fleet.left(older)
+    await asyncio.sleep(2 * GRACE_S)
+    assert lost == []
+    assert fleet.connections == {0: newer}
+
+
+@in_virtual_time
+async def test_shard_of_a_lost_phone_goes_to_one_newcomer_only() -> None:
+    fleet = Fleet(1, {}, grace_s=GRACE_S, lost=lambda shard: None)
+    gone = come(fleet, "a")
+    fleet.connect(gone)
+    fleet.left(gone)
+    await asyncio.sleep(GRACE_S + 1)
+    taker = come(fleet, "b")
+    # `b` is not connected yet: its Welcome waits for the disk.
+    with pytest.raises(NoShardError):
+        come(fleet, "c")
+    fleet.connect(taker)
+    assert fleet.names == {0: "b"}
+
+
+@in_virtual_time
+async def test_newcomer_is_told_to_wait_for_the_shard_of_a_phone_that_left_and_then_gets_it() -> None:
+    fleet = Fleet(2, {}, grace_s=GRACE_S, lost=lambda shard: None)
+    stays, gone = come(fleet, "a"), come(fleet, "b")
+    fleet.connect(stays)
+    fleet.connect(gone)
+    with pytest.raises(NoShardError, match="all 2 shards are taken; the run"):
+        come(fleet, "c")
+    fleet.left(gone)
+    with pytest.raises(ShardLaterError, match="the shard of a phone that left is free after 40 s"):
+        come(fleet, "c")
+    with pytest.raises(ShardLaterError, match="shard 1 is that of phone 'b', which left; it is free after 40 s"):
+        come(fleet, "c", shard=1, shards=2)
+    with pytest.raises(NoShardError):
+        come(fleet, "c", shard=0, shards=2)
+    await asyncio.sleep(GRACE_S + 1)
+    assert come(fleet, "c").shard == 1
+
+
+@in_virtual_time
+async def test_shard_of_a_phone_that_cannot_play_is_free_at_once() -> None:
+    lost: list[int] = []
+    fleet = Fleet(1, {}, grace_s=GRACE_S, lost=lost.append)
+    bare = come(fleet, "a")
+    fleet.connect(bare)
+    assert fleet.left(bare, for_good=True)
+    assert lost == [0]
+    assert come(fleet, "b").shard == 0
+
+
+@in_virtual_time
+async def test_phones_of_an_earlier_life_have_the_grace_time_to_come_back() -> None:
+    lost: list[int] = []
+    fleet = Fleet(3, {0: "a", 2: "b"}, grace_s=GRACE_S, lost=lost.append)
+    fleet.start()
+    await asyncio.sleep(GRACE_S / 2)
+    phone = come(fleet, "b")
+    assert phone.shard == 2
+    fleet.connect(phone)
+    await asyncio.sleep(GRACE_S)
+    assert lost == [0]
+
+
+@in_virtual_time
+async def test_stopped_fleet_tells_nobody() -> None:
+    lost: list[int] = []
+    fleet = Fleet(2, {0: "a"}, grace_s=GRACE_S, lost=lost.append)
+    fleet.start()
+    fleet.stop()
+    await asyncio.sleep(2 * GRACE_S)
+    assert lost == []
+
+
+@in_virtual_time
+async def test_what_a_phone_holds_of_another_run_counts_for_nothing() -> None:
+    fleet = Fleet(2, {}, grace_s=GRACE_S, lost=lambda shard: None)
+    ours, other = come(fleet, "a"), come(fleet, "b", run="other")
+    assert (ours.held_version, ours.pending_round) == (7, 3)
+    assert (other.held_version, other.pending_round) == (NOTHING, NOTHING)
+
+
+@in_virtual_time
+async def test_stranger_that_leaves_is_nobody() -> None:
+    fleet = Fleet(2, {}, grace_s=GRACE_S, lost=lambda shard: None)
+    assert not fleet.left(cast(PhoneConnection, GatewayHost()))

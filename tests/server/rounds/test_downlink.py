@@ -1,0 +1,221 @@
+"""What a phone gets on its way down, as the phone sees it: the real server over a real socket."""
+
+import asyncio
+import socket
+import struct
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from featherfed.training_settings import Training
+from featherfed.wire.messages import (
+    Accepted,
+    Ack,
+    Cancel,
+    Hello,
+    ModelBegin,
+    ModelChunk,
+    Task,
+    UpdateBegin,
+    Welcome,
+    unpack,
+)
+from featherfed.wire.session import Role, Session, State
+from tests.server.peer import Peer, digest, hello, peer
+
+Serve = Callable[..., Any]
+
+
+async def welcome(phone: Peer, message: Hello) -> Welcome:
+    await phone.send(message)
+    answer = await phone.receive()
+    assert isinstance(answer, Welcome)
+    phone.welcome = answer
+    return answer
+
+
+async def begun(phone: Peer) -> tuple[Task, ModelBegin]:
+    """Return the next task and the beginning of its model."""
+    task, begin = await phone.receive_until(Task), await phone.receive()
+    assert isinstance(task, Task) and isinstance(begin, ModelBegin)
+    return task, begin
+
+
+async def rest(phone: Peer, begin: ModelBegin) -> bytes:
+    """Return a model's bytes from where it begins to its end."""
+    data = begin.data
+    while begin.offset + len(data) < sum(begin.lengths):
+        chunk = await phone.receive()
+        assert isinstance(chunk, ModelChunk)
+        assert chunk.offset == begin.offset + len(data)
+        data += chunk.data
+    return data
+
+
+async def test_model_arrives_in_order_and_has_its_digest(serve: Serve) -> None:
+    async with serve(phones=1) as served, peer(served.address) as phone:
+        await welcome(phone, hello("a"))
+        task, begin = await begun(phone)
+        data = await rest(phone, begin)
+        assert (task.round, begin.base, begin.offset) == (1, -1, 0)
+        assert len(data) == sum(begin.lengths) == 4 * 29_322
+        assert digest(data) == begin.digest
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="TCP_INFO is laid out as Linux has it")
+async def test_task_and_a_small_model_are_one_segment(serve: Serve) -> None:
+    def segments(phone: Peer) -> int:
+        """Return tcpi_data_segs_in (tcp(7), linux/tcp.h): how many segments with data have come."""
+        sock = phone.connection.transport.get_extra_info("socket")
+        (count,) = struct.unpack_from("I", sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 160), 152)
+        return int(count)
+
+    settings = {"phones": 1, "rounds": 2, "uplink": "vertex-small", "downlink": "vertex-small"}
+    async with serve(**settings) as served, peer(served.address) as phone:
+        phone.welcome = await welcome(phone, hello("a"))
+        task = await phone.task()
+        before = segments(phone)
+        await phone.upload(task.round, phone.update(task))
+        task = await phone.task()
+        assert task.round == 2
+        # Accepted; then the next task with its model.
+        assert segments(phone) - before == 2
+
+
+async def test_whole_numbers_among_the_settings_take_a_byte(serve: Serve) -> None:
+    async with serve(phones=1, lr=1.0) as served, peer(served.address) as phone:
+        await welcome(phone, hello("a"))
+        frame = await phone.connection.recv(decode=False)
+        task = unpack(frame)
+        assert isinstance(task, Task) and Training.from_wire(task.training).lr == 1.0
+        # lr, momentum, weight decay, FedProx's μ and no setting of the problem's.
+        assert frame[-5:] == b"\x01\x00\x00\x00\x80"
+
+
+async def test_preset_travels_written_out_and_the_run_keeps_its_name(serve: Serve) -> None:
+    async with serve(phones=1, uplink="vertex-small") as served, peer(served.address) as phone:
+        await welcome(phone, hello("a"))
+        task = await phone.task()
+        # A phone needs the stages of CODECS.md, and no list of names.
+        assert task.uplink == "exact(0) | flat | rotate | vertex(32)"
+        assert 'uplink = "vertex-small"' in (served.folder.path / "config.toml").read_text()
+
+
+async def test_task_carries_the_settings_of_the_run(serve: Serve) -> None:
+    settings = {
+        "epochs": 3,
+        "batch_size": 0,
+        "lr": 0.5,
+        "lr_decay": 0.5,
+        "momentum": 0.25,
+        "prox_mu": 0.125,
+        "set": {"shift": 2},
+    }
+    run = serve(phones=1, rounds=2, uplink="rotate | eden(1)", **settings)
+    async with run as served, peer(served.address) as phone:
+        await welcome(phone, hello("a"))
+        first = await phone.task()
+        await phone.upload(1, phone.update(first))
+        second = await phone.task()
+    for task, number, lr in ((first, 1, 0.5), (second, 2, 0.25)):
+        assert (task.round, task.version) == (number, number - 1)
+        assert Training.from_wire(task.training) == Training(
+            epochs=3, batch_size=0, lr=lr, momentum=0.25, prox_mu=0.125, set={"shift": 2}
+        )
+        assert task.uplink == "rotate | eden(1)"
+
+
+async def test_phone_that_holds_the_model_gets_the_task_alone(serve: Serve) -> None:
+    async with serve(phones=1) as served:
+        async with peer(served.address) as phone:
+            run = (await welcome(phone, hello("a"))).run
+            await phone.task()
+        async with peer(served.address) as phone:
+            await welcome(phone, replace(hello("a"), run=run, held_version=0))
+            task = await phone.receive_until(Task)
+            assert isinstance(task, Task)
+            await phone.upload(1, phone.update(task))
+            while not isinstance(message := await phone.receive(), Accepted):
+                assert isinstance(message, Ack), "no model came between"
+
+
+@pytest.mark.parametrize("kept_bytes", [1, 40_000])
+async def test_broken_download_goes_on_from_the_byte_that_the_phone_has(serve: Serve, kept_bytes: int) -> None:
+    async with serve(phones=1) as served:
+        async with peer(served.address) as phone:
+            await welcome(phone, hello("a"))
+            whole = (await begun(phone))[1]
+            data = await rest(phone, whole)
+        async with peer(served.address) as phone:
+            await welcome(phone, replace(hello("a"), partial_digest=whole.digest, partial_bytes=kept_bytes))
+            begin = (await begun(phone))[1]
+            assert (begin.digest, begin.offset) == (whole.digest, kept_bytes)
+            assert data[:kept_bytes] + await rest(phone, begin) == data
+
+
+async def test_bytes_of_another_model_are_not_built_upon(serve: Serve) -> None:
+    async with serve(phones=1) as served, peer(served.address) as phone:
+        await welcome(phone, replace(hello("a"), partial_digest=b"87654321", partial_bytes=5000))
+        begin = (await begun(phone))[1]
+        assert begin.offset == 0
+
+
+async def test_straggler_s_next_task_is_not_the_cancelled_one(serve: Serve) -> None:
+    run = serve(phones=2, rounds=2, cohort=2, quorum=1, downlink="rotate | eden(4)")
+    async with run as served, peer(served.address) as fast, peer(served.address) as slow:
+        await welcome(fast, hello("fast"))
+        await welcome(slow, hello("slow"))
+        task = await fast.task()
+        await fast.upload(1, fast.update(task))
+        assert await asyncio.wait_for(slow.receive_until(Cancel), 30) == Cancel(1)
+        following = await asyncio.wait_for(slow.receive_until(Task), 30)
+        assert isinstance(following, Task)
+        assert following.round == 2
+
+
+async def test_question_about_an_old_update_in_the_middle_of_a_download_disturbs_nothing(serve: Serve) -> None:
+    # A model that no socket takes at once.
+    async with serve(phones=1, problem="digits/cnn", uplink="vertex-small") as served, peer(served.address) as phone:
+        await welcome(phone, hello("a"))
+        task, begin = await begun(phone)
+        await phone.send(UpdateBegin(7, 1000, bytes(8), 1, 0, b""))
+        cancelled, got = None, len(begin.data)
+        while got < sum(begin.lengths):
+            message = await asyncio.wait_for(phone.receive(), 30)
+            if isinstance(message, ModelChunk):
+                got += len(message.data)
+            else:
+                cancelled, after = message, got
+        assert cancelled == Cancel(7)
+        assert after < got, "the answer came before the model's end"
+        await phone.upload(task.round, phone.update(task))
+        assert await phone.receive_until(Accepted) == Accepted(1)
+        assert await asyncio.wait_for(served.ended, 30) is None
+
+
+async def test_tasks_of_a_phone_that_reads_nothing_for_rounds_stay_in_their_order(serve: Serve) -> None:
+    run = serve(phones=2, cohort=2, quorum=1, rounds=4, problem="digits/2nn", uplink="vertex-small")
+    async with run as served, peer(served.address) as fast, peer(served.address) as slow:
+        await welcome(fast, hello("fast"))
+        await welcome(slow, hello("slow"))
+        session = Session()
+        session.follow(Role.PHONE, hello("slow"))
+        assert slow.welcome is not None
+        session.follow(Role.SERVER, slow.welcome)
+        session.follow(Role.SERVER, await slow.receive())
+        # Until here: from now on what the server sends waits in its buffers.
+        slow.connection.transport.pause_reading()
+        for number in (1, 2, 3):
+            await fast.upload(number, fast.update(await fast.task()))
+            assert await fast.receive_until(Accepted) == Accepted(number)
+        slow.connection.transport.resume_reading()
+        task: Task | None = None
+        while task is None or session.states[Role.SERVER] is not State.IDLE:
+            message = await asyncio.wait_for(slow.receive(), 30)
+            session.follow(Role.SERVER, message)
+            if isinstance(message, Task):
+                task = message
+        assert task.round == 4

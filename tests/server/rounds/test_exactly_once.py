@@ -1,0 +1,143 @@
+"""One update counts once, over whatever connections it comes, however late and however often."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from featherfed.wire.messages import Accepted, Ack, Cancel, UpdateBegin, UpdateChunk
+from tests.server.peer import Peer, digest, peer
+
+Serve = Callable[..., Any]
+WAIT_S = 30.0
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(WAIT_S):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
+async def begin(phone: Peer, payload: bytes) -> int:
+    """Ask how much of an update of round 1 is durable."""
+    await phone.send(UpdateBegin(1, len(payload), digest(payload), 1, 0, b""))
+    ack = await phone.receive_until(Ack)
+    assert isinstance(ack, Ack)
+    return ack.offset
+
+
+async def test_replay_after_the_close_and_after_a_restart_is_accepted_and_not_counted(serve: Serve) -> None:
+    async with serve(phones=1, rounds=2) as served, peer(served.address) as phone:
+        await phone.join("phone")
+        payload = phone.update(await phone.task())
+        await phone.upload(1, payload)
+        assert await phone.receive_until(Accepted) == Accepted(1)
+        await until(lambda: served.service.state.round_number == 2)
+        await phone.upload(1, payload)
+        assert await phone.receive_until(Accepted) == Accepted(1)
+        served.ended.cancel()
+        await asyncio.wait({served.ended})
+    async with serve(resume=True) as served, peer(served.address) as phone:
+        await phone.join("phone")
+        await phone.upload(1, payload)
+        assert await phone.receive_until(Accepted) == Accepted(1)
+        assert served.service.state.round_number == 2
+        assert [update.round_number for update in served.store.updates()] == [1]
+        total = served.service.ledger.total("uplink")
+        assert total.payload - total.resent - total.wasted == len(payload)
+
+
+async def test_two_connections_of_a_phone_bring_one_update_in_chunks_of_any_size(serve: Serve) -> None:
+    async with serve(phones=2, rounds=1) as served, peer(served.address) as other:
+        await other.join("other")
+        async with peer(served.address) as older:
+            await older.join("phone")
+            payload = older.update(await older.task())
+            await begin(older, payload)
+            await older.send(UpdateChunk(0, payload[:5000]))
+            assert await older.receive_until(Ack) == Ack(1, 5000)
+            async with peer(served.address) as newer:
+                await newer.join("phone")
+                assert await begin(newer, payload) == 5000
+                for offset in range(5000, len(payload), 60_000):
+                    await newer.send(UpdateChunk(offset, payload[offset : offset + 60_000]))
+                assert await newer.receive_until(Accepted) == Accepted(1)
+        assert served.service.state.accepted == {1}
+        assert served.store.payload(1, 1) == payload
+        total = served.service.ledger.total("uplink", shard=1)
+        assert total.payload - total.resent - total.wasted == len(payload)
+
+
+async def test_straggler_that_is_asked_again_goes_on_where_it_was(serve: Serve) -> None:
+    async with serve(phones=1, rounds=1, deadline=0.3, max_retries=50) as served, peer(served.address) as phone:
+        await phone.join("phone")
+        payload = phone.update(await phone.task())
+        await begin(phone, payload)
+        await phone.send(UpdateChunk(0, payload[:50_000]))
+        await until(lambda: served.service.state.attempt >= 2)
+        assert await begin(phone, payload) == 50_000
+        await phone.send(UpdateChunk(50_000, payload[50_000:110_000]))
+        await phone.send(UpdateChunk(110_000, payload[110_000:]))
+        assert await phone.receive_until(Accepted) == Accepted(1)
+        assert served.service.ledger.total("uplink").wasted == 0
+
+
+async def test_bytes_of_a_cancelled_upload_are_gone_from_the_disk_and_wasted(serve: Serve) -> None:
+    async with (
+        serve(phones=2, rounds=2, quorum=1) as served,
+        peer(served.address) as quick,
+        peer(served.address) as slow,
+    ):
+        await quick.join("quick")
+        await slow.join("slow")
+        quick_task, slow_task = await quick.task(), await slow.task()
+        payload = slow.update(slow_task)
+        await slow.upload(1, payload, upto=40_000)
+        await until(lambda: len(served.store.payload(1, 1)) > 0)
+        await quick.upload(1, quick.update(quick_task))
+        assert await slow.receive_until(Cancel) == Cancel(1)
+        await until(lambda: served.store.payload(1, 1) == b"")
+        assert served.store.update(1, 1) is None
+        wasted = served.service.ledger.total("uplink", shard=1).wasted
+        assert 16384 <= wasted <= 40_000
+
+
+async def test_phone_keeps_its_residual_when_the_next_task_overtakes_the_word_that_its_update_counted(
+    serve: Serve, tmp_path: Any
+) -> None:
+    """The server counted the update and was killed before it said so: the phone asks before it trains again."""
+    from featherfed.edge_client.one_phone import PhoneOptions, play_phone
+    from featherfed.edge_client.phone_state import PhoneState
+
+    lines: list[str] = []
+    settings = {"phones": 1, "rounds": 3, "uplink": "feedback | topk(1/8)"}
+
+    async def play(address: str) -> str:
+        options = PhoneOptions(server=address, train=False, name="p", state_dir=str(tmp_path / "p"))
+        return await asyncio.wait_for(play_phone(options, lines.append), WAIT_S)
+
+    async with serve(name="calm", **settings) as served:
+        await play(served.address)
+        await served.ended
+        calm = served.folder.model.read_bytes()
+    kept: list[Any] = []
+    accepted = PhoneState.accepted
+
+    def die_once(phone_state: PhoneState, round_number: int) -> None:
+        # As if the phone had been killed with the Accepted in its socket.
+        if not kept:
+            kept.append(phone_state.pending)
+            raise asyncio.CancelledError
+        accepted(phone_state, round_number)
+
+    PhoneState.accepted = die_once  # type: ignore[method-assign]
+    try:
+        async with serve(name="killed", **settings) as served:
+            player = asyncio.create_task(play(served.address))
+            await asyncio.wait({player})
+            assert PhoneState(tmp_path / "p").pending is not None
+            await until(lambda: served.service.state.round_number == 2)
+            await play(served.address)
+            await served.ended
+            assert served.folder.model.read_bytes() == calm
+    finally:
+        PhoneState.accepted = accepted  # type: ignore[method-assign]
