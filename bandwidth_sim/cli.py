@@ -86,7 +86,7 @@ def proxy(
 ) -> None:
     """Relay any TCP program through a link, until interrupted."""
     try:
-        addresses = parse_address(listen), parse_address(target)
+        addresses = parse_address(listen), parse_address(target, least=1)
     except LinkConfigError as error:
         raise click.UsageError(str(error)) from error
     link = profile or Profile("unlimited", LinkSpec(), LinkSpec(), "flags")

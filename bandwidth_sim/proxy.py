@@ -18,8 +18,8 @@ PAUSE_S = 0.1
 _ADDRESS = re.compile(r"(?:\[([^\[\]\s/@]+)\]|([^\[\]\s/@]+)):([0-9]{1,5})")
 
 
-def parse_address(text: str) -> tuple[str, int]:
-    """Read `HOST:PORT`, where an IPv6 host may stand in brackets.
+def parse_address(text: str, *, least: int = 0) -> tuple[str, int]:
+    """Read `HOST:PORT`, where an IPv6 host may stand in brackets and the port is `least` or more.
 
     >>> parse_address("127.0.0.1:9000"), parse_address("[::1]:9000"), parse_address("::1:9000")
     (('127.0.0.1', 9000), ('::1', 9000), ('::1', 9000))
@@ -33,6 +33,8 @@ def parse_address(text: str) -> tuple[str, int]:
         valid = False
     if not valid:
         raise LinkConfigError(f"address {text!r} is not HOST:PORT: write it like 127.0.0.1:9000")
+    if port < least:
+        raise LinkConfigError(f"address {text!r}: nothing listens on port {port}; name one from {least} to 65535")
     return host, port
 
 

@@ -136,7 +136,8 @@ def serve_gateway(run: RunPlan, root: Root, place: tuple[int, int]) -> None:
     console = Console()
     shown = display(console, None, run.watching.log_format)
     command = ["fl-server", "serve", "--resume", str(path), "--gateway-of", root.url]
-    again = f"go on with: {shlex.join([*command, '--gateway', f'{place[0]}/{place[1]}'])}"
+    command += ["--gateway", f"{place[0]}/{place[1]}", *run.entrance.flags()]
+    again = f"go on with: {shlex.join(command)}"
     with shown:
         try:
             shown.note(play(plan, shown, stoppable=True))

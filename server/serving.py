@@ -120,7 +120,8 @@ def serve_and_print(plan: RunPlan) -> str | None:
         console.print(table(served.report, console.width))
     path = shlex.quote(str(served.folder.path))
     if served.paused is not None:
-        _print(console, f"paused: {served.paused}; go on with: fl-server {plan.command} --resume {path}")
+        again = shlex.join(["fl-server", plan.command, "--resume", str(served.folder.path), *plan.entrance.flags()])
+        _print(console, f"paused: {served.paused}; go on with: {again}")
     _print(console, f"the run is in {served.folder.path}: fl-server report {path}")
     return served.paused
 

@@ -14,7 +14,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from websockets.http11 import Request, Response
 
 from featherfed.errors import ConfigError
 from featherfed.server.door.doorkeeper import Doorkeeper, DoorSocket
+from featherfed.server.door.entrance_flags import HOST, PORT
 from featherfed.server.door.guarded_connection import GuardedConnection
 from featherfed.server.door.limits import OPEN_S, Limits, limits_for
 from featherfed.server.door.tokens import FILE, Token, Tokens
@@ -54,6 +55,21 @@ class EntranceOptions:
     max_per_address: int | None = None
     max_handshakes: int | None = None
     lent: tuple[Token, ...] = ()
+
+    def flags(self) -> list[str]:
+        """Return the flags that say the same again, without those that have their defaults; port 0 picks another one.
+
+        >>> EntranceOptions(host=HOST, port=9000, insecure=True).flags()
+        ['--port', '9000', '--insecure']
+        """
+        usual = {"host": HOST, "port": PORT, **{each.name: each.default for each in fields(self)[2:]}}
+        flags = []
+        for name, default in usual.items():
+            value = getattr(self, name)
+            if name == "lent" or value in (default, 0):
+                continue
+            flags += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+        return flags
 
     def token_file(self, runs: Path) -> Path | None:
         """Return the file of the tokens that are in force, if any are: the one named, or the one beside the runs."""

@@ -7,10 +7,12 @@ from typing import Any
 
 import click
 
+HOST = "127.0.0.1"
+PORT = 8765
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 OPTIONS = (
-    click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on."),
-    click.option("--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 picks one."),
+    click.option("--host", default=HOST, show_default=True, help="Address to listen on."),
+    click.option("--port", default=PORT, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 picks one."),
     click.option("--tls-cert", type=FILE, help="Certificate chain, PEM; phones then come by wss://."),
     click.option("--tls-key", type=FILE, help="Its private key, PEM."),
     click.option("--tokens", type=click.Path(dir_okay=False, path_type=Path),

@@ -107,6 +107,12 @@ def test_an_address_without_host_and_port_is_refused(text: str) -> None:
         parse_address(text)
 
 
+def test_port_0_is_nowhere_to_lead_connections_to() -> None:
+    assert parse_address("127.0.0.1:0") == ("127.0.0.1", 0)
+    with pytest.raises(LinkConfigError, match="nothing listens on port 0; name one from 1 to 65535"):
+        parse_address("127.0.0.1:0", least=1)
+
+
 LINGER_NOT = struct.pack("ii", 1, 0)
 """SO_LINGER's: closing is a reset."""
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import click
 import pytest
 import trustme
 from websockets.asyncio.client import connect
@@ -19,6 +20,7 @@ from featherfed.errors import ConfigError, LocalError
 from featherfed.server.door import tokens
 from featherfed.server.door.doorkeeper import network
 from featherfed.server.door.entrance import Entrance, EntranceOptions
+from featherfed.server.door.entrance_flags import entrance_flags
 from featherfed.wire.chunking import LEAST_BYTES
 from featherfed.wire.messages import Accepted, UpdateBegin, UpdateChunk
 from tests.server.peer import CountedClient, Peer, digest
@@ -28,6 +30,29 @@ Serve = Callable[..., Any]
 
 def tls(authority: dict[str, Path]) -> dict[str, Any]:
     return {"tls_cert": authority["cert"], "tls_key": authority["key"]}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        [],
+        ["--port", "9000", "--insecure"],
+        ["--host", "::1", "--tls-cert", "CERT", "--tls-key", "KEY", "--tokens", "my tokens.json"],
+        ["--max-connections", "7", "--max-per-address", "3", "--max-handshakes", "2"],
+    ],
+)
+def test_an_entrance_says_the_flags_that_open_it_again(given: list[str], authority: dict[str, Path]) -> None:
+    files = {"CERT": str(authority["cert"]), "KEY": str(authority["key"])}
+    given = [files.get(word, word) for word in given]
+    opened: list[EntranceOptions] = []
+
+    @click.command()
+    @entrance_flags
+    def serve(entrance: dict[str, Any]) -> None:
+        opened.append(EntranceOptions(**entrance))
+
+    serve.main(given, standalone_mode=False)
+    assert opened[0].flags() == given
 
 
 @pytest.mark.parametrize("link", [None, "20mbps"])
