@@ -1,6 +1,5 @@
 import tomllib
 from collections import Counter
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 from featherfed.bandwidth_sim.profile import find_profile, profile_from_flags
 from featherfed.errors import ConfigError
 from featherfed.fl_bench.scenario import LONGEST_NAME, PHONE_KEYS, changed_text, read_scenario
-from featherfed.server.config import RunConfig
+from featherfed.server.config import KNOWN
 
 SCENARIOS = Path(__file__).parents[2] / "scenarios"
 
@@ -182,7 +181,7 @@ PLAIN = st.one_of(
 VALUES = st.recursive(
     PLAIN, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3), max_leaves=4
 )
-KEYS = [*PHONE_KEYS, *(field.name for field in fields(RunConfig))]
+KEYS = [*PHONE_KEYS, *KNOWN]
 
 
 @settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

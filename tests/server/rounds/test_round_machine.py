@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from featherfed.by_round import ByRound
 from featherfed.server.rounds.round_machine import (
     TABLE,
     Accept,
@@ -29,7 +30,7 @@ from featherfed.server.rounds.round_machine import (
     advance,
 )
 
-RULES = Rules(phones=4, rounds=3, cohort_size=3, target=2, min_updates=2, max_retries=1, seed=0)
+RULES = Rules(phones=4, rounds=3, cohort_size=ByRound(3), target=ByRound(2), min_updates=2, max_retries=1, seed=0)
 EVERYONE = frozenset(range(4))
 EVENTS: tuple[Event, ...] = (
     Joined(0), Lost(0), Accept(0, 1), Fail(0), GaveUp(0), Deadline(1, 0), Closed(1, False), Resume(), Stop(),
