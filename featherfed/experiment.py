@@ -22,9 +22,11 @@ from rich.console import Console
 from featherfed.bandwidth_sim.errors import LinkConfigError
 from featherfed.bandwidth_sim.profile import Profile, find_profile, profile_from_flags
 from featherfed.bandwidth_sim.units import parse_duration
+from featherfed.by_round import ByRoundOr
 from featherfed.edge_client.device import parse_device
 from featherfed.errors import ConfigError, LocalError
 from featherfed.keywords import only_known, refuse_unknown
+from featherfed.local_training import TrainingByRound
 from featherfed.mixes import check_mix
 from featherfed.own_loop import Stop, apart
 from featherfed.problem import Problem
@@ -36,7 +38,7 @@ from featherfed.rules.naming import spelled
 from featherfed.rules.parameters import Rule
 from featherfed.rules.select import Select
 from featherfed.rules.server_optimizer import ServerOptimizer
-from featherfed.server.config import RunConfig, config_from
+from featherfed.server.config import KNOWN, RunConfig, config_from
 from featherfed.server.door.entrance import EntranceOptions
 from featherfed.server.service import Service
 from featherfed.server.serving import RunPlan, check, serve_run
@@ -65,7 +67,7 @@ _OWN = (
     "phones", "cohort", "rounds", "local", "uplink", "downlink", "server", "partition", "aggregate", "select",
     "data_dir",
 )  # fmt: skip
-_KEYWORDS = (*_OWN, *sorted({*RunConfig.__dataclass_fields__} - {"problem", *_OWN, *_ELSEWHERE}))
+_KEYWORDS = (*_OWN, *sorted({*KNOWN} - {"problem", *_OWN, *_ELSEWHERE}))
 
 
 class Experiment:
@@ -79,6 +81,9 @@ class Experiment:
     (`"median"`, `ff.TrimmedMean(0.1)`), `select` who is asked in it (`"uniform"`, `ff.FastLinks()`); rules may be your
     own (docs/RULES.md). `data_dir` is the folder of downloaded data sets.
 
+    `cohort` and `uplink`, with `quorum`, `over_select` and what `ff.SGD` takes, may change by round: `[12, 6]` are the
+    values of rounds 1 and 2, `{1: 12, 5: 6}` says from which round on each holds, and the last one stays.
+
     `more` are the other settings of `fl-server serve`, by the names of `config.toml`: `mode`, `buffer`, `deadline`
     (seconds), `quorum`, `over_select`, `clip_norm`, `eval_every`, `lr_decay`, ….
 
@@ -90,10 +95,10 @@ class Experiment:
         problem: Problem | str,
         *,
         phones: int = 10,
-        cohort: int | None = None,
+        cohort: ByRoundOr[int] | None = None,
         rounds: int = 20,
-        local: Training | None = None,
-        uplink: str = "vertex-small",
+        local: Training | TrainingByRound | None = None,
+        uplink: ByRoundOr[str] = "vertex-small",
         downlink: str = "eden-1bit",
         server: ServerOptimizer | str = "fedavg",
         partition: str = "iid",
@@ -267,9 +272,10 @@ def _settings(problem: NamedProblem, given: Mapping[str, Any]) -> dict[str, Any]
         del rest["cohort"]
     if local is None:
         local = Training()
-    if type(local) is not Training:
+    if type(local) not in (Training, TrainingByRound):
         raise ConfigError(f"local = {local!r} does not say how phones train; ff.SGD(lr=0.1) does")
-    trained = {field: getattr(local, field) for field in Training.__dataclass_fields__}
+    first, later = (local.first, local.later) if isinstance(local, TrainingByRound) else (local, {})
+    trained = {name: later.get(name, getattr(first, name)) for name in Training.__dataclass_fields__}
     rules = {
         "server_optimizer": _spelled("server", server, ServerOptimizer, "ff.FedAdam(lr=0.1)"),
         "aggregate": _spelled("aggregate", rest["aggregate"], Aggregate, "ff.TrimmedMean(0.1)"),
@@ -353,8 +359,8 @@ def _refuse_existing(path: Path, way_out: str = "") -> None:
 def _resumed(path: Path, config: RunConfig) -> RunFolder:
     """Return the folder of a run to go on with; raises `ConfigError` where it is of another one."""
     folder, kept = existing(path)
-    for name in RunConfig.__dataclass_fields__:
-        mine, theirs = getattr(config, name), getattr(kept, name)
+    for name in KNOWN:
+        mine, theirs = config.spelled(name), kept.spelled(name)
         if mine != theirs:
             raise ConfigError(f"the run in {path} has {name} = {theirs!r}, and this experiment {name} = {mine!r}")
     return folder

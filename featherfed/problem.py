@@ -167,7 +167,8 @@ class Problem:
 
     `settings` are the problem's own, by name: a default, or a `Setting` with its range. `augment(settings)` returns
     None, or a function `(inputs, generator) -> inputs` that is called once an epoch with all of a phone's inputs, in
-    the order in which they will be trained, and a seeded numpy generator. `learner(weights, examples, training,
+    the order in which they will be trained, and a seeded numpy generator; one that has an attribute `epochs` is called
+    once in so many epochs, with the inputs in their own order. `learner(weights, examples, training,
     generator)` trains in place of our SGD: from the flat weights, (parameters,) float32, to new ones.
     `prepare(data_dir)` is called on a phone that trains, before it joins or as soon as it knows what: it downloads or
     looks at the data, and raises where it cannot be had. `training_examples` is how many examples the phones of a run

@@ -252,8 +252,8 @@ class Report:
         finally:
             store.close()
         return cls(
-            problem=config.problem, parameters=content["parameters"], uplink=config.uplink, downlink=config.downlink,
-            seed=config.seed, weights=_weights(run), folder=path,
+            problem=config.problem, parameters=content["parameters"], uplink=config.spelled("uplink"),
+            downlink=config.downlink, seed=config.seed, weights=_weights(run), folder=path,
             metrics={each["name"]: each["higher_is_better"] for each in content["measures"]},
             rounds=tuple(_round(row) for row in content["rounds"] if row["state"] == "closed"),
         )  # fmt: skip

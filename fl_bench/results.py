@@ -7,14 +7,14 @@ with the least and the most beside them; a target that some seeds missed has no 
 import json
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from featherfed.errors import ConfigError
 from featherfed.fl_bench.cells import DONE, FACTS, report_of
 from featherfed.fl_bench.scenario import SCENARIO, read_scenario
-from featherfed.server.config import RunConfig
+from featherfed.server.config import KNOWN, RunConfig
 from featherfed.server.measures import Measures, Target
 from featherfed.server.storage.report import flat, measures_in, spent_until, targets_of, value_in
 from featherfed.server.storage.run_folder import existing
@@ -176,7 +176,7 @@ def _read(folder: Path) -> Run:
 def _group(runs: Sequence[Run]) -> list[Strategy]:
     groups: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
-        settings = tuple(str(getattr(run.config, field.name)) for field in fields(RunConfig) if field.name != "seed")
+        settings = tuple(str(run.config.spelled(name)) for name in KNOWN if name != "seed")
         phones = json.dumps(run.facts.get("phones", {}), sort_keys=True)
         groups.setdefault((str(run.path.parent), phones, settings), []).append(run)
     members = [sorted(group, key=lambda run: run.config.seed) for group in groups.values()]
@@ -187,9 +187,9 @@ def _names(groups: Sequence[Sequence[Run]]) -> list[str]:
     """Name each group by what tells it from the others: its uplink, and whatever else differs."""
     configs = [group[0].config for group in groups]
     differing = [
-        field.name
-        for field in fields(RunConfig)
-        if field.name not in ("seed", "uplink") and len({str(getattr(config, field.name)) for config in configs}) > 1
+        name
+        for name in KNOWN
+        if name not in ("seed", "uplink") and len({str(config.spelled(name)) for config in configs}) > 1
     ]
     phones = [group[0].facts.get("phones", {}) for group in groups]
     keys = [key for key in ("link", "device", "dropout", "as") if len({str(each.get(key)) for each in phones}) > 1]
@@ -204,17 +204,17 @@ def _spelled(
 ) -> list[str]:
     names = []
     for config, told in zip(configs, phones, strict=True):
-        parts = [f"{name}={getattr(config, name)}" for name in settings]
-        names.append(", ".join([config.uplink, *parts, *(f"{key}={told.get(key, '–')}" for key in keys)]))
+        parts = [f"{name}={config.spelled(name)}" for name in settings]
+        names.append(", ".join([config.spelled("uplink"), *parts, *(f"{key}={told.get(key, '–')}" for key in keys)]))
     return names
 
 
 def baseline_of(strategy: Strategy, strategies: Sequence[Strategy]) -> Strategy | None:
     """Return the strategy that differs from this one in its uplink alone and sends float32; None without one."""
-    same = [field.name for field in fields(RunConfig) if field.name not in ("seed", "uplink", "rounds")]
+    same = [name for name in KNOWN if name not in ("seed", "uplink", "rounds")]
     for other in strategies:
-        if other.config.uplink == BASELINE and all(
-            getattr(other.config, name) == getattr(strategy.config, name) for name in same
+        if other.config.spelled("uplink") == BASELINE and all(
+            other.config.spelled(name) == strategy.config.spelled(name) for name in same
         ):
             return other
     return None
@@ -269,7 +269,7 @@ def as_json(strategies: Sequence[Strategy], asked: Sequence[Target] = ()) -> lis
         result.append(
             {
                 "strategy": strategy.name,
-                "uplink": strategy.config.uplink,
+                "uplink": strategy.config.spelled("uplink"),
                 "downlink": strategy.config.downlink,
                 "problem": strategy.config.problem,
                 "seeds": [run.config.seed for run in strategy.runs],

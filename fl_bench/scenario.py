@@ -3,6 +3,8 @@
 problem = "mnist/2nn"
 phones = 100
 uplink = ["float32", "eden-1bit"]          # two cells
+cohort = { 1 = 12, 5 = 6 }                 # 12, and from round 5 on 6: a table, or text like "1:12,5:6" or "12,6"
+epochs = [1, "5,1"]                        # a list is a grid: one epoch, or five in the first round and then one
 seed = [0, 1, 2]                           # six
 link = { "2g" = 0.2, "3g" = 0.5, "4g" = 0.3 }
 device = { "slow" = 0.5, "mid" = 0.5 }
@@ -15,7 +17,7 @@ aggregate = "mytask:Krum"                  # and a rule of one's own
 import itertools
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -25,11 +27,12 @@ import tomlkit
 from featherfed.bandwidth_sim.errors import LinkConfigError
 from featherfed.bandwidth_sim.profile import Profile, find_profile, profile_from_flags
 from featherfed.bandwidth_sim.units import parse_duration
+from featherfed.by_round import by_round, is_by_round
 from featherfed.edge_client.device import parse_device
 from featherfed.errors import ConfigError
 from featherfed.mixes import OTHER_STEP, check_mix, dealt
 from featherfed.nearest import nearest
-from featherfed.server.config import RunConfig, config_from
+from featherfed.server.config import BY_ROUND, KNOWN, RunConfig, config_from
 from featherfed.server.serving import check
 from featherfed.simulation import Fleet
 from featherfed.training_settings import flag
@@ -181,7 +184,7 @@ def read_scenario(path: Path, *, way: str | None = None, changes: Sequence[str] 
             if written not in WAYS:
                 raise ConfigError(f"{path}: as = {written!r} is not one of {', '.join(WAYS)}")
         settings["as"] = way
-    known = {field.name for field in fields(RunConfig)} | set(PHONE_KEYS)
+    known = {*KNOWN, *PHONE_KEYS}
     for key in settings:
         if key not in known:
             raise ConfigError(f"{path}: unknown key {key!r}{nearest(key, known)}")
@@ -198,13 +201,11 @@ def read_scenario(path: Path, *, way: str | None = None, changes: Sequence[str] 
     cells = []
     try:
         for chosen in itertools.product(*(settings[key] for key in varying)):
-            keys = dict(zip(varying, chosen, strict=True))
+            keys = {key: _one_text(key, value) for key, value in zip(varying, chosen, strict=True)}
             merged = {**settings, **keys}
             phones = {key: merged.pop(key) for key in PHONE_KEYS if key in merged}
             if own:
                 merged["set"] = {key.removeprefix("set."): merged.pop(key) for key in own}
-            if merged.get("batch_size") == "all":
-                merged["batch_size"] = 0
             config = config_from(merged)
             check(config)
             cell = Cell(keys, config, phones)
@@ -216,6 +217,11 @@ def read_scenario(path: Path, *, way: str | None = None, changes: Sequence[str] 
     if len(set(names)) < len(names):
         raise ConfigError(f"{path}: two cells are the same: a list has a value twice")
     return cells
+
+
+def _one_text(key: str, value: Any) -> Any:
+    """Return a value of a grid; one by round as text, which names its cell."""
+    return by_round(value).text() if key in BY_ROUND and is_by_round(value) else value
 
 
 def changed_text(path: Path, changes: Sequence[str]) -> str:

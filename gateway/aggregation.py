@@ -9,7 +9,7 @@ from featherfed.gateway.round_exchange import News, RoundExchange
 from featherfed.rules.server_optimizer import ServerState
 from featherfed.server.config import RunConfig
 from featherfed.server.model.aggregation import Aggregator, Closing
-from featherfed.server.model.run_rules import load_plugins, rules_of
+from featherfed.server.model.run_rules import load_plugins, rules_of, uplinks_of
 from featherfed.server.model.versions import Versions
 from featherfed.wire.messages import Welcome, tensor_rows
 
@@ -26,7 +26,7 @@ class GatewayAggregator(Aggregator):
         self.problem = welcome.problem
         self.fingerprint = Fingerprint.of_rows(tensor_rows(welcome.tensors))
         self.layout = self.fingerprint.layout
-        self.uplink = Pipeline.parse(config.uplink)
+        self.uplink = uplinks_of(config)
         self.versions = Versions(self.layout, Pipeline.parse(config.downlink, direction="downlink"), config.seed)
         self._state = ServerState(self.versions.view)
         self._memory = {}

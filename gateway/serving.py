@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from rich.console import Console
 
+from featherfed.by_round import ByRound
 from featherfed.commandline.signals import stopping
 from featherfed.edge_client.dialing import DirectDialer, check_address, check_secrecy, trust
 from featherfed.edge_client.learner import Learner
@@ -112,9 +113,9 @@ def gateway_rules(config: RunConfig, index: int, of: int) -> Rules:
     first, end = index * total // of, (index + 1) * total // of
     # A round closes when all who were asked are done, or at its deadline, with whatever there is.
     mine = replace(
-        rules(config), phones=end - first, target=end - first, min_updates=0, first=first, total=total
+        rules(config), phones=end - first, target=ByRound(end - first), min_updates=0, first=first, total=total
     )  # fmt: skip
-    return replace(mine, cohort_size=total) if config.gateways else mine
+    return replace(mine, cohort_size=ByRound(total)) if config.gateways else mine
 
 
 def serve_gateway(run: RunPlan, root: Root, place: tuple[int, int]) -> None:

@@ -49,7 +49,7 @@ class GatewayLearner:
 
     def train(self, weights: F32, task: Task, residual: F32 | None, stopped: Callable[[], bool]) -> Trained | None:
         """Return the sum of the phones' updates."""
-        _agree("uplink", task.uplink, str(Pipeline.parse(self._config.uplink)))
+        _agree("uplink", task.uplink, str(Pipeline.parse(self._config.uplink_at(task.round))))
         theirs, ours = Training.from_wire(task.training), self._config.training(task.round)
         for field in fields(Training):
             _agree(field.name, getattr(theirs, field.name), getattr(ours, field.name))

@@ -3,13 +3,14 @@
 import math
 import shlex
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, get_origin
+from typing import Any, TypeVar, get_origin
 
 import tomlkit
 
+from featherfed.by_round import LIKE, ByRound, by_round, is_by_round, steps
 from featherfed.errors import ConfigError
 from featherfed.nearest import nearest
 from featherfed.rules.aggregate import Aggregate
@@ -23,13 +24,20 @@ MODES = ("sync", "async")
 COHORT = 10
 SEEDS = 1 << 64
 """What Welcome carries: a seed of 64 bits."""
+BY_ROUND = (
+    "cohort", "quorum", "over_select", "uplink", *(each.name for each in fields(Training) if range_of(each)),
+)  # fmt: skip
+"""The settings that may have another value from some round on."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig(Training):
     """What a run is; the field names are those of the flags of `fl-server serve`. Durations are in seconds.
 
-    The fields of `Training` are those that whoever trains is told; `lr` is the first round's.
+    The fields of `Training` are those that whoever trains is told. Those of `BY_ROUND` are the first round's: `later`
+    has by name what they are from other rounds on, and `value_at`, `cohort_at`, `uplink_at` and `training` know both.
     """
 
     problem: str = "mnist"
@@ -60,6 +68,7 @@ class RunConfig(Training):
     heartbeat: float = 20.0
     eval_every: int = 1
     gateways: int = 0  # 0: phones come here
+    later: dict[str, dict[int, Any]] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         # Not super(): a class with slots is made anew, and the name in here would be the first one's.
@@ -97,16 +106,13 @@ class RunConfig(Training):
             raise ConfigError(f"--buffer {self.buffer} is for --mode async; with --mode sync say --quorum")
         if self.mode == "async" and self.quorum:
             raise ConfigError(f"--quorum {self.quorum} is for --mode sync; with --mode async say --buffer")
-        if self.buffer > self.cohort_size:
-            raise ConfigError(
-                f"--buffer {self.buffer} exceeds the {self.cohort_size} phones that train at a time (--cohort)"
-            )
-        if self.quorum > self.cohort_size:
-            raise ConfigError(f"--quorum {self.quorum} exceeds the {self.cohort_size} phones of a cohort")
-        if self.min_updates > self.closing_updates:
-            raise ConfigError(
-                f"--min-updates {self.min_updates} exceeds the {self.closing_updates} updates that close a round"
-            )
+        asked, closing = self.cohort_size_at(1), self.closing_updates_at(1)
+        if self.buffer > asked:
+            raise ConfigError(f"--buffer {self.buffer} exceeds the {asked} phones that train at a time (--cohort)")
+        if self.quorum > asked:
+            raise ConfigError(f"--quorum {self.quorum} exceeds the {asked} phones of a cohort")
+        if self.min_updates > closing:
+            raise ConfigError(f"--min-updates {self.min_updates} exceeds the {closing} updates that close a round")
         if self.gateways > self.phones:
             raise ConfigError(f"--gateways {self.gateways} exceeds --phones {self.phones}")
         if self.gateways and (self.mode != "sync" or self.quorum or self.over_select > 1):
@@ -120,6 +126,44 @@ class RunConfig(Training):
             raise ConfigError(
                 f"--plugin {self.plugin!r} is not the name of a module or file, like mytask or ./mytask.py"
             )
+        self._check_later()
+
+    def _check_later(self) -> None:
+        """Raise `ConfigError` for a setting that has one value for the whole run, or a round that could not be run."""
+        for name, values in self.later.items():
+            if name not in BY_ROUND:
+                raise ConfigError(
+                    f"{flag(name)} has one value for the whole run; by round may be {', '.join(BY_ROUND)}"
+                )
+            if not values or min(values) < 2:
+                raise ConfigError(f"{flag(name)} changes from round 2 on, {LIKE}")
+        if "uplink" in self.later and self.mode == "async":
+            raise ConfigError(
+                f"--uplink {self.spelled('uplink')} changes, and with --mode async updates of several rounds are in one"
+                " sum: name one uplink"
+            )
+        for number in self._changes()[1:]:
+            try:
+                self.at(number)
+            except ConfigError as error:
+                raise ConfigError(f"from round {number} on: {error}") from error
+
+    def _changes(self) -> list[int]:
+        """Return the rounds from which on a setting is another one; round 1 is the first."""
+        return sorted({1, *(number for values in self.later.values() for number in values)})
+
+    def value_at(self, name: str, round_number: int) -> Any:
+        """Return a setting's value in a round, counted from 1."""
+        first = getattr(self, name)
+        return ByRound(first, self.later[name]).at(round_number) if name in self.later else first
+
+    def at(self, round_number: int) -> "RunConfig":
+        """Return the configuration of a run that is in all rounds as this one is in one."""
+        return replace(self, later={}, **{name: self.value_at(name, round_number) for name in self.later})
+
+    def by_round(self, of: Callable[[int], T]) -> ByRound[T]:
+        """Return what a function of the round's number is in each round, for one of the settings alone."""
+        return steps({number: of(number) for number in self._changes()})
 
     @property
     def title(self) -> str:
@@ -132,15 +176,22 @@ class RunConfig(Training):
         """Who connects to this server: its gateways, or its phones."""
         return self.gateways or self.phones
 
-    @property
-    def closing_updates(self) -> int:
-        """Updates that close a round."""
-        return self.quorum or self.buffer or self.cohort
+    def cohort_at(self, round_number: int) -> int:
+        """Return how many updates are wanted in a round, counted from 1."""
+        return int(self.value_at("cohort", round_number))
 
-    @property
-    def cohort_size(self) -> int:
-        """Phones that are asked in a round, over-selection included."""
-        return min(self.phones, math.ceil(self.cohort * self.over_select))
+    def closing_updates_at(self, round_number: int) -> int:
+        """Return how many updates close a round."""
+        return int(self.value_at("quorum", round_number) or self.buffer or self.cohort_at(round_number))
+
+    def cohort_size_at(self, round_number: int) -> int:
+        """Return how many phones are asked in a round, over-selection included."""
+        times = float(self.value_at("over_select", round_number))
+        return min(self.phones, math.ceil(self.cohort_at(round_number) * times))
+
+    def uplink_at(self, round_number: int) -> str:
+        """Return how the updates of a round are compressed: a codec spec or preset."""
+        return str(self.value_at("uplink", round_number))
 
     def reached(self, measures: Sequence[Measure], values: Mapping[str, float | None]) -> bool:
         """Return whether the run may end with these values of its measures."""
@@ -151,24 +202,36 @@ class RunConfig(Training):
 
     def learning_rate(self, round_number: int) -> float:
         """Return the phones' learning rate in a round, counted from 1."""
-        return self.lr * self.lr_decay ** (round_number - 1)
+        return float(self.value_at("lr", round_number) * self.lr_decay ** (round_number - 1))
 
     def training(self, round_number: int) -> Training:
         """Return what whoever trains in a round is told."""
-        told = {each.name: getattr(self, each.name) for each in fields(Training)}
+        told = {each.name: self.value_at(each.name, round_number) for each in fields(Training)}
         return Training(**{**told, "lr": self.learning_rate(round_number)})
+
+    def spelled(self, name: str) -> Any:
+        """Return a setting's value; one that changes as text, like `12,6`."""
+        if name not in self.later:
+            return getattr(self, name)
+        limits = range_of(KNOWN[name])
+        named = (limits.spelled if limits else None) or {}
+        return ByRound(getattr(self, name), self.later[name]).text(lambda value: named.get(value) or str(value))
+
+    def settings(self) -> dict[str, Any]:
+        """Return all settings by name, as `config.toml` has them."""
+        return {name: self.spelled(name) for name in KNOWN}
 
     def to_toml(self) -> str:
         """Return the text of `config.toml`."""
-        return tomlkit.dumps(asdict(self))
+        return tomlkit.dumps(self.settings())
 
     def flags(self) -> list[str]:
         """Return the flags of `fl-server serve` that give this configuration: only what differs from the defaults."""
         flags = []
         told = {each.name for each in fields(Training)}
         # What is learned first, and how phones train last.
-        for each in sorted(fields(self), key=lambda each: each.name in told):
-            value = getattr(self, each.name)
+        for each in sorted(KNOWN.values(), key=lambda each: each.name in told):
+            value = self.spelled(each.name)
             if each.default is MISSING:
                 texts = [f"{key}={_text(one)}" for key, one in value.items()] if isinstance(value, dict) else value
                 flags += [part for text in texts for part in (flag(each.name), text)]
@@ -183,6 +246,8 @@ class RunConfig(Training):
         return shlex.join(["fl-server", "serve", *self.flags()])
 
 
+KNOWN: dict[str, Field[Any]] = {each.name: each for each in fields(RunConfig) if each.name != "later"}
+"""The settings by name."""
 TABLES = {dict: "a table, like { shift = 1 }", list: 'a list, like ["mytask"]'}
 DURATIONS = ("deadline", "heartbeat")
 
@@ -200,19 +265,59 @@ def config_from(values: Mapping[str, Any]) -> RunConfig:
 
     The cohort is at most the phones where only they are given.
     """
-    kinds: dict[str, Any] = {each.name: get_origin(each.type) or each.type for each in fields(RunConfig)}
     checked: dict[str, Any] = {}
+    later: dict[str, dict[int, Any]] = {}
     for key, value in values.items():
-        if key not in kinds:
-            raise ConfigError(f"unknown setting {key!r}{nearest(key, kinds)}")
-        kind = kinds[key]
-        # TOML, like Python, has 1 where 1.0 would do; but True is no number.
-        checked[key] = _float(value) if kind is float and type(value) is int else value
-        if type(checked[key]) is not kind:
-            raise ConfigError(f"{key} = {value!r:.40} is not {KINDS.get(kind, TABLES.get(kind))}")
+        if key not in KNOWN:
+            raise ConfigError(f"unknown setting {key!r}{nearest(key, KNOWN)}")
+        if key in BY_ROUND and is_by_round(value):
+            plan = _by_round(key, value)
+            checked[key] = plan.first
+            if plan.later:
+                later[key] = dict(plan.later)
+        else:
+            checked[key] = _checked(key, value)
     if "phones" in checked:
         checked.setdefault("cohort", min(COHORT, checked["phones"]))
-    return RunConfig(**checked)
+    return RunConfig(**checked, later=later)
+
+
+def _by_round(key: str, value: Any) -> ByRound[Any]:
+    """Return the values of a setting by round, of its kind."""
+    try:
+        written = by_round(value)
+    except ConfigError as error:
+        raise ConfigError(f"{key} = {error}") from error
+    read = written.map(lambda each: _checked(key, _number(key, each) if isinstance(value, str) else each))
+    # Two spellings of one value are no change.
+    return steps({1: read.first, **read.later})
+
+
+def _number(key: str, text: str) -> Any:
+    """Return the number that text names, where the setting is one."""
+    for kind in (int, float):
+        if _kind(key) in (int, float):
+            try:
+                return kind(text)
+            except ValueError:
+                pass
+    return text
+
+
+def _kind(key: str) -> Any:
+    return get_origin(KNOWN[key].type) or KNOWN[key].type
+
+
+def _checked(key: str, value: Any) -> Any:
+    """Return a setting's value in its own kind; raises `ConfigError` for one of another kind."""
+    kind, limits = _kind(key), range_of(KNOWN[key])
+    if isinstance(value, str) and limits and limits.spelled:
+        value = next((number for number, name in limits.spelled.items() if name == value), value)
+    # TOML, like Python, has 1 where 1.0 would do; but True is no number.
+    made = _float(value) if kind is float and type(value) is int else value
+    if type(made) is not kind:
+        raise ConfigError(f"{key} = {value!r:.40} is not {KINDS.get(kind, TABLES.get(kind))}")
+    return made
 
 
 def _float(value: int) -> float:

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from featherfed.by_round import by_round, is_by_round
 from featherfed.errors import ConfigError
 from featherfed.training_settings import Training, Value, flag, parse_settings, range_of
 
@@ -33,6 +34,24 @@ class Duration(click.ParamType[float]):
         self.fail(f"{text!r} is not a time with a unit, like 500ms, 30s or 5min", param, ctx)
 
 
+class Changing(click.ParamType[Any]):
+    """A value, or one by round: `12,6` or `1:12,5:6`."""
+
+    def __init__(self, kind: Any) -> None:
+        self._kind = click.types.convert_type(kind)
+        self.name = self._kind.name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the value, or the values by round."""
+        if not is_by_round(value):
+            return self._kind.convert(value, param, ctx)
+        try:
+            values = by_round(value)
+        except ConfigError as error:
+            self.fail(str(error), param, ctx)
+        return values.map(lambda each: self._kind.convert(each, param, ctx))
+
+
 _RUN: tuple[tuple[str, Any, str], ...] = (
     (
         "--problem",
@@ -42,7 +61,7 @@ _RUN: tuple[tuple[str, Any, str], ...] = (
     ),
     ("--partition", str, "iid, shards:N, dirichlet:A or quantity:A.  [default: iid]"),
     ("--phones", int, "Shards; the first round waits for so many phones.  [default: 10]"),
-    ("--cohort", int, "Updates that are wanted in a round.  [default: 10, or --phones if less]"),
+    ("--cohort", Changing(int), "Updates that are wanted in a round.  [default: 10, or --phones if less]"),
     ("--rounds", int, "Rounds to train.  [default: 20]"),
     ("--target", str, "End early when a metric, or loss, is as good: accuracy=0.97.  [default: all --rounds]"),
     ("--seed", int, "Decides everything random in a run: the same seed gives the same model.  [default: 0]"),
@@ -59,7 +78,7 @@ _RUN: tuple[tuple[str, Any, str], ...] = (
         "Memory of a mean over the rounds' models, like 0.85, which is kept and evaluated; phones train the newest."
         " 0 keeps the newest.  [default: 0]",
     ),
-    ("--uplink", str, "How updates are compressed: a codec spec or preset.  [default: vertex-small]"),
+    ("--uplink", Changing(str), "How updates are compressed: a codec spec or preset.  [default: vertex-small]"),
     ("--downlink", str, "How models are compressed, alike.  [default: eden-1bit]"),
     (
         "--aggregate",
@@ -78,8 +97,8 @@ _RUN: tuple[tuple[str, Any, str], ...] = (
     ("--mode", str, "sync, or async: a new version for every --buffer updates, whoever sends them.  [default: sync]"),
     ("--buffer", int, "Updates that make a version in mode async.  [default: --cohort]"),
     ("--deadline", Duration(), "Longest time of a round's attempt.  [default: 600s]"),
-    ("--quorum", int, "Updates that close a round.  [default: --cohort]"),
-    ("--over-select", float, "Ask so many times the cohort.  [default: 1]"),
+    ("--quorum", Changing(int), "Updates that close a round.  [default: --cohort]"),
+    ("--over-select", Changing(float), "Ask so many times the cohort.  [default: 1]"),
     ("--min-updates", int, "Fewer at the deadline, and the round is tried again.  [default: 1]"),
     ("--max-retries", int, "Attempts after the first before the run pauses.  [default: 3]"),
     ("--heartbeat", Duration(), "Silence after which a phone is asked for a sign of life.  [default: 20s]"),
@@ -113,7 +132,7 @@ def _training_flags() -> list[tuple[str, Any, str]]:
         limits = range_of(each)
         if limits is not None:
             names = limits.spelled or {}
-            kind = Named(names) if names else each.type
+            kind = Changing(Named(names) if names else each.type)
             default = names.get(each.default, f"{each.default:g}")
             flags.append((flag(each.name), kind, f"{limits.help}  [default: {default}]"))
     return flags

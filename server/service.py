@@ -91,7 +91,7 @@ class Service:
             ledger=self._ledger,
             wanted=lambda round_number, shard: self.state.wants(round_number, shard),
             closing=lambda: self.state.phase is Phase.CLOSING,
-            room=lambda: self.state.rules.target - self.state.count,
+            room=lambda: self.state.target - self.state.count,
             accepted=lambda *update: self._rounds.accepted(*update),
             advanced=watcher.upload_advanced,
         )

@@ -281,7 +281,34 @@ def test_rule_of_one_s_own_is_an_object_or_a_name() -> None:
     assert run.simulate().rounds[-1].loss != run.replace(aggregate="mean").simulate().rounds[-1].loss
 
 
+def test_values_by_round_are_what_each_round_is_run_with(tmp_path: Path) -> None:
+    run = small(
+        phones=6, rounds=4, cohort=[5, 2], uplink={1: "rotate | eden(1)", 3: "float32"},
+        local=ff.SGD(lr=[0.05, 0.02], epochs={1: 2, 4: 1}, batch_size=["all", 40]),
+    )  # fmt: skip
+    report = run.simulate(folder=tmp_path / "mine")
+    assert [(row.cohort, row.accepted) for row in report.rounds] == [(5, 5), (2, 2), (2, 2), (2, 2)]
+    one_bit, whole = report.rounds[1].uplink, report.rounds[2].uplink
+    for row in report.rounds:
+        assert row.uplink.payload == row.uplink.theory
+    assert whole.payload == 2 * 4 * report.parameters and one_bit.payload < whole.payload / 20
+    assert report.uplink == "1:rotate | eden(1),3:float32"
+    config = read_config(tmp_path / "mine" / "config.toml")
+    assert config == run.config()
+    assert [config.training(number).epochs for number in (3, 4)] == [2, 1]
+    scenario = tmp_path / "cell.toml"
+    scenario.write_text(
+        'problem = "digits/tiny"\nphones = 6\ncohort = "5,2"\nrounds = 4\nlr = "0.05,0.02"\nbatch_size = "all,40"\n'
+        'epochs = { 1 = 2, 4 = 1 }\nuplink = { 1 = "rotate | eden(1)", 3 = "float32" }\n'
+    )
+    run_grid(read_scenario(scenario, way="virtual"), tmp_path / "theirs", None, jobs=1)
+    assert model_of(tmp_path / "mine") == model_of(tmp_path / "theirs" / "run")
+
+
 WRONG = [
+    ({"cohort": [3, 5]}, "from round 2 on: --cohort 5 exceeds --phones 4"),
+    ({"cohort": {2: 3}}, "cohort = {2: 3} says nothing of round 1"),
+    ({"uplink": ["float32", "rotat"]}, "unknown codec stage 'rotat'"),
     ({"cohrt": 3}, "has no keyword 'cohrt'; did you mean 'cohort'"),
     ({"lr": 0.1}, r"has no keyword 'lr'; local=ff.SGD\(…\) takes it"),
     ({"seed": 1}, r"has no keyword 'seed'; simulate\(seed=…\) or serve\(seed=…\) takes it"),

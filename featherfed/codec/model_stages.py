@@ -16,6 +16,9 @@ class Feedback(Stage):
 
     With residual e the phone encodes x + e and keeps e ← (x + e) − decoded. It commits e only when the server has
     accepted the update, so that a lost update loses nothing (Seide et al. 2014; Karimireddy et al. 2019).
+
+    Where the run's uplink changes, e stays under another pipeline with feedback; one without it sends x + e and leaves
+    none, and a structured one, which trains other coordinates, leaves it waiting.
     """
 
     slot = Slot.STATE

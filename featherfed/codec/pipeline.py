@@ -110,10 +110,16 @@ class Pipeline:
         return Space(parts, True, _same, _same)
 
     def encode(self, coordinates: F32, layout: Layout, key: RoundKey, state: F32 | None = None) -> Encoded:
-        """Return the payload for the coordinates' change, (space.size,) float32, given the residual of earlier ones."""
+        """Return the payload for the coordinates' change, (space.size,) float32, given the residual of earlier ones.
+
+        A pipeline without `feedback` that follows one with it, where a run's uplink changes, sends the residual with
+        its update and leaves none; a structured one, whose coordinates are others, leaves it as it is.
+        """
         space = self.space(layout, key)
-        if self.needs_state and state is not None:
+        left: F32 | None = None
+        if state is not None and (self.needs_state or (not self.structured and state.any())):
             coordinates = coordinates + state
+            left = np.zeros_like(state)
         generator = key.generator("encode")
         pieces: list[bytes] = []
         with self._blaming("encode", ProblemError):
@@ -122,7 +128,7 @@ class Pipeline:
                 pieces += [made[field.kind] for field in part.fields]
         payload = b"".join(pieces)
         if not self.needs_state:
-            return Encoded(payload, None)
+            return Encoded(payload, left)
         residual = self.coordinates(payload, space, key, rotated=False)
         return Encoded(payload, np.subtract(coordinates, residual, out=residual))
 

@@ -13,7 +13,7 @@ import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,9 @@ from featherfed.problem import Examples, Problem
 from featherfed.randomness import RoundKey, derive
 from featherfed.training_settings import Training
 from featherfed.user_code import blaming
+
+if TYPE_CHECKING:
+    from featherfed.problem import Change
 
 F32 = npt.NDArray[np.float32]
 
@@ -99,15 +102,19 @@ class Trainer:
         order_of, moves_of = key.generator("shuffle"), key.generator("shift")
         batch = training.batch_size or self.examples
         augment = self._problem.augment and self._problem.augment(self._problem.settings_with(training.set))
+        lasts = getattr(augment, "epochs", 0)
         steps = 0
         losses: list[torch.Tensor] = []
-        for _ in range(training.epochs):
+        moved: Parts = ()
+        lasting: Parts = ()
+        for epoch in range(training.epochs):
             order = torch.from_numpy(order_of.permutation(self.examples)).to(self._device)
-            moved = self._passes.rows(self._parts, order) if augment else ()
-            if augment:
-                changed = augment(moved if len(moved) > 1 else moved[0], moves_of)
-                moved = changed if isinstance(changed, tuple) else (changed,)
-                self._check_moved(moved)
+            if augment and lasts:
+                if epoch % lasts == 0:
+                    lasting = self._moved(augment, self._parts, moves_of)
+                moved = self._passes.rows(lasting, order)
+            elif augment:
+                moved = self._moved(augment, self._passes.rows(self._parts, order), moves_of)
             losses.clear()
             for at, chosen in enumerate(torch.split(order, batch)):
                 if stopped():
@@ -125,10 +132,14 @@ class Trainer:
             raise DivergedError(key.round_number, steps, training.lr, loss)
         return LocalUpdate(update, steps, self.examples, loss)
 
-    def _check_moved(self, moved: Parts) -> None:
+    def _moved(self, augment: "Change", parts: Parts, generator: np.random.Generator) -> Parts:
+        """Return the inputs as the problem changes them for an epoch, or for several."""
+        changed = augment(parts if len(parts) > 1 else parts[0], generator)
+        moved = changed if isinstance(changed, tuple) else (changed,)
         shapes, wanted = [tuple(part.shape) for part in moved], [tuple(part.shape) for part in self._parts]
         if shapes != wanted:
             raise ProblemError(f"augment returns inputs of shape {shapes}, and was given {wanted}")
+        return moved
 
 
 class _Stepper(Protocol):

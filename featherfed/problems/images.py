@@ -1,10 +1,10 @@
-"""What problems of small images have in common: normalised pixels, a place's share of them, and moves of them."""
+"""What problems of small images have in common: normalised pixels, and a place's share of them."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +13,8 @@ from featherfed.errors import ConfigError, DataError
 from featherfed.nearest import nearest
 from featherfed.problem import Examples, Place, Problem, accuracy, cross_entropy, partition
 from featherfed.problems.idx import map_idx
-from featherfed.training_settings import Setting, Value
-
-if TYPE_CHECKING:
-    import torch
-
-    from featherfed.problem import Change
+from featherfed.problems.moves import moves
+from featherfed.training_settings import Setting
 
 Pixels = npt.NDArray[np.generic]
 Labels = npt.NDArray[np.integer]
@@ -88,9 +84,18 @@ def image_problem(family: str, images: Images, models: Sequence[str], model: str
                 least=0,
                 most=images.side - 1,
                 help="Pixels, in each direction, that a training image is moved by at most, anew in each epoch.",
-            )
+            ),
+            "warp": Setting(
+                0.0,
+                least=0,
+                most=5,
+                help="How much a training image is turned, scaled and sheared: at 1 by up to 12°, 10 % and 0.1.",
+            ),
+            "warp_epochs": Setting(
+                1, least=1, most=1000, help="Epochs until warps, and shifts beside them, are drawn anew."
+            ),
         },
-        augment=shifted,
+        augment=moves,
         prepare=prepare,
         training_examples=count,
         name=f"{family}/{chosen}",
@@ -108,26 +113,6 @@ def normalised(pixels: Pixels, labels: Labels, images: Images) -> Examples:
         values = values.div_(255).sub_(torch.tensor(images.mean)).div_(torch.tensor(images.deviation))
         values = values.permute(0, 3, 1, 2).contiguous()
     return Examples(values, torch.from_numpy(labels.astype(np.int64)))
-
-
-def shifted(settings: Mapping[str, Value]) -> "Change | None":
-    """Return what moves each image by up to `shift` pixels; at the edges comes in the darkest value that there is."""
-    shift = int(settings["shift"])
-    if not shift:
-        return None
-
-    def move(inputs: "torch.Tensor", generator: np.random.Generator) -> "torch.Tensor":
-        import torch
-        from torch.nn.functional import pad
-
-        down, right = torch.from_numpy(generator.integers(0, 2 * shift + 1, (2, len(inputs)))).to(inputs.device)
-        images = inputs.permute(0, 2, 3, 1)  # (examples, height, width, channels)
-        _, height, width, _ = images.shape
-        framed = pad(images, (0, 0, shift, shift, shift, shift), value=float(images.min()))
-        places = framed.unfold(1, height, 1).unfold(2, width, 1).permute(0, 1, 2, 4, 5, 3)
-        return places[torch.arange(len(images), device=inputs.device), down, right].permute(0, 3, 1, 2)
-
-    return move
 
 
 def mapped(

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from featherfed.by_round import ByRound
 from featherfed.server.config import RunConfig
 from featherfed.server.dashboard.sums import Sums
 from featherfed.server.dashboard.timeline import KeptTimeline, Lanes
@@ -66,7 +67,7 @@ class Scene(Watcher):
         sums: Sums,
         sockets: Sockets,
         *,
-        expected_bytes: int,
+        expected_bytes: ByRound[int],
         past: Snapshot | None = None,
     ) -> None:
         """`past` is what the disk knows of a run that is resumed."""
@@ -226,7 +227,8 @@ class Scene(Watcher):
                 self._enter(shard, PhoneState.TRAINING)
             elif phone.state is PhoneState.TRAINING and sent > UPLOAD_BYTES:
                 self._enter(shard, PhoneState.UPLOADING, self._began_s(shard, phone))
-                phone.size, phone.up_before, phone.up_durable, phone.told = self._expected_bytes, before, before, False
+                phone.size, phone.told = self._expected_bytes.at(self._round), False
+                phone.up_before = phone.up_durable = before
             self._note_rate(shard)
 
     def changes(self) -> Change:
@@ -281,7 +283,7 @@ class Scene(Watcher):
     def _standing(self) -> RunStatus:
         return RunStatus(
             self.phase, self.reason, round(self._clock_s(), 3), self._round, self._attempt, len(self._cohort),
-            self._accepted, self._config.closing_updates, self.connected,
+            self._accepted, self._config.closing_updates_at(self._round), self.connected,
         )  # fmt: skip
 
     def _round_row(self, number: int) -> RoundRow:

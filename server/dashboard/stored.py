@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import asdict
 from pathlib import Path
 
 import msgspec
@@ -41,7 +40,7 @@ def about(folder: RunFolder, config: RunConfig, parameters: int, measures: Measu
         rounds=config.rounds,
         phones=config.phones,
         parameters=parameters,
-        settings=asdict(config),
+        settings=config.settings(),
         command=config.command(),
         measures=measures,
     )
@@ -78,7 +77,7 @@ def read_snapshot(folder: RunFolder, config: RunConfig, store: Store) -> Snapsho
             attempt=last.attempt if last is not None else 0,
             cohort=rounds[-1].cohort if rounds else 0,
             accepted=rounds[-1].accepted if rounds else 0,
-            target=config.closing_updates,
+            target=config.closing_updates_at(last.round if last is not None else 1),
             connected=0,
         ),
         rounds,

@@ -15,6 +15,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from featherfed.by_round import ByRound
 from featherfed.codec.exact_sum import partial_sum_bytes
 from featherfed.codec.fold import Fold, Update
 from featherfed.codec.layout import Layout
@@ -32,7 +33,7 @@ from featherfed.server.config import RunConfig
 from featherfed.server.measures import Measures, Target, figures, measures_of
 from featherfed.server.model.averaging import averaged
 from featherfed.server.model.kept_updates import KeptUpdates
-from featherfed.server.model.run_rules import load_plugins, rules_of
+from featherfed.server.model.run_rules import load_plugins, rules_of, uplinks_of
 from featherfed.server.model.staleness import UNIT, stale_weight
 from featherfed.server.model.versions import Versions
 
@@ -113,13 +114,14 @@ class Aggregator:
         self.measures: Measures = measures_of(problem) if self._evaluator else ()
         if config.target:
             Target.parse(config.target).measure(self.measures)
-        self.uplink = Pipeline.parse(config.uplink)
+        self.uplink = uplinks_of(config)
         downlink = Pipeline.parse(config.downlink, direction="downlink")
         self.versions = Versions(self.layout, downlink, config.seed)
         learned = [p.detach().numpy().ravel() for p in model.parameters() if p.requires_grad]
         weights = np.concatenate(learned).astype(np.float32)
         if problem.learner is not None:
-            check_space(problem, self.uplink.space(self.layout, RoundKey(config.seed, 1)))
+            for uplink in self.uplink.values:
+                check_space(problem, uplink.space(self.layout, RoundKey(config.seed, 1)))
         self.versions.publish(weights)
         # Training starts from what the phones see, so a lossy first downlink costs no accuracy later.
         self._rules = rules or rules_of(config)
@@ -143,25 +145,26 @@ class Aggregator:
         return self.layout.size
 
     def _set_limits(self, phone_examples: int) -> None:
-        """Say how large an update is by formula, how large it can be, and how much it can weigh."""
+        """Say how large a round's update is by formula, how large it can be, and how much it can weigh."""
         config = self._config
-        self.theory_bytes = round(self.uplink.theory_bytes(self.layout))
-        self.max_update_bytes = self.uplink.max_bytes(self.layout)
+        self.theory_bytes = self.uplink.map(lambda uplink: round(uplink.theory_bytes(self.layout)))
+        self.max_update_bytes = self.uplink.map(lambda uplink: uplink.max_bytes(self.layout))
         self.phone_examples = self.max_examples = phone_examples
         if config.gateways:
             # What comes is an exact partial sum of many phones' updates; it has its weight in it.
-            self.theory_bytes = self.max_update_bytes = partial_sum_bytes(self.layout.size)
+            self.theory_bytes = self.max_update_bytes = ByRound(partial_sum_bytes(self.layout.size))
 
     def open(self, round_number: int) -> None:
         """Begin the sum of a round."""
         self.open_round = round_number
+        uplink = self.uplink.at(round_number)
         clip_norm = self._config.clip_norm or math.inf
         if self._rules.aggregate.needs_all:
-            self._fold = KeptUpdates(self.uplink, self.layout, clip_norm=clip_norm)
+            self._fold = KeptUpdates(uplink, self.layout, clip_norm=clip_norm)
         else:
             key = None if self._buffered else RoundKey(self._config.seed, round_number)
             self._fresh_weight = 0
-            self._fold = self.uplink.fold(self.layout, key, updates=self._config.phones, clip_norm=clip_norm)
+            self._fold = uplink.fold(self.layout, key, updates=self._config.phones, clip_norm=clip_norm)
 
     def add(self, round_number: int, shard: int, payload: bytes, examples: int) -> None:
         """Decode an update and add it to the sum; raises `CodecError` and leaves the sum alone if it is not valid."""

@@ -1,5 +1,6 @@
 """The rules and plugins that a run's configuration names, and whether they go together with the rest of it."""
 
+from featherfed.by_round import ByRound
 from featherfed.codec.pipeline import Pipeline
 from featherfed.codec.trial import try_out
 from featherfed.rules.naming import load_aggregate, load_select, load_server_optimizer
@@ -22,18 +23,22 @@ def rules_of(config: RunConfig) -> RuleSet:
     )
 
 
+def uplinks_of(config: RunConfig) -> ByRound[Pipeline]:
+    """Return the pipeline of each round's updates; raises `SpecError`."""
+    return config.by_round(config.uplink_at).map(Pipeline.parse)
+
+
 def check_codecs(config: RunConfig) -> None:
     """Raise `ConfigError` for a spec that is none, and `ProblemError` for a stage of the user's own that fails."""
-    for pipeline in (Pipeline.parse(config.uplink), Pipeline.parse(config.downlink, direction="downlink")):
+    for pipeline in (*uplinks_of(config).values, Pipeline.parse(config.downlink, direction="downlink")):
         if pipeline.foreign:
             try_out(pipeline)
 
 
 def check_rules(config: RunConfig) -> None:
     """Raise `ConfigError` for rules, uplink and mode that do not go together, naming both."""
-    rules_of(config).check(
-        Pipeline.parse(config.uplink),
-        asynchronous=config.mode == "async",
-        gateways=config.gateways,
-        min_updates=config.min_updates,
-    )
+    rules = rules_of(config)
+    for uplink in uplinks_of(config).values:
+        rules.check(
+            uplink, asynchronous=config.mode == "async", gateways=config.gateways, min_updates=config.min_updates
+        )

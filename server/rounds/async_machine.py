@@ -65,6 +65,11 @@ class AsyncState:
     """What is known of the phones, where the selection looks at it."""
 
     @property
+    def target(self) -> int:
+        """Updates that close this buffer."""
+        return self.rules.target.at(self.round_number)
+
+    @property
     def count(self) -> int:
         """Updates in the buffer."""
         return len(self.buffer)
@@ -98,7 +103,7 @@ def _fill(state: AsyncState) -> tuple[AsyncState, tuple[int, ...]]:
     rules = state.rules
     idle = state.present - state.busy - state.failed
     eligible = [shard for shard in idle if state.last.get(shard, 0) < state.round_number]
-    room = max(0, rules.cohort_size - len(state.busy))
+    room = max(0, rules.cohort_size.at(state.round_number) - len(state.busy))
     key = SelectKey(rules.seed, state.round_number, state.attempt)
     chosen = choose_cohort(rules.select, state.facts, eligible, room, key)
     return replace(state, busy=state.busy | frozenset(chosen)), chosen
@@ -146,7 +151,7 @@ def _resume_gathering(state: AsyncState, event: Resume) -> AsyncStep:
 
 
 def _resume_open(state: AsyncState, event: Resume) -> AsyncStep:
-    return _close(state) if state.count >= state.rules.target else _ask(state)
+    return _close(state) if state.count >= state.target else _ask(state)
 
 
 def _join_open(state: AsyncState, event: Joined) -> AsyncStep:
@@ -178,7 +183,7 @@ def _accept(state: AsyncState, event: Accept) -> AsyncStep:
         busy=state.busy - {event.shard},
         last=MappingProxyType({**state.last, event.shard: event.round_number}),
     )
-    return _close(state) if state.count >= state.rules.target else _assign(state)
+    return _close(state) if state.count >= state.target else _assign(state)
 
 
 def _fail(state: AsyncState, event: Fail) -> AsyncStep:

@@ -3,8 +3,8 @@
 from collections.abc import Coroutine
 from dataclasses import dataclass
 
-from featherfed.codec.pipeline import Pipeline
 from featherfed.server.config import RunConfig
+from featherfed.server.model.run_rules import uplinks_of
 from featherfed.server.model.versions import Parcel, Versions
 from featherfed.server.phones.phone_connection import PhoneConnection
 from featherfed.server.watchers.watcher import Watcher
@@ -36,7 +36,7 @@ class Downlink:
     def __init__(self, config: RunConfig, versions: Versions, watcher: Watcher) -> None:
         self._config = config
         # Written out where the operator named a preset: a phone need not know what the presets of this release are.
-        self._uplink = str(Pipeline.parse(config.uplink))
+        self._uplink = uplinks_of(config).map(str)
         self._versions = versions
         self._watcher = watcher
         self._under_way: dict[PhoneConnection, _Delivery] = {}
@@ -58,7 +58,9 @@ class Downlink:
         delivery = self._under_way[phone] = _Delivery(round_number)
         config = self._config
         self._watcher.download_began(phone.shard, round_number)
-        task = Task(round_number, round_number - 1, self._uplink, config.training(round_number).to_wire())
+        task = Task(
+            round_number, round_number - 1, self._uplink.at(round_number), config.training(round_number).to_wire()
+        )
         if parcel is None:
             await phone.send(task)
         else:

@@ -13,6 +13,7 @@ import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+from featherfed.by_round import ByRound
 from featherfed.errors import ProblemError
 from featherfed.rules.checked import chosen
 from featherfed.rules.select import PhoneFacts, Select, SelectKey
@@ -40,8 +41,8 @@ class Rules:
 
     phones: int
     rounds: int
-    cohort_size: int
-    target: int
+    cohort_size: ByRound[int]
+    target: ByRound[int]
     min_updates: int
     max_retries: int
     seed: int
@@ -57,9 +58,9 @@ class Rules:
         A gateway's selection is separable: those chosen of all phones are those that each gateway would choose.
         """
         if not self.total:
-            return self.cohort_size
+            return self.cohort_size.at(round_number)
         everyone = [PhoneFacts(shard) for shard in range(self.total)]
-        asked = chosen(self.select, everyone, self.cohort_size, SelectKey(self.seed, round_number, 0))
+        asked = chosen(self.select, everyone, self.cohort_size.at(round_number), SelectKey(self.seed, round_number, 0))
         return sum(self.first <= shard < self.first + self.phones for shard in asked)
 
 
@@ -79,6 +80,11 @@ class RunState:
     """The round that a gateway's root has asked for; 0: none yet."""
     facts: Facts = field(default_factory=lambda: NOTHING_KNOWN)
     """What is known of the phones, where the selection looks at it."""
+
+    @property
+    def target(self) -> int:
+        """Updates that close this round."""
+        return self.rules.target.at(self.round_number)
 
     @property
     def outstanding(self) -> frozenset[int]:
@@ -267,7 +273,7 @@ def _retry(state: RunState) -> Step:
     fresh = state.present - state.cohort
     # Where nobody is left who was not asked, those who did not answer get a second chance.
     candidates = fresh or state.present - state.accepted - state.failed
-    size = rules.cohort_size - len(state.accepted)
+    size = rules.cohort_size.at(state.round_number) - len(state.accepted)
     key = SelectKey(rules.seed, state.round_number, attempt)
     try:
         again = choose_cohort(rules.select, state.facts, candidates, size, key)
@@ -322,7 +328,7 @@ def _resume_gathering(state: RunState, event: Resume) -> Step:
 
 
 def _resume_open(state: RunState, event: Resume) -> Step:
-    if len(state.accepted) >= state.rules.target or not state.outstanding:
+    if len(state.accepted) >= state.target or not state.outstanding:
         return _settle(state)
     return state, (OpenRound(state.round_number, state.attempt, tuple(sorted(state.outstanding))),)
 
@@ -331,7 +337,8 @@ def _join_open(state: RunState, event: Joined) -> Step:
     state = replace(state, present=state.present | {event.shard})
     if event.shard in state.outstanding:
         return state, (Assign(event.shard),)
-    if state.attempt and event.shard not in state.cohort and len(state.cohort) < state.rules.cohort_size:
+    room = state.rules.cohort_size.at(state.round_number) - len(state.cohort)
+    if state.attempt and event.shard not in state.cohort and room > 0:
         # A retry found too few phones there: who comes now is welcome.
         return replace(state, cohort=state.cohort | {event.shard}), (Assign(event.shard),)
     return state, ()
@@ -349,7 +356,7 @@ def _accept(state: RunState, event: Accept) -> Step:
     if event.round_number != state.round_number or not state.awaits(event.shard):
         return state, ()
     state = replace(state, accepted=state.accepted | {event.shard})
-    if len(state.accepted) >= state.rules.target or state.complete:
+    if len(state.accepted) >= state.target or state.complete:
         return _settle(state)
     return state, ()
 

@@ -145,7 +145,7 @@ class Rounds:
         self._late.discard(shard)
         seconds = self._clock_s() - self._given_s.get(shard, self._clock_s())
         self.step(Accept(shard, round_number, examples, seconds))
-        self._watcher.update_accepted(shard, round_number, self.state.count, self._config.closing_updates)
+        self._watcher.update_accepted(shard, round_number, self.state.count, self.state.target)
 
     def _do(self, action: Action) -> None:
         match action:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any
 
+from featherfed.by_round import ByRound
 from featherfed.errors import ConfigError
 from featherfed.rules.naming import load_select
 from featherfed.rules.select import PhoneFacts
@@ -46,8 +47,8 @@ def rules(config: RunConfig) -> Rules:
     return Rules(
         phones=config.guests,
         rounds=config.rounds,
-        cohort_size=config.gateways or config.cohort_size,
-        target=config.gateways or config.closing_updates,
+        cohort_size=ByRound(config.gateways) if config.gateways else config.by_round(config.cohort_size_at),
+        target=ByRound(config.gateways) if config.gateways else config.by_round(config.closing_updates_at),
         min_updates=min(config.min_updates, config.guests),
         max_retries=config.max_retries,
         seed=config.seed,

@@ -152,10 +152,10 @@ class Uploads:
             self._sending[phone] = Sending(message)
             await _answer(phone, Cancel(message.round))
             return
-        if message.size > self.aggregator.max_update_bytes:
+        if message.size > (most := self.aggregator.max_update_bytes.at(message.round)):
             raise RefusedError(
-                f"update of {message.size} bytes exceeds the {self.aggregator.max_update_bytes} bytes"
-                f" that the uplink {self.aggregator.uplink} can need for this model"
+                f"update of {message.size} bytes exceeds the {most} bytes"
+                f" that the uplink {self.aggregator.uplink.at(message.round)} can need for this model"
             )
         if message.examples > self.aggregator.max_examples:
             raise RefusedError(
@@ -199,7 +199,9 @@ class Uploads:
             self.commits.queue(*self.waste(*key))
         update = StoredUpdate(*key, "receiving", message.size, message.digest, message.examples)
         self._uploads[key] = upload = Upload(update)
-        self.ledger.entry(phone.counted_in, phone.shard, "uplink").theory += self.aggregator.theory_bytes
+        self.ledger.entry(phone.counted_in, phone.shard, "uplink").theory += self.aggregator.theory_bytes.at(
+            message.round
+        )
         if len(message.data) < message.size:
             # An update of one frame is announced and accepted in one transaction.
             self.commits.queue(put_update(update))

@@ -135,7 +135,7 @@ def make_report(folder: RunFolder, config: RunConfig, store: Store) -> Report:
             "run": folder.path.name,
             "problem": config.problem,
             "parameters": int(values.get("parameters", 0)),
-            "uplink": config.uplink,
+            "uplink": config.spelled("uplink"),
             "downlink": config.downlink,
             "measures": [asdict(each) for each in measures],
             "rounds": rounds,

@@ -9,7 +9,6 @@ import queue
 import re
 import sys
 import threading
-from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -69,7 +68,7 @@ class MlflowRecord(Watcher):
         found = self._client.get_experiment_by_name(EXPERIMENT)
         experiment = found.experiment_id if found else self._client.create_experiment(EXPERIMENT)
         run_id = str(self._client.create_run(experiment, run_name=run).info.run_id)
-        for name, value in asdict(config).items():
+        for name, value in config.settings().items():
             self._client.log_param(run_id, name, value)
         (folder / "mlflow.id").write_text(run_id + "\n")
         return run_id

@@ -115,6 +115,35 @@ def test_feedback_sends_later_what_it_left_out() -> None:
     assert np.linalg.norm(received / 200 - x) < 0.2 * np.linalg.norm(x)
 
 
+def test_residual_goes_with_the_next_update_where_feedback_ends() -> None:
+    layout, x = LAYOUTS["lite"], normal(LAYOUTS["lite"].size)
+    sparse, whole = Pipeline.parse("feedback | topk(1/20)"), Pipeline.parse("float32")
+    key, later, last = (RoundKey(0, number, 0) for number in (1, 2, 3))
+    first = sparse.encode(x, layout, key)
+    assert first.state is not None
+    second = whole.encode(x, layout, later, first.state)
+    received = sparse.decode(first.payload, layout, key) + whole.decode(second.payload, layout, later)
+    assert np.allclose(received, 2 * x, atol=1e-6)
+    assert second.state is not None and not second.state.any()
+    third = whole.encode(x, layout, last, second.state)
+    assert third.state is None and np.array_equal(whole.decode(third.payload, layout, last), x)
+
+
+def test_residual_stays_under_another_pipeline_with_feedback_and_waits_under_a_structured_one() -> None:
+    layout, x = LAYOUTS["lite"], normal(LAYOUTS["lite"].size)
+    sparse, signs, mask = (Pipeline.parse(spec) for spec in ("feedback | topk(1/20)", "feedback | sign", "mask(1/4)"))
+    state = sparse.encode(x, layout, RoundKey(0, 1, 0)).state
+    key = RoundKey(0, 2, 0)
+    assert state is not None
+    other = signs.encode(x, layout, key, state)
+    assert other.state is not None
+    assert np.allclose(other.state, x + state - signs.decode(other.payload, layout, key), atol=1e-6)
+    coordinates = normal(mask.space(layout, key).size)
+    masked = mask.encode(coordinates, layout, key, state)
+    assert masked.state is None
+    assert masked.payload == mask.encode(coordinates, layout, key).payload
+
+
 @pytest.mark.parametrize("spec", ["mask(1/4)", "lowrank(1/4)", "subspace(500)"])
 def test_pull_back_is_the_transpose_of_expand(spec: str) -> None:
     layout = LAYOUTS["lite"]

@@ -1,5 +1,6 @@
 """docs/PROTOCOL.md says of models, data and training what the code does, so that a phone of another language agrees."""
 
+import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from featherfed.partitions import largest_shard, partition_labels
 from featherfed.problem import Place
 from featherfed.problems.digits import TEST_SHARE, load
-from featherfed.problems.images import shifted
+from featherfed.problems.moves import moves, shifted
 from featherfed.randomness import RoundKey
 from featherfed.server.model.aggregation import MAX_EXAMPLES
 from tests.docs.learning import (
@@ -131,3 +132,24 @@ def test_shift_moves_down_and_right_and_fills_with_the_least_value() -> None:
         expected[2 + down : 30 + down, 2 + right : 30 + right] = image[0]
         assert (moved[0].numpy() == expected[2:30, 2:30]).all()
     assert float(images.min()) == pytest.approx((0 - MEAN) / DEVIATION)
+
+
+def test_warp_takes_each_pixel_from_where_the_page_says() -> None:
+    images = digits().examples(Place()).inputs[:3]
+    warp = moves({"shift": 0, "warp": 0.5, "warp_epochs": 2})
+    key = RoundKey(7, 1, 0)
+    assert warp is not None
+    made = warp(images, key.generator("shift"))
+    turned, scaled, sheared = 0.5 * (2 * key.generator("shift").random((3, 3), np.float32) - 1)
+    for image, warped, draw in zip(images, made, zip(turned, scaled, sheared, strict=True), strict=True):
+        theta, zoom, shear = math.radians(12 * draw[0]), 1 + 0.1 * draw[1], 0.1 * draw[2]
+        framed = np.pad(image[0].numpy().astype(float), 20, constant_values=float(images.min()))
+        for row, column in itertools.product(range(28), repeat=2):
+            x, y = column - 13.5, row - 13.5
+            across = (math.cos(theta) * (x + shear * y) - math.sin(theta) * y) / zoom + 33.5
+            down = (math.sin(theta) * (x + shear * y) + math.cos(theta) * y) / zoom + 33.5
+            left, above = math.floor(across), math.floor(down)
+            near_x, near_y = across - left, down - above
+            square = framed[above : above + 2, left : left + 2]
+            expected = [1 - near_y, near_y] @ square @ [1 - near_x, near_x]
+            assert float(warped[0, row, column]) == pytest.approx(expected, abs=1e-3)

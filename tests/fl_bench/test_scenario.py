@@ -1,6 +1,5 @@
 import tomllib
 from collections import Counter
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 from featherfed.bandwidth_sim.profile import find_profile, profile_from_flags
 from featherfed.errors import ConfigError
 from featherfed.fl_bench.scenario import LONGEST_NAME, PHONE_KEYS, changed_text, read_scenario
-from featherfed.server.config import RunConfig
+from featherfed.server.config import KNOWN
 
 SCENARIOS = Path(__file__).parents[2] / "scenarios"
 
@@ -182,7 +181,7 @@ PLAIN = st.one_of(
 VALUES = st.recursive(
     PLAIN, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3), max_leaves=4
 )
-KEYS = [*PHONE_KEYS, *(field.name for field in fields(RunConfig))]
+KEYS = [*PHONE_KEYS, *KNOWN]
 
 
 @settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -220,3 +219,41 @@ def test_settings_of_the_problem_s_own_stand_under_set_and_may_vary(tmp_path: Pa
     assert "shift = 2" in text and "[0, 1]" not in text
     with pytest.raises(ConfigError, match=r"--set shift=28 exceeds 27"):
         read_scenario(write(tmp_path, "set.shift = 28\n"))
+
+
+def test_list_is_a_grid_and_a_table_or_text_a_value_by_round(tmp_path: Path) -> None:
+    text = 'phones = 20\ncohort = { 1 = 12, 5 = 6 }\nepochs = "5,1"\nseed = [0, 1]\nuplink = "float32,eden-1bit"\n'
+    cells = read_scenario(write(tmp_path, text))
+    assert [cell.config.seed for cell in cells] == [0, 1]
+    for cell in cells:
+        assert [cell.config.cohort_at(number) for number in (1, 4, 5)] == [12, 12, 6]
+        assert [cell.config.training(number).epochs for number in (1, 2)] == [5, 1]
+        assert cell.config.uplink_at(3) == "eden-1bit"
+
+
+def test_grid_may_vary_values_by_round(tmp_path: Path) -> None:
+    text = 'phones = 20\ncohort = [12, "12,6", { 1 = 12, 5 = 6 }, [9, 3]]\nbatch_size = ["all", "all,10"]\n'
+    cells = read_scenario(write(tmp_path, text))
+    cohorts = [tuple(cell.config.cohort_at(number) for number in (1, 2, 5)) for cell in cells[::2]]
+    assert cohorts == [(12, 12, 12), (12, 6, 6), (12, 12, 6), (9, 3, 3)]
+    assert [cell.config.training(2).batch_size for cell in cells[:2]] == [0, 10]
+    assert cells[4].name == "cohort=1_12_5_6-batch_size=all"
+    assert cells[5].keys == {"cohort": "1:12,5:6", "batch_size": "all,10"}
+    assert cells[5].server_flags()[:4] == ["--phones", "20", "--cohort", "1:12,5:6"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("cohort = { 5 = 6 }", "cohort = {'5': 6} says nothing of round 1"),
+        ("cohort = '12,x'", "cohort = 'x' is not a whole number"),
+        ("seed = '0,1'", "seed = '0,1' is not a whole number"),
+        ("uplink = { 1 = 'float32', 2 = 'rotat' }", "unknown codec stage 'rotat'"),
+        ("uplink = 'float32,mask(1/4)'\naggregate = 'median'", "median"),
+        ("rounds = { 1 = 3 }", "rounds = {'1': 3} is not a whole number"),
+    ],
+)
+def test_value_by_round_that_could_not_be_run_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_scenario(write(tmp_path, text + "\n"))
+    assert words in str(caught.value)

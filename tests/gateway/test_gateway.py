@@ -33,6 +33,27 @@ async def test_tree_gives_the_model_of_one_server_bit_for_bit(tmp_path: Path, on
     assert sum(asked) == 3 * SETTINGS["cohort"]
 
 
+async def test_tree_follows_a_run_whose_cohort_and_uplink_change(tmp_path: Path) -> None:
+    changing = {**SETTINGS, "cohort": "5,2", "uplink": "1:rotate | eden(1),3:float32"}
+    async with serving(tmp_path, name="one", **changing) as one:
+        await asyncio.wait_for(play_all([(one.address, shard) for shard in range(6)]), 60)
+        assert await asyncio.wait_for(one.ended, 30) is None
+        rows = one.report()["rounds"]
+    assert [row["accepted"] for row in rows] == [5, 2, 2]
+    assert rows[2]["uplink"]["payload"] > 20 * rows[1]["uplink"]["payload"]
+    async with (
+        serving(tmp_path, **{**changing, "gateways": 2}) as root,
+        gateway(root.address, tmp_path / "g0", 0, 2, **changing) as (first, told),
+        gateway(root.address, tmp_path / "g1", 1, 2, **changing) as (second, told_second),
+    ):
+        places = [await address(told, first)] * 3 + [await address(told_second, second)] * 3
+        await asyncio.wait_for(play_all(zip(places, range(6), strict=True)), 60)
+        assert await asyncio.wait_for(root.ended, 30) is None
+        await asyncio.wait_for(asyncio.gather(first, second), 30)
+    models = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "run")]
+    assert models[0] == models[1]
+
+
 async def test_root_may_name_a_preset_and_the_gateway_its_stages(tmp_path: Path) -> None:
     few = {**SETTINGS, "phones": 2, "cohort": 2, "rounds": 1}
     async with (

@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from featherfed.learning.models import build, layout
 from featherfed.learning.noise import noise_update
 from featherfed.learning.training import LocalUpdate, Trainer
 from featherfed.problem import Examples, Place
-from featherfed.problems.images import shifted
+from featherfed.problems.moves import shifted
 from featherfed.randomness import RoundKey
 from featherfed.training_settings import Training
 from tests.layouts import NAMES as MODELS
@@ -143,6 +144,40 @@ def test_moved_images_are_others_in_each_epoch_and_the_same_for_the_same_key(
     assert moved.coordinates.tobytes() == again.coordinates.tobytes()
     assert moved.coordinates.tobytes() != still.coordinates.tobytes()
     assert moved.loss > still.loss
+
+
+def test_warps_are_others_after_so_many_epochs_and_the_same_for_the_same_key(
+    shard: Examples, start: np.ndarray
+) -> None:
+    still, warped, again, lasting, long = (
+        trained(shard, start, epochs=2, lr=0.05, set=settings)
+        for settings in (
+            {}, {"warp": 1.0}, {"warp": 1.0}, {"warp": 1.0, "warp_epochs": 2}, {"warp": 1.0, "warp_epochs": 3}
+        )
+    )  # fmt: skip
+    assert warped.coordinates.tobytes() == again.coordinates.tobytes()
+    assert lasting.coordinates.tobytes() == long.coordinates.tobytes()
+    assert len({each.coordinates.tobytes() for each in (still, warped, lasting)}) == 3
+
+
+def test_change_with_epochs_is_drawn_once_in_so_many_and_shuffled_in_each(start: np.ndarray, shard: Examples) -> None:
+    calls: list[torch.Tensor] = []
+
+    class Kept:
+        epochs = 2
+
+        def __call__(self, inputs: torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
+            calls.append(inputs)
+            return inputs
+
+    problem = replace(digits(), augment=lambda settings: Kept())
+    update = Trainer(problem, shard).train(start, Training(epochs=5, lr=0.05), KEY, IDENTITY)
+    assert len(calls) == 3
+    assert all(torch.equal(each, shard.inputs) for each in calls)
+    plain = Trainer(digits(), shard).train(start, Training(epochs=5, lr=0.05), KEY, IDENTITY)
+    # What changes nothing gives the training without it: each epoch has its own order.
+    assert update is not None and plain is not None
+    assert np.allclose(update.coordinates, plain.coordinates, atol=1e-6)
 
 
 def test_whole_shard_as_one_batch_is_one_step_an_epoch(shard: Examples, start: np.ndarray) -> None:

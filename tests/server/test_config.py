@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from featherfed.errors import ConfigError
 from featherfed.rules.naming import names_of
 from featherfed.rules.server_optimizer import ServerOptimizer
-from featherfed.server.config import RunConfig, config_from, read_config
+from featherfed.server.config import BY_ROUND, KNOWN, RunConfig, config_from, read_config
 from featherfed.server.options import FLAGS, run_flags
 
 ODD = RunConfig(
@@ -54,7 +54,8 @@ def test_command_of_the_defaults_is_the_bare_program() -> None:
     batch_size=st.integers(0, 100),
     lr=st.floats(1e-9, 1e9),
     deadline=st.floats(1e-3, 1e6),
-    uplink=st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=20),
+    # A comma parts the values of rounds.
+    uplink=st.text(st.characters(min_codepoint=32, max_codepoint=126, exclude_characters=","), min_size=1, max_size=20),
 )
 def test_any_command_round_trips(phones: int, batch_size: int, lr: float, deadline: float, uplink: str) -> None:
     config = config_from(
@@ -70,9 +71,7 @@ def test_toml_round_trips(tmp_path: Path) -> None:
 
 
 def test_every_setting_has_its_flag() -> None:
-    assert {flag.removeprefix("--").replace("-", "_") for flag, _, _ in FLAGS} == {
-        f.name for f in fields(RunConfig)
-    } - {"set", "plugin"}
+    assert {flag.removeprefix("--").replace("-", "_") for flag, _, _ in FLAGS} == {*KNOWN} - {"set", "plugin"}
 
 
 def test_help_names_the_defaults_that_hold() -> None:
@@ -150,9 +149,9 @@ def test_broken_file_is_a_sentence(tmp_path: Path, text: str) -> None:
 
 def test_over_selection_asks_more_phones_than_it_waits_for() -> None:
     config = RunConfig(phones=100, cohort=10, over_select=1.25)
-    assert (config.cohort_size, config.closing_updates) == (13, 10)
-    assert replace(config, phones=12).cohort_size == 12
-    assert replace(config, quorum=8).closing_updates == 8
+    assert (config.cohort_size_at(1), config.closing_updates_at(1)) == (13, 10)
+    assert replace(config, phones=12).cohort_size_at(3) == 12
+    assert replace(config, quorum=8).closing_updates_at(3) == 8
 
 
 def test_learning_rate_decays_from_the_second_round_on() -> None:
@@ -169,3 +168,88 @@ def test_folder_of_an_earlier_featherfed_is_refused_in_a_sentence(tmp_path: Path
     (tmp_path / "config.toml").write_text('model = "2nn"\ntarget_accuracy = 1.0\n')
     with pytest.raises(ConfigError, match="is a run of an earlier featherfed"):
         read_config(tmp_path / "config.toml")
+
+
+# By round
+
+CHANGING = {
+    "phones": 20, "cohort": "12,6", "quorum": {1: 10, 2: 6, 4: 5}, "over_select": [1.5, 1], "epochs": "1:5,3:1",
+    "batch_size": {"1": "all", "2": 10}, "lr": [0.1, 0.05], "lr_decay": 0.5, "momentum": "0,0.9",
+    "uplink": "vertex-small,eden-1bit",
+}  # fmt: skip
+
+
+def test_settings_by_round_are_those_of_their_round() -> None:
+    config = config_from(CHANGING)
+    assert [config.cohort_at(number) for number in (1, 2, 9)] == [12, 6, 6]
+    assert [config.cohort_size_at(number) for number in (1, 2)] == [18, 6]
+    assert [config.closing_updates_at(number) for number in (1, 3, 4)] == [10, 6, 5]
+    assert [config.uplink_at(number) for number in (1, 2)] == ["vertex-small", "eden-1bit"]
+    told = [config.training(number) for number in (1, 2, 3)]
+    assert [(each.epochs, each.batch_size, each.momentum) for each in told] == [(5, 0, 0.0), (5, 10, 0.9), (1, 10, 0.9)]
+    assert [each.lr for each in told] == [0.1, 0.05 * 0.5, 0.05 * 0.25]
+    assert {"cohort", "uplink", "epochs", "batch_size", "lr"} < set(BY_ROUND) < set(KNOWN)
+
+
+def test_settings_by_round_go_through_config_toml_and_the_command_line(tmp_path: Path) -> None:
+    config = config_from(CHANGING)
+    path = tmp_path / "config.toml"
+    path.write_text(config.to_toml())
+    assert read_config(path) == config
+    assert parsed(config.command()) == config
+    assert "--cohort 12,6" in config.command() and "--quorum 1:10,2:6,4:5" in config.command()
+    assert "--batch-size all,10" in config.command()
+    assert 'cohort = "12,6"' in path.read_text()
+
+
+@pytest.mark.parametrize("text", ["12,6", "1:12,2:6", "12, 6, 6"])
+def test_one_schedule_has_one_configuration_however_it_is_written(text: str) -> None:
+    config = config_from({"phones": 20, "cohort": [12, 6]})
+    assert config_from({"phones": 20, "cohort": text}) == config
+    assert parsed(f"fl-server serve --phones 20 --cohort '{text}'") == config
+    assert config_from({"cohort": "10,10"}) == config_from({"cohort": 10})
+
+
+def test_schedule_in_which_nothing_changes_is_the_value(tmp_path: Path) -> None:
+    assert config_from({"lr": "1:0.1,7:0.10"}) == RunConfig(lr=0.1)
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"cohort": "12,x", "phones": 20}, "cohort = 'x' is not a whole number"),
+        ({"cohort": [5, 2.5]}, "cohort = 2.5 is not a whole number"),
+        ({"cohort": "5:6"}, "cohort = '5:6' says nothing of round 1"),
+        ({"cohort": "10,20"}, "from round 2 on: --cohort 20 exceeds --phones 10"),
+        ({"cohort": "10,4", "quorum": 5}, "from round 2 on: --quorum 5 exceeds the 4 phones of a cohort"),
+        ({"cohort": {1: 10, 7: 3}, "min_updates": 4}, "from round 7 on: --min-updates 4 exceeds the 3 updates"),
+        ({"epochs": "5,0"}, "from round 2 on: --epochs 0 is below 1"),
+        ({"cohort": "10,4", "mode": "async", "buffer": 5}, "from round 2 on: --buffer 5 exceeds the 4 phones"),
+        ({"uplink": "float32,eden-1bit", "mode": "async"}, "--uplink float32,eden-1bit changes, and with --mode async"),
+        ({"downlink": ["float32", "eden-1bit"]}, r"downlink = \['float32', 'eden-1bit'\] is not a text"),
+        ({"rounds": "10,20"}, "rounds = '10,20' is not a whole number"),
+        ({"later": {"cohort": {2: 3}}}, "unknown setting 'later'"),
+    ],
+)
+def test_schedule_that_could_not_be_run_is_refused_in_a_sentence(values: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence) as caught:
+        config_from(values)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--cohort", "12,x"], "'x' is not a valid integer"),
+        (["--cohort", "5:6"], "'5:6' says nothing of round 1: begin with 1:"),
+        (["--batch-size", "all,0"], "'0' is not a number above 0, or all"),
+    ],
+)
+def test_flag_with_a_faulty_schedule_is_refused_where_it_is_given(arguments: list[str], sentence: str) -> None:
+    @click.command()
+    @run_flags
+    def serve(**settings: Any) -> None:
+        pass
+
+    result = CliRunner().invoke(serve, arguments)
+    assert result.exit_code == 2 and sentence in result.output

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from featherfed.by_round import ByRound
 from featherfed.server.config import RunConfig
 from featherfed.server.dashboard.scene import Scene
 from featherfed.server.dashboard.serving import open_page, open_socket
@@ -52,7 +53,7 @@ class Play:
             about(self.folder, self.config, 29322, measures, live=True),
             Sums(self.ledger),
             self.sockets,
-            expected_bytes=1000,
+            expected_bytes=ByRound(1000),
         )
         self.now_s = 0.0
 
@@ -73,7 +74,7 @@ class Play:
             entry.socket += amount
 
     def close_round(self, number: int, accuracy: float = 0.9, **more: Any) -> None:
-        size = self.config.cohort_size
+        size = self.config.cohort_size_at(number)
         self.scene.round_closed(
             RoundSummary(
                 **{

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from featherfed.by_round import ByRound
 from featherfed.server.dashboard.timeline import KeptTimeline, keep, read
 from featherfed.server.dashboard.view import PhoneState, Snapshot
 
@@ -165,7 +166,7 @@ def test_resumed_run_begins_with_what_the_disk_knows(play: Play) -> None:
     past = msgspec.json.decode(msgspec.json.encode(play.scene.snapshot()), type=Snapshot)
     again = Play(play.folder.path)
     resumed = type(again.scene)(
-        again.config, again.scene.about, again.scene._sums, again.sockets, expected_bytes=1, past=past
+        again.config, again.scene.about, again.scene._sums, again.sockets, expected_bytes=ByRound(1), past=past
     )
     snapshot = resumed.snapshot()
     assert [row.name for row in snapshot.fleet] == ["phone-0"]

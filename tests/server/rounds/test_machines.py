@@ -6,6 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from featherfed.by_round import ByRound
 from featherfed.server.rounds.async_machine import AsyncState
 from featherfed.server.rounds.round_machine import (
     Accept,
@@ -40,13 +41,17 @@ class Machines(RuleBasedStateMachine):
 
     @initialize(
         phones=st.integers(1, 8), size=st.integers(1, 8), quorum=st.integers(1, 8), least=st.integers(1, 8),
-        rounds=st.integers(1, 5), retries=st.integers(0, 3), seed=st.integers(0, 9),
+        rounds=st.integers(1, 5), retries=st.integers(0, 3), seed=st.integers(0, 9), later=st.integers(1, 8),
+        change=st.integers(2, 6),
     )  # fmt: skip
-    def begin(self, phones: int, size: int, quorum: int, least: int, rounds: int, retries: int, seed: int) -> None:
-        size = min(size, phones)
-        target = min(quorum, size)
+    def begin(
+        self, phones: int, size: int, quorum: int, least: int, rounds: int, retries: int, seed: int, later: int,
+        change: int,
+    ) -> None:  # fmt: skip
+        sizes = ByRound(min(size, phones), {change: min(later, phones)})
+        targets = sizes.map(lambda size: min(quorum, size))
         rules = Rules(
-            phones=phones, rounds=rounds, cohort_size=size, target=target, min_updates=min(least, target),
+            phones=phones, rounds=rounds, cohort_size=sizes, target=targets, min_updates=min(least, *targets.values),
             max_retries=retries, seed=seed,
         )  # fmt: skip
         self.state: State = self.kind(rules)
@@ -146,12 +151,13 @@ class Machines(RuleBasedStateMachine):
     @invariant()
     def a_round_that_is_open_lacks_something(self) -> None:
         if hasattr(self, "state") and self.state.phase is Phase.OPEN:
-            assert self.state.count < self.state.rules.target
+            assert self.state.count < self.state.rules.target.at(self.state.round_number)
 
     @invariant()
     def no_more_are_busy_than_may_be(self) -> None:
         if hasattr(self, "state") and isinstance(self.state, AsyncState):
-            assert len(self.state.busy) <= self.state.rules.cohort_size
+            # Where fewer are asked from a round on, those who were asked before finish their tasks.
+            assert len(self.state.busy) <= max(self.state.rules.cohort_size.values)
 
 
 class SyncMachine(Machines):
@@ -193,7 +199,7 @@ TestAsyncMachine.settings = ENOUGH
 
 def test_every_phase_takes_every_event() -> None:
     """No event is fatal in any phase, also from states that a resumed run begins in."""
-    rules = Rules(phones=3, rounds=2, cohort_size=2, target=2, min_updates=1, max_retries=1, seed=0)
+    rules = Rules(phones=3, rounds=2, cohort_size=ByRound(2), target=ByRound(2), min_updates=1, max_retries=1, seed=0)
     events: list[Event] = [
         Joined(1), Lost(1), Accept(1, 1), Fail(1), Deadline(1, 0), Closed(1, False), Resume(), Stop(),
     ]  # fmt: skip
@@ -208,7 +214,7 @@ def test_every_phase_takes_every_event() -> None:
 
 
 def test_those_asked_again_are_not_cancelled_in_between() -> None:
-    rules = Rules(phones=2, rounds=1, cohort_size=2, target=2, min_updates=2, max_retries=1, seed=0)
+    rules = Rules(phones=2, rounds=1, cohort_size=ByRound(2), target=ByRound(2), min_updates=2, max_retries=1, seed=0)
     state: State = RunState(rules)
     for event in (Joined(0), Joined(1), Accept(0, 1)):
         state, _ = advance(state, event)
@@ -218,7 +224,7 @@ def test_those_asked_again_are_not_cancelled_in_between() -> None:
 
 
 def test_resumed_round_without_anyone_to_wait_for_is_settled() -> None:
-    rules = Rules(phones=2, rounds=1, cohort_size=2, target=2, min_updates=1, max_retries=1, seed=0)
+    rules = Rules(phones=2, rounds=1, cohort_size=ByRound(2), target=ByRound(2), min_updates=1, max_retries=1, seed=0)
     both = frozenset({0, 1})
     state = RunState(
         rules,

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from featherfed.by_round import ByRound
 from featherfed.server.rounds.round_machine import (
     TABLE,
     Accept,
@@ -29,7 +30,7 @@ from featherfed.server.rounds.round_machine import (
     advance,
 )
 
-RULES = Rules(phones=4, rounds=3, cohort_size=3, target=2, min_updates=2, max_retries=1, seed=0)
+RULES = Rules(phones=4, rounds=3, cohort_size=ByRound(3), target=ByRound(2), min_updates=2, max_retries=1, seed=0)
 EVERYONE = frozenset(range(4))
 EVENTS: tuple[Event, ...] = (
     Joined(0), Lost(0), Accept(0, 1), Fail(0), GaveUp(0), Deadline(1, 0), Closed(1, False), Resume(), Stop(),
@@ -228,3 +229,35 @@ def test_phone_that_cannot_train_is_not_waited_for_in_this_round_or_before_the_f
     assert state.phase is Phase.OPEN and 0 not in state.cohort
     state, actions = advance(opened(accepted=frozenset({0, 1})), GaveUp(2))
     assert 2 not in state.present and 2 in state.failed
+
+
+def test_each_round_asks_and_waits_for_as_many_as_its_own_values_say() -> None:
+    rules = Rules(
+        phones=6, rounds=3, cohort_size=ByRound(5, {2: 3}), target=ByRound(4, {2: 2}), min_updates=1, max_retries=1,
+        seed=0,
+    )  # fmt: skip
+    state = RunState(rules, present=frozenset(range(5)))
+    state, (action,) = advance(state, Joined(5))
+    asked, counted = [], []
+    while isinstance(action, OpenRound):
+        asked.append(len(action.cohort))
+        for count, shard in enumerate(sorted(state.cohort), 1):
+            state, _ = advance(state, Accept(shard, state.round_number))
+            if state.phase is Phase.CLOSING:
+                counted.append(count)
+                break
+        state, (*_, action) = advance(state, Closed(state.round_number, False))
+    assert (asked, counted) == ([5, 3, 3], [4, 2, 2])
+
+
+def test_retry_asks_as_many_as_its_round_lacks() -> None:
+    rules = Rules(
+        phones=6, rounds=3, cohort_size=ByRound(5, {2: 2}), target=ByRound(5, {2: 2}), min_updates=2, max_retries=1,
+        seed=0,
+    )  # fmt: skip
+    state = RunState(rules, Phase.OPEN, 2, 0, frozenset({0, 1}), frozenset({0}), present=frozenset(range(6)))
+    state, (*_, action) = advance(state, Deadline(2, 0))
+    assert isinstance(action, OpenRound) and len(action.cohort) == 1
+    # A cohort that is full takes nobody else in, however many the first round asked.
+    other = min(set(range(6)) - state.cohort)
+    assert advance(replace(state, present=state.present - {other}), Joined(other)) == (state, ())

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from featherfed.by_round import ByRound
 from featherfed.errors import ConfigError
 from featherfed.problem import metric
 from featherfed.problem_loading import load_problem
@@ -40,7 +41,7 @@ def folder(tmp_path: Path) -> RunFolder:
 
 def test_rules_are_the_configuration_s() -> None:
     made = rules(CONFIG)
-    assert (made.phones, made.cohort_size, made.target, made.rounds) == (4, 4, 2, 5)
+    assert (made.phones, made.cohort_size, made.target, made.rounds) == (4, ByRound(4), ByRound(2), 5)
 
 
 def test_every_new_run_has_an_id_of_its_own(folder: RunFolder, fresh: Callable[[], Aggregator]) -> None:
