@@ -190,7 +190,7 @@ class SharedMemory:
 
 
 class _SharedStates:
-    """Pockets without a folder whose models lie in memory once, and are decoded once."""
+    """Phone states without a folder, whose models lie in memory once, and are decoded once."""
 
     def __init__(self) -> None:
         self._newest = -1

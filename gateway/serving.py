@@ -259,7 +259,8 @@ class Gateway:
         listening = asyncio.create_task(self._listen(service, aggregator))
 
         def ended(task: "asyncio.Task[Any]") -> None:
-            # Why the phones are left, before anybody who waits for the root is let go.
+            # The first outcome of a service counts: it hears of the root here, before the exchange lets go of a round
+            # that is being closed, and that raises.
             error = None if task.cancelled() else task.exception()
             if task is stopped:
                 error = GatewayStoppedError()
@@ -288,7 +289,7 @@ class Gateway:
         while True:
             news = await self._news.get()
             if service.state.phase is Phase.GATHERING:
-                # Later models are taken by whoever closes the round before.
+                # In later rounds `GatewayAggregator.close` takes the model, and the round stays closed until then.
                 await self._loop.run_in_executor(None, self._take, aggregator, news)
             service.ask(news.round_number)
 

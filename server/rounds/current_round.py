@@ -5,7 +5,7 @@ Invariants, for all who hold it:
 - `state` changes in `post` alone, which carries out the machine's actions before it returns.
 - Whoever posts an event that may close a round holds `lock`, and so does whoever changes the sum of the round: an
   update is folded, queued for the disk and posted while no round can close, and a round closes while nothing can be
-  folded. `Joined`, `Stop` and `Resume` need no lock.
+  folded. `Joined`, `Stop` and `Resume` need none: they close no round of which anything can be under way.
 - Who closes a round or ends the run notifies `lock`: updates wait there for the next sum.
 """
 

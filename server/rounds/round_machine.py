@@ -276,7 +276,7 @@ def _settle(state: RunState) -> Step:
         )
         return replace(state, phase=Phase.PAUSED), (pause,)
     retried, actions = _retry(state)
-    # Who is asked again goes on where it is.
+    # A phone that is asked again is not cancelled: it goes on with what it has sent.
     return retried, (*_cancel(state, state.outstanding - retried.outstanding), *actions)
 
 
