@@ -27,7 +27,7 @@ from featherfed.mixes import OTHER_STEP, dealt
 from featherfed.problem import Problem
 from featherfed.server.config import RunConfig
 from featherfed.server.model.aggregation import Aggregator
-from featherfed.server.rounds.standing import begin
+from featherfed.server.rounds.resume_point import begin
 from featherfed.server.service import Service
 from featherfed.server.storage.report import make_report, write_csv
 from featherfed.server.storage.run_folder import RunFolder
@@ -108,8 +108,8 @@ def simulate(
             async def main() -> str | None:
                 if started is not None:
                     started(asyncio.get_running_loop())
-                standing = begin(config, store, aggregator)
-                service = Service(config, folder, aggregator, store, standing, watcher or Watcher())
+                start = begin(config, store, aggregator)
+                service = Service(config, folder, aggregator, store, start, watcher or Watcher())
                 serving = asyncio.create_task(service.run(host=HOST, port=PORT), name="server")
                 shared = SharedMemory(problem)
                 phones = [
@@ -190,7 +190,7 @@ class SharedMemory:
 
 
 class _SharedStates:
-    """Pockets without a folder whose models lie in memory once, and are decoded once."""
+    """Phone states without a folder, whose models lie in memory once, and are decoded once."""
 
     def __init__(self) -> None:
         self._newest = -1

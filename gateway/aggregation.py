@@ -1,59 +1,74 @@
 """The phones' side of learning on a gateway: sums are passed up as they are, models come from above."""
 
-import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
-from featherfed.codec.fold import Fold
 from featherfed.codec.pipeline import Pipeline
 from featherfed.fingerprint import Fingerprint
 from featherfed.gateway.round_exchange import News, RoundExchange
-from featherfed.rules.server_optimizer import ServerState
 from featherfed.server.config import RunConfig
-from featherfed.server.model.aggregation import Aggregator, Closing
+from featherfed.server.measures import Measures
+from featherfed.server.model.model_file import read_model, write_model
+from featherfed.server.model.round_sum import RoundSum
+from featherfed.server.model.run_model import Closing
 from featherfed.server.model.run_rules import load_plugins, rules_of, uplinks_of
 from featherfed.server.model.versions import Versions
 from featherfed.wire.messages import Welcome, tensor_rows
 
 
-class GatewayAggregator(Aggregator):
-    """Folds as the root would, to the bit; steps and evaluates nothing, and needs no data."""
+class GatewayAggregator:
+    """The `RunModel` of a gateway: folds as the root would, to the bit; steps and evaluates nothing."""
+
+    measures: Measures = ()
 
     def __init__(self, config: RunConfig, exchange: RoundExchange, welcome: Welcome) -> None:
-        """`welcome` is the root's, with all of its tensors: a gateway needs none of the problem's code."""
+        """`welcome` is the root's, with all of its tensors: a gateway needs neither the problem's code nor its data."""
         load_plugins(config)
-        self._config = config
-        self._rules = rules_of(config)
         self._exchange = exchange
         self.problem = welcome.problem
         self.fingerprint = Fingerprint.of_rows(tensor_rows(welcome.tensors))
-        self.layout = self.fingerprint.layout
-        self.uplink = uplinks_of(config)
-        self.versions = Versions(self.layout, Pipeline.parse(config.downlink, direction="downlink"), config.seed)
-        self._state = ServerState(self.versions.view)
-        self._memory = {}
-        self._average = self._state.weights
-        self._set_limits(welcome.max_examples)
-        self._buffered, self._fresh_weight = False, 0
-        self._fold = None
-        self.open_round = 0
-        self.measures = ()
-        self.best_score = -math.inf
+        self._layout = self.fingerprint.layout
+        self.versions = Versions(self._layout, Pipeline.parse(config.downlink, direction="downlink"), config.seed)
+        self._weights = self.versions.view
+        self.sum = RoundSum(
+            config,
+            uplinks_of(config),
+            self._layout,
+            rules_of(config).aggregate,
+            max_examples=welcome.max_examples,
+        )
+
+    @property
+    def parameters(self) -> int:
+        """Number of coordinates of the model."""
+        return self._layout.size
 
     def adopt(self, news: News) -> None:
         """Take the model that a round of the root's begins with."""
         if news.round_number - 1 != self.versions.version:
             self.versions.adopt(news.round_number - 1, news.weights, news.payload)
-            self._state = ServerState(news.weights)
-            self._average = news.weights
+            self._weights = news.weights
 
     def close(self, round_number: int) -> Closing:
         """Hand up the round's sum, and wait for the next round's model; the root may be further by then.
 
         Raises `LocalError` where the root is lost meanwhile: the round stays open on the disk.
         """
-        assert isinstance(self._fold, Fold), "a round is closed once, after it was opened"
-        news = self._exchange.give(round_number, self._fold.to_bytes())
-        self._fold = None
+        news = self._exchange.give(round_number, self.sum.take_partial())
         if news is None:
             return Closing(round_number, None, False, over=True)
         self.adopt(news)
         return Closing(news.round_number - 1, None, False, following=news.round_number)
+
+    def save(self, path: Path) -> None:
+        """Write the root's model and what phones hold of it."""
+        title = f"{self.problem}, version {self.versions.version}"
+        write_model(path, self._layout, self._weights, self.versions.saved(), title=title)
+
+    def restore(self, path: Path, version: int) -> None:
+        """Go on with a saved model; raises `ConfigError` for a file that cannot be read."""
+        self._weights, tensors = read_model(path, self._layout)
+        self.versions.restore_saved(version, tensors)
+
+    def recall(self, evaluations: Iterable[Mapping[str, float | None]]) -> None:
+        """Do nothing: the best model is the root's."""

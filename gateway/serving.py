@@ -30,8 +30,8 @@ from featherfed.gateway.upstream import GatewayLearner, GatewayState
 from featherfed.server.allocator import give_back_vectors
 from featherfed.server.config import RunConfig
 from featherfed.server.door.entrance import Entrance, EntranceOptions
+from featherfed.server.rounds.resume_point import ResumePoint, resume, rules
 from featherfed.server.rounds.round_machine import Phase, Rules, RunState
-from featherfed.server.rounds.standing import Standing, resume, rules
 from featherfed.server.service import Service
 from featherfed.server.serving import RunPlan, check
 from featherfed.server.storage.holding import hold
@@ -256,12 +256,13 @@ class Gateway:
         self, door: Entrance, upward: "asyncio.Task[str]", stopped: "asyncio.Task[bool]", welcome: Welcome
     ) -> None:
         aggregator = GatewayAggregator(self._config, self._exchange, welcome)
-        standing = self._standing(aggregator, welcome.run)
-        service = Service(self._config, self._folder, aggregator, self._store, standing, self._watcher)
+        start = self._resume_point(aggregator, welcome.run)
+        service = Service(self._config, self._folder, aggregator, self._store, start, self._watcher)
         listening = asyncio.create_task(self._listen(service, aggregator))
 
         def ended(task: "asyncio.Task[Any]") -> None:
-            # Why the phones are left, before anybody who waits for the root is let go.
+            # The first outcome of a service counts: it hears of the root here, before the exchange lets go of a round
+            # that is being closed, and that raises.
             error = None if task.cancelled() else task.exception()
             if task is stopped:
                 error = GatewayStoppedError()
@@ -290,7 +291,7 @@ class Gateway:
         while True:
             news = await self._news.get()
             if service.state.phase is Phase.GATHERING:
-                # Later models are taken by whoever closes the round before.
+                # In later rounds `GatewayAggregator.close` takes the model, and the round stays closed until then.
                 await self._loop.run_in_executor(None, self._take, aggregator, news)
             service.ask(news.round_number)
 
@@ -319,7 +320,7 @@ class Gateway:
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(function, *arguments)
 
-    def _standing(self, aggregator: GatewayAggregator, run: str) -> Standing:
+    def _resume_point(self, aggregator: GatewayAggregator, run: str) -> ResumePoint:
         """Return where this gateway stands: new, or as its folder tells; raises `LocalError` if that is of another run.
 
         The run's id is the root's: a phone may move to another gateway with the model that it has.
@@ -328,13 +329,13 @@ class Gateway:
         values = self._store.values()
         if "run" not in values:
             self._store.apply([put_value("run", run), put_value("parameters", str(aggregator.parameters))])
-            return Standing(run, RunState(mine), 0.0, 0.0)
+            return ResumePoint(run, RunState(mine), 0.0, 0.0)
         if values["run"] != run:
             raise LocalError(
                 f"{self._folder.path} is of run {values['run']}, the root's is {run}; choose another --name"
             )
-        standing = resume(self._config, self._store, self._folder, aggregator)
-        return replace(standing, state=replace(standing.state, rules=mine))
+        start = resume(self._config, self._store, self._folder, aggregator)
+        return replace(start, state=replace(start.state, rules=mine))
 
 
 def _settle(welcome: "asyncio.Future[Welcome]", outcome: Welcome | LocalError) -> None:

@@ -83,7 +83,7 @@ async def _serve(settings: dict[str, Any], durable: bool, data_dir: str | None, 
     from featherfed.server.door.entrance import Entrance, EntranceOptions
     from featherfed.server.door.limits import HANDSHAKES
     from featherfed.server.model.aggregation import Aggregator
-    from featherfed.server.rounds.standing import begin
+    from featherfed.server.rounds.resume_point import begin
     from featherfed.server.service import Service
     from featherfed.server.storage.run_folder import create
     from featherfed.server.storage.store import Store
@@ -100,8 +100,8 @@ async def _serve(settings: dict[str, Any], durable: bool, data_dir: str | None, 
         folder = create(runs, "ingest", config)
         store = Store(folder.database, durable=durable)
         try:
-            standing = begin(config, store, aggregator)
-            service = Service(config, folder, aggregator, store, standing, Watcher())
+            start = begin(config, store, aggregator)
+            service = Service(config, folder, aggregator, store, start, Watcher())
             print(json.dumps({"port": entrance.socket.getsockname()[1]}), flush=True)
             spare_the_collector()
             serving = asyncio.create_task(service.run(entrance))

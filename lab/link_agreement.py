@@ -15,7 +15,7 @@ from featherfed.edge_client.phone_context import PhoneSettings
 from featherfed.edge_client.phone_state import PendingUpdate, PhoneState
 from featherfed.server.config import RunConfig
 from featherfed.server.model.aggregation import Aggregator
-from featherfed.server.rounds.standing import begin
+from featherfed.server.rounds.resume_point import begin
 from featherfed.server.service import Service
 from featherfed.server.storage.run_folder import create
 from featherfed.server.storage.store import Store
@@ -92,8 +92,8 @@ async def uploads(
         store = Store(files.database, durable=False)
         try:
             watcher = _Address()
-            standing = begin(config, store, aggregator)
-            service = Service(config, files, aggregator, store, standing, watcher)
+            start = begin(config, store, aggregator)
+            service = Service(config, files, aggregator, store, start, watcher)
             serving = asyncio.create_task(service.run(host="127.0.0.1", port=0))
             address = await watcher.known
             await asyncio.gather(*(phone(number, address) for number in range(config.phones)))

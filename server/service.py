@@ -1,51 +1,44 @@
 """A run on its sockets: lets phones in and hands on what they say, from the first one's Hello to the last one's leave.
 
-The machine decides (`round_machine`), its hands do (`rounds`); here are the connections, and what all of them share.
+The machine decides and the rest of `rounds/` does; here they are put together, and here is what a connection brings.
 """
 
 import asyncio
 import contextlib
 import sys
-from collections.abc import Coroutine
-from typing import Any
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from featherfed.errors import FeatherfedError, LocalError, ProtocolError, RemoteError, UnexpectedError
+from featherfed.errors import LocalError, ProtocolError, RemoteError, UnexpectedError
 from featherfed.server.config import RunConfig
 from featherfed.server.door.entrance import Entrance
 from featherfed.server.door.guarded_connection import GuardedConnection
 from featherfed.server.door.limits import FRAME_BYTES, OPEN_S
-from featherfed.server.model.aggregation import Aggregator
+from featherfed.server.model.run_model import RunModel
 from featherfed.server.phones.admission import check_gateway
+from featherfed.server.phones.connections import Connections
 from featherfed.server.phones.faultbook import FaultBook
 from featherfed.server.phones.fleet import Fleet
 from featherfed.server.phones.phone_connection import STRANGER, PhoneConnection
+from featherfed.server.rounds.action_runner import ActionRunner
+from featherfed.server.rounds.assignments import Assignments
+from featherfed.server.rounds.closing import RoundCloser
+from featherfed.server.rounds.current_round import CurrentRound
 from featherfed.server.rounds.downlink import Downlink
-from featherfed.server.rounds.round_machine import (
-    Fail,
-    GaveUp,
-    Joined,
-    Lost,
-    Phase,
-    Resume,
-    Stop,
-)
-from featherfed.server.rounds.rounds import Rounds
-from featherfed.server.rounds.standing import Standing, State
-from featherfed.server.rounds.uploads import Uploads
-from featherfed.server.storage.commits import Commits
+from featherfed.server.rounds.events import Asked, Fail, GaveUp, Joined, Lost, Resume, Stop
+from featherfed.server.rounds.folding import Folding
+from featherfed.server.rounds.machines import State
+from featherfed.server.rounds.receiving import Receiver
+from featherfed.server.rounds.resume_point import ResumePoint
+from featherfed.server.rounds.round_machine import Phase
+from featherfed.server.rounds.upload_register import UploadRegister
+from featherfed.server.run_clock import RunClock
+from featherfed.server.run_tasks import RunTasks
 from featherfed.server.storage.ledger import Ledger
 from featherfed.server.storage.run_folder import RunFolder
-from featherfed.server.storage.store import (
-    Statement,
-    Store,
-    put_fault,
-    put_phone,
-    put_traffic,
-    put_value,
-)
+from featherfed.server.storage.run_storage import RunStorage
+from featherfed.server.storage.store import Statement, Store, put_fault, put_phone
 from featherfed.server.watchers.watcher import Visitor, Watcher
 from featherfed.wire.closing import Close, readable
 from featherfed.wire.liveness import SILENT_HEARTBEATS, Pulse
@@ -69,62 +62,38 @@ class Service:
         self,
         config: RunConfig,
         folder: RunFolder,
-        aggregator: Aggregator,
+        model: RunModel,
         store: Store,
-        standing: Standing,
+        start: ResumePoint,
         watcher: Watcher,
     ) -> None:
         self._config = config
+        self._model = model
+        self._run = start.run
+        self._reached = start.reached
         self._watcher = watcher
-        self._run = standing.run
-        self._clock_start_s = standing.clock_s
-        self._started_s = asyncio.get_running_loop().time()
-        self._reached = standing.reached
-        self._ledger = Ledger(store.traffic())
-        self._commits = Commits(store, self._ledger_changes, self.end)
-        self._aggregator = aggregator
-        self._downlink = Downlink(config, aggregator.versions, watcher)
-        self._uploads = Uploads(
-            aggregator=aggregator,
-            store=store,
-            commits=self._commits,
-            ledger=self._ledger,
-            wanted=lambda round_number, shard: self.state.wants(round_number, shard),
-            closing=lambda: self.state.phase is Phase.CLOSING,
-            room=lambda: self.state.target - self.state.count,
-            accepted=lambda *update: self._rounds.accepted(*update),
-            advanced=watcher.upload_advanced,
-        )
-        rules = standing.state.rules
-        shards = rules.total or rules.phones
-        self._fleet = Fleet(
-            shards,
+        self._faults = FaultBook()
+        self._clock = clock = RunClock(start.clock_s)
+        self._tasks = tasks = RunTasks()
+        self._storage = storage = RunStorage(folder, store, clock, tasks)
+        self._connections = connections = Connections()
+        rules = start.state.rules
+        self._fleet = fleet = Fleet(
+            rules.total or rules.phones,
             store.phones(),
             grace_s=2 * config.heartbeat,
             lost=self._phone_lost,
             here=range(rules.first, rules.first + rules.phones),
         )
-        self._rounds = Rounds(
-            config,
-            standing,
-            folder=folder,
-            aggregator=aggregator,
-            commits=self._commits,
-            ledger=self._ledger,
-            uploads=self._uploads,
-            downlink=self._downlink,
-            fleet=self._fleet,
-            watcher=watcher,
-            clock_s=self.clock_s,
-            count=self.count,
-            spawn=self._spawn,
-            end=self.end,
-        )
-        self._faults = FaultBook()
-        # A dict for its order: the goodbyes of a run in virtual time come in the same one again.
-        self._connected: dict[PhoneConnection, None] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._ended: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        self._downlink = downlink = Downlink(config, model.versions, watcher)
+        # Each is given those that it calls, and none of them calls one that is made after it.
+        self._uploads = uploads = UploadRegister(model, storage)
+        assignments = Assignments(config, fleet, downlink, watcher, clock, tasks)
+        closer = RoundCloser(config, model, storage, uploads, connections, watcher, tasks)
+        hands = ActionRunner(model, storage, uploads, assignments, closer, watcher, tasks)
+        self._round = current = CurrentRound(start.state, hands, clock, started_s=start.round_start_s)
+        self._folding = folding = Folding(current, model, storage, uploads, assignments, watcher)
+        self._receiver = Receiver(current, model, storage, uploads, folding, watcher)
 
     async def run(
         self, entrance: Entrance | None = None, *, host: str | None = None, port: int | None = None
@@ -135,14 +104,13 @@ class Service:
         sockets. Raises `LocalError` when the disk fails, or this program in what no single phone has asked of it.
         """
         loop = asyncio.get_running_loop()
-        self._started_s = loop.time()
+        self._clock.start()
         # The loop waits for Python's lock whenever another thread decodes: up to 5 ms each time by default.
         sys.setswitchinterval(SWITCH_S)
         heartbeat_s = self._config.heartbeat
-        is_open = self.state.phase is Phase.OPEN
         if self.state.round_number:
             # Before the first phone comes back: what it sends again must be known.
-            await loop.run_in_executor(None, self._uploads.restore, self._rounds.current, is_open)
+            await loop.run_in_executor(None, self._uploads.restore, self._round.number, self._round.is_open)
         where = entrance.serve_arguments(self._turned_away) if entrance else {"create_connection": GuardedConnection}
         async with contextlib.AsyncExitStack() as doors:
             if entrance is not None:
@@ -168,38 +136,43 @@ class Service:
             self._watcher.listening(_address(server, tls=entrance is not None and entrance.tls is not None), self._run)
             self._fleet.start()
             if entrance is not None:
-                self._spawn(entrance.watch())
-            self._rounds.step(Resume(self._reached))
-            self._spawn(self._keep_ledger())
-            self._spawn(self._end_silent())
+                self._tasks.spawn(entrance.watch())
+            self._round.post(Resume(self._reached))
+            self._tasks.spawn(self._keep_ledger())
+            self._tasks.spawn(self._end_silent())
             try:
-                pause = await self._ended
+                pause = await self._tasks.ended
                 self._watcher.ended(pause)
                 await self._dismiss(pause)
             finally:
                 if entrance is not None:
                     await entrance.close("the run is over")
-                self._rounds.stop()
+                self._round.stop()
                 self._fleet.stop()
-                for task in self._tasks:
-                    task.cancel()
-                await self._uploads.end()
+                self._tasks.cancel()
+                await self._folding.end()
         # The last bytes of every connection are known now.
-        await self._commits.write()
+        await self._storage.commits.write()
         return pause
 
     def stop(self) -> None:
         """Pause the run: phones are told, the state is kept."""
-        self._rounds.step(Stop())
+        self._round.post(Stop())
 
     def ask(self, round_number: int) -> None:
         """Begin the round that a gateway's root asks for, or close an earlier one with what it has."""
-        self._spawn(self._rounds.ask(round_number))
+        self._tasks.spawn(self._ask(round_number))
+
+    async def _ask(self, round_number: int) -> None:
+        gathering = self.state.phase is Phase.GATHERING
+        await self._round.post_alone(Asked(round_number))
+        if gathering:
+            self._fleet.expect(self.state.present)
 
     @property
     def state(self) -> State:
         """Where the machine stands."""
-        return self._rounds.state
+        return self._round.state
 
     @property
     def fleet(self) -> Fleet:
@@ -209,33 +182,30 @@ class Service:
     @property
     def ledger(self) -> Ledger:
         """Where the bytes of all connections are counted."""
-        return self._ledger
+        return self._storage.ledger
 
     def count(self) -> None:
         """Bring the ledger up to what the sockets have carried, frames that are not whole yet included."""
-        for phone in list(self._connected):
-            phone.count()
+        self._connections.count()
 
     def clock_s(self) -> float:
         """Return the seconds that the run has been served, pauses left out."""
-        return self._clock_start_s + asyncio.get_running_loop().time() - self._started_s
+        return self._clock.now_s()
 
     async def _keep_ledger(self) -> None:
         while True:
             # Between rounds there are pings to count, and little else.
-            await asyncio.sleep(LEDGER_S if self._rounds.open else self._config.heartbeat)
+            await asyncio.sleep(LEDGER_S if self._round.is_open else self._config.heartbeat)
             self.count()
-            if self._ledger.changed:
-                await self._commits.write()
+            if self.ledger.changed:
+                await self._storage.commits.write()
 
     async def _end_silent(self) -> None:
         """Break off connections on which nothing moves: one task for all of them, since most phones are idle."""
         now_s = asyncio.get_running_loop().time
         while True:
             await asyncio.sleep(SILENT_HEARTBEATS * self._config.heartbeat / Pulse.CHECKS)
-            for phone in list(self._connected):
-                if not phone.lives(now_s()):
-                    phone.abort()
+            self._connections.abort_silent(now_s())
 
     # Connections
 
@@ -243,8 +213,8 @@ class Service:
         return Pulse(SILENT_HEARTBEATS * self._config.heartbeat, asyncio.get_running_loop().time())
 
     async def _serve_phone(self, websocket: ServerConnection) -> None:
-        phone = PhoneConnection(websocket, self._ledger, lambda: self._rounds.current, self._pulse())
-        self._connected[phone] = None
+        phone = PhoneConnection(websocket, self.ledger, self._round, self._pulse())
+        self._connections.add(phone)
         unable = False
         try:
             unable = await self._converse(phone)
@@ -255,8 +225,8 @@ class Service:
             await phone.close(Close.GOING_AWAY, "the server stops for a fault of its own; it can be resumed")
         finally:
             phone.count()
-            self._connected.pop(phone, None)
-            self._uploads.forget(phone)
+            self._connections.remove(phone)
+            self._receiver.forget(phone)
             self._downlink.stop(phone)
             if self._fleet.left(phone, for_good=unable):
                 self._watcher.phone_left(phone.shard, phone.name, len(self._fleet.connections))
@@ -271,10 +241,10 @@ class Service:
             await self._welcome(phone)
             while True:
                 message = await phone.receive()
-                if isinstance(message, UpdateBegin) and await self._rounds.answers():
-                    await self._uploads.begin(phone, message)
+                if isinstance(message, UpdateBegin) and await self._round.answers():
+                    await self._receiver.begin(phone, message)
                 elif isinstance(message, UpdateChunk):
-                    await self._uploads.chunk(phone, message)
+                    await self._receiver.chunk(phone, message)
         except ConnectionClosed as error:
             if fault := phone.websocket.fault(error):
                 await self._refuse(phone, fault)
@@ -305,18 +275,18 @@ class Service:
         self._fleet.admit(phone, hello, run=self._run)
         phone.websocket.admit()
         if newcomer:
-            await self._commits.write(put_phone(phone.shard, phone.name))
-        config, known = self._config, self._aggregator.fingerprint
+            await self._storage.commits.write(put_phone(phone.shard, phone.name))
+        config, known = self._config, self._model.fingerprint
         await phone.send(
             Welcome(
                 self._run,
-                self._aggregator.problem,
+                self._model.problem,
                 config.partition,
                 phone.shard,
                 self._fleet.shards,
                 config.seed,
                 config.set,
-                self._aggregator.phone_examples,
+                self._model.sum.max_examples,
                 config.heartbeat,
                 MAX_CHUNK_BYTES,
                 known.digest,
@@ -327,27 +297,27 @@ class Service:
         # Only now: a round that opened meanwhile must not send its task before the Welcome.
         older = self._fleet.connect(phone)
         if older is not None:
-            self._spawn(older.close(Close.REPLACED, f"phone {phone.name!r} has a newer connection"))
+            self._tasks.spawn(older.close(Close.REPLACED, f"phone {phone.name!r} has a newer connection"))
         visitor = Visitor(phone.shard, phone.name, hello.link, hello.link_bytes_per_s)
         self._watcher.phone_came(visitor, len(self._fleet.connections), self.state.rules.phones)
-        self._rounds.step(Joined(phone.shard, hello.link, hello.link_bytes_per_s))
+        self._round.post(Joined(phone.shard, hello.link, hello.link_bytes_per_s))
 
     async def _refuse(self, phone: PhoneConnection, error: RemoteError) -> None:
         name = phone.name or "stranger"
         booked = self._book(phone.shard, name, error.code, str(error))
         await phone.close(error.code, str(error))
         if booked:
-            await self._commits.write(*booked)
+            await self._storage.commits.write(*booked)
         if self._fleet.connections.get(phone.shard) is phone:
-            await self._rounds.fail(Fail(phone.shard))
+            await self._receiver.give_up(Fail(phone.shard))
 
     async def _note_given_up(self, phone: PhoneConnection, code: Close, sentence: str) -> None:
         """Book why a phone cannot play, or has no update of this round, and wait for it no longer."""
         what = "it cannot play" if code is Close.UNABLE else "it has no update of this round"
         if booked := self._book(phone.shard, phone.name, code, f"{what}: {readable(sentence)}"):
-            await self._commits.write(*booked)
+            await self._storage.commits.write(*booked)
         if self._fleet.connections.get(phone.shard) is phone:
-            await self._rounds.fail(GaveUp(phone.shard))
+            await self._receiver.give_up(GaveUp(phone.shard))
 
     def _book(self, shard: int, name: str, code: int, sentence: str) -> list[Statement]:
         """Tell who watches of a fault; return what keeps it, where there have not been too many."""
@@ -355,18 +325,18 @@ class Service:
         if kept is None:
             return []
         self._watcher.fault(name, code, kept)
-        return [put_fault(self.clock_s(), self._rounds.current, name, code, kept)]
+        return [put_fault(self.clock_s(), self._round.number, name, code, kept)]
 
     def _turned_away(self, code: int, sentence: str) -> None:
         if booked := self._book(STRANGER, "stranger", code, sentence):
-            self._commits.queue(*booked)
+            self._storage.commits.queue(*booked)
 
     def _phone_lost(self, shard: int) -> None:
-        self._spawn(self._rounds.step_alone(Lost(shard)))
+        self._tasks.spawn(self._round.post_alone(Lost(shard)))
 
     async def _dismiss(self, pause: str | None) -> None:
         """Tell every phone why the run ends, and wait a little for those on slow links."""
-        leaving = [asyncio.create_task(self._say_goodbye(phone, pause)) for phone in list(self._connected)]
+        leaving = [asyncio.create_task(self._say_goodbye(phone, pause)) for phone in self._connections]
         if leaving:
             _, slow = await asyncio.wait(leaving, timeout=GOODBYE_S)
             for task in slow:
@@ -382,30 +352,9 @@ class Service:
                 await phone.send(Finish(f"all {self.state.round_number} rounds are done"))
             await phone.close(Close.DONE, "the run is over")
 
-    # Tasks, writes
-
-    def _ledger_changes(self) -> list[Statement]:
-        clock = put_value("clock_s", f"{self.clock_s():.3f}")
-        return [clock, *put_traffic(self._ledger.take_changed())]
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._task_done)
-
-    def _task_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) and not isinstance(error, ConnectionClosed):
-            self.end(error)
-
     def end(self, outcome: BaseException | str | None) -> None:
         """End the run: None, its rounds are done; a reason, it pauses; an error, phones may look for it again."""
-        if self._ended.done():
-            return
-        if isinstance(outcome, BaseException):
-            self._ended.set_exception(outcome if isinstance(outcome, FeatherfedError) else UnexpectedError(outcome))
-        else:
-            self._ended.set_result(outcome)
+        self._tasks.end(outcome)
 
 
 def _address(server: Server, *, tls: bool) -> str:

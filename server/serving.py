@@ -21,7 +21,7 @@ from featherfed.server.door.entrance import Entrance, EntranceOptions
 from featherfed.server.measures import Target, measures_of
 from featherfed.server.model.aggregation import Aggregator
 from featherfed.server.model.run_rules import check_codecs, check_rules, load_plugins
-from featherfed.server.rounds.standing import begin, resume
+from featherfed.server.rounds.resume_point import begin, resume
 from featherfed.server.service import Service
 from featherfed.server.storage.database import remote_for
 from featherfed.server.storage.holding import hold
@@ -173,8 +173,8 @@ async def _serve(
     where: "Where | None",
 ) -> str | None:
     config = plan.config
-    standing = resume(config, store, folder, aggregator) if plan.resumed else begin(config, store, aggregator)
-    service = Service(config, folder, aggregator, store, standing, watchers)
+    start = resume(config, store, folder, aggregator) if plan.resumed else begin(config, store, aggregator)
+    service = Service(config, folder, aggregator, store, start, watchers)
     spare_the_collector()
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(stopping(service.stop))

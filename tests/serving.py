@@ -58,7 +58,7 @@ async def serving(
     from featherfed.server.config import config_from
     from featherfed.server.door.entrance import Entrance, EntranceOptions
     from featherfed.server.model.aggregation import Aggregator
-    from featherfed.server.rounds import standing
+    from featherfed.server.rounds import resume_point
     from featherfed.server.service import Service
     from featherfed.server.storage.run_folder import create, existing
     from featherfed.server.storage.store import Store
@@ -73,11 +73,14 @@ async def serving(
         folder = create(runs, name, config, store=kept_in)
     aggregator = Aggregator(config, None)
     store = Store(folder.database, **(disk or {}))
-    where = standing.resume(config, store, folder, aggregator) if resume else standing.begin(config, store, aggregator)
+    if resume:
+        start = resume_point.resume(config, store, folder, aggregator)
+    else:
+        start = resume_point.begin(config, store, aggregator)
     if run_id is not None:
-        where = replace(where, run=run_id)
+        start = replace(start, run=run_id)
     watcher = Recorder()
-    service = Service(config, folder, aggregator, store, where, watcher)
+    service = Service(config, folder, aggregator, store, start, watcher)
     options = EntranceOptions(**{"host": "127.0.0.1", "port": port, **(entrance or {})})
     ended = asyncio.create_task(service.run(Entrance(options, runs, config.phones)))
     try:

@@ -134,7 +134,7 @@ def make_scene(
         about(folder, config, past.about.parameters, aggregator.measures, live=True),
         Sums(service.ledger),
         ServedSockets(service),
-        expected_bytes=aggregator.theory_bytes,
+        expected_bytes=aggregator.sum.theory_bytes,
         past=past,
     )
 

@@ -1,1 +1,1 @@
-"""The model between rounds: the sum of updates, the mean, the optimizer's step, the versions that phones hold."""
+"""The model of a run: the sum of a round's updates, the server's step, its file, the versions that phones hold."""

@@ -14,8 +14,10 @@ A phone that holds s_h needs the chain p_{h+1}, …, p_t; one that holds
 nothing needs the chain from p_0. Where float32 of s_t is smaller than the chain, that is sent instead.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +29,9 @@ from featherfed.errors import CodecError
 from featherfed.randomness import RoundKey
 
 F32 = npt.NDArray[np.float32]
+Arrays = Mapping[str, npt.NDArray[Any]]
+VIEW, CHAIN = "phones.view", "phones.chain."
+"""What the arrays of a saved run are called."""
 NEARLY_ALL = 0.99
 """A multiple above this is not worth a second encoding."""
 
@@ -120,6 +125,18 @@ class Versions:
         """Go on where a saved run stood."""
         self.version, self.view, self.chain = version, view, dict(chain)
         self._parcels.clear()
+
+    def saved(self) -> Arrays:
+        """Return what `restore_saved` needs, to be kept with the model."""
+        chain = {f"{CHAIN}{version}": np.frombuffer(payload, np.uint8) for version, payload in self.chain.items()}
+        return {VIEW: self.view, **chain}
+
+    def restore_saved(self, version: int, arrays: Arrays) -> None:
+        """Go on where a saved run stood, of all of whose arrays these are some."""
+        chain = {
+            int(name.removeprefix(CHAIN)): each.tobytes() for name, each in arrays.items() if name.startswith(CHAIN)
+        }
+        self.restore(version, arrays[VIEW], chain)
 
     def parcel(self, held: int) -> Parcel:
         """Return the cheapest way from version `held` (−1: nothing) to the current one; phones share it."""

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import socket
 import sys
-from collections.abc import Callable
+from typing import Protocol
 
 from websockets.asyncio.server import ServerConnection
 from websockets.protocol import State as SocketState
@@ -33,12 +33,18 @@ STRANGER = -1
 """The ledger's shard for connections that never said a valid Hello."""
 
 
+class NumberedRound(Protocol):
+    """The round that is played now."""
+
+    @property
+    def number(self) -> int:
+        """The round that bytes belong to now."""
+
+
 class PhoneConnection:
     """A connection whose bytes belong to (current round, shard) from its Hello on."""
 
-    def __init__(
-        self, websocket: ServerConnection, ledger: Ledger, current_round: Callable[[], int], pulse: Pulse
-    ) -> None:
+    def __init__(self, websocket: ServerConnection, ledger: Ledger, current_round: NumberedRound, pulse: Pulse) -> None:
         assert isinstance(websocket, GuardedConnection), "serve() was given create_connection=GuardedConnection"
         self.websocket = websocket
         self.shard = STRANGER
@@ -63,7 +69,7 @@ class PhoneConnection:
 
     def traffic(self, direction: str) -> Traffic:
         """Return the ledger's entry that this connection's bytes belong to now."""
-        return self._ledger.entry(self._current_round(), self.shard, direction)
+        return self._ledger.entry(self._current_round.number, self.shard, direction)
 
     @property
     def open(self) -> bool:
@@ -87,7 +93,7 @@ class PhoneConnection:
         message = unpack(frame)
         self._session.follow(Role.PHONE, message)
         if not self._handshake:
-            self.counted_in = self._current_round()
+            self.counted_in = self._current_round.number
             entry = self._count_received()
             entry.message += len(frame)
             if isinstance(message, UpdateBegin | UpdateChunk):

@@ -19,9 +19,8 @@ from types import MappingProxyType
 
 from featherfed.errors import ProblemError
 from featherfed.rules.select import SelectKey
-from featherfed.server.rounds.cohort import NOTHING_KNOWN, Facts, choose_cohort
-from featherfed.server.rounds.round_machine import (
-    STOPPED,
+from featherfed.server.rounds.cohort import NOTHING_KNOWN, Facts, choose_cohort, facts_after, facts_of_asked
+from featherfed.server.rounds.events import (
     Accept,
     Action,
     Assign,
@@ -36,13 +35,10 @@ from featherfed.server.rounds.round_machine import (
     Lost,
     OpenRound,
     Pause,
-    Phase,
     Resume,
-    Rules,
     Stop,
-    facts_after,
-    facts_of_asked,
 )
+from featherfed.server.rounds.round_machine import STOPPED, Phase, Rules
 
 
 @dataclass(frozen=True, slots=True)

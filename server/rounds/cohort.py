@@ -1,6 +1,6 @@
 """What a round machine knows of its phones, and whom its rule chooses of them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from types import MappingProxyType
@@ -8,6 +8,7 @@ from typing import Any
 
 from featherfed.rules.checked import chosen
 from featherfed.rules.select import PhoneFacts, Select, SelectKey
+from featherfed.server.rounds.events import Accept, Action, Assign, Joined, OpenRound
 
 Facts = Mapping[int, PhoneFacts]
 """By shard; kept only for a selection that looks at them."""
@@ -28,3 +29,24 @@ def learned(facts: Facts, shards: Iterable[int], **known: Any) -> Facts:
     """Return what is known once these fields of these shards are."""
     news = {shard: replace(facts.get(shard) or _unknown(shard), **known) for shard in shards}
     return MappingProxyType({**facts, **news}) if news else facts
+
+
+def facts_after(facts: Facts, event: Joined | Accept, wants: Callable[[int, int], bool]) -> Facts:
+    """Return what is known of the phones once one has come, or an update that counts."""
+    if isinstance(event, Joined):
+        return learned(facts, [event.shard], link=event.link, bytes_per_s=event.bytes_per_s)
+    if not wants(event.round_number, event.shard):
+        return facts
+    known = {"examples": event.examples, "seconds": event.seconds, "last_counted": event.round_number}
+    return learned(facts, [event.shard], **known)
+
+
+def facts_of_asked(facts: Facts, round_number: int, actions: tuple[Action, ...]) -> Facts:
+    """Return what is known of the phones once these are asked."""
+    asked: list[int] = []
+    for action in actions:
+        if isinstance(action, OpenRound):
+            asked += action.cohort
+        elif isinstance(action, Assign):
+            asked.append(action.shard)
+    return learned(facts, asked, last_asked=round_number)

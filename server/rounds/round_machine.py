@@ -18,7 +18,27 @@ from featherfed.errors import ProblemError
 from featherfed.rules.checked import chosen
 from featherfed.rules.select import PhoneFacts, Select, SelectKey
 from featherfed.rules.selections import Uniform
-from featherfed.server.rounds.cohort import NOTHING_KNOWN, Facts, choose_cohort, learned
+from featherfed.server.rounds.cohort import NOTHING_KNOWN, Facts, choose_cohort, facts_after, facts_of_asked
+from featherfed.server.rounds.events import (
+    Accept,
+    Action,
+    Asked,
+    Assign,
+    CancelPhones,
+    Closed,
+    CloseRound,
+    Deadline,
+    Event,
+    Fail,
+    Finished,
+    GaveUp,
+    Joined,
+    Lost,
+    OpenRound,
+    Pause,
+    Resume,
+    Stop,
+)
 
 UNIFORM = Uniform()
 STOPPED = "the operator stopped the run"
@@ -116,131 +136,6 @@ class RunState:
         return len(self.accepted) + len(self.failed) >= len(self.cohort) and not self.outstanding
 
 
-@dataclass(frozen=True, slots=True)
-class Joined:
-    """The phone of a shard is connected; its link's name and what it carries up, as far as the phone says."""
-
-    shard: int
-    link: str = ""
-    bytes_per_s: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """The phone of a shard has been away for longer than the grace time; it may still come back."""
-
-    shard: int
-
-
-@dataclass(frozen=True, slots=True)
-class Accept:
-    """A valid update is durable and folded; of how many examples, and how long after its task."""
-
-    shard: int
-    round_number: int
-    examples: int = 0
-    seconds: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Fail:
-    """A phone of the cohort sent what cannot count; it is not asked again in this round."""
-
-    shard: int
-
-
-@dataclass(frozen=True, slots=True)
-class GaveUp:
-    """A phone said that it cannot train, and is gone; it may come back."""
-
-    shard: int
-
-
-@dataclass(frozen=True, slots=True)
-class Deadline:
-    """Time is up for one attempt of one round."""
-
-    round_number: int
-    attempt: int
-
-
-@dataclass(frozen=True, slots=True)
-class Closed:
-    """The round's model is durable; `reached` says that no other round is needed.
-
-    `following` is the next round where that is not the one after: a gateway follows its root.
-    """
-
-    round_number: int
-    reached: bool
-    following: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A gateway's root is in this round."""
-
-    round_number: int
-
-
-@dataclass(frozen=True, slots=True)
-class Resume:
-    """The server is back: go on from the state that the disk gave; `reached` as in the last `Closed`."""
-
-    reached: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """The operator ends the run."""
-
-
-@dataclass(frozen=True, slots=True)
-class OpenRound:
-    """Ask these phones, and let the deadline run."""
-
-    round_number: int
-    attempt: int
-    cohort: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Assign:
-    """Give a phone that came (back) the open round's task."""
-
-    shard: int
-
-
-@dataclass(frozen=True, slots=True)
-class CancelPhones:
-    """Tell these phones to stop their work on a round."""
-
-    round_number: int
-    shards: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class CloseRound:
-    """Average what was accepted, evaluate, make it durable, then report `Closed`."""
-
-    round_number: int
-    accepted: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """All rounds are done, or the target is reached."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """The run cannot or shall not go on now; its state is kept."""
-
-    reason: str
-
-
-Event = Joined | Lost | GaveUp | Accept | Fail | Deadline | Closed | Asked | Resume | Stop
-Action = OpenRound | Assign | CancelPhones | CloseRound | Finished | Pause
 Step = tuple[RunState, tuple[Action, ...]]
 
 
@@ -388,7 +283,7 @@ def _settle(state: RunState) -> Step:
         )
         return replace(state, phase=Phase.PAUSED), (pause,)
     retried, actions = _retry(state)
-    # Who is asked again goes on where it is.
+    # A phone that is asked again is not cancelled: it goes on with what it has sent.
     return retried, (*_cancel(state, state.outstanding - retried.outstanding), *actions)
 
 
@@ -450,24 +345,3 @@ def advance(state: RunState, event: Event) -> Step:
         state = replace(state, facts=facts_after(state.facts, event, state.wants))
     state, actions = handler(state, event)
     return replace(state, facts=facts_of_asked(state.facts, state.round_number, actions)), actions
-
-
-def facts_after(facts: Facts, event: Joined | Accept, wants: Callable[[int, int], bool]) -> Facts:
-    """Return what is known of the phones once one has come, or an update that counts."""
-    if isinstance(event, Joined):
-        return learned(facts, [event.shard], link=event.link, bytes_per_s=event.bytes_per_s)
-    if not wants(event.round_number, event.shard):
-        return facts
-    known = {"examples": event.examples, "seconds": event.seconds, "last_counted": event.round_number}
-    return learned(facts, [event.shard], **known)
-
-
-def facts_of_asked(facts: Facts, round_number: int, actions: tuple[Action, ...]) -> Facts:
-    """Return what is known of the phones once these are asked."""
-    asked: list[int] = []
-    for action in actions:
-        if isinstance(action, OpenRound):
-            asked += action.cohort
-        elif isinstance(action, Assign):
-            asked.append(action.shard)
-    return learned(facts, asked, last_asked=round_number)

@@ -16,7 +16,7 @@ from featherfed.bandwidth_sim.virtual import VirtualDialer, run
 from featherfed.edge_client.one_phone import PhoneOptions, play_phone
 from featherfed.server.config import config_from
 from featherfed.server.model.aggregation import Aggregator
-from featherfed.server.rounds.standing import begin
+from featherfed.server.rounds.resume_point import begin
 from featherfed.server.service import Service
 from featherfed.server.storage.run_folder import create
 from featherfed.server.storage.store import Store
@@ -84,8 +84,8 @@ def test_silence_is_found_by_both_ends_within_two_heartbeats(tmp_path: Path, aft
 
     async def main() -> None:
         watcher = Recorder()
-        standing = begin(config, store, aggregator)
-        service = Service(config, folder, aggregator, store, standing, watcher)  # type: ignore[arg-type]
+        start = begin(config, store, aggregator)
+        service = Service(config, folder, aggregator, store, start, watcher)  # type: ignore[arg-type]
         serving = asyncio.create_task(service.run(host="server", port=80))
         options = PhoneOptions(server="ws://server:80", train=False, name="p", profile=link)
         playing = asyncio.create_task(play_phone(options, lambda line: None, linked=VirtualDialer))

@@ -41,10 +41,10 @@ def file_of(aggregator: Aggregator) -> str:
 
 
 def after_round(aggregator: Aggregator, config: RunConfig, number: int, order: list[int] | range) -> str:
-    aggregator.open(number)
+    aggregator.sum.open(number)
     updates = payloads(config, number)
     for shard in order:
-        aggregator.add(number, shard, updates[shard], WEIGHTS[shard])
+        aggregator.sum.add(number, shard, updates[shard], WEIGHTS[shard])
     aggregator.close(number)
     return file_of(aggregator)
 
@@ -78,22 +78,22 @@ def test_model_steps_by_the_mean_weighted_by_examples() -> None:
 def test_update_that_does_not_decode_leaves_the_sum_alone() -> None:
     clean = after_round(Aggregator(CONFIG, None), CONFIG, 1, range(6))
     aggregator = Aggregator(CONFIG, None)
-    aggregator.open(1)
+    aggregator.sum.open(1)
     good = payloads(CONFIG, 1)
     nan = np.full(LAYOUT.size, np.nan, "<f4").tobytes()
     infinite = good[0][:-4] + np.array([np.inf], "<f4").tobytes()
     for bad in (b"", good[0][:-1], good[0] + b"\0", nan, infinite):
         with pytest.raises(CodecError):
-            aggregator.add(1, 0, bad, 10)
+            aggregator.sum.add(1, 0, bad, 10)
     for shard in range(6):
-        aggregator.add(1, shard, good[shard], WEIGHTS[shard])
+        aggregator.sum.add(1, shard, good[shard], WEIGHTS[shard])
     aggregator.close(1)
     assert file_of(aggregator) == clean
 
 
 def test_update_of_a_round_that_is_not_open_is_refused() -> None:
     with pytest.raises(CodecError, match="round 1 is not open"):
-        Aggregator(CONFIG, None).add(1, 0, b"", 1)
+        Aggregator(CONFIG, None).sum.add(1, 0, b"", 1)
 
 
 def test_evaluation_is_where_it_is_due_and_after_the_last_round() -> None:
@@ -101,7 +101,7 @@ def test_evaluation_is_where_it_is_due_and_after_the_last_round() -> None:
     aggregator = Aggregator(config, None)
     due, best = [], []
     for number in (1, 2, 3):
-        aggregator.open(number)
+        aggregator.sum.open(number)
         closing = aggregator.close(number)
         due.append(closing.evaluation is not None)
         best.append(closing.best)

@@ -148,7 +148,7 @@ async def test_messages_that_this_server_fails_on_end_their_connection_and_not_t
         await first.join("p")
         task = await first.task()
         with monkeypatch.context() as broken:
-            broken.setattr(type(served.service._uploads), "begin", fails)
+            broken.setattr(type(served.service._receiver), "begin", fails)
             await first.upload(1, first.update(task), upto=1000)
             code, sentence = await first.closed()
         assert code == 4000 and "the server failed on a message of it: KeyError: 'unforeseen'" in sentence
@@ -159,7 +159,7 @@ async def test_bug_in_the_fold_ends_the_run_in_a_sentence(serve: Serve, monkeypa
     async with serve(phones=1) as served, peer(served.address) as phone:
         await phone.join("p")
         task = await phone.task()
-        monkeypatch.setattr(served.aggregator, "add_all", fails)
+        monkeypatch.setattr(served.aggregator.sum, "add_all", fails)
         await phone.upload(1, phone.update(task))
         assert (await phone.closed())[0] == 1001
         with pytest.raises(LocalError, match=r"^KeyError: 'unforeseen' \(.*test_broken_connections\.py, line \d+\)$"):

@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from featherfed.by_round import ByRound
 from featherfed.server.rounds.async_machine import AsyncState
-from featherfed.server.rounds.round_machine import (
+from featherfed.server.rounds.events import (
     Accept,
     Assign,
     CancelPhones,
@@ -22,13 +22,11 @@ from featherfed.server.rounds.round_machine import (
     Lost,
     OpenRound,
     Pause,
-    Phase,
     Resume,
-    Rules,
-    RunState,
     Stop,
 )
-from featherfed.server.rounds.standing import State, advance
+from featherfed.server.rounds.machines import State, advance
+from featherfed.server.rounds.round_machine import Phase, Rules, RunState
 
 SHARDS = st.integers(0, 7)
 ROUNDS = st.integers(0, 6)

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from featherfed.by_round import ByRound
-from featherfed.server.rounds.round_machine import (
-    TABLE,
+from featherfed.server.rounds.events import (
     Accept,
     Assign,
     CancelPhones,
@@ -22,13 +21,10 @@ from featherfed.server.rounds.round_machine import (
     Lost,
     OpenRound,
     Pause,
-    Phase,
     Resume,
-    Rules,
-    RunState,
     Stop,
-    advance,
 )
+from featherfed.server.rounds.round_machine import TABLE, Phase, Rules, RunState, advance
 
 RULES = Rules(phones=4, rounds=3, cohort_size=ByRound(3), target=ByRound(2), min_updates=2, max_retries=1, seed=0)
 EVERYONE = frozenset(range(4))

@@ -1,7 +1,6 @@
-"""Where a run stands when the server starts: new, or as its folder tells."""
+"""What a run resumes from when its server starts: nothing, or what its folder has."""
 
 import json
-import math
 import secrets
 from dataclasses import dataclass, fields
 from types import MappingProxyType
@@ -12,28 +11,22 @@ from featherfed.errors import ConfigError
 from featherfed.rules.naming import load_select
 from featherfed.rules.select import PhoneFacts
 from featherfed.server.config import RunConfig
-from featherfed.server.model.aggregation import Aggregator
-from featherfed.server.rounds import async_machine, round_machine
+from featherfed.server.model.run_model import RunModel
 from featherfed.server.rounds.async_machine import AsyncState
 from featherfed.server.rounds.cohort import Facts, learned
-from featherfed.server.rounds.round_machine import Action, Event, Phase, Rules, RunState
+from featherfed.server.rounds.machines import State
+from featherfed.server.rounds.round_machine import Phase, Rules, RunState
 from featherfed.server.storage.run_folder import RunFolder
 from featherfed.server.storage.store import Statement, Store, figures_of, put_measures, put_value
 
-State = RunState | AsyncState
-"""Both modes' states: what the service asks of them has the same names."""
-
-
-def advance(state: State, event: Event) -> tuple[State, tuple[Action, ...]]:
-    """Advance the machine that the state is of."""
-    if isinstance(state, AsyncState):
-        return async_machine.advance(state, event)
-    return round_machine.advance(state, event)
-
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """`run` is the run's id; `clock_s` the seconds that it has been running, pauses left out."""
+class ResumePoint:
+    """Where a run is when its server starts.
+
+    `run` is the run's id; `clock_s` the seconds that it has been served, pauses left out; `round_start_s` when its open
+    round was opened, by that clock; `reached` whether the last round that is closed has reached the target.
+    """
 
     run: str
     state: State
@@ -67,19 +60,19 @@ def facts_from(values: dict[str, str]) -> Facts:
     return MappingProxyType({row[0]: PhoneFacts(*row) for row in json.loads(values.get("facts", "[]"))})
 
 
-def begin(config: RunConfig, store: Store, aggregator: Aggregator) -> Standing:
+def begin(config: RunConfig, store: Store, model: RunModel) -> ResumePoint:
     """Give a new run its id."""
     run = secrets.token_hex(4)
-    parameters = put_value("parameters", str(aggregator.parameters))
-    store.apply([put_value("run", run), parameters, put_measures(aggregator.measures)])
-    return Standing(run, _state(config), 0.0, 0.0)
+    parameters = put_value("parameters", str(model.parameters))
+    store.apply([put_value("run", run), parameters, put_measures(model.measures)])
+    return ResumePoint(run, _state(config), 0.0, 0.0)
 
 
 def _state(config: RunConfig, **known: Any) -> State:
     return AsyncState(rules(config), **known) if config.mode == "async" else RunState(rules(config), **known)
 
 
-def resume(config: RunConfig, store: Store, folder: RunFolder, aggregator: Aggregator) -> Standing:
+def resume(config: RunConfig, store: Store, folder: RunFolder, model: RunModel) -> ResumePoint:
     """Read where a run stopped; the model is loaded, and the sum of an open round is begun."""
     values = store.values()
     if "run" not in values:
@@ -89,17 +82,17 @@ def resume(config: RunConfig, store: Store, folder: RunFolder, aggregator: Aggre
                 " or begin a new run"
             )
         # Killed before it was given its id.
-        return begin(config, store, aggregator)
+        return begin(config, store, model)
     if "version" in values:
         version = int(values["version"])
-        aggregator.restore(folder.version(version), version)
+        model.restore(folder.version(version), version)
         # Killed between the database's word and the file's name: the database is right.
         folder.promote(version, best=values.get("best") == values["version"])
     present = frozenset(store.phones())
     rounds = store.rounds()
     # A problem that was edited meanwhile may have other metrics: rounds that lack the first one are no rivals.
-    store.apply([put_measures(aggregator.measures)])
-    aggregator.best_score = max((aggregator.score(figures_of(row)) for row in rounds), default=-math.inf)
+    store.apply([put_measures(model.measures)])
+    model.recall(figures_of(row) for row in rounds)
     clock_s = float(values.get("clock_s", 0.0))
     known: dict[str, Any] = {"present": present, "facts": facts_from(values)}
     accepted = [update for update in store.updates() if update.state == "accepted"]
@@ -107,10 +100,10 @@ def resume(config: RunConfig, store: Store, folder: RunFolder, aggregator: Aggre
         known["last"] = {update.shard: update.round_number for update in accepted}
     if not rounds or rounds[-1].state == "closed":
         number = rounds[-1].round if rounds else 0
-        reached = bool(rounds) and config.reached(aggregator.measures, figures_of(rounds[-1]))
-        return Standing(values["run"], _state(config, round_number=number, **known), clock_s, clock_s, reached)
+        reached = bool(rounds) and config.reached(model.measures, figures_of(rounds[-1]))
+        return ResumePoint(values["run"], _state(config, round_number=number, **known), clock_s, clock_s, reached)
     row = rounds[-1]
-    aggregator.open(row.round)
+    model.sum.open(row.round)
     counting = [update for update in accepted if update.counts_in == row.round]
     if known["facts"]:
         for update in counting:
@@ -130,4 +123,4 @@ def resume(config: RunConfig, store: Store, folder: RunFolder, aggregator: Aggre
         failed=frozenset(json.loads(row.refused)),
         **known,
     )
-    return Standing(values["run"], state, clock_s, row.started_s)
+    return ResumePoint(values["run"], state, clock_s, row.started_s)

@@ -12,8 +12,8 @@ from featherfed.problem_loading import load_problem
 from featherfed.server.config import RunConfig
 from featherfed.server.measures import LOSS, Measure
 from featherfed.server.model.aggregation import Aggregator
+from featherfed.server.rounds.resume_point import begin, resume, rules
 from featherfed.server.rounds.round_machine import Phase
-from featherfed.server.rounds.standing import begin, resume, rules
 from featherfed.server.storage.run_folder import RunFolder
 from featherfed.server.storage.store import (
     Store,
@@ -59,9 +59,9 @@ def test_run_that_was_stopped_before_its_first_line_begins_anew(
     folder: RunFolder, fresh: Callable[[], Aggregator]
 ) -> None:
     store = Store(folder.database)
-    standing = resume(CONFIG, store, folder, fresh())
-    assert store.values()["run"] == standing.run
-    assert standing.state.round_number == 0
+    point = resume(CONFIG, store, folder, fresh())
+    assert store.values()["run"] == point.run
+    assert point.state.round_number == 0
     store.close()
 
 
@@ -89,13 +89,13 @@ def test_open_round_stands_as_it_was_with_its_updates(folder: RunFolder, fresh: 
         ]
     )
     aggregator = fresh()
-    standing = resume(CONFIG, store, folder, aggregator)
-    state = standing.state
-    assert (standing.run, standing.round_start_s) == (run, 7.5)
+    point = resume(CONFIG, store, folder, aggregator)
+    state = point.state
+    assert (point.run, point.round_start_s) == (run, 7.5)
     assert (state.phase, state.round_number, state.attempt) == (Phase.OPEN, 1, 1)
     assert (state.cohort, state.accepted, state.failed) == ({0, 1, 2}, {0}, {2})
     assert state.present == frozenset(range(4))
-    assert aggregator.open_round == 1
+    assert aggregator.sum.open_round == 1
     store.close()
 
 
@@ -104,7 +104,7 @@ def test_closed_round_goes_on_with_the_model_that_the_database_names(
 ) -> None:
     store, before = Store(folder.database), fresh()
     begin(CONFIG, store, before)
-    before.open(1)
+    before.sum.open(1)
     before.close(1)
     folder.write_version(1, before.save)
     # A later version was written, and the server died before the database knew of it.
@@ -117,8 +117,8 @@ def test_closed_round_goes_on_with_the_model_that_the_database_names(
         ]
     )
     after = fresh()
-    standing = resume(CONFIG, store, folder, after)
-    assert (standing.state.phase, standing.state.round_number) == (Phase.GATHERING, 1)
+    point = resume(CONFIG, store, folder, after)
+    assert (point.state.phase, point.state.round_number) == (Phase.GATHERING, 1)
     assert after.best_score == 0.9
     again = folder.path / "again.safetensors"
     after.save(again)
@@ -134,7 +134,7 @@ def test_best_of_a_metric_of_which_less_is_better_is_kept_over_a_resume(folder: 
     problem = replace(digits, metrics={"error": metric(error, higher_is_better=False, fraction=True), **digits.metrics})
     store, before = Store(folder.database), Aggregator(CONFIG, None, problem=problem)
     begin(CONFIG, store, before)
-    before.open(1)
+    before.sum.open(1)
     before.close(1)
     folder.write_version(1, before.save)
     rows = [(1, {"error": 0.02, "accuracy": 0.98}), (2, {"error": 0.01, "accuracy": 0.1}), (3, {"error": None})]
@@ -146,7 +146,7 @@ def test_best_of_a_metric_of_which_less_is_better_is_kept_over_a_resume(folder: 
     resume(CONFIG, store, folder, after)
     assert after.best_score == -0.01
     # The untrained model of the next round errs more, and is no better one.
-    after.open(4)
+    after.sum.open(4)
     assert not after.close(4).best
     assert [each.name for each in store.measures()] == ["error", "accuracy", "loss"]
     store.close()

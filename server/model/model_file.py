@@ -1,0 +1,35 @@
+"""A saved model: a safetensors file whose first tensors are the model's own, then what a resumed run needs besides."""
+
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from featherfed.codec.layout import Layout
+from featherfed.codec.space import F32
+from featherfed.errors import ConfigError
+from featherfed.server.model.versions import Arrays
+
+MODEL = "model."
+"""What the names of the model's own tensors begin with."""
+
+
+def write_model(path: Path, layout: Layout, weights: F32, others: Arrays, *, title: str) -> None:
+    """Write `weights`, (parameters,) float32, as the layout's tensors, and `others` by their names."""
+    tensors = {
+        f"{MODEL}{tensor.name}": np.ascontiguousarray(weights[place].reshape(tensor.shape))
+        for tensor, place in layout.slices()
+    }
+    # One entry: safetensors writes several in an order of their own, and equal models shall be equal files.
+    # Straight from the tensors to the file: its bytes would be two more of each.
+    save_file(tensors | dict(others), path, metadata={"model": title})
+
+
+def read_model(path: Path, layout: Layout) -> tuple[F32, Arrays]:
+    """Return the weights, (parameters,) float32, and all tensors by name; raises `ConfigError`."""
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"cannot read the model {path}: {error}") from error
+    return np.concatenate([tensors[f"{MODEL}{tensor.name}"].ravel() for tensor in layout.tensors]), tensors

@@ -1,0 +1,99 @@
+"""The close of a round: its sum becomes the next version, on the disk before anybody hears of it."""
+
+import asyncio
+from collections.abc import Set
+
+from featherfed.errors import ProblemError
+from featherfed.server.allocator import give_back_the_rest
+from featherfed.server.config import RunConfig
+from featherfed.server.model.run_model import Closing, RunModel
+from featherfed.server.phones.connections import Connections
+from featherfed.server.rounds.current_round import CurrentRound
+from featherfed.server.rounds.events import Closed, CloseRound
+from featherfed.server.rounds.upload_register import UploadRegister
+from featherfed.server.run_tasks import RunTasks
+from featherfed.server.storage.run_storage import RunStorage
+from featherfed.server.storage.store import close_round, drop_chunks, put_value
+from featherfed.server.watchers.watcher import RoundSummary, Watcher
+
+
+class RoundCloser:
+    """Closes rounds, one at a time: under the lock of the current one."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        model: RunModel,
+        storage: RunStorage,
+        uploads: UploadRegister,
+        connections: Connections,
+        watcher: Watcher,
+        tasks: RunTasks,
+    ) -> None:
+        self._config = config
+        self._model = model
+        self._storage = storage
+        self._uploads = uploads
+        self._connections = connections
+        self._watcher = watcher
+        self._tasks = tasks
+
+    async def close(self, action: CloseRound, current: CurrentRound, late: Set[int]) -> None:
+        """Close a round and post `Closed`; `late` are the shards that were called off in it.
+
+        On the disk: first a file of the new version, then the database's word for it, together with the round's figures
+        and without its updates' bytes, then the file's final name. A server that is killed between them goes on from
+        the version that the database names.
+        """
+        loop, folder = asyncio.get_running_loop(), self._storage.folder
+        number = action.round_number
+        async with current.lock:
+            await loop.run_in_executor(None, give_back_the_rest)
+            try:
+                closing = await loop.run_in_executor(None, self._model.close, number)
+            except ProblemError as error:
+                # A user's rule: what was accepted stays on the disk, and the round is closed anew once it is mended.
+                self._tasks.end(str(error))
+                return
+            await loop.run_in_executor(None, folder.write_version, closing.version, self._model.save)
+            self._connections.count()
+            summary = self._summary(current, closing, late)
+            # Every accepted update of the round was queued for the disk before this: the close never gets ahead.
+            await self._storage.commits.write(
+                close_round(
+                    number,
+                    seconds=summary.seconds,
+                    late=summary.late,
+                    failed=summary.failed,
+                    loss=summary.loss,
+                    metrics=summary.metrics,
+                ),
+                put_value("version", str(closing.version)),
+                *([put_value("best", str(closing.version))] if closing.best else []),
+                drop_chunks(number),
+            )
+            await loop.run_in_executor(None, lambda: folder.promote(closing.version, best=closing.best))
+            self._uploads.forget_round(number)
+            self._watcher.round_closed(summary)
+            reached = self._config.reached(summary.measures, summary.figures)
+            current.post(Closed(number, reached or closing.over, closing.following))
+            current.lock.notify_all()
+
+    def _summary(self, current: CurrentRound, closing: Closing, late: Set[int]) -> RoundSummary:
+        state, ledger, evaluation = current.state, self._storage.ledger, closing.evaluation
+        number, num_late = state.round_number, len(late - state.accepted)
+        return RoundSummary(
+            round_number=number,
+            rounds=self._config.rounds,
+            cohort=len(state.cohort),
+            accepted=state.count,
+            late=num_late,
+            failed=max(0, len(state.missing) - num_late),
+            loss=evaluation.loss if evaluation else None,
+            metrics=evaluation.metrics if evaluation else {},
+            seconds=current.seconds(),
+            uplink_bytes=ledger.total("uplink", number).socket,
+            downlink_bytes=ledger.total("downlink", number).socket,
+            phones=closing.phones,
+            measures=self._model.measures,
+        )

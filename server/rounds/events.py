@@ -1,0 +1,130 @@
+"""What both round machines hear and say: events come in, actions are to be carried out in their order."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The phone of a shard is connected; its link's name and what it carries up, as far as the phone says."""
+
+    shard: int
+    link: str = ""
+    bytes_per_s: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The phone of a shard has been away for longer than the grace time; it may still come back."""
+
+    shard: int
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """A valid update is durable and folded; of how many examples, and how long after its task."""
+
+    shard: int
+    round_number: int
+    examples: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """A phone of the cohort sent what cannot count; it is not asked again in this round."""
+
+    shard: int
+
+
+@dataclass(frozen=True, slots=True)
+class GaveUp:
+    """A phone said that it cannot train, and is gone; it may come back."""
+
+    shard: int
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """Time is up for one attempt of one round."""
+
+    round_number: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The round's model is durable; `reached` says that no other round is needed.
+
+    `following` is the next round where that is not the one after: a gateway follows its root.
+    """
+
+    round_number: int
+    reached: bool
+    following: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A gateway's root is in this round."""
+
+    round_number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """The server is back: go on from the state that the disk gave; `reached` as in the last `Closed`."""
+
+    reached: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The operator ends the run."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRound:
+    """Ask these phones, and let the deadline run."""
+
+    round_number: int
+    attempt: int
+    cohort: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Assign:
+    """Give a phone that came (back) the open round's task."""
+
+    shard: int
+
+
+@dataclass(frozen=True, slots=True)
+class CancelPhones:
+    """Tell these phones to stop their work on a round."""
+
+    round_number: int
+    shards: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CloseRound:
+    """Average what was accepted, evaluate, make it durable, then report `Closed`."""
+
+    round_number: int
+    accepted: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """All rounds are done, or the target is reached."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """The run cannot or shall not go on now; its state is kept."""
+
+    reason: str
+
+
+Event = Joined | Lost | GaveUp | Accept | Fail | Deadline | Closed | Asked | Resume | Stop
+Action = OpenRound | Assign | CancelPhones | CloseRound | Finished | Pause

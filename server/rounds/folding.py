@@ -1,0 +1,190 @@
+"""Whole updates on their way into the sum of the round, in batches: folded, queued for the disk, and posted as one.
+
+A batch costs one way to a thread and back, and shares one transaction.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+
+from featherfed.errors import CodecError, LocalError, RefusedError, UnexpectedError
+from featherfed.server.model.round_sum import Received
+from featherfed.server.model.run_model import RunModel
+from featherfed.server.rounds.assignments import Assignments
+from featherfed.server.rounds.current_round import CurrentRound
+from featherfed.server.rounds.events import Accept
+from featherfed.server.rounds.upload_register import Key, Upload, UploadRegister
+from featherfed.server.storage.run_storage import RunStorage
+from featherfed.server.storage.store import put_chunk, put_update, together
+from featherfed.server.watchers.watcher import Watcher
+
+BATCH = 64
+"""Updates that are folded and written together: what the event loop does for them in one go takes milliseconds."""
+GROUP_BYTES = 256 * 1024
+"""Payloads that are decoded together, and in memory at once: many small ones, or one that is larger."""
+
+
+def _future() -> "asyncio.Future[bool]":
+    return asyncio.get_running_loop().create_future()
+
+
+@dataclass(slots=True, eq=False)
+class WholeUpdate:
+    """An update whose bytes are all here: what is durable of it, then `last`. `digest` is what was announced.
+
+    `counted` is done once the update counts and is durable, or says that it does not count.
+    """
+
+    key: Key
+    upload: Upload
+    last: bytes
+    digest: bytes
+    examples: int
+    counted: "asyncio.Future[bool]" = field(default_factory=_future)
+
+    def answer(self, counts: bool) -> None:
+        """Let whoever waits go on, if somebody still does."""
+        if not self.counted.done():
+            self.counted.set_result(counts)
+
+    def fail(self, error: BaseException) -> None:
+        """Raise an error where the update came from."""
+        if not self.counted.done():
+            self.counted.set_exception(error)
+
+
+class Folding:
+    """Folds updates as they become whole; those of the next sum wait until this one is closed."""
+
+    def __init__(
+        self,
+        current: CurrentRound,
+        model: RunModel,
+        storage: RunStorage,
+        uploads: UploadRegister,
+        assignments: Assignments,
+        watcher: Watcher,
+    ) -> None:
+        self._current = current
+        self._model = model
+        self._storage = storage
+        self._uploads = uploads
+        self._assignments = assignments
+        self._watcher = watcher
+        self._waiting: list[WholeUpdate] = []
+        self._task: asyncio.Task[None] | None = None
+        self.over = False
+
+    async def count(self, update: WholeUpdate) -> bool:
+        """Fold an update with all that wait and make it durable; return whether it counts.
+
+        Raises `CodecError` or `RefusedError` for one that is not valid, and `LocalError` for a fault of ours.
+        """
+        self._waiting.append(update)
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._fold_waiting(), name="group fold")
+        return await update.counted
+
+    async def end(self) -> None:
+        """Let go of those who wait for the next round: the server ends before it."""
+        async with self._current.lock:
+            self.over = True
+            self._current.lock.notify_all()
+
+    async def _fold_waiting(self) -> None:
+        """Fold what waits in batches, as long as something does."""
+        current = self._current
+        while self._waiting:
+            async with current.lock:
+                # An update that the next sum takes waits until this one is closed.
+                await current.lock.wait_for(
+                    lambda: self.over or not current.is_closing or any(not self._wanted(each) for each in self._waiting)
+                )
+                for update in [each for each in self._waiting if self.over or not self._wanted(each)]:
+                    self._waiting.remove(update)
+                    update.answer(False)
+                if self._waiting and not current.is_closing:
+                    # One of each phone: whether its other ones count is known once this one does.
+                    first: dict[int, WholeUpdate] = {}
+                    for update in self._waiting:
+                        first.setdefault(update.key[1], update)
+                    batch = list(first.values())[: min(current.room, BATCH)]
+                    taken = set(batch)
+                    self._waiting = [each for each in self._waiting if each not in taken]
+                    await self._fold(batch)
+
+    def _wanted(self, update: WholeUpdate) -> bool:
+        return self._uploads.get(update.key) is update.upload and self._current.state.wants(*update.key)
+
+    async def _fold(self, batch: list[WholeUpdate]) -> None:
+        try:
+            faults = await asyncio.get_running_loop().run_in_executor(None, self._add, batch)
+        except Exception as error:
+            # Ours: the sum of the round cannot be trusted any more.
+            ours = error if isinstance(error, LocalError) else UnexpectedError(error)
+            for update in batch:
+                update.fail(ours)
+            return
+        folded = []
+        for update, fault in zip(batch, faults, strict=True):
+            if fault is None:
+                folded.append(update)
+            else:
+                update.fail(fault)
+        if not folded:
+            return
+        chunks, rows = [], []
+        for update in folded:
+            upload = update.upload
+            upload.update = replace(upload.update, state="accepted", counts_in=self._model.sum.open_round)
+            chunks.append(put_chunk(*update.key, upload.durable, update.last))
+            rows.append(put_update(upload.update))
+            upload.durable = upload.update.size
+        # The write is queued before the machine hears of the updates: a round that closes on them waits for it.
+        durable = self._storage.commits.queue(together(chunks), together(rows))
+        for update in folded:
+            self._post(update)
+
+        def tell(durable: "asyncio.Future[None]") -> None:
+            for update in folded:
+                if (error := durable.exception()) is None:
+                    update.answer(True)
+                else:
+                    update.fail(error)
+
+        # Their connections wake once, and not for the sum and for the disk.
+        durable.add_done_callback(tell)
+
+    def _post(self, update: WholeUpdate) -> None:
+        """Tell the machine, and who watches, that an update counts."""
+        round_number, shard = update.key
+        self._current.post(Accept(shard, round_number, update.examples, self._assignments.answered(shard)))
+        state = self._current.state
+        self._watcher.update_accepted(shard, round_number, state.count, state.target)
+
+    def _add(self, batch: Sequence[WholeUpdate]) -> list[CodecError | RefusedError | None]:
+        """Add each update to the sum; return for each what is wrong with it. Some payloads at a time are in memory.
+
+        Called in a thread.
+        """
+        faults: list[CodecError | RefusedError | None] = [None] * len(batch)
+        group: list[tuple[int, Received]] = []
+        num_bytes = 0
+        for number, update in enumerate(batch):
+            payload = update.last
+            if update.upload.durable:
+                payload = self._storage.store.payload(*update.key) + payload
+            if blake2b(payload, digest_size=8).digest() != update.digest:
+                faults[number] = RefusedError(
+                    f"update of {len(payload)} bytes does not have the digest that was announced"
+                )
+            else:
+                group.append((number, Received(*update.key, payload, update.examples)))
+                num_bytes += len(payload)
+            if group and (num_bytes >= GROUP_BYTES or number == len(batch) - 1):
+                found = self._model.sum.add_all([received for _, received in group])
+                for (place, _), fault in zip(group, found, strict=True):
+                    faults[place] = fault
+                group, num_bytes = [], 0
+        return faults

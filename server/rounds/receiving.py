@@ -1,0 +1,206 @@
+"""Updates on their way in: byte by byte to the disk, then the answer.
+
+An Ack is sent when its bytes are durable, Accepted when the whole update is and counts. Answers are sent outside of the
+upload's lock, so that a connection that stands still never holds up the phone's next one.
+"""
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+
+from websockets.exceptions import ConnectionClosed
+
+from featherfed.errors import CodecError, RefusedError
+from featherfed.server.model.run_model import RunModel
+from featherfed.server.phones.phone_connection import PhoneConnection
+from featherfed.server.rounds.current_round import CurrentRound
+from featherfed.server.rounds.events import Fail, GaveUp
+from featherfed.server.rounds.folding import Folding, WholeUpdate
+from featherfed.server.rounds.round_machine import Phase
+from featherfed.server.rounds.upload_register import Upload, UploadRegister
+from featherfed.server.storage.ledger import Traffic
+from featherfed.server.storage.run_storage import RunStorage
+from featherfed.server.storage.store import StoredUpdate, put_chunk, put_update
+from featherfed.server.watchers.watcher import Watcher
+from featherfed.wire.messages import Accepted, Ack, Cancel, UpdateBegin, UpdateChunk
+
+Answer = Accepted | Ack | Cancel | None
+
+
+@dataclass(slots=True)
+class Sending:
+    """The update that a connection is sending; `upload` None: one that does not count."""
+
+    begin: UpdateBegin
+    upload: Upload | None = None
+
+
+class Receiver:
+    """Takes the update messages of all phones."""
+
+    def __init__(
+        self,
+        current: CurrentRound,
+        model: RunModel,
+        storage: RunStorage,
+        uploads: UploadRegister,
+        folding: Folding,
+        watcher: Watcher,
+    ) -> None:
+        self._current = current
+        self._model = model
+        self._storage = storage
+        self._uploads = uploads
+        self._folding = folding
+        self._watcher = watcher
+        self._sending: dict[PhoneConnection, Sending] = {}
+
+    async def begin(self, phone: PhoneConnection, message: UpdateBegin) -> None:
+        """Take the first bytes of an update, or say how many of them are durable."""
+        self._sending.pop(phone, None)
+        key = (message.round, phone.shard)
+        known = self._uploads.get(key)
+        if known is None and not self._current.state.wants(*key):
+            # Perhaps its round was closed before this server was started, or long ago.
+            stored = await asyncio.get_running_loop().run_in_executor(None, self._storage.store.update, *key)
+            known = Upload(stored) if stored else None
+        if known is not None and known.accepted:
+            if known.update.digest != message.digest:
+                raise RefusedError(f"round {message.round} already has another update of phone {phone.name!r}")
+            self._received(phone).resent += len(message.data)
+            await _answer(phone, Accepted(message.round))
+            return
+        if not self._current.state.wants(*key):
+            self._received(phone).wasted += len(message.data)
+            self._sending[phone] = Sending(message)
+            await _answer(phone, Cancel(message.round))
+            return
+        self._check_limits(message)
+        async with self._uploads.turn(key):
+            upload = self._announce(phone, message)
+            sending = self._sending[phone] = Sending(message, upload)
+            self._watcher.upload_advanced(phone.shard, message.round, upload.durable, message.size)
+            answer = await self._keep(phone, sending, message.offset, message.data)
+        if answer is not None:
+            await _answer(phone, answer)
+
+    async def chunk(self, phone: PhoneConnection, message: UpdateChunk) -> None:
+        """Take the next bytes of an update."""
+        sending = self._sending.get(phone)
+        if sending is None:
+            # The end of an update that was answered, as accepted before, while its last chunks were on their way.
+            self._received(phone).resent += len(message.data)
+            return
+        key = (sending.begin.round, phone.shard)
+        # What does not count has no state to guard, and must leave no lock behind: its round may be any number.
+        async with self._uploads.turn(key) if sending.upload is not None else contextlib.nullcontext():
+            answer = await self._keep(phone, sending, message.offset, message.data)
+        if answer is not None:
+            await _answer(phone, answer)
+
+    def forget(self, phone: PhoneConnection) -> None:
+        """Drop what a connection had under way; what is durable stays for the next one."""
+        self._sending.pop(phone, None)
+        phone.count_cut()
+
+    async def give_up(self, event: Fail | GaveUp) -> None:
+        """Wait for a phone's update no longer: it sent what cannot count, or says that it has none."""
+        current = self._current
+        async with current.lock:
+            current.post(event)
+            if event.shard in current.state.failed and current.state.phase is not Phase.GATHERING:
+                self._storage.commits.queue(current.row(), *self._uploads.waste_unwanted(current.state))
+
+    def _check_limits(self, message: UpdateBegin) -> None:
+        """Raise `RefusedError` for an update that is larger, or would weigh more, than any of this run can."""
+        limits = self._model.sum
+        if message.size > (most := limits.max_update_bytes.at(message.round)):
+            raise RefusedError(
+                f"update of {message.size} bytes exceeds the {most} bytes"
+                f" that the uplink {limits.uplink.at(message.round)} can need for this model"
+            )
+        if message.examples > limits.max_examples:
+            raise RefusedError(
+                f"update claims {message.examples} examples; a phone of this run can have"
+                f" {limits.max_examples} (--max-examples)"
+            )
+
+    def _received(self, phone: PhoneConnection) -> Traffic:
+        """Return the entry in which the payload of the phone's last message was counted."""
+        return self._storage.ledger.entry(phone.counted_in, phone.shard, "uplink")
+
+    def _announce(self, phone: PhoneConnection, message: UpdateBegin) -> Upload:
+        """Return the upload that the message begins or goes on with."""
+        key, commits = (message.round, phone.shard), self._storage.commits
+        upload = self._uploads.get(key)
+        if upload is not None:
+            if upload.accepted or (upload.update.digest, upload.update.size) == (message.digest, message.size):
+                return upload
+            # A phone that lost its memory trained again: to other bytes, or it would have gone on with these.
+            commits.queue(*self._uploads.waste(key))
+        update = StoredUpdate(*key, "receiving", message.size, message.digest, message.examples)
+        upload = self._uploads.begin(key, update)
+        self._received(phone).theory += self._model.sum.theory_bytes.at(message.round)
+        if len(message.data) < message.size:
+            # An update of one frame is announced and accepted in one transaction.
+            commits.queue(put_update(update))
+        return upload
+
+    async def _keep(self, phone: PhoneConnection, sending: Sending, offset: int, data: bytes) -> Answer:
+        """Make new bytes durable; return what to tell the phone. Called under the upload's lock, if it has one."""
+        upload, begin = sending.upload, sending.begin
+        key = (begin.round, phone.shard)
+        if upload is not None and upload.accepted:
+            # The phone's other connection brought the rest.
+            self._received(phone).resent += len(data)
+            self._sending.pop(phone, None)
+            return Accepted(begin.round)
+        if upload is None or self._uploads.get(key) is not upload or not self._current.state.wants(*key):
+            self._received(phone).wasted += len(data)
+            # Its Cancel went to whatever connection the phone had then: with the last byte it is said again.
+            return Cancel(begin.round) if offset + len(data) == begin.size else None
+        known = min(max(upload.durable - offset, 0), len(data))
+        self._received(phone).resent += known
+        if offset > upload.durable:
+            # The phone believes in bytes that this server does not have: it is told where to go on.
+            self._received(phone).wasted += len(data)
+            return Ack(begin.round, upload.durable)
+        fresh = data[known:]
+        if upload.durable + len(fresh) == upload.update.size:
+            self._sending.pop(phone, None)
+            return await self._take_whole(phone, WholeUpdate(key, upload, fresh, begin.digest, begin.examples))
+        if fresh:
+            durable = self._storage.commits.queue(put_chunk(*key, upload.durable, fresh))
+            # Before the write: whoever wastes this upload meanwhile counts these bytes too.
+            upload.durable += len(fresh)
+            await durable
+            self._watcher.upload_advanced(phone.shard, begin.round, upload.durable, begin.size)
+        return Ack(begin.round, upload.durable)
+
+    async def _take_whole(self, phone: PhoneConnection, update: WholeUpdate) -> Answer:
+        """Count an update whose bytes are all here, in however many messages they came; return what to tell the phone.
+
+        Raises `CodecError` or `RefusedError` for one that is not valid; all of its bytes are wasted then.
+        """
+        round_number, _ = update.key
+        try:
+            counts = await self._folding.count(update)
+        except (CodecError, RefusedError):
+            self._received(phone).wasted += len(update.last)
+            await self._storage.commits.queue(*self._uploads.waste(update.key))
+            raise
+        if counts:
+            return Accepted(round_number)
+        if self._folding.over:
+            return None
+        if update.upload.accepted:
+            self._received(phone).resent += len(update.last)
+            return Accepted(round_number)
+        self._received(phone).wasted += len(update.last)
+        return Cancel(round_number)
+
+
+async def _answer(phone: PhoneConnection, answer: Accepted | Ack | Cancel) -> None:
+    """Tell the phone, if it is still there: what it sent before its link broke is taken all the same."""
+    with contextlib.suppress(ConnectionClosed):
+        await phone.send(answer)

@@ -1,0 +1,98 @@
+"""What is known of each update of the current round: how much of it is durable, and whether it counts.
+
+An update is one (round, shard), whatever connections it comes over. In the ledger, for every round and phone:
+payload = resent + wasted + what is durable or counts.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+from featherfed.server.model.run_model import RunModel
+from featherfed.server.rounds.machines import State
+from featherfed.server.storage.run_storage import RunStorage
+from featherfed.server.storage.store import Statement, StoredUpdate, drop_update
+
+Key = tuple[int, int]
+"""Round and shard."""
+
+
+@dataclass(slots=True)
+class Upload:
+    """What is known of one update; `durable` bytes of it are on the disk, or in the queue for it."""
+
+    update: StoredUpdate
+    durable: int = 0
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the update counts."""
+        return self.update.state == "accepted"
+
+
+class UploadRegister:
+    """All uploads that are under way or count in the current round."""
+
+    def __init__(self, model: RunModel, storage: RunStorage) -> None:
+        self._model = model
+        self._store = storage.store
+        self._ledger = storage.ledger
+        self._uploads: dict[Key, Upload] = {}
+        self._turns: dict[Key, asyncio.Lock] = {}
+
+    def restore(self, round_number: int, is_open: bool) -> None:
+        """Fold again what the disk has of a round if it is open, and book what died with the server's memory."""
+        kept: dict[int, int] = {}
+        for update in self._store.updates():
+            key = (update.round_number, update.shard)
+            durable = update.size
+            if update.state == "receiving" or (is_open and update.counts_in == round_number):
+                payload = self._store.payload(*key)
+                durable = len(payload)
+                self._uploads[key] = Upload(update, durable)
+                if update.state == "accepted":
+                    self._model.sum.add(*key, payload, update.examples)
+            kept[update.shard] = kept.get(update.shard, 0) + durable
+        for shard in self._ledger.shards():
+            # It came, and was not durable when the server was killed: the phone sends it again.
+            total = self._ledger.total("uplink", shard=shard)
+            lost = total.payload - total.resent - total.wasted - kept.get(shard, 0)
+            self._ledger.entry(round_number, shard, "uplink").resent += max(0, lost)
+
+    def get(self, key: Key) -> Upload | None:
+        """Return the upload of an update, if it has one."""
+        return self._uploads.get(key)
+
+    def begin(self, key: Key, update: StoredUpdate) -> Upload:
+        """Note an update of which no byte is durable."""
+        upload = self._uploads[key] = Upload(update)
+        return upload
+
+    def turn(self, key: Key) -> asyncio.Lock:
+        """Return the lock under which an upload changes: it may come over several connections at once."""
+        turn = self._turns.get(key)
+        if turn is None:
+            turn = self._turns[key] = asyncio.Lock()
+        return turn
+
+    def waste(self, key: Key) -> list[Statement]:
+        """Forget an unfinished update and count its bytes as wasted; return what makes the disk forget it."""
+        upload = self._uploads.get(key)
+        if upload is None or upload.accepted:
+            return []
+        del self._uploads[key]
+        self._ledger.entry(self._model.sum.open_round, key[1], "uplink").wasted += upload.durable
+        return drop_update(*key)
+
+    def waste_unwanted(self, state: State) -> list[Statement]:
+        """Waste what is unfinished and will not count: of stragglers, of phones that were refused, of a run's end."""
+        unwanted = [key for key in self._uploads if not state.wants(*key)]
+        return [statement for key in unwanted for statement in self.waste(key)]
+
+    def forget_round(self, round_number: int) -> None:
+        """Forget the updates of a closed round: for late copies, the store remembers who was accepted."""
+        self._uploads = {
+            key: upload
+            for key, upload in self._uploads.items()
+            if not upload.accepted or (upload.update.counts_in or 0) > round_number
+        }
+        self._turns = {key: turn for key, turn in self._turns.items() if turn.locked() or key in self._uploads}
