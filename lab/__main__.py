@@ -119,5 +119,13 @@ def virtual() -> click.Command:
     return virtual
 
 
+@main.late
+def visits() -> click.Command:
+    """Measure what a phone's visit costs in CPU time, with images as they are, shifted and warped."""
+    from lab.visits import visits
+
+    return visits
+
+
 if __name__ == "__main__":
     main(prog_name="python -m lab")

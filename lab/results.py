@@ -121,7 +121,7 @@ def judge(groups: dict[str, Sequence[Strategy]]) -> list[Verdict]:
 
 
 def _find(strategies: Sequence[Strategy], name: str) -> Strategy | None:
-    return next((each for each in strategies if name in (each.config.uplink, each.config.partition)), None)
+    return next((each for each in strategies if name in (each.config.spelled("uplink"), each.config.partition)), None)
 
 
 def _rounds(strategy: Strategy) -> int:
@@ -170,8 +170,10 @@ def section(stem: str, strategies: Sequence[Strategy], plot: str, command: str) 
         [
             f"## {TITLES.get(stem, stem)}",
             "",
-            f"`{config.problem}`, {config.phones} phones, cohort {config.cohort}, epochs {config.epochs},"
-            f" batch {config.batch_size or 'all'}, learning rate {config.lr:g} (× {config.lr_decay:g} a round),"
+            f"`{config.problem}`, {config.phones} phones, cohort {config.spelled('cohort')},"
+            f" epochs {config.spelled('epochs')},"
+            f" batch {config.spelled('batch_size') or 'all'}, learning rate {config.spelled('lr')}"
+            f" (× {config.lr_decay:g} a round),"
             f"{''.join(f' {name} {value},' for name, value in config.set.items())}"
             f"{f' mean over models of memory {config.server_average:g},' if config.server_average else ''}"
             f" at most {config.rounds} rounds, downlink `{config.downlink}`; seeds {', '.join(map(str, seeds))}; {way}."

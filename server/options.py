@@ -61,7 +61,11 @@ _RUN: tuple[tuple[str, Any, str], ...] = (
     ),
     ("--partition", str, "iid, shards:N, dirichlet:A or quantity:A.  [default: iid]"),
     ("--phones", int, "Shards; the first round waits for so many phones.  [default: 10]"),
-    ("--cohort", Changing(int), "Updates that are wanted in a round.  [default: 10, or --phones if less]"),
+    (
+        "--cohort",
+        Changing(int),
+        "Updates that are wanted in a round; by round like 12,6 or 1:12,5:6.  [default: 10, or --phones if less]",
+    ),
     ("--rounds", int, "Rounds to train.  [default: 20]"),
     ("--target", str, "End early when a metric, or loss, is as good: accuracy=0.97.  [default: all --rounds]"),
     ("--seed", int, "Decides everything random in a run: the same seed gives the same model.  [default: 0]"),

@@ -12,7 +12,8 @@ from click.testing import CliRunner, Result
 
 from featherfed.fl_bench.cli import main
 from featherfed.fl_bench.plots import SHARES, bytes_bars, measure_by_bytes, share
-from featherfed.fl_bench.results import Spread, read_runs
+from featherfed.fl_bench.results import Run, Spread, Strategy, baseline_of, read_runs
+from featherfed.server.config import config_from
 from featherfed.server.storage.report import size
 
 SCENARIO = """
@@ -53,6 +54,17 @@ def test_strategies_are_cells_without_their_seed_in_the_order_of_the_scenario(gr
     assert [strategy.name for strategy in strategies] == ["float32", "rotate | eden(1)"]
     assert [[run.config.seed for run in strategy.runs] for strategy in strategies] == [[0, 1], [0, 1]]
     assert all(run.virtual for strategy in strategies for run in strategy.runs)
+
+
+def test_strategy_that_changes_by_round_is_compared_with_one_that_changes_alike(tmp_path: Path) -> None:
+    uplinks = ["float32", "float32,eden-1bit"]
+    configs = [
+        config_from({"phones": 20, "cohort": cohort, "uplink": uplink}) for cohort in (12, "12,6") for uplink in uplinks
+    ]
+    runs = [Run(tmp_path / str(number), config, {}, {}) for number, config in enumerate(configs)]
+    strategies = [Strategy("", (run,)) for run in runs]
+    # What a strategy is compared with differs in its uplink alone, and sends float32 in all rounds.
+    assert [baseline_of(each, strategies) for each in strategies] == [strategies[number] for number in (0, 0, 2, 2)]
 
 
 def test_a_target_that_a_seed_missed_has_no_median() -> None:

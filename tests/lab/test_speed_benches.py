@@ -56,6 +56,13 @@ def test_training_measures_each_way() -> None:
     assert all(row[name] > 0 for name in ("ours_us", "autograd_us", "vmap_us", "ours_mask(1/16)_us"))
 
 
+def test_visits_measures_each_way_of_moving_images() -> None:
+    (row,) = bench("visits", "--problems", "digits/tiny", "--epochs", "2", "--turns", "1")["visits"]
+    assert row["examples"] == 480 and row["epochs"] == 2 and row["update_bytes"] > 100
+    assert set(row["cpu_s"]) == {"plain", "shift=1", "warp=1", "warp=1 warp_epochs=3"}
+    assert all(seconds > 0 for seconds in row["cpu_s"].values())
+
+
 def test_swarm_is_ready_and_its_phones_share_their_memory() -> None:
     row = bench("swarm", "--count", "12", "--problem", "digits", "--workers", "2")["swarm"]
     assert (row["phones"], row["problem"]) == (12, "digits")
