@@ -12,6 +12,9 @@ BLOCK = 8192
 RUN = 8 * BLOCK
 """Values that are worked on at a time: 256 KB and what is made of them stay in a core's second cache."""
 
+TINY = float(np.finfo(np.float32).tiny)
+"""The least number that has all its bits, and an inverse."""
+
 
 def count(size: int) -> int:
     """Return the number of blocks of `size` values."""
@@ -23,6 +26,32 @@ def runs(size: int) -> Iterator[tuple[slice, slice]]:
     for start in range(0, size, RUN):
         end = min(start + RUN, size)
         yield slice(start, end), slice(start // BLOCK, count(end))
+
+
+def rows(values: F32) -> list[F32]:
+    """Return the whole blocks, (blocks, BLOCK), and the shorter one behind them, (1, values): those that there are.
+
+    >>> [part.shape for part in rows(np.zeros(2 * BLOCK + 5, np.float32))]
+    [(2, 8192), (1, 5)]
+    """
+    whole = len(values) - len(values) % BLOCK
+    parts = (values[:whole].reshape(-1, BLOCK), values[None, whole:])
+    return [part for part in parts if part.size]
+
+
+def inverse(numbers: F32) -> F32:
+    """Return 1/x of each number, 0 where that is too large for a float32."""
+    # Asked of Python's floats first: of a few numbers, `where` and what it needs take five times as long.
+    if min(numbers.tolist()) > TINY:
+        return np.divide(1, numbers)
+    return np.divide(1, numbers, out=np.zeros_like(numbers), where=numbers > TINY)
+
+
+def quotient(numbers: F32, divisors: F32) -> F32:
+    """Return each number over its divisor, 0 where the divisor is 0 or no number."""
+    if min(divisors.tolist()) > 0:
+        return np.divide(numbers, divisors)
+    return np.divide(numbers, divisors, out=np.zeros_like(numbers), where=divisors > 0)
 
 
 def multiply(values: F32, numbers: F32) -> None:
