@@ -28,28 +28,17 @@ def runs(size: int) -> Iterator[tuple[slice, slice]]:
         yield slice(start, end), slice(start // BLOCK, count(end))
 
 
-def rows(values: F32) -> list[F32]:
-    """Return the whole blocks, (blocks, BLOCK), and the shorter one behind them, (1, values): those that there are.
-
-    >>> [part.shape for part in rows(np.zeros(2 * BLOCK + 5, np.float32))]
-    [(2, 8192), (1, 5)]
-    """
-    whole = len(values) - len(values) % BLOCK
-    parts = (values[:whole].reshape(-1, BLOCK), values[None, whole:])
-    return [part for part in parts if part.size]
-
-
 def inverse(numbers: F32) -> F32:
     """Return 1/x of each number, 0 where that is too large for a float32."""
     # Asked of Python's floats first: of a few numbers, `where` and what it needs take five times as long.
-    if min(numbers.tolist()) > TINY:
+    if min(numbers.tolist(), default=1) > TINY:
         return np.divide(1, numbers)
     return np.divide(1, numbers, out=np.zeros_like(numbers), where=numbers > TINY)
 
 
 def quotient(numbers: F32, divisors: F32) -> F32:
     """Return each number over its divisor, 0 where the divisor is 0 or no number."""
-    if min(divisors.tolist()) > 0:
+    if min(divisors.tolist(), default=1) > 0:
         return np.divide(numbers, divisors)
     return np.divide(numbers, divisors, out=np.zeros_like(numbers), where=divisors > 0)
 
@@ -58,17 +47,20 @@ def multiply(values: F32, numbers: F32) -> None:
     """Multiply each block of `values`, (…, values), by its number, (…, blocks), in place."""
     *rows, size = values.shape
     whole = size // BLOCK
-    values[..., : whole * BLOCK].reshape(*rows, whole, BLOCK)[...] *= numbers[..., :whole, None]
+    if whole:
+        values[..., : whole * BLOCK].reshape(*rows, whole, BLOCK)[...] *= numbers[..., :whole, None]
     if numbers.shape[-1] > whole:
         values[..., whole * BLOCK :] *= numbers[..., whole:]
 
 
-def reduce(function: np.ufunc, values: F32) -> npt.NDArray[np.float32]:
-    """Return `function.reduce` of each block."""
-    whole = len(values) // BLOCK
-    result: F32 = function.reduce(values[: whole * BLOCK].reshape(whole, BLOCK), axis=1)
-    if whole * BLOCK < len(values):
-        result = np.append(result, function.reduce(values[whole * BLOCK :])).astype(np.float32)
+def largest(magnitudes: F32) -> F32:
+    """Return the largest of each block, (values,) → (blocks,)."""
+    whole = len(magnitudes) // BLOCK
+    result = np.empty(count(len(magnitudes)), np.float32)
+    if whole:
+        np.maximum.reduce(magnitudes[: whole * BLOCK].reshape(whole, BLOCK), axis=1, out=result[:whole])
+    if whole < len(result):
+        result[whole] = np.maximum.reduce(magnitudes[whole * BLOCK :])
     return result
 
 

@@ -73,38 +73,39 @@ class Eden(Levels):
         """Return the blocks' scales and the levels."""
         if not len(values):
             return b"", np.zeros(0, np.uint8)
-        made = [self._encode_rows(rows) for rows in blocks.rows(values)]
-        header = b"".join(scales.astype("<f4", copy=False).tobytes() for scales, _ in made)
-        return header, made[0][1] if len(made) == 1 else np.concatenate([symbols for _, symbols in made])
-
-    def _encode_rows(self, values: F32) -> tuple[F32, U8]:
-        """Return the scales and the levels of blocks of one size, (blocks, values) → (blocks,), (blocks · values,)."""
-        room = np.empty((2, *values.shape), np.float32)
+        room = np.empty((2, len(values)), np.float32)
         magnitudes, other = room
         np.abs(values, out=magnitudes)
         # Divided by the largest value first: squares of finite numbers may not be finite, or all be zero.
-        largest = np.maximum.reduce(magnitudes, axis=1)
-        magnitudes *= blocks.inverse(largest)[:, None]
+        largest = blocks.largest(magnitudes)
+        blocks.multiply(magnitudes, blocks.inverse(largest))
         np.multiply(magnitudes, magnitudes, out=other)
         if self.bits == 1:
             symbols = np.greater_equal(values, 0).view(np.uint8)
-            projection, squares = sums.tree(room.reshape(-1, values.shape[1])).reshape(2, -1)
+            projection, squares = sums.of_blocks(room)
         else:
-            squares = sums.tree(other)
+            (squares,) = sums.of_blocks(other[None])
             symbols = self._symbols(values, magnitudes, squares, other)
-            projection = sums.tree(np.multiply(magnitudes, other, out=magnitudes))
-        return blocks.quotient(squares, projection) * largest, symbols.reshape(-1)
+            (projection,) = sums.of_blocks(np.multiply(magnitudes, other, out=magnitudes)[None])
+        scales = blocks.quotient(squares, projection) * largest
+        return scales.astype("<f4", copy=False).tobytes(), symbols
 
     def _symbols(self, values: F32, magnitudes: F32, squares: F32, room: F32) -> U8:
         """Return the symbols of values whose magnitudes, over one number, are given; their |q| go into `room`."""
-        deviation = np.sqrt(squares / np.float32(values.shape[1]))
-        np.multiply(magnitudes, blocks.quotient(np.full_like(deviation, UNIT), deviation)[:, None], out=room)
+        size = len(values)
+        sizes = np.full(len(squares), blocks.BLOCK, np.float32)
+        sizes[-1] -= len(sizes) * blocks.BLOCK - size
+        deviation = np.sqrt(squares / sizes)
+        np.copyto(room, magnitudes)
+        blocks.multiply(room, blocks.quotient(np.full_like(deviation, UNIT), deviation))
         positive, edges = _boundaries(self.bits)
-        places = np.empty(values.shape, np.uint8)
-        above = np.empty((len(edges), values.shape[1]), np.bool_)
-        for row, place in zip(room, places, strict=True):
+        places = np.empty(size, np.uint8)
+        above = np.empty((len(edges), min(size, blocks.BLOCK)), np.bool_)
+        for start in range(0, size, blocks.BLOCK):
             # All boundaries at once, of a block at a time: a few bytes a value, and two calls of numpy.
-            np.add.reduce(np.greater(row, edges, out=above).view(np.uint8), axis=0, out=place)
+            block = slice(start, min(start + blocks.BLOCK, size))
+            over = np.greater(room[block], edges, out=above[:, : block.stop - start])
+            np.add.reduce(over.view(np.uint8), axis=0, out=places[block])
         positive.take(places, out=room, mode="clip")
         # Levels rise from the most negative: place p is symbol 2^(b−1) + p, or with a minus 2^(b−1) − 1 − p.
         places ^= np.negative(np.less(values, 0).view(np.int8)).view(np.uint8)

@@ -66,31 +66,26 @@ class Vertex(Levels):
         >>> Vertex(2).decode(header, symbols, 4)
         array([ 0., -3.,  3.,  0.], dtype=float32)
         """
-        made = [self._encode_rows(rows) for rows in blocks.rows(values)]
-        if not made:
+        size = len(values)
+        if not size:
             return b"", np.zeros(0, np.uint8)
-        header = b"".join(scales.astype("<f4", copy=False).tobytes() for scales, _ in made)
-        return header, made[0][1] if len(made) == 1 else np.concatenate([symbols for _, symbols in made])
-
-    def _encode_rows(self, values: F32) -> tuple[F32, U8]:
-        """Return the scales and the vertices of blocks of one size, (blocks, values) → (blocks,), (vertices,)."""
-        count, size = values.shape
-        room = np.empty((2, count, self.symbols(size) * self.values), np.float32)
-        np.abs(values, out=room[0, :, :size])
-        room[0, :, size:] = 0
-        room[1] = 0
+        room = np.empty((2, self.symbols(size) * self.values), np.float32)
+        magnitudes, chosen = room
+        np.abs(values, out=magnitudes[:size])
+        magnitudes[size:] = 0
         # Divided by the largest value first: squares of finite numbers may not be finite, or all be zero.
-        largest = np.maximum.reduce(room[0], axis=1)
-        room[0] *= blocks.inverse(largest)[:, None]
-        magnitudes, chosen = room.reshape(2, -1)
+        largest = blocks.largest(magnitudes)
+        blocks.multiply(magnitudes, blocks.inverse(largest))
         places = magnitudes.reshape(-1, self.values).argmax(axis=1)
         at = np.arange(0, magnitudes.size, self.values)
         at += places
+        chosen[:] = 0
         chosen[at] = magnitudes[at]
         magnitudes *= magnitudes
-        squares, projection = sums.tree(room.reshape(2 * count, -1)).reshape(2, -1)
-        places += self.values * np.signbit(values.reshape(-1)[at])
-        return blocks.quotient(squares, projection) * largest, places.astype(np.uint8)
+        squares, projection = sums.of_blocks(room)
+        scales = blocks.quotient(squares, projection) * largest
+        places += self.values * np.signbit(values[at])
+        return scales.astype("<f4", copy=False).tobytes(), places.astype(np.uint8)
 
     def whole(self, symbols: U8, size: int) -> F32:
         """Return q: ±1 at each run's place, zeros elsewhere."""
