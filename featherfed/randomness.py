@@ -21,8 +21,12 @@ def derive(seed: int, round_number: int, client: int, purpose: str) -> int:
     >>> hex(derive(0, 1, 2, "rotate"))
     '0x1f3cda1c5a3c1cbbdf30bbffbdcab934'
     """
+    return int.from_bytes(_digest(seed, round_number, client, purpose), "little")
+
+
+def _digest(seed: int, round_number: int, client: int, purpose: str) -> bytes:
     text = f"{seed}/{round_number}/{client}/{purpose}"
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest(), "little")
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,9 @@ class RoundKey:
 
     def generator(self, purpose: str) -> np.random.Generator:
         """Return the generator of this key for `purpose`: the same on both ends, on every machine."""
-        return np.random.Generator(np.random.PCG64(derive(self.seed, self.round_number, self.client, purpose)))
+        digest = _digest(self.seed, self.round_number, self.client, purpose)
+        # As four words it is the same seed as `derive` gives as a number, which numpy would take apart again.
+        return np.random.Generator(np.random.PCG64(np.frombuffer(digest, "<u4")))
 
     def shared(self) -> "RoundKey":
         """Return the key that all clients of this round have in common."""

@@ -45,27 +45,35 @@ def pack(symbols: U8, width: int) -> bytes:
     if width == 8:
         return symbols.tobytes()
     if width in (2, 4):
-        each = 8 // width
-        padded = np.zeros(-(-len(symbols) // each) * each, np.uint8)
-        padded[: len(symbols)] = symbols
-        columns = padded.reshape(-1, each)
-        result = columns[:, 0].copy()
-        for column in range(1, each):
-            result <<= width
-            result |= columns[:, column]
-        return result.tobytes()
-    # Eight symbols fill `width` bytes.
-    padded = np.zeros(-(-len(symbols) // 8) * 8, np.uint8)
-    padded[: len(symbols)] = symbols
-    columns = padded.reshape(-1, 8)
-    words = np.zeros(len(columns), np.uint64)
-    for column in range(8):
-        words <<= np.uint64(width)
-        words |= columns[:, column]
-    packed = np.empty((len(words), width), np.uint8)
-    for place in range(width):
-        packed[:, place] = words >> np.uint64(8 * (width - 1 - place))
+        packed = _groups(symbols, 8 // width)
+        while width < 8:
+            pairs = packed.view("<u2")
+            packed = (pairs << width | pairs >> 8).astype(np.uint8)
+            width *= 2
+        return packed.tobytes()
+    # Eight symbols fill `width` bytes: as the bytes of one number, neighbours close up, then pairs, then fours.
+    words = _groups(symbols, 8).view(">u8").astype(np.uint64)
+    for lane, low in _LANES:
+        high = words >> lane
+        high &= low
+        high <<= np.uint64(int(lane) * width // 8)
+        words &= low
+        words |= high
+    packed = words.astype(">u8").view(np.uint8).reshape(-1, 8)[:, 8 - width :]
     return packed.tobytes()[: packed_bytes(len(symbols), width)]
+
+
+_LANES = tuple((np.uint64(lane), np.uint64(((1 << 64) - 1) // ((1 << lane) + 1))) for lane in (8, 16, 32))
+"""How far apart neighbours lie, and the bits of every second one."""
+
+
+def _groups(symbols: U8, each: int) -> U8:
+    """Return the symbols and zeros, so that groups of so many are whole."""
+    if len(symbols) % each == 0:
+        return np.ascontiguousarray(symbols, np.uint8)
+    padded = np.zeros(-(-len(symbols) // each) * each, np.uint8)
+    padded[: len(symbols)] = symbols
+    return padded
 
 
 def unpack(data: bytes, size: int, width: int) -> U8:

@@ -11,6 +11,7 @@ Whatever number all levels are multiplied with, S takes it back. So q here are w
 the distortion, in units of σ/512, rounded, which costs less than 10⁻⁶ of it; and ±1 for one bit.
 """
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -42,6 +43,7 @@ class Eden(Levels):
     bits: int
 
     slot = Slot.QUANTIZER
+    draws = False
     paper = "Vargaftik et al. 2022, arXiv 2108.08842"
     needs: ClassVar[Mapping[Trait, str]] = {
         Trait.OWN_ROTATION: "its levels fit normal values, and only rotations of their own cancel its errors"
@@ -75,34 +77,45 @@ class Eden(Levels):
         magnitudes, other = room
         np.abs(values, out=magnitudes)
         # Divided by the largest value first: squares of finite numbers may not be finite, or all be zero.
-        largest = blocks.reduce(np.maximum, magnitudes)
-        inverse = np.divide(1, largest, out=np.zeros_like(largest), where=largest > np.finfo(np.float32).tiny)
-        blocks.multiply(magnitudes, inverse)
+        largest = blocks.largest(magnitudes)
+        blocks.multiply(magnitudes, blocks.inverse(largest))
         np.multiply(magnitudes, magnitudes, out=other)
         if self.bits == 1:
-            symbols = (values >= 0).view(np.uint8)
+            symbols = np.greater_equal(values, 0).view(np.uint8)
             projection, squares = sums.of_blocks(room)
         else:
             (squares,) = sums.of_blocks(other[None])
             symbols = self._symbols(values, magnitudes, squares, other)
             (projection,) = sums.of_blocks(np.multiply(magnitudes, other, out=magnitudes)[None])
-        scales = np.divide(squares, projection, out=np.zeros_like(squares), where=projection > 0) * largest
+        scales = blocks.quotient(squares, projection) * largest
         return scales.astype("<f4", copy=False).tobytes(), symbols
 
     def _symbols(self, values: F32, magnitudes: F32, squares: F32, room: F32) -> U8:
         """Return the symbols of values whose magnitudes, over one number, are given; their |q| go into `room`."""
+        size = len(values)
         sizes = np.full(len(squares), blocks.BLOCK, np.float32)
-        sizes[-1] -= len(sizes) * blocks.BLOCK - len(values)
+        sizes[-1] -= len(sizes) * blocks.BLOCK - size
         deviation = np.sqrt(squares / sizes)
         np.copyto(room, magnitudes)
-        blocks.multiply(room, np.divide(UNIT, deviation, out=np.zeros_like(deviation), where=deviation > 0))
-        positive = np.array(POSITIVE[self.bits], np.float32)
-        places = np.zeros(len(values), np.uint8)
-        above = np.empty(len(values), np.bool_)
-        for edge in (positive[1:] + positive[:-1]) / 2:
-            places += np.greater(room, edge, out=above).view(np.uint8)
+        blocks.multiply(room, blocks.quotient(np.full_like(deviation, UNIT), deviation))
+        positive, edges = _boundaries(self.bits)
+        places = np.empty(size, np.uint8)
+        above = np.empty((len(edges), min(size, blocks.BLOCK)), np.bool_)
+        for start in range(0, size, blocks.BLOCK):
+            # All boundaries at once, of a block at a time: a few bytes a value, and two calls of numpy.
+            block = slice(start, min(start + blocks.BLOCK, size))
+            over = np.greater(room[block], edges, out=above[:, : block.stop - start])
+            np.add.reduce(over.view(np.uint8), axis=0, out=places[block])
         positive.take(places, out=room, mode="clip")
         # Levels rise from the most negative: place p is symbol 2^(b−1) + p, or with a minus 2^(b−1) − 1 − p.
-        places ^= np.negative(np.less(values, 0, out=above).view(np.int8)).view(np.uint8)
+        places ^= np.negative(np.less(values, 0).view(np.int8)).view(np.uint8)
         places += np.uint8(len(positive))
         return places
+
+
+@functools.cache
+def _boundaries(bits: int) -> tuple[F32, F32]:
+    """Return the positive levels, and what lies midway between neighbours, one below the other."""
+    positive = np.array(POSITIVE[bits], np.float32)
+    edges = (positive[1:] + positive[:-1]) / np.float32(2)
+    return positive, edges[:, None]

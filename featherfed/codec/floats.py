@@ -23,6 +23,7 @@ class Float32(Stage):
     """
 
     slot = Slot.QUANTIZER
+    draws = False
     paper = "IEEE 754"
     symbol_bits: ClassVar[int] = 0
     levels: ClassVar[int] = 0
@@ -50,6 +51,7 @@ class Float16(Stage):
     """
 
     slot = Slot.QUANTIZER
+    draws = False
     paper = "IEEE 754"
     unbiased = False
     symbol_bits: ClassVar[int] = 0
@@ -78,6 +80,7 @@ class BFloat16(Stage):
     """
 
     slot = Slot.QUANTIZER
+    draws = False
     paper = "Intel 2018, BFLOAT16 hardware numerics definition"
     unbiased = False
     symbol_bits: ClassVar[int] = 0

@@ -35,6 +35,8 @@ from featherfed.randomness import RoundKey
 from featherfed.user_code import place_of, reason, where
 
 EXACT_BELOW = 64
+_NO_DRAWS = RoundKey(0, 0).generator("encode")
+"""For quantizers that draw nothing: to make a generator takes as long as to encode a small tensor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,8 @@ class Pipeline:
         self.quantizer = cast(Quantizer, slots.get(Slot.QUANTIZER, Float32()))
         self._levels = cast(Levels | None, self.quantizer if self.quantizer.in_blocks else None)
         self._coder = cast(Coder, slots.get(Slot.CODER, Packed()))
+        # Asked for again with each update; one assignment each, since several threads may decode.
+        self._known_space: tuple[Layout | None, Space] = None, Space((), True, _same, _same)
         self._known_formats: tuple[tuple[Part, ...], tuple[PartFormat, ...]] = ((), ())
         self.needs_state = any(stage.needs_state for stage in stages)
         self.unbiased = all(stage.unbiased for stage in stages)
@@ -103,11 +107,12 @@ class Pipeline:
         """Return the coordinates that the phone of `key` trains in its round."""
         if self._structured is not None:
             return self._structured.space(layout, key, self._exact_below)
-        if self._flat:
-            parts: tuple[Part, ...] = (Part(layout.size, layout.size < self._exact_below),)
-        else:
-            parts = tuple(Part(tensor.size, tensor.size < self._exact_below) for tensor in layout.tensors)
-        return Space(parts, True, _same, _same)
+        known, space = self._known_space
+        if known is not layout:
+            sizes = [layout.size] if self._flat else [tensor.size for tensor in layout.tensors]
+            space = Space(tuple(Part(size, size < self._exact_below) for size in sizes), True, _same, _same)
+            self._known_space = layout, space
+        return space
 
     def encode(self, coordinates: F32, layout: Layout, key: RoundKey, state: F32 | None = None) -> Encoded:
         """Return the payload for the coordinates' change, (space.size,) float32, given the residual of earlier ones.
@@ -120,7 +125,7 @@ class Pipeline:
         if state is not None and (self.needs_state or (not self.structured and state.any())):
             coordinates = coordinates + state
             left = np.zeros_like(state)
-        generator = key.generator("encode")
+        generator = key.generator("encode") if self.quantizer.draws else _NO_DRAWS
         pieces: list[bytes] = []
         with self._blaming("encode", ProblemError):
             for part in self.formats(space):
@@ -135,7 +140,7 @@ class Pipeline:
     def _made(self, part: PartFormat, values: F32, generator: np.random.Generator, key: RoundKey) -> dict[Kind, bytes]:
         """Return the bytes of each field of a part."""
         if part.exact:
-            return {Kind.EXACT: values.astype("<f4").tobytes()}
+            return {Kind.EXACT: values.astype("<f4", copy=False).tobytes()}
         made = {}
         if self._sparse:
             positions = self._sparse.select(values, key.generator(f"sparse/{part.index}"))
@@ -155,6 +160,8 @@ class Pipeline:
             return self.quantizer.encode(self.rotation.forward(values, key, index), generator)
         # Blocks know nothing of each other: run by run there is never a rotated vector as long as the model.
         runs = [self.quantizer.encode(run, generator) for run in self.rotation.forward_runs(values, key, index)]
+        if len(runs) == 1:
+            return runs[0]
         return b"".join(header for header, _ in runs), np.concatenate([symbols for _, symbols in runs])
 
     def decode(self, payload: bytes, layout: Layout, key: RoundKey) -> F32:
@@ -227,7 +234,6 @@ class Pipeline:
         parts, known = self._known_formats
         if parts != space.parts:
             known = tuple(formats(space.parts, self._sparse, self.quantizer, self._coder))
-            # One assignment, since several threads may decode.
             self._known_formats = space.parts, known
         return known
 

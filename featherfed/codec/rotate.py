@@ -32,6 +32,7 @@ SPAN = 2 * RUN
 """Values that are rotated at a time: many, since numpy takes a microsecond a call, and there are two dozen."""
 
 
+@functools.lru_cache(1024)
 def _tiling(size: int) -> tuple[int, int]:
     """Return the order of a tensor's blocks, and how many of its values whole blocks cover."""
     order = min(BLOCK, 1 << (max(size, 1).bit_length() - 1))
@@ -85,18 +86,19 @@ def _flip(values: F32, drawn: U8, scratch: F32, source: F32 | None = None) -> No
 def rotate_span(values: F32, drawn: U8, span: slice, size: int, scratch: F32, source: F32) -> None:
     """Turn `source`, rows of the values of a span of a tensor of `size`, into H D x; (rows, span), (rows, bytes)."""
     order, main = _tiling(size)
-    overlap = _overlap(span, size)
-    tiled = slice(0, min(span.stop, main) - span.start)
-    if order == 1 or overlap is not None:
+    if order == 1:
         values[...] = source
-        source = values
+        return
+    overlap = _overlap(span, size)
     if overlap is not None:
         place, at = overlap
-        _flip(values[:, place], drawn[:, at:], scratch)
+        values[:, : place.start] = source[:, : place.start]
+        _flip(values[:, place], drawn[:, at:], scratch, source[:, place])
         mix(values[:, place], order, scratch)
-    if order > 1:
-        _flip(values[:, tiled], drawn[:, span.start // 8 :], scratch, source[:, tiled])
-        mix(values[:, tiled], order, scratch)
+        source = values
+    tiled = slice(0, min(span.stop, main) - span.start)
+    _flip(values[:, tiled], drawn[:, span.start // 8 :], scratch, source[:, tiled])
+    mix(values[:, tiled], order, scratch)
 
 
 def rotate_span_back(values: F32, drawn: U8, span: slice, size: int, scratch: F32, numbers: F32 | None = None) -> None:

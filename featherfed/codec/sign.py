@@ -26,6 +26,7 @@ class Sign(Stage):
     """
 
     slot = Slot.QUANTIZER
+    draws = False
     paper = "Karimireddy et al. 2019, arXiv 1901.09847"
     unbiased = False
     symbol_bits: ClassVar[int] = 1

@@ -71,6 +71,8 @@ class Stage:
     needs_state: ClassVar[bool] = False
     leaves_zeros: ClassVar[bool] = False
     """Whether a decoded update is zero where the phone sent nothing."""
+    draws: ClassVar[bool] = True
+    """Of a quantizer: whether `encode` takes anything from its generator."""
     in_blocks: ClassVar[bool] = False
     """Of a quantizer: whether its values are whole numbers times their block's number (`levels`)."""
     offers: ClassVar[frozenset[Trait]] = frozenset()
@@ -155,6 +157,8 @@ class Quantizer(Protocol):
     """Bits of a symbol; 0 says that the values are all in the header."""
     levels: int
     """Symbols are below this."""
+    draws: ClassVar[bool]
+    """Whether `encode` takes anything from its generator: only then is it one of this phone and round."""
     in_blocks: ClassVar[bool]
     """Whether it is one of `levels.Levels`: values are whole numbers times their block's number."""
 

@@ -94,10 +94,9 @@ class Stochastic(Levels):
         """Return the blocks' magnitudes and the levels."""
         table = self.block_levels * self._unit
         unit = np.abs(values)
-        largest = blocks.reduce(np.maximum, unit)
+        largest = blocks.largest(unit)
         np.copyto(unit, values)
-        tiny = np.finfo(np.float32).tiny
-        blocks.multiply(unit, np.divide(1, largest, out=np.zeros_like(largest), where=largest > tiny))
+        blocks.multiply(unit, blocks.inverse(largest))
         below, above = np.zeros(len(values), np.uint8), np.empty(len(values), np.bool_)
         for level in table[1:-1]:
             below += np.greater_equal(unit, level, out=above).view(np.uint8)

@@ -32,6 +32,7 @@ class Vertex(Levels):
     values: int
 
     slot = Slot.QUANTIZER
+    draws = False
     leaves_zeros = True
     paper = "Gandikota et al. 2021, arXiv 1911.07971"
     needs: ClassVar[Mapping[Trait, str]] = {
@@ -65,21 +66,26 @@ class Vertex(Levels):
         >>> Vertex(2).decode(header, symbols, 4)
         array([ 0., -3.,  3.,  0.], dtype=float32)
         """
-        room = np.zeros((2, self.symbols(len(values)) * self.values), np.float32)
+        size = len(values)
+        if not size:
+            return b"", np.zeros(0, np.uint8)
+        room = np.empty((2, self.symbols(size) * self.values), np.float32)
         magnitudes, chosen = room
-        np.abs(values, out=magnitudes[: len(values)])
+        np.abs(values, out=magnitudes[:size])
+        magnitudes[size:] = 0
         # Divided by the largest value first: squares of finite numbers may not be finite, or all be zero.
-        largest = blocks.reduce(np.maximum, magnitudes)
-        inverse = np.divide(1, largest, out=np.zeros_like(largest), where=largest > np.finfo(np.float32).tiny)
-        blocks.multiply(magnitudes, inverse)
+        largest = blocks.largest(magnitudes)
+        blocks.multiply(magnitudes, blocks.inverse(largest))
         places = magnitudes.reshape(-1, self.values).argmax(axis=1)
-        at = np.arange(0, magnitudes.size, self.values) + places
+        at = np.arange(0, magnitudes.size, self.values)
+        at += places
+        chosen[:] = 0
         chosen[at] = magnitudes[at]
         magnitudes *= magnitudes
         squares, projection = sums.of_blocks(room)
-        scales = np.divide(squares, projection, out=np.zeros_like(squares), where=projection > 0) * largest
-        symbols = (places + self.values * np.signbit(values[at])).astype(np.uint8)
-        return scales.astype("<f4", copy=False).tobytes(), symbols
+        scales = blocks.quotient(squares, projection) * largest
+        places += self.values * np.signbit(values[at])
+        return scales.astype("<f4", copy=False).tobytes(), places.astype(np.uint8)
 
     def whole(self, symbols: U8, size: int) -> F32:
         """Return q: ±1 at each run's place, zeros elsewhere."""
