@@ -3,6 +3,7 @@
 What a file of your own needs is here, as `import featherfed as ff`; nothing is imported before it is used.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -142,7 +143,8 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     if name not in _HOME:
-        raise AttributeError(f"module 'featherfed' has no attribute {name!r}")
+        # With the module Python itself offers the nearest name.
+        raise AttributeError(f"module 'featherfed' has no attribute {name!r}", name=name, obj=sys.modules[__name__])
     return getattr(import_module(f"featherfed.{_HOME[name]}"), name)
 
 

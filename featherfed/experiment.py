@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import gc
 import tempfile
+import warnings
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -136,7 +137,11 @@ class Experiment:
         return self._named.problem
 
     def config(self, seed: int = 0) -> RunConfig:
-        """Return the run's configuration, as its `config.toml` has it; `command()` of it repeats the run."""
+        """Return the run's configuration, as its `config.toml` has it.
+
+        `command()` of it is the command line that repeats the run, for a problem that has a name: one made in a
+        notebook has none that `fl-server` could find.
+        """
         return config_from({**self._settings, "seed": seed})
 
     def replace(self, **changes: Any) -> "Experiment":
@@ -172,8 +177,10 @@ class Experiment:
         `folder` keeps the run, as `fl-server serve` does; without it nothing stays. `progress` None shows a bar on a
         terminal and in a notebook, True always, False never.
 
-        Raises `ConfigError` for what could not be run, and `LocalError` where the run does not come to its end. Other
-        simulations of this process wait for this one; processes of their own run beside each other.
+        Raises `ConfigError` for what could not be run, and `LocalError` where the run does not come to its end. A run
+        that goes on without phones that fail (theirs is no example, their loss is NaN) says so by a `RuntimeWarning`;
+        `Round.failed` counts them. Other simulations of this process wait for this one; processes of their own run
+        beside each other.
         """
         config = self.config(seed)
         fleet = _fleet(links, devices, train, dropout, away, phones=config.phones)
@@ -189,9 +196,13 @@ class Experiment:
                 lambda: simulate(
                     config, lambda: create(path.parent, path.name, config), fleet, problem=self.problem,
                     data_dir=self._data_dir, watcher=bar, started=lambda loop: stop.by(loop.stop),
+                    kept=folder is not None,
                 ),
                 stop,
             )  # fmt: skip
+            for sentence in bar.notes:
+                # Two frames up, past the check of keywords, is the caller's line.
+                warnings.warn(sentence, RuntimeWarning, stacklevel=3)
             return _report(kept, kept=folder is not None)
 
     @only_known
@@ -289,6 +300,8 @@ def _spelled(keyword: str, rule: Any, kind: type[Rule], like: str) -> str:
     """Return a rule as a run's configuration names it."""
     if isinstance(rule, str):
         return rule
+    if isinstance(rule, type) and issubclass(rule, kind):
+        raise ConfigError(f"{keyword} = {rule.__name__} is a class; give one of it, like {rule.__name__}(…)")
     if not isinstance(rule, kind):
         raise ConfigError(f"{keyword} = {rule!r} is no ff.{kind.__name__}; {like} is one")
     return spelled(rule, kind)

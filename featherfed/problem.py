@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast, overload
 import numpy as np
 import numpy.typing as npt
 
-from featherfed.errors import ConfigError, DataError
+from featherfed.errors import ConfigError, DataError, ProblemError
 from featherfed.partitions import Indices, partition_counts, partition_labels
 from featherfed.training_settings import Setting, Training, Value, checked
 from featherfed.user_code import blaming
@@ -195,9 +195,20 @@ class Problem:
             value = getattr(self, role)
             if not callable(value) and (value is not None or role in ("model", "examples", "loss")):
                 raise ConfigError(f"a problem's {role} is a function, and {type(value).__name__} is none")
-        for name in self.settings:
+        if hasattr(self.model, "state_dict") and not isinstance(self.model, type):
+            raise ConfigError(
+                f"a problem's model is a function that makes a fresh module each time, and this is a"
+                f" {type(self.model).__name__} already; give its class, or lambda: {type(self.model).__name__}(…)"
+            )
+        for role, example in (("metrics", '{"accuracy": ff.accuracy}'), ("settings", '{"noise": 0.1}')):
+            if not isinstance(value := getattr(self, role), Mapping):
+                raise ConfigError(f"a problem's {role} have names, like {example}, and {type(value).__name__} has none")
+        for name, default in self.settings.items():
             if not (isinstance(name, str) and name.isidentifier() and len(name) <= MAX_NAME):
                 raise ConfigError(f"{name!r} cannot be the name of a setting: letters, digits and _ make one")
+            first = default.default if isinstance(default, Setting) else default
+            if not isinstance(first, bool | int | float | str):
+                raise ConfigError(f"the setting {name} is a number, a text or a bool, and {first!r} is none")
         for name, function in self.metrics.items():
             _check_metric_name(name)
             if not callable(function):
@@ -222,11 +233,17 @@ class Problem:
             return count(data_dir)
 
     def test_examples(self, place: Place) -> Examples | None:
-        """Return the test set, or None; a function that takes no argument is given none."""
+        """Return the test set, or None where the problem has no `test`; one that takes no argument is given none.
+
+        Raises `ProblemError` for a function that returns None: that is a `return` which was forgotten.
+        """
         if self.test is None:
             return None
         takes = inspect.signature(self.test).parameters
-        return self.test(place) if takes else self.test()
+        examples = self.test(place) if takes else self.test()
+        if examples is None:
+            raise ProblemError("it returns None, and no ff.Examples; leave test out for a run without evaluation")
+        return examples
 
 
 def _check_metric_name(name: str) -> None:

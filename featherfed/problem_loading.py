@@ -31,6 +31,8 @@ def installed_problem(name: str) -> Problem:
     family, _, model = name.partition("/")
     target = OURS.get(family) or _entry_points().get(family)
     if target is None:
+        if name.endswith(".py"):
+            raise ConfigError(f"--problem {name} does not say which ff.Problem of the file: {name}:problem does")
         known = [*OURS, *_entry_points()]
         raise ConfigError(
             f"unknown problem {name!r}{nearest(family, known)}; a file of your own is named like mytask:problem or"
@@ -72,7 +74,8 @@ def _user_problem(name: str) -> Problem:
             )
         found = getattr(found, part)
     if callable(found) and not isinstance(found, Problem):
-        raise ConfigError(f"--problem {name}: {attribute!r} in {module.__file__} is a function, and no ff.Problem")
+        kind = "class" if isinstance(found, type) else "function"
+        raise ConfigError(f"--problem {name}: {attribute!r} in {module.__file__} is a {kind}, and no ff.Problem")
     if not isinstance(found, Problem):
         raise ConfigError(
             f"--problem {name}: {attribute!r} in {module.__file__} is of type {type(found).__name__}, and no ff.Problem"

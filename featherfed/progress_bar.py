@@ -26,6 +26,8 @@ class ProgressBar(Watcher):
         )  # fmt: skip
         self._task = self._bar.add_task("rounds", total=rounds, figures="")
         self._uplink_bytes, self._seconds = 0, 0.0
+        self.notes: list[str] = []
+        """What the operator should know besides, in the order in which it was said."""
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -44,3 +46,7 @@ class ProgressBar(Watcher):
         figures = [f"{name} {value:.4g}" for name, value in known.items()]
         figures += [f"up {size(self._uplink_bytes)}", f"emulated {self._seconds:.0f} s"]
         self._bar.update(self._task, completed=summary.round_number, figures="  ".join(figures))
+
+    def note(self, sentence: str) -> None:
+        """Keep it for who runs the simulation."""
+        self.notes.append(sentence)

@@ -10,6 +10,7 @@ Training and evaluation take no virtual time by themselves; a phone's steps take
 
 import asyncio
 import contextlib
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,9 +27,9 @@ from featherfed.errors import FeatherfedError, LocalError
 from featherfed.mixes import OTHER_STEP, dealt
 from featherfed.problem import Problem
 from featherfed.server.config import RunConfig
-from featherfed.server.model.aggregation import Aggregator
 from featherfed.server.rounds.resume_point import begin
 from featherfed.server.service import Service
+from featherfed.server.serving import loaded
 from featherfed.server.storage.report import make_report, write_csv
 from featherfed.server.storage.run_folder import RunFolder
 from featherfed.server.storage.store import Store
@@ -91,25 +92,30 @@ def simulate(
     data_dir: str | None = None,
     watcher: Watcher | None = None,
     started: Callable[[asyncio.AbstractEventLoop], None] | None = None,
+    kept: bool = True,
 ) -> RunFolder:
     """Run a new run to its end, in the folder that is made when all is loaded; return it.
 
-    `problem` is what `config` names, where it is here already.
+    `problem` is what `config` names, where it is here already. A run goes on without phones that fail; that some did
+    is noted to `watcher` at its end, or on standard error where there is none. One that is not `kept` has a folder
+    that nobody will look into, which errors do not name.
     `started` is given the loop: its `stop()` ends the simulation, from any thread, by a `RuntimeError` here. Another
     simulation in this process waits for this one. Raises `LocalError` where the run does not come to its end, and
     `ConfigError` for what could not be run.
     """
     with _TURN, _one_thread():
-        aggregator = Aggregator(config, data_dir, problem=problem)
+        aggregator = loaded(config, data_dir, problem=problem)
         folder = replace(make_folder(), durable=False)
         store = Store(folder.database, durable=False)
+        watcher = watcher or _OnStandardError(folder)
+        run_here = f"the run in {folder.path}" if kept else "the run"
         try:
 
-            async def main() -> str | None:
+            async def main() -> tuple[str | None, dict[str, FeatherfedError]]:
                 if started is not None:
                     started(asyncio.get_running_loop())
                 start = begin(config, store, aggregator)
-                service = Service(config, folder, aggregator, store, start, watcher or Watcher())
+                service = Service(config, folder, aggregator, store, start, watcher)
                 serving = asyncio.create_task(service.run(host=HOST, port=PORT), name="server")
                 shared = SharedMemory(problem)
                 phones = [
@@ -119,15 +125,27 @@ def simulate(
                 return await _together(serving, phones)
 
             try:
-                paused = run(main(), seed=config.seed)
+                paused, lost = run(main(), seed=config.seed)
             except VirtualTimeError as error:
-                raise LocalError(f"{folder.path} stands still: {error}{_last_fault(store)}") from error
+                raise LocalError(f"{run_here} stands still: {error}{_last_fault(store)}") from error
             if paused is not None:
-                raise LocalError(f"the run in {folder.path} pauses: {paused}{_last_fault(store)}")
+                raise LocalError(f"{run_here} {'pauses' if kept else 'ends'}: {paused}{_last_fault(store)}")
             write_csv(folder, make_report(folder, config, store))
+            if why := _reasons(lost, store):
+                first, reason = next(iter(why.items()))
+                which = first if len(why) == 1 else f"{len(why)}, the first of them {first}"
+                watcher.note(f"of {config.phones} phones the run lost {which}: {reason}")
         finally:
             store.close()
     return folder
+
+
+def _reasons(lost: Mapping[str, FeatherfedError], store: Store) -> dict[str, str]:
+    """Return why phones left a run that went on, by their names: what they raised, or what the server saw of them."""
+    why = {name: str(error) for name, error in lost.items()}
+    for fault in store.faults():
+        why.setdefault(fault.phone, fault.sentence)
+    return why
 
 
 def _last_fault(store: Store) -> str:
@@ -149,8 +167,24 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-async def _together(serving: "asyncio.Task[str | None]", phones: list["asyncio.Task[str]"]) -> str | None:
-    """Return the server's outcome; raises `LocalError` when all phones have given up before it."""
+class _OnStandardError(Watcher):
+    """Says what an operator should know of a run that nobody else watches."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+
+    def note(self, sentence: str) -> None:
+        """Say it, with the run's folder: there may be many in a grid."""
+        print(f"{self._folder.path}: {sentence}", file=sys.stderr, flush=True)
+
+
+async def _together(
+    serving: "asyncio.Task[str | None]", phones: list["asyncio.Task[str]"]
+) -> tuple[str | None, dict[str, FeatherfedError]]:
+    """Return the server's outcome and why phones failed before it, by their names.
+
+    Raises `LocalError` when all phones have given up before the server.
+    """
     gathered = asyncio.gather(*phones, return_exceptions=True)
     waiting: set[asyncio.Future[Any]] = {serving, gathered}
     await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -163,10 +197,13 @@ async def _together(serving: "asyncio.Task[str | None]", phones: list["asyncio.T
         raise LocalError(f"all phones ended before the server did: {reasons[0] if reasons else 'they were dismissed'}")
     for task in phones:
         task.cancel()
-    for outcome in await gathered:
-        if isinstance(outcome, Exception) and not isinstance(outcome, FeatherfedError):
+    lost: dict[str, FeatherfedError] = {}
+    for task, outcome in zip(phones, await gathered, strict=True):
+        if isinstance(outcome, FeatherfedError):
+            lost[task.get_name()] = outcome
+        elif isinstance(outcome, Exception):
             raise outcome
-    return await serving
+    return await serving, lost
 
 
 class SharedMemory:

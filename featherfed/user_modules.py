@@ -47,8 +47,8 @@ def importing(what: str, source: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         if error.name and (source == error.name or source.startswith(f"{error.name}.")):
             raise ConfigError(
-                f"{what}: there is no module {error.name!r} in {Path.cwd()} or among the installed ones; a"
-                " file is named by its path, like ./mytask.py:problem"
+                f"{what}: there is no module {error.name!r} in {Path.cwd()} or among the installed ones; a file is"
+                f" named by its path in place of the module, like ./{error.name.rpartition('.')[2]}.py"
             ) from error
         raise _fault(what, error) from error
     except Exception as error:

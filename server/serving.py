@@ -104,6 +104,19 @@ def check(config: RunConfig, data_dir: str | None = None, *, problem: Problem | 
     check_rules(config)
 
 
+def loaded(config: RunConfig, data_dir: str | None = None, *, problem: Problem | None = None) -> Aggregator:
+    """Return what learns at the server, tried out before any phone comes.
+
+    A metric of the `whole` test set has no few examples to be tried on, so the model as it begins is evaluated on all
+    of them. Raises `ConfigError`, `ProblemError` or `DataError` for a problem that no round could be served of.
+    """
+    problem = problem or load_problem(config.problem)
+    aggregator = Aggregator(config, data_dir, problem=problem)
+    if any(measure.whole for measure in problem.measures.values()):
+        aggregator.evaluate()
+    return aggregator
+
+
 def serve_and_print(plan: RunPlan) -> str | None:
     """Serve a run in a process of its own; return None when it is done, or why it pauses.
 
@@ -139,7 +152,7 @@ def serve_run(plan: RunPlan, console: Console) -> Served:
         where = watching.prepare()
         if where is not None:
             stack.enter_context(where.sock)
-        aggregator = Aggregator(config, plan.data_dir, problem=plan.problem)
+        aggregator = loaded(config, plan.data_dir, problem=plan.problem)
         if folder is None:
             folder = create(plan.runs, plan.name, config, store=plan.store)
             stack.enter_context(hold(folder, say=_warn))

@@ -381,3 +381,73 @@ def test_light_until_it_is_used() -> None:
         "assert 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+# What a run says of itself
+
+
+def lame(**broken: Any) -> ff.Problem:
+    """Return a regression with some part of its own."""
+    return replace(own_regression.problem, name="", **broken)
+
+
+def empty_on_one(place: ff.Place) -> ff.Examples:
+    inputs = torch.ones(0 if place.index == 1 else 60, 4)
+    return ff.Examples(inputs, inputs[:, :1])
+
+
+def nan_on_one(place: ff.Place) -> ff.Examples:
+    inputs = torch.full((60, 4), float("nan") if place.index == 1 else 1.0)
+    return ff.Examples(inputs, inputs[:, :1])
+
+
+@pytest.mark.parametrize(
+    ("examples", "why"),
+    [
+        (empty_on_one, r"phone-1: problem own: examples\(\) fails .*there are no examples for shard 1 of 4"),
+        (nan_on_one, "phone-1: .*training diverged in round 1: .* the loss is nan"),
+    ],
+)
+def test_phone_that_a_simulation_loses_is_told(examples: Any, why: str) -> None:
+    with pytest.warns(RuntimeWarning, match=f"of 4 phones the run lost {why}") as told:
+        report = small(lame(examples=examples), cohort=4).simulate(progress=False)
+    assert len(told) == 1 and told[0].filename == __file__, "at the line that simulates"
+    assert [each.accepted for each in report.rounds] == [3, 3]
+
+
+def test_phones_that_leave_and_come_back_are_not_lost() -> None:
+    report = small(own_regression.problem, rounds=4).simulate(dropout=0.5, away=5, progress=False)
+    assert report.seconds > 0, "or nobody has left: only that takes time here"
+
+
+def test_run_that_is_not_kept_names_no_folder_when_it_ends() -> None:
+    hopeless = small(lame(loss=lambda outputs, targets: (outputs - targets).mean() * float("nan")))
+    with pytest.raises(ff.LocalError, match=r"^the run ends: round 1 had 0 of at least 1 updates"):
+        hopeless.simulate(progress=False)
+
+
+def test_metric_of_the_whole_test_set_is_tried_before_any_round(tmp_path: Path) -> None:
+    asked = []
+
+    def broken(outputs: torch.Tensor, targets: torch.Tensor) -> float:
+        asked.append(len(outputs))
+        raise ValueError("no positive is there")
+
+    run = small(lame(metrics={"f1": ff.metric(broken, whole=True)}))
+    with pytest.raises(ff.ProblemError, match=r"metric f1 .* fails .*: ValueError: no positive is there"):
+        run.simulate(progress=False, folder=tmp_path / "simulated")
+    with pytest.raises(ff.ProblemError, match=r"metric f1 .* fails .*: ValueError: no positive is there"):
+        run.serve("127.0.0.1:0", folder=tmp_path / "served", progress=False)
+    assert asked == [100, 100], "the whole test set"
+    assert not [*tmp_path.iterdir()], "a run that could not begin leaves no folder"
+
+
+def test_class_in_place_of_a_rule_is_refused() -> None:
+    with pytest.raises(ff.ConfigError, match=r"aggregate = Median is a class; give one of it, like Median\(…\)"):
+        small(aggregate=ff.Median)
+
+
+def test_name_that_featherfed_has_not_brings_up_the_nearest_one() -> None:
+    with pytest.raises(AttributeError) as caught:
+        ff.Experimnt  # type: ignore[attr-defined]  # noqa: B018
+    assert (caught.value.name, caught.value.obj) == ("Experimnt", ff), "what Python looks for the nearest name by"

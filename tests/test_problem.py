@@ -3,7 +3,7 @@ import pytest
 import torch
 
 import featherfed as ff
-from featherfed.errors import ConfigError, DataError
+from featherfed.errors import ConfigError, DataError, ProblemError
 from tests.own_problems import regression
 
 
@@ -24,12 +24,29 @@ def test_examples_of_different_lengths_are_refused() -> None:
         ({"metrics": {"mean=error": regression.loss}}, "'mean=error' cannot be the name of a metric"),
         ({"metrics": {"loss": regression.loss}}, "a metric cannot be called loss"),
         ({"metrics": {"mae": 1}}, "the metric mae is a function, and int is none"),
+        ({"metrics": [regression.loss]}, 'metrics have names, like {"accuracy": ff.accuracy}, and list has none'),
         ({"settings": {"a-b": 1}}, "'a-b' cannot be the name of a setting"),
+        ({"settings": ["a"]}, 'settings have names, like {"noise": 0.1}, and list has none'),
+        ({"settings": {"a": [1]}}, r"the setting a is a number, a text or a bool, and \[1\] is none"),
+        ({"settings": {"a": ff.Setting(None)}}, "the setting a is a number, a text or a bool, and None is none"),  # type: ignore[arg-type]
     ],
 )
 def test_what_could_be_no_problem_is_refused(changes: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         ff.Problem(regression.model, **{"examples": regression.examples, **changes})  # type: ignore[arg-type]
+
+
+def test_module_in_place_of_what_makes_one_is_refused() -> None:
+    words = r"a function that makes a fresh module each time, and this is a Linear already; .* lambda: Linear\(…\)"
+    with pytest.raises(ConfigError, match=words):
+        ff.Problem(torch.nn.Linear(4, 1), examples=regression.examples)  # type: ignore[arg-type]
+    assert ff.Problem(torch.nn.Identity, examples=regression.examples).model is torch.nn.Identity
+
+
+def test_test_set_whose_return_was_forgotten_is_no_run_without_evaluation() -> None:
+    forgotten = ff.Problem(regression.model, examples=regression.examples, test=lambda: None)  # type: ignore[arg-type,return-value]
+    with pytest.raises(ProblemError, match=r"it returns None, and no ff\.Examples; leave test out"):
+        forgotten.test_examples(ff.Place())
 
 
 def test_metrics_say_which_way_is_better() -> None:

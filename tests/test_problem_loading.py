@@ -21,6 +21,7 @@ def model():
 
 problem = ff.Problem(model, examples=lambda place: ff.Examples(torch.zeros(2, WIDTH), torch.zeros(2, 1)))
 number = 3
+class Kind: ...
 """
 
 
@@ -68,8 +69,11 @@ def test_file_called_like_a_module_of_python_s_does_not_take_its_place(folder: P
     [
         (
             "nothing:problem",
-            r"there is no module 'nothing' in .* or among the installed ones; a file is named by",
+            r"there is no module 'nothing' in .* or among the installed ones; a file is named by its path in place of"
+            r" the module, like \./nothing\.py",
         ),
+        ("./goodtask.py", r"\./goodtask\.py does not say which ff\.Problem of the file: \./goodtask\.py:problem does"),
+        ("goodtask:Kind", r"'Kind' in .*goodtask\.py is a class, and no ff\.Problem"),
         ("./nothing.py:problem", r"there is no file nothing\.py"),
         ("goodtask:probelm", r"goodtask\.py has no 'probelm'; did you mean 'problem'"),
         ("beside:problem", r"beside\.py has no 'problem', and no ff\.Problem at all"),

@@ -22,7 +22,8 @@ _RUN = 1 << 12
 class Updates:
     """What came in one round.
 
-    `rows` are updates, each (parameters,) float32 and finite, in the rising order of `shards`; `weights` are theirs.
+    `rows` is a list of updates, each (parameters,) float32 and finite, in the rising order of `shards`; `weights` are
+    theirs. `np.stack(updates.rows)` copies them to one array, `runs()` goes through them without.
     For a rule that does not need all of them there is one row, the weighted mean, with the sum of the weights, and no
     shard. `key` names the round, for what is random: `key.generator("noise")` is the same again in a repeated run.
     """
