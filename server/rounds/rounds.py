@@ -36,6 +36,7 @@ from featherfed.server.rounds.uploads import Uploads
 from featherfed.server.storage.commits import Commits
 from featherfed.server.storage.ledger import Ledger
 from featherfed.server.storage.run_folder import RunFolder
+from featherfed.server.storage.spent import Spent
 from featherfed.server.storage.store import Statement, close_round, drop_chunks, put_round, put_value
 from featherfed.server.watchers.watcher import RoundSummary, Watcher
 
@@ -261,8 +262,7 @@ class Rounds:
             loss=evaluation.loss if evaluation else None,
             metrics=evaluation.metrics if evaluation else {},
             seconds=self._clock_s() - self._started_s,
-            uplink_bytes=self._ledger.total("uplink", number).socket,
-            downlink_bytes=self._ledger.total("downlink", number).socket,
+            spent=Spent.of(self._ledger.total("uplink", number), self._ledger.total("downlink", number)),
             phones=closing.phones,
             measures=self._aggregator.measures,
         )
