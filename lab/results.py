@@ -219,7 +219,7 @@ def document(groups: dict[str, Sequence[Strategy]], plots: str, commands: dict[s
             "Bytes are what the sockets of all phones carried, from the first byte to the end of the first round whose"
             " model has the accuracy on the full test set; both ways is uplink + downlink. Handshakes (upgrade,"
             " Hello and Welcome, once a connection, up and down) are beside that sum and not in it"
-            " ([what is counted](BENCHMARKS.md#what-is-counted)). Payload is the updates alone. Papers count the uplink:"
+            " ([what is counted](BENCHMARKS.md#what-is-counted)). Payload is the updates alone. Papers count uplink:"
             " theirs are the columns of that name. Figures of several seeds are medians; – where a seed missed it.",
             "Where a section says few rounds or epochs, it is a cut-down run: its orderings are to be believed, and its"
             " accuracies are not what the strategies reach in the end.",
