@@ -57,7 +57,8 @@ def test_json_log_is_one_object_a_line_whatever_a_phone_is_called() -> None:
     assert counted == {"uplink": 100, "downlink": 200, "socket": 300, "handshake": 7} and "spent" not in lines[3]
     assert [line.get("message", "") for line in lines[2:]] == [
         f"phone {name} was disconnected (4003): bad payload",
-        "round 1/8  updates 9/10  accuracy 50.00%  loss nan  up 100 B  down 200 B  both 300 B  handshakes 7 B  time 2.00 s",
+        "round 1/8  updates 9/10  accuracy 50.00%  loss nan  "
+        "up 100 B  down 200 B  both 300 B  handshakes 7 B  time 2.00 s",
         "",
         "a phone's clock is wrong",
         "",
