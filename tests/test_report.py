@@ -93,7 +93,5 @@ def test_plot_has_a_point_for_each_evaluation_and_compares() -> None:
 def test_reports_travel_between_processes_and_say_what_they_are_in_a_line() -> None:
     report = made(9.0, None)
     assert pickle.loads(pickle.dumps(report)) == report
-    assert (
-        repr(report)
-        == "<Report of task: 2 rounds, mae 9, loss 4.5, 20 B up + 200 B down = 220 B both ways; 14 B of handshakes beside them, 4.0 s>"
-    )
+    carried = "20 B up + 200 B down = 220 B both ways; 14 B of handshakes beside them"
+    assert repr(report) == f"<Report of task: 2 rounds, mae 9, loss 4.5, {carried}, 4.0 s>"

@@ -87,7 +87,7 @@ const WAYS = [["both ways", (row) => row.socket, "accent"], ["up", (row) => row.
 function byBytes(element, first) {
   return new Chart(element, {
     scales: { x: { time: false, distr: 3, range: decades }, y: measureScale(first) },
-    axes: [axis({ values: (plot, values) => values.map((value) => (value === null ? "" : size(value))), size: 26 }), axis({ values: marks(first), size: 52 })],
+    axes: [axis({ splits: steps, filter: (plot, values) => values, values: (plot, values) => values.map(size), size: 26 }), axis({ values: marks(first), size: 52 })],
     series: [
       { label: "bytes", value: (plot, value) => (value == null ? "–" : size(value)) },
       ...WAYS.map(([label, , name], index) => line(label, name, {
@@ -101,6 +101,16 @@ function byBytes(element, first) {
 /** A range of a logarithmic axis with some room; of nothing, one decade. */
 function decades(plot, low, high) {
   return low > 0 && high > 0 ? [low / 1.3, high * 1.3] : [1, 10];
+}
+
+/** Whole decades of a range, and 2 and 5 times them where they are few. */
+function steps(plot, index, low, high) {
+  const decades = Math.log10(high / low);
+  const all = [];
+  for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power += 1) {
+    for (const times of decades < 2 ? [1, 2, 5] : [1]) all.push(times * 10 ** power);
+  }
+  return all.filter((each) => each >= low && each <= high);
 }
 
 /** Stacked bars: each series is drawn as the sum of itself and those below, the highest first. */

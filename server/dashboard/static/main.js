@@ -73,9 +73,9 @@ function showFacts(counts) {
   setText(at("fact-updates"), standing.cohort ? `${standing.accepted} of ${standing.cohort} updates${standing.attempt ? `, attempt ${standing.attempt + 1}` : ""}` : "");
   showMeasures(ordered);
   setText(at("fact-both"), size(sum((row) => row.socket)));
-  const handshakes = `handshakes beside: ${size(sum((row) => row.handshake))}`;
+  const handshakes = `handshakes ${size(sum((row) => row.handshake))}`;
   setText(at("fact-handshakes"), handshakes);
-  at("fact-handshakes").title = `${handshakes}: WebSocket upgrade, Hello and Welcome, once a connection`;
+  at("fact-handshakes").title = `${handshakes}, beside the sum: WebSocket upgrade, Hello and Welcome, once a connection`;
   for (const [id, way] of [["fact-up", "uplink"], ["fact-down", "downlink"]]) {
     setText(at(id), size(sum((row) => row[way].socket)));
     setText(at(`${id}-round`), current ? `${size(current[way].socket)} in round ${current.round}` : "");
