@@ -1,4 +1,4 @@
-"""Strategies by bytes: what each way to compress updates costs until the model is good, with a plot.
+"""Strategies by bytes: what each way to compress updates costs until the model is good, up and down, with a plot.
 
     python examples/compare_bytes.py
 
@@ -27,14 +27,14 @@ def compare(rounds: int = 15, target: float = 0.9) -> dict[str, ff.Report]:
         reports[uplink] = run.replace(uplink=uplink).simulate(links={"3g": 0.5, "4g": 0.5}, seed=0)
         try:
             there = reports[uplink].to_accuracy(target)
-            print(f"{uplink:20} {there.uplink_bytes:>12,} bytes up, {there.seconds:.0f} s, {there.round} rounds")
+            print(f"{uplink:20} {there.spent}; {there.seconds:.0f} s, {there.round} rounds")
         except ff.NotReachedError as error:
             print(f"{uplink:20} {error}")
     return reports
 
 
 def plot(reports: dict[str, ff.Report], file: str) -> None:
-    """Draw accuracy against bytes up of all reports, one line each."""
+    """Draw accuracy against bytes both ways of all reports, one line each."""
     axes = None
     for report in reports.values():
         axes = report.plot("accuracy", axes=axes)

@@ -75,4 +75,4 @@ if __name__ == "__main__":
     serves = "serve" in sys.argv
     report = run.serve("127.0.0.1:8765", folder="runs/clinics") if serves else run.simulate(links="3g")
     best = report.best("mae")
-    print(f"off by {best.metrics['mae']:.1f} points after round {best.round}, {report.uplink_bytes:,} bytes up in all")
+    print(f"off by {best.metrics['mae']:.1f} points after round {best.round}, {report.spent}")

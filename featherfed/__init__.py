@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from featherfed.rules.select import PhoneFacts, Select, SelectKey
     from featherfed.rules.selections import FastLinks, RarePhones, Uniform
     from featherfed.rules.server_optimizer import ServerOptimizer, ServerState
+    from featherfed.server.storage.spent import Spent
     from featherfed.training_settings import Setting, Training
 
 __version__ = "0.1.0"
@@ -73,6 +74,7 @@ _HOME = {
     "ServerState": "rules.server_optimizer",
     "Setting": "training_settings",
     "Slot": "codec.stage",
+    "Spent": "server.storage.spent",
     "Stage": "codec.stage",
     "Training": "training_settings",
     "Trait": "codec.stage",
@@ -126,6 +128,7 @@ __all__ = [
     "ServerState",
     "Setting",
     "Slot",
+    "Spent",
     "Stage",
     "Training",
     "Trait",

@@ -7,12 +7,12 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from featherfed.server.storage.report import size
+from featherfed.server.storage.spent import Spent, size
 from featherfed.server.watchers.watcher import RoundSummary, Watcher
 
 
 class ProgressBar(Watcher):
-    """The rounds that are done, the last evaluation, bytes up and the run's own clock; a context manager.
+    """The rounds that are done, the last evaluation, bytes up and down and the run's own clock; a context manager.
 
     `progress` None shows it on a terminal, and in a notebook that has ipywidgets (rich draws by them).
     """
@@ -25,7 +25,7 @@ class ProgressBar(Watcher):
             TimeRemainingColumn(), console=console, disable=not (seen if progress is None else progress),
         )  # fmt: skip
         self._task = self._bar.add_task("rounds", total=rounds, figures="")
-        self._uplink_bytes, self._seconds = 0, 0.0
+        self._spent, self._seconds = Spent(), 0.0
         self.notes: list[str] = []
         """What the operator should know besides, in the order in which it was said."""
 
@@ -40,11 +40,11 @@ class ProgressBar(Watcher):
 
     def round_closed(self, summary: RoundSummary) -> None:
         """Show a round's figures."""
-        self._uplink_bytes += summary.uplink_bytes
+        self._spent += summary.spent
         self._seconds += summary.seconds
         known = {} if summary.loss is None else {"loss": summary.loss, **summary.metrics}
         figures = [f"{name} {value:.4g}" for name, value in known.items()]
-        figures += [f"up {size(self._uplink_bytes)}", f"emulated {self._seconds:.0f} s"]
+        figures += [f"up {size(self._spent.up)}", f"down {size(self._spent.down)}", f"emulated {self._seconds:.0f} s"]
         self._bar.update(self._task, completed=summary.round_number, figures="  ".join(figures))
 
     def note(self, sentence: str) -> None:

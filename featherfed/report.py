@@ -2,13 +2,13 @@
 
 report = run.simulate(links="3g")
 report.rounds[-1].metrics["accuracy"]
-report.to("accuracy", 0.97).uplink_bytes
+report.to("accuracy", 0.97).spent.both
 """
 
 import csv
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +19,9 @@ import numpy.typing as npt
 from featherfed.errors import ConfigError, NotReachedError
 from featherfed.nearest import nearest
 from featherfed.server.storage.ledger import Traffic
-from featherfed.server.storage.report import make_report, size
+from featherfed.server.storage.report import make_report
 from featherfed.server.storage.run_folder import RunFolder, existing
+from featherfed.server.storage.spent import Spent, running, size
 from featherfed.server.storage.store import Store
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 F32 = npt.NDArray[np.float32]
 AXES = {
+    "socket_bytes": "bytes both ways, all phones",
     "uplink_bytes": "bytes up, all phones",
     "downlink_bytes": "bytes down, all phones",
     "seconds": "seconds of the run",
@@ -42,7 +44,8 @@ class Round:
 
     `cohort` phones were asked, `accepted` updates count, `late` ones came after the close and `failed` phones sent
     none. `loss` (None: not evaluated) and `metrics`, by name, are the server's model's on the test set. `seconds` is
-    what the round took, and `ended_s` the run's clock at its end; `uplink` and `downlink` are the bytes of all phones.
+    what the round took, and `ended_s` the run's clock at its end; `uplink` and `downlink` are the ledger's counts, of
+    all phones.
     """
 
     round: int
@@ -58,29 +61,24 @@ class Round:
     downlink: Traffic
 
     @property
-    def uplink_bytes(self) -> int:
-        """Bytes that the sockets of all phones carried up in this round."""
-        return self.uplink.socket
-
-    @property
-    def downlink_bytes(self) -> int:
-        """Bytes that the sockets of all phones carried down in this round."""
-        return self.downlink.socket
+    def spent(self) -> Spent:
+        """Bytes of the sockets of all phones in this round: `up`, `down`, `both`, and `handshakes` beside them."""
+        return Spent.of(self.uplink, self.downlink)
 
 
 @dataclass(frozen=True, slots=True)
 class Reached:
     """The first round that reached a value of a metric, and what the run had used at its end.
 
-    `value` is what it reached, `seconds` the run's clock, and the bytes are those of the sockets of all phones.
+    `value` is what it reached and `seconds` the run's clock. `spent` are bytes of the sockets of all phones, from the
+    first: `up`, `down`, `both`, and `handshakes` beside them; printed it says all four.
     """
 
     metric: str
     value: float
     round: int
     seconds: float
-    uplink_bytes: int
-    downlink_bytes: int
+    spent: Spent
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -106,18 +104,13 @@ class Report:
     def __repr__(self) -> str:
         last = next((each for each in reversed(self.rounds) if each.loss is not None), None)
         values = [f"{name} {self.value_of(name, last):.4g}" for name in self.metrics] if last else []
-        told = [f"{len(self.rounds)} rounds", *values, f"up {size(self.uplink_bytes)}", f"{self.seconds:.1f} s"]
+        told = [f"{len(self.rounds)} rounds", *values, str(self.spent), f"{self.seconds:.1f} s"]
         return f"<Report of {self.problem}: {', '.join(told)}>"
 
     @property
-    def uplink_bytes(self) -> int:
-        """Bytes that the sockets of all phones carried up in all rounds."""
-        return sum(each.uplink_bytes for each in self.rounds)
-
-    @property
-    def downlink_bytes(self) -> int:
-        """Bytes that the sockets of all phones carried down in all rounds."""
-        return sum(each.downlink_bytes for each in self.rounds)
+    def spent(self) -> Spent:
+        """Bytes of the sockets of all phones in all rounds: `up`, `down`, `both`, and `handshakes` beside them."""
+        return sum((each.spent for each in self.rounds), Spent())
 
     @property
     def seconds(self) -> float:
@@ -146,12 +139,11 @@ class Report:
 
         Raises `NotReachedError` where no round did, and `ConfigError` for a metric that there is not.
         """
-        higher, up, down = self.metrics.get(metric, True), 0, 0
-        for each in self.rounds:
-            up, down = up + each.uplink_bytes, down + each.downlink_bytes
+        higher = self.metrics.get(metric, True)
+        for each, spent in self._running():
             there = self._number(metric, each)
             if there is not None and (there >= value if higher else there <= value):
-                return Reached(metric, there, each.round, each.ended_s, up, down)
+                return Reached(metric, there, each.round, each.ended_s, spent)
         best = self.best(metric)
         raise NotReachedError(
             f"{metric} {value:g} was not reached in {len(self.rounds)} rounds; the best is"
@@ -162,19 +154,26 @@ class Report:
         """Return `to("accuracy", value)`."""
         return self.to("accuracy", value)
 
+    def _running(self) -> Iterator[tuple[Round, Spent]]:
+        return zip(self.rounds, running(each.spent for each in self.rounds), strict=True)
+
     def _number(self, metric: str, of: Round) -> float | None:
         value = self.value_of(metric, of)
         return None if value is None or math.isnan(value) else value
 
     def as_dicts(self) -> list[dict[str, Any]]:
-        """Return a flat row for each round, for data frames: metrics and loss by name, bytes as `uplink_socket`, …."""
+        """Return a flat row for each round, for data frames.
+
+        Metrics and loss are there by name, bytes as `uplink_socket`, …; `socket` and `handshake` are sums of both ways.
+        """
         rows = []
         for each in self.rounds:
             row = asdict(each)
             figures = {name: self.value_of(name, each) for name in self.metrics}
             traffic = {f"{way}_{name}": count for way in ("uplink", "downlink") for name, count in row.pop(way).items()}
             del row["metrics"]
-            rows.append({**row, **figures, **traffic})
+            both = {"socket": each.spent.both, "handshake": each.spent.handshakes}
+            rows.append({**row, **figures, **traffic, **both})
         return rows
 
     def save(self, folder: str | Path) -> None:
@@ -203,24 +202,25 @@ class Report:
         self,
         metric: str | None = None,
         *,
-        against: str = "uplink_bytes",
+        against: str = "socket_bytes",
         label: str | None = None,
         axes: "Axes | None" = None,
     ) -> "Axes":
         """Draw a metric against what the run used until then, and return matplotlib's axes.
 
-        `metric` None is the first one that the problem has, or the loss. `against` is `uplink_bytes`, `downlink_bytes`,
-        `seconds` or `round`. `axes` are those of another plot, to compare; `label` is this run's name in the legend, by
-        default its uplink. Raises `ConfigError`.
+        `metric` None is the first one that the problem has, or the loss. `against` is `socket_bytes` (both ways),
+        `uplink_bytes`, `downlink_bytes`, `seconds` or `round`. `axes` are those of another plot, to compare; `label` is
+        this run's name in the legend, by default its uplink. Raises `ConfigError`.
         """
         name = metric or next((each for each in self.metrics if each != "loss"), "loss")
         if against not in AXES:
             raise ConfigError(f"against = {against!r} is nothing to plot against{nearest(against, AXES)}")
-        used, points = 0.0, []
-        for each in self.rounds:
+        points = []
+        for each, spent in self._running():
             used = {
-                "uplink_bytes": used + each.uplink_bytes,
-                "downlink_bytes": used + each.downlink_bytes,
+                "socket_bytes": spent.both,
+                "uplink_bytes": spent.up,
+                "downlink_bytes": spent.down,
                 "seconds": each.ended_s,
                 "round": each.round,
             }[against]

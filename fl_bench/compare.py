@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from featherfed.errors import ConfigError, FeatherfedError
-from featherfed.fl_bench.results import Spread, Strategy, label, read_runs, targets_among
+from featherfed.fl_bench.results import FIGURES, Spread, Strategy, label, read_runs, targets_among
 from featherfed.fl_bench.target_flag import target_flag
 from featherfed.server.measures import Target
 
@@ -52,8 +52,8 @@ def _of_pair(first: Strategy, second: Strategy, asked: Sequence[Target]) -> Iter
     if first.measures and first.measures[0] in second.measures[:1]:
         figures.append((f"best {first.measures[0].name}", first.best(), second.best()))
     for target in targets_among((first, second), asked):
-        for figure in ("round", "uplink_payload", "uplink_socket", "downlink_socket", "seconds"):
-            words = f"{figure.replace('_', ' ')} to {label(target, (first, second))}"
+        for figure, said in FIGURES.items():
+            words = f"{said} to {label(target, (first, second))}"
             figures.append((words, first.to_target(target, figure), second.to_target(target, figure)))
     for words, old, new in figures:
         if (old.median, new.median) != (None, None) and old != new:

@@ -1,36 +1,50 @@
 """A run's report as one HTML page that needs nothing else: figures, plots, the table of its rounds."""
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import jinja2
 from matplotlib import pyplot
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from featherfed.fl_bench.plots import SHARE_NAMES, SHARES, as_svg, byte_axis, legend_below, measure_axis, share
+from featherfed.fl_bench.plots import (
+    SHARE_NAMES,
+    SHARES,
+    WAYS,
+    as_svg,
+    byte_axis,
+    legend_below,
+    measure_axis,
+    share,
+    spent_in,
+)
 from featherfed.fl_bench.terminal import duration
 from featherfed.server.measures import LOSS, Measure, Target
-from featherfed.server.storage.report import measures_in, size, value_in
+from featherfed.server.storage.report import measures_in, value_in
+from featherfed.server.storage.spent import Spent, size
 
 _TEMPLATE = jinja2.Environment(loader=jinja2.PackageLoader("featherfed.fl_bench"), autoescape=True)
 _TEMPLATE.filters["size"] = size
 
 
 def measure_plot(report: dict[str, Any], measure: Measure, *, against: str) -> str:
-    """Return a measure `against` bytes up (log axis) or seconds, as SVG text."""
+    """Return a measure `against` bytes (log axis: both ways, and up and down alone) or seconds, as SVG text."""
     figure, axes = pyplot.subplots(figsize=(6.4, 3.6))
-    places, values, total = [], [], 0.0
-    for row in report["rounds"]:
-        total += row["uplink"]["socket"] if against == "bytes" else row["seconds"] or 0.0
-        value = value_in(row, measure)
-        if value is not None:
-            places.append(total)
-            values.append(value)
-    axes.plot(places, values, color=SHARES["payload"], marker="o", markersize=4)
-    measure_axis(axes, measure, values)
+    rows, values = report["rounds"], [value_in(row, measure) for row in report["rounds"]]
+    if against == "bytes":
+        lines = {name: spent_in(rows, bytes_of) for name, bytes_of in WAYS.items()}
+    else:
+        lines = {"": list(accumulate(row["seconds"] or 0.0 for row in rows))}
+    for (name, places), dash in zip(lines.items(), ("solid", "dashed", "dotted"), strict=False):
+        known = [(place, value) for place, value in zip(places, values, strict=True) if value is not None]
+        style: dict[str, Any] = {"color": SHARES["payload"], "marker": "o", "markersize": 4 if dash == "solid" else 2}
+        axes.plot([x for x, _ in known], [y for _, y in known], linestyle=dash, label=name, **style)
+    measure_axis(axes, measure, [value for value in values if value is not None])
     if against == "bytes":
         byte_axis(axes)
-    axes.set_xlabel("bytes up, all phones, on the socket" if against == "bytes" else "seconds of rounds")
+        axes.legend(frameon=False, fontsize=8)
+    axes.set_xlabel("bytes, all phones, on the socket" if against == "bytes" else "seconds of rounds")
     return as_svg(figure)
 
 
@@ -67,9 +81,11 @@ def _tiles(report: dict[str, Any]) -> list[tuple[str, str]]:
         payload = sum(share(row["uplink"], "payload") for row in rounds) / updates
         times = 4 * report["parameters"] / payload if payload else 0.0
         tiles.append((size(round(payload)), f"an update: {times:.3g} × less than float32"))
+    spent = Spent.in_row(totals)
     tiles += [
-        (size(totals["uplink"]["socket"]), "up, all phones, on the socket"),
-        (size(totals["downlink"]["socket"]), "down, all phones, on the socket"),
+        (size(spent.both), f"both ways, all phones, on the socket; {size(spent.handshakes)} of handshakes beside"),
+        (size(spent.up), "up"),
+        (size(spent.down), "down"),
         (duration(sum(row["seconds"] or 0.0 for row in rounds)), f"of rounds, {updates} updates"),
     ]
     return tiles

@@ -7,6 +7,8 @@ it is; as PNG they are dark on white.
 import io
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentF
 
 from featherfed.fl_bench.results import Strategy
 from featherfed.server.measures import Measure
-from featherfed.server.storage.report import size, value_in
+from featherfed.server.storage.report import value_in
+from featherfed.server.storage.spent import Spent, running, size
 
 SHARES = {"payload": "#3b7dd8", "framing": "#e8a33d", "resent": "#8e6bbf", "wasted": "#d2504b"}
 """What a round's bytes are, in colours that can be told apart on light and on dark ground."""
@@ -37,9 +40,6 @@ matplotlib.rcParams.update(
         "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "featherfed",
     }
 )  # fmt: skip
-
-
-Point = tuple[float, float]
 
 
 def as_svg(figure: Figure) -> str:
@@ -69,15 +69,36 @@ def share(traffic: dict[str, int], name: str) -> int:
 
 
 def measure_by_bytes(strategies: Sequence[Strategy]) -> Figure:
-    """Return the first metric against bytes up, log axis: of each strategy the mean over its seeds, each seed pale."""
+    """Return the first metric against bytes both ways, and beside it against bytes up and down alone, log axes.
 
-    def uplink(row: dict[str, Any], before: float) -> float:
-        return before + float(row["uplink"]["socket"])
-
-    figure = _curves(strategies, uplink, "bytes up, all phones, on the socket")
-    axes = figure.axes[0]
-    byte_axis(axes)
+    Of each strategy there is the mean over its seeds, each seed pale.
+    """
+    figure, panels = pyplot.subplots(1, len(WAYS), figsize=(13.2, 4.0), sharex=True, sharey=True)
+    for axes, (name, bytes_of) in zip(panels, WAYS.items(), strict=True):
+        _draw(axes, strategies, partial(spent_in, bytes_of=bytes_of))
+        axes.set_xlabel(f"bytes {name}, all phones, on the socket")
+        axes.yaxis.label.set_visible(axes is panels[0])
+    byte_axis(panels[0])
+    handles, labels = panels[0].get_legend_handles_labels()
+    columns = 1 if max(map(len, labels)) > 90 else 2
+    figure.legend(
+        handles, labels, frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=columns
+    )
+    figure.tight_layout()
     return figure
+
+
+WAYS: dict[str, Callable[[Spent], int]] = {
+    "both ways": lambda spent: spent.both,
+    "up": lambda spent: spent.up,
+    "down": lambda spent: spent.down,
+}
+"""What a metric is drawn against, the sum first."""
+
+
+def spent_in(rows: Sequence[dict[str, Any]], bytes_of: Callable[[Spent], int]) -> list[float]:
+    """Return what had been spent at the end of each round of a report."""
+    return [float(bytes_of(spent)) for spent in running(map(Spent.in_row, rows))]
 
 
 def byte_axis(axes: Axes) -> None:
@@ -119,20 +140,27 @@ def _plain(text: str) -> str:
 
 def measure_by_time(strategies: Sequence[Strategy]) -> Figure:
     """Return the first metric against the emulated minutes of rounds, as `measure_by_bytes` does."""
+    figure, axes = pyplot.subplots(figsize=(13.2, 4.0))
+    _draw(axes, strategies, lambda rows: list(accumulate((row["seconds"] or 0.0) / 60 for row in rows)))
+    axes.set_xlabel("emulated minutes of rounds")
+    columns = 1 if max(len(strategy.name) for strategy in strategies) > 90 else 2
+    axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=columns)
+    return figure
 
-    def minutes(row: dict[str, Any], before: float) -> float:
-        return before + float(row["seconds"]) / 60
 
-    return _curves(strategies, minutes, "emulated minutes of rounds")
-
-
-def _curves(strategies: Sequence[Strategy], advance: Callable[[dict[str, Any], float], float], label: str) -> Figure:
-    figure, axes = pyplot.subplots(figsize=(7.2, 4.0))
+def _draw(
+    axes: Axes, strategies: Sequence[Strategy], places: Callable[[Sequence[dict[str, Any]]], list[float]]
+) -> None:
+    """Draw a curve for each strategy, by the place that each round's end has on the horizontal axis."""
     measure = strategies[0].measures[0]
     values: list[float] = []
     for number, strategy in enumerate(strategies):
         color = _COLORS[number % len(_COLORS)]
-        curves = [_curve(run.report["rounds"], measure, advance) for run in strategy.runs]
+        curves = []
+        for run in strategy.runs:
+            rows = [row for row in run.report["rounds"] if row["seconds"] is not None]
+            known = zip(places(rows), (value_in(row, measure) for row in rows), strict=True)
+            curves.append([(place, value) for place, value in known if value is not None])
         values += [value for curve in curves for _, value in curve[:1]]
         if len(curves) > 1:
             for curve in curves:
@@ -141,26 +169,8 @@ def _curves(strategies: Sequence[Strategy], advance: Callable[[dict[str, Any], f
         shared = list(zip(*curves, strict=False))
         mean = np.mean(shared, axis=1).T if shared else ((), ())  # (place and value, rounds)
         style: dict[str, Any] = {"color": color, "marker": "o", "markersize": 2.5, "linewidth": 1.5}
-        axes.plot(*mean, label=_plain(_wrapped(strategy.name, 56)), **style)
+        axes.plot(*mean, label=_plain(_wrapped(strategy.name, 90)), **style)
     measure_axis(axes, measure, values)
-    axes.set_xlabel(label)
-    columns = 1 if max(len(strategy.name) for strategy in strategies) > 40 else 2
-    axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=columns)
-    return figure
-
-
-def _curve(
-    rows: Sequence[dict[str, Any]], measure: Measure, advance: Callable[[dict[str, Any], float], float]
-) -> list[Point]:
-    points, place = [], 0.0
-    for row in rows:
-        if row["seconds"] is None:
-            continue
-        place = advance(row, place)
-        value = value_in(row, measure)
-        if value is not None:
-            points.append((place, value))
-    return points
 
 
 def _wrapped(name: str, width: int) -> str:

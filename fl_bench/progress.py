@@ -27,21 +27,25 @@ from featherfed.fl_bench.processes import SERVER_LOG
 from featherfed.fl_bench.scenario import Cell
 from featherfed.fl_bench.terminal import duration
 from featherfed.server.measures import figures, from_text
-from featherfed.server.storage.report import size
+from featherfed.server.storage.spent import Spent
 
 POLL_S = 1.0
+WIDE_COLUMNS = 110
+"""A terminal that has fewer is shown the bytes both ways alone."""
+SPENT = """SELECT total(socket * (direction = 'uplink')), total(socket * (direction = 'downlink')), total(handshake)
+ FROM traffic"""
 
 
 @dataclass(frozen=True, slots=True)
 class Reached:
     """Where a cell stands: the newest `evaluation` by the first measure, empty where there is none.
 
-    `uplink_bytes` are the socket's, of all phones; `emulated_s` is the run's own clock.
+    `spent` is what all phones' sockets carried; `emulated_s` is the run's own clock.
     """
 
     rounds: int
     evaluation: str
-    uplink_bytes: int
+    spent: Spent
     emulated_s: float
 
 
@@ -57,7 +61,7 @@ def reached(folder: Path) -> Reached | None:
                 "SELECT loss, metrics, started_s + seconds FROM rounds WHERE state = 'closed' ORDER BY round"
             ).fetchall()
             kept = connection.execute("SELECT value FROM run WHERE key = 'measures'").fetchone()
-            ((up,),) = connection.execute("SELECT total(socket) FROM traffic WHERE direction = 'uplink'")
+            spent = connection.execute(SPENT).fetchone()
     except sqlite3.Error:
         # It is being made, or swept away, at this moment.
         return None
@@ -67,7 +71,7 @@ def reached(folder: Path) -> Reached | None:
         values = [figures(loss, json.loads(metrics)).get(measure.name) for loss, metrics, _ in rows]
         measured = [value for value in values if value is not None]
         evaluation = f"{measure.name} {measure.text(measured[-1])}" if measured else ""
-    return Reached(len(rows), evaluation, int(up), rows[-1][2] if rows else 0.0)
+    return Reached(len(rows), evaluation, Spent(*map(int, spent)), rows[-1][2] if rows else 0.0)
 
 
 class _ServerLines:
@@ -138,7 +142,9 @@ class Progress:
         standing = [(cell, self._look(cell)) for cell in self._cells]
         under_way = [(cell, where) for cell, where in standing if where is not None and cell.name not in self._done]
         table = Table(box=box.SIMPLE_HEAD)
-        for name in ("cell", "round", "evaluation", "up", "emulated", "time left"):
+        # The cell's name and what its server says need room too.
+        ways = [name for name in Spent().sizes() if name == "both" or self._console.width >= WIDE_COLUMNS]
+        for name in ("cell", "round", "evaluation", *ways, "emulated", "time left"):
             table.add_column(name, justify="left" if name == "cell" else "right", no_wrap=name != "cell")
         by_name = {cell.name: cell for cell in self._cells}
         done = [(by_name[name], where) for name, where in reversed(self._done.items())]
@@ -146,17 +152,8 @@ class Progress:
             over = cell.name in self._done
             rounds = f"{where.rounds}/{cell.config.rounds}"
             left = "done" if over else self._left(cell, where)
-            emulated = duration(where.emulated_s)
-            title = self._name(cell, where, over=over)
-            table.add_row(
-                title,
-                rounds,
-                escape(where.evaluation) or "–",
-                size(where.uplink_bytes),
-                emulated,
-                left,
-                style="dim" if over else "",
-            )
+            figures = [escape(where.evaluation) or "–", *map(where.spent.sizes().get, ways), duration(where.emulated_s)]
+            table.add_row(self._name(cell, where, over=over), rounds, *figures, left, style="dim" if over else "")
         return Group(self._title(under_way), table)
 
     def _title(self, under_way: Sequence[tuple[Cell, Reached]]) -> str:
@@ -214,8 +211,8 @@ class Progress:
                 self._shown[cell.name] = where.rounds
                 evaluation = f"  {where.evaluation}" if where.evaluation else ""
                 rounds = f"round {where.rounds}/{cell.config.rounds}"
-                up = f"up {size(where.uplink_bytes)}"
-                self._say(cell, f"{rounds}{evaluation}  {up}  emulated {duration(where.emulated_s)}")
+                carried = "  ".join(f"{name} {text}" for name, text in where.spent.sizes().items())
+                self._say(cell, f"{rounds}{evaluation}  {carried}  emulated {duration(where.emulated_s)}")
 
     def _say(self, cell: Cell, line: str) -> None:
         self._console.print(f"{cell.name}  {line}", markup=False, highlight=False, soft_wrap=True)

@@ -18,6 +18,7 @@ from featherfed.fl_bench.results import (
     Spread,
     Strategy,
     as_json,
+    by_bytes,
     label,
     ratio,
     reached_among,
@@ -27,9 +28,8 @@ from featherfed.fl_bench.results import (
 )
 from featherfed.fl_bench.scenario import COMMAND, SCENARIO
 from featherfed.fl_bench.target_flag import target_flag
-from featherfed.fl_bench.terminal import duration, table
+from featherfed.fl_bench.terminal import bytes_text, duration, table
 from featherfed.server.measures import Measure, Target
-from featherfed.server.storage.report import size
 
 ROUNDS, PAGE = "rounds", "report.html"
 
@@ -57,22 +57,19 @@ def grids_of(runs: Sequence[Path]) -> list[Grid]:
 def page(strategies: Sequence[Strategy], command: str, grids: Sequence[Grid] = (), asked: Sequence[Target] = ()) -> str:
     """Return one HTML page that needs nothing else: plots, the table, and how to run it again."""
     environment = jinja2.Environment(loader=jinja2.PackageLoader("featherfed.fl_bench"), autoescape=True)
-    environment.filters.update(size=_size, duration=duration, spread=_spread, value=_value)
+    environment.filters.update(size=bytes_text, duration=duration, spread=_spread, value=_value)
     return environment.get_template("report.html").render(
         strategies=strategies,
         measure=strategies[0].measures[0] if strategies[0].measures else None,
         targets=reached_among(strategies, targets_among(strategies, asked)),
         label=lambda target: label(target, strategies),
         ratio=lambda strategy, target: ratio(strategy, strategies, target),
+        by_bytes=lambda target: by_bytes(strategies, target),
         plots={name: as_svg(make(strategies)) for name, make in plots_of(strategies).items()},
         command=command,
         grids=grids,
         config=[(each.name, each.config.command(), each.runs[0].facts.get("phones", {})) for each in strategies],
     )
-
-
-def _size(value: float | None) -> str:
-    return "–" if value is None else size(round(value))
 
 
 def _value(value: float | None, strategy: Strategy) -> str:
@@ -83,7 +80,7 @@ def _spread(spread: Spread, kind: str | Measure) -> str:
     """Return the mean, the least and the most over seeds, nothing where they are one."""
     if spread.least is None or spread.most is None or spread.least == spread.most:
         return ""
-    show = kind.text if isinstance(kind, Measure) else duration if kind == "seconds" else _size
+    show = kind.text if isinstance(kind, Measure) else duration if kind == "seconds" else bytes_text
     return f"{show(spread.mean)}, {show(spread.least)} … {show(spread.most)}"
 
 

@@ -1,10 +1,13 @@
 """Results of grids and runs as plain data: cells grouped into strategies over seeds, bytes and time to a target.
 
+Bytes are those of `server/storage/spent.py`: up, down, both ways, and handshakes beside them.
+
 A strategy is what cells have in common when their seed is left out. Figures of a strategy are medians over its seeds,
 with the least and the most beside them; a target that some seeds missed has no median.
 """
 
 import json
+import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -16,7 +19,8 @@ from featherfed.fl_bench.cells import DONE, FACTS, report_of
 from featherfed.fl_bench.scenario import SCENARIO, read_scenario
 from featherfed.server.config import KNOWN, RunConfig
 from featherfed.server.measures import Measures, Target
-from featherfed.server.storage.report import flat, measures_in, spent_until, targets_of, value_in
+from featherfed.server.storage.ledger import DIRECTIONS
+from featherfed.server.storage.report import BOTH_WAYS, flat, measures_in, spent_until, targets_of, value_in
 from featherfed.server.storage.run_folder import existing
 
 BASELINE = "float32"
@@ -87,20 +91,29 @@ class Strategy:
             return show(spread.median)
         return f"{show(spread.median)} ({show(spread.least).removesuffix('%')}–{show(spread.most).removesuffix('%')})"
 
-    def handshakes(self) -> Spread:
-        """Return the bytes of all WebSocket upgrades with Hello and Welcome, up and down, of each seed."""
-        return Spread.of([_handshakes(run.report["rounds"]) for run in self.runs])
-
     def whole(self, figure: str) -> Spread:
-        """Return a figure of whole runs: round, seconds (of rounds) or uplink_payload."""
+        """Return one of `FIGURES` of whole runs; seconds are of rounds."""
         return Spread.of([_whole(run.report)[figure] for run in self.runs])
 
-    def to_target(self, target: Target, figure: str) -> Spread:
-        """Return a figure at the end of the first round that reached a target.
+    def each(self, target: Target, figure: str) -> list[float | None]:
+        """Return one of `FIGURES` at the end of the first round that reached a target, seed by seed."""
+        return [_at(run.report, target).get(figure) for run in self.runs]
 
-        `figure`: round, seconds, uplink_payload, uplink_socket, downlink_socket or handshake.
-        """
-        return Spread.of([_at(run.report, target).get(figure) for run in self.runs])
+    def to_target(self, target: Target, figure: str) -> Spread:
+        """Return that over seeds."""
+        return Spread.of(self.each(target, figure))
+
+
+FIGURES = {
+    "round": "rounds",
+    "socket": "bytes both ways",
+    "uplink_socket": "bytes up",
+    "downlink_socket": "bytes down",
+    "handshake": "bytes of handshakes",
+    "uplink_payload": "payload up",
+    "seconds": "seconds",
+}
+"""What is known of a run up to a target: bytes are those of `spent_until`."""
 
 
 def _best(report: dict[str, Any]) -> float | None:
@@ -112,29 +125,19 @@ def _best(report: dict[str, Any]) -> float | None:
 
 
 def _whole(report: dict[str, Any]) -> dict[str, float]:
+    totals = report["totals"]
     return {
         "round": len(report["rounds"]),
         "seconds": sum(row["seconds"] or 0.0 for row in report["rounds"]),
-        "uplink_payload": report["totals"]["uplink"]["payload"],
+        **{f"{way}_{name}": totals[way][name] for way in DIRECTIONS for name in ("payload", "socket")},
+        **{name: totals[name] for name in BOTH_WAYS},
     }
 
 
 def _at(report: dict[str, Any], target: Target) -> dict[str, float]:
     """Return what a run had used when it reached the target, nothing if it did not."""
     measure = next((each for each in measures_in(report) if each.name == target.name), None)
-    there = spent_until(report["rounds"], measure, target.value) if measure else None
-    if there is None:
-        return {}
-    rows = [row for row in report["rounds"] if row["round"] <= there["round"]]
-    return {
-        **there,
-        "uplink_payload": sum(row["uplink"]["payload"] for row in rows),
-        "handshake": _handshakes(rows),
-    }
-
-
-def _handshakes(rows: Sequence[dict[str, Any]]) -> int:
-    return sum(row[way]["handshake"] for row in rows for way in ("uplink", "downlink"))
+    return (spent_until(report["rounds"], measure, target.value) if measure else None) or {}
 
 
 def read_runs(paths: Iterable[Path]) -> list[Strategy]:
@@ -243,15 +246,18 @@ def label(target: Target, strategies: Sequence[Strategy]) -> str:
     return f"{target.name} {measure.short(target.value)}"
 
 
-def ratio(strategy: Strategy, strategies: Sequence[Strategy], target: Target) -> float | None:
-    """Return how many times less float32 sent up to a target, by medians of socket bytes."""
+def ratio(strategy: Strategy, strategies: Sequence[Strategy], target: Target, figure: str = "socket") -> float | None:
+    """Return how many times less than with float32 uplinks a target cost, by medians of bytes both ways."""
     base = baseline_of(strategy, strategies)
-    mine = strategy.to_target(target, "uplink_socket").median
-    theirs = base.to_target(target, "uplink_socket").median if base else None
+    mine = strategy.to_target(target, figure).median
+    theirs = base.to_target(target, figure).median if base else None
     return theirs / mine if mine and theirs else None
 
 
-FIGURES = ("round", "seconds", "uplink_payload", "uplink_socket", "downlink_socket", "handshake")
+def by_bytes(strategies: Sequence[Strategy], target: Target) -> list[Strategy]:
+    """Return strategies by what a target cost them both ways, the least first, those that missed it last."""
+    costs = {id(each): each.to_target(target, "socket").median for each in strategies}
+    return sorted(strategies, key=lambda each: math.inf if (cost := costs[id(each)]) is None else cost)
 
 
 def as_json(strategies: Sequence[Strategy], asked: Sequence[Target] = ()) -> list[dict[str, Any]]:

@@ -5,36 +5,44 @@ from collections.abc import Sequence
 from rich.markup import escape
 from rich.table import Table
 
-from featherfed.fl_bench.results import Strategy, label, ratio, reached_among, targets_among
+from featherfed.fl_bench.results import Strategy, by_bytes, label, ratio, reached_among, targets_among
 from featherfed.server.measures import Target
-from featherfed.server.storage.report import size
+from featherfed.server.storage.spent import size
 
 
 def table(strategies: Sequence[Strategy], asked: Sequence[Target] = ()) -> Table:
-    """Return one row a strategy: its best, then rounds, bytes and ratio to float32 for each target."""
+    """Return one row a strategy, the least bytes both ways to the last target first.
+
+    A row has its best and its handshakes, then rounds, bytes and ratio to float32 for each target.
+    """
     reached = reached_among(strategies, targets_among(strategies, asked))
-    result = Table(title="uplink of all phones to a target: rounds, payload, socket bytes, × less than float32")
+    result = Table(title="bytes of all phones to a target: rounds, up + down = both ways, × less than float32")
     result.add_column("strategy", overflow="fold")
-    result.add_column("seeds", justify="right")
-    result.add_column("best", justify="right")
-    for target in reached:
-        result.add_column(escape(label(target, strategies)), justify="right")
-    for strategy in strategies:
+    for name in ("seeds", "best", "handshakes", *(escape(label(target, strategies)) for target in reached)):
+        result.add_column(name, justify="right")
+    for strategy in by_bytes(strategies, reached[-1]) if reached else strategies:
+        told = [str(len(strategy.runs)), strategy.best_text(), bytes_text(strategy.whole("handshake").median)]
         cells = [_cell(strategy, strategies, target) for target in reached]
-        result.add_row(escape(strategy.name), str(len(strategy.runs)), strategy.best_text(), *cells)
-    result.caption = "medians over seeds; – where a seed did not reach it"
+        result.add_row(escape(strategy.name), *told, *cells)
+    result.caption = "medians over seeds; – where a seed did not reach it; handshakes of whole runs, beside the sums"
     return result
 
 
 def _cell(strategy: Strategy, strategies: Sequence[Strategy], target: Target) -> str:
     rounds = strategy.to_target(target, "round").median
-    payload = strategy.to_target(target, "uplink_payload").median
-    socket = strategy.to_target(target, "uplink_socket").median
-    if rounds is None or payload is None or socket is None:
+    if rounds is None:
         return "–"
+    up, down, both = (
+        bytes_text(strategy.to_target(target, name).median) for name in ("uplink_socket", "downlink_socket", "socket")
+    )
     times = ratio(strategy, strategies, target)
     less = f"  {times:.3g}×" if times and abs(times - 1) > 1e-9 else ""
-    return f"{rounds:g} r  {size(round(payload))} / {size(round(socket))}{less}"
+    return f"{rounds:g} r  {up} + {down} = {both}{less}"
+
+
+def bytes_text(value: float | None) -> str:
+    """Return a byte count as people read it, – where there is none."""
+    return "–" if value is None else size(value)
 
 
 def duration(seconds: float | None) -> str:

@@ -10,10 +10,18 @@ import click
 from featherfed.errors import ConfigError, FeatherfedError
 from featherfed.fl_bench.documents import markdown
 from featherfed.fl_bench.plots import measure_by_bytes, save_png
-from featherfed.fl_bench.results import Strategy, ratio, reached_among, read_runs, targets_among
+from featherfed.fl_bench.results import (
+    FIGURES,
+    Strategy,
+    by_bytes,
+    ratio,
+    reached_among,
+    read_runs,
+    targets_among,
+)
 from featherfed.fl_bench.scenario import COMMAND
-from featherfed.fl_bench.terminal import duration
-from featherfed.server.storage.report import size
+from featherfed.fl_bench.terminal import bytes_text, duration
+from featherfed.server.measures import Target
 
 TITLES = {
     "best_iid": "The least uplink on IID shards",
@@ -141,31 +149,10 @@ def section(stem: str, strategies: Sequence[Strategy], plot: str, command: str) 
     config = strategies[0].config
     seeds = sorted({run.config.seed for strategy in strategies for run in strategy.runs})
     way = "virtual time" if all(run.virtual for strategy in strategies for run in strategy.runs) else "real processes"
-    reached = reached_among(strategies, targets_among(strategies))[-3:]
     linked = any("link" in run.facts.get("phones", {}) for strategy in strategies for run in strategy.runs)
-    columns = ["strategy:", "best", "handshakes"]
-    for target in reached:
-        columns += [
-            f"{target.measure(strategies[0].measures).short(target.value)}: rounds",
-            "payload",
-            "socket",
-            "× float32",
-            "time",
-        ]
-    rows = []
-    for strategy in strategies:
-        row = [strategy.name, strategy.best_text(), _bytes(strategy.handshakes().median)]
-        for target in reached:
-            times = ratio(strategy, strategies, target)
-            figures = {
-                name: strategy.to_target(target, name).median
-                for name in ("round", "uplink_payload", "uplink_socket", "seconds")
-            }
-            row += [
-                _number(figures["round"]), _bytes(figures["uplink_payload"]), _bytes(figures["uplink_socket"]),
-                "–" if times is None else f"{times:.3g}", duration(figures["seconds"]) if linked else "–",
-            ]  # fmt: skip
-        rows.append(row)
+    asked = reached_among(strategies, targets_among(strategies))[-3:]
+    rows = [_row(each, strategies, target, linked=linked) for target in asked for each in by_bytes(strategies, target)]
+    rows += [_row(each, strategies, None, linked=linked) for each in strategies]
     return "\n".join(
         [
             f"## {TITLES.get(stem, stem)}",
@@ -179,20 +166,41 @@ def section(stem: str, strategies: Sequence[Strategy], plot: str, command: str) 
             f" at most {config.rounds} rounds, downlink `{config.downlink}`; seeds {', '.join(map(str, seeds))}; {way}."
             f" Again: `{command}`.",
             "",
-            markdown(columns, rows),
+            markdown(list(COLUMNS), rows),
             "",
-            f"![accuracy against bytes up]({plot})",
+            f"![accuracy against bytes both ways, up and down]({plot})",
             "",
         ]
     )
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:g}"
+COLUMNS = (
+    "to:", "strategy:", "rounds", "uplink", "downlink", "both ways", "each seed", "× float32", "handshakes",
+    "uplink payload", "uplink × float32", "time",
+)  # fmt: skip
+"""The papers give the uplink; what a phone's data plan pays for is both ways."""
 
 
-def _bytes(value: float | None) -> str:
-    return "–" if value is None else size(round(value))
+def _row(strategy: Strategy, strategies: Sequence[Strategy], target: Target | None, *, linked: bool) -> list[str]:
+    """Return what a strategy spent until a target, or without one in its whole runs."""
+    seeds: list[float | None] = []
+    times: dict[str, float | None] = {}
+    if target is None:
+        title = f"the end: {strategy.best_text()}"
+        figures = {name: strategy.whole(name).median for name in FIGURES}
+    else:
+        title = target.measure(strategies[0].measures).short(target.value)
+        figures = {name: strategy.to_target(target, name).median for name in FIGURES}
+        seeds = strategy.each(target, "socket")
+        times = {name: ratio(strategy, strategies, target, name) for name in ("uplink_socket", "socket")}
+    told = {name: bytes_text(value) for name, value in figures.items()}
+    less = {name: f"{value:.3g}" for name, value in times.items() if value is not None}
+    return [
+        title, strategy.name, "–" if figures["round"] is None else f"{figures['round']:g}", told["uplink_socket"],
+        told["downlink_socket"], told["socket"], ", ".join(map(bytes_text, seeds)) if len(seeds) > 1 else "–",
+        less.get("socket", "–"), told["handshake"], told["uplink_payload"], less.get("uplink_socket", "–"),
+        duration(figures["seconds"]) if linked else "–",
+    ]  # fmt: skip
 
 
 def document(groups: dict[str, Sequence[Strategy]], plots: str, commands: dict[str, str]) -> str:
@@ -210,10 +218,11 @@ def document(groups: dict[str, Sequence[Strategy]], plots: str, commands: dict[s
             "# Results",
             "",
             "Written by `make results` from runs of the scenarios; no figure is typed by hand.",
-            "Byte counts are sums over all phones, from the first byte to the end of the first round whose model has"
-            " the accuracy on the full test set. Payload is the updates; socket is what the connections carried up,"
-            " WebSocket upgrades and Hello apart: those, once a connection, are the handshakes, up and down, of the"
-            " whole run. Figures of several seeds are medians; – where a seed missed it.",
+            "Bytes are what the sockets of all phones carried, from the first byte to the end of the first round whose"
+            " model has the accuracy on the full test set; both ways is uplink + downlink. Handshakes (upgrade,"
+            " Hello and Welcome, once a connection, up and down) are beside that sum and not in it"
+            " ([what is counted](BENCHMARKS.md#what-is-counted)). Payload is the updates alone. Papers count uplink:"
+            " theirs are the columns of that name. Figures of several seeds are medians; – where a seed missed it.",
             "Where a section says few rounds or epochs, it is a cut-down run: its orderings are to be believed, and its"
             " accuracies are not what the strategies reach in the end.",
             "",

@@ -128,7 +128,7 @@ def serve_and_print(plan: RunPlan) -> str | None:
     if plan.watching.log_format == "json":
         return served.paused
     if not console.is_terminal:
-        console.width = 120
+        console.width = 160
     if served.report.content["rounds"]:
         console.print(table(served.report, console.width))
     path = shlex.quote(str(served.folder.path))

@@ -5,6 +5,7 @@ import io
 from rich.console import Console
 
 from featherfed.progress_bar import ProgressBar
+from featherfed.server.storage.spent import Spent
 from featherfed.server.watchers.watcher import RoundSummary
 
 
@@ -14,7 +15,7 @@ def shown(*, terminal: bool, progress: bool | None = None) -> str:
         for number in (1, 2):
             bar.round_closed(
                 RoundSummary(
-                    number, 3, 2, 2, 0, 0, 0.5, {"mae": 3.25}, seconds=2.5, uplink_bytes=1000, downlink_bytes=9,
+                    number, 3, 2, 2, 0, 0, 0.5, {"mae": 3.25}, seconds=2.5, spent=Spent(1000, 9),
                 )
             )  # fmt: skip
     return out.getvalue()
@@ -22,7 +23,7 @@ def shown(*, terminal: bool, progress: bool | None = None) -> str:
 
 def test_bar_shows_rounds_metrics_bytes_and_the_run_s_own_time_on_a_terminal() -> None:
     text = shown(terminal=True)
-    for part in ("2/3", "loss 0.5", "mae 3.25", "up 2 kB", "emulated 5 s"):
+    for part in ("2/3", "loss 0.5", "mae 3.25", "up 2 kB", "down 18 B", "emulated 5 s"):
         assert part in text
 
 

@@ -23,7 +23,7 @@ def made(*values: float | None, metric: str = "mae", higher: bool = False) -> Re
         Round(
             round=number, cohort=3, accepted=3, late=0, failed=0, loss=None if value is None else value / 2,
             metrics={} if value is None else {metric: value}, seconds=1.5, ended_s=2.0 * number,
-            uplink=Traffic(payload=8, socket=10), downlink=Traffic(payload=90, socket=100),
+            uplink=Traffic(payload=8, socket=10, handshake=3), downlink=Traffic(payload=90, socket=100, handshake=4),
         )
         for number, value in enumerate(values, 1)
     )  # fmt: skip
@@ -36,8 +36,9 @@ def made(*values: float | None, metric: str = "mae", higher: bool = False) -> Re
 def test_value_is_reached_by_the_metric_s_own_direction() -> None:
     there = made(9.0, None, 5.0, 6.0).to("mae", 6.0)
     assert (there.round, there.value, there.seconds) == (3, 5.0, 6.0)
-    assert (there.uplink_bytes, there.downlink_bytes) == (30, 300)
-    assert made(0.5, 0.9, 0.97, metric="accuracy", higher=True).to_accuracy(0.9).uplink_bytes == 20
+    assert (there.spent, there.spent.both) == (ff.Spent(up=30, down=300, handshakes=21), 330)
+    assert str(there.spent) == "30 B up + 300 B down = 330 B both ways; 21 B of handshakes beside them"
+    assert made(0.5, 0.9, 0.97, metric="accuracy", higher=True).to_accuracy(0.9).spent.both == 220
     assert made(9.0, 5.0).to("loss", 2.5).round == 2
 
 
@@ -61,9 +62,9 @@ def test_rows_are_flat_and_files_hold_the_same(tmp_path: Path) -> None:
     assert rows[0] == {
         "round": 1, "cohort": 3, "accepted": 3, "late": 0, "failed": 0, "loss": 4.5, "seconds": 1.5, "ended_s": 2.0,
         "mae": 9.0, "uplink_theory": 0, "uplink_payload": 8, "uplink_message": 0, "uplink_socket": 10,
-        "uplink_handshake": 0, "uplink_resent": 0, "uplink_wasted": 0, "downlink_theory": 0, "downlink_payload": 90,
-        "downlink_message": 0, "downlink_socket": 100, "downlink_handshake": 0, "downlink_resent": 0,
-        "downlink_wasted": 0,
+        "uplink_handshake": 3, "uplink_resent": 0, "uplink_wasted": 0, "downlink_theory": 0, "downlink_payload": 90,
+        "downlink_message": 0, "downlink_socket": 100, "downlink_handshake": 4, "downlink_resent": 0,
+        "downlink_wasted": 0, "socket": 110, "handshake": 7,
     }  # fmt: skip
     report.save(tmp_path / "x" / "y")
     content = json.loads((tmp_path / "x" / "y" / "report.json").read_text())
@@ -80,9 +81,10 @@ def test_plot_has_a_point_for_each_evaluation_and_compares() -> None:
     axes = made(9.0, None, 5.0).plot()
     made(8.0, 4.0).plot(axes=axes, label="other", against="uplink_bytes")
     first, second = axes.lines
-    assert (list(first.get_xdata()), list(first.get_ydata())) == ([10, 30], [9.0, 5.0])
+    assert (list(first.get_xdata()), list(first.get_ydata())) == ([110, 330], [9.0, 5.0])
     assert (list(second.get_xdata()), second.get_label()) == ([10, 20], "other")
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("bytes up, all phones", "mae")
+    assert made(9.0).plot().get_xlabel() == "bytes both ways, all phones"
     assert list(made(9.0, 5.0).plot("loss", against="seconds").lines[0].get_xdata()) == [2.0, 4.0]
     with pytest.raises(ff.ConfigError, match="against = 'uplink' is nothing to plot against; did you mean"):
         made(9.0).plot(against="uplink")
@@ -91,4 +93,5 @@ def test_plot_has_a_point_for_each_evaluation_and_compares() -> None:
 def test_reports_travel_between_processes_and_say_what_they_are_in_a_line() -> None:
     report = made(9.0, None)
     assert pickle.loads(pickle.dumps(report)) == report
-    assert repr(report) == "<Report of task: 2 rounds, mae 9, loss 4.5, up 20 B, 4.0 s>"
+    carried = "20 B up + 200 B down = 220 B both ways; 14 B of handshakes beside them"
+    assert repr(report) == f"<Report of task: 2 rounds, mae 9, loss 4.5, {carried}, 4.0 s>"

@@ -121,7 +121,7 @@ def report(run: Path, as_json: bool, as_csv: bool) -> None:
     else:
         console = Console()
         if not console.is_terminal:
-            console.width = 120
+            console.width = 160
         console.print(table(made, console.width))
 
 

@@ -23,6 +23,7 @@ from featherfed.server.dashboard.view import (
 )
 from featherfed.server.measures import finite
 from featherfed.server.storage.ledger import Traffic
+from featherfed.server.storage.spent import Spent
 from featherfed.server.watchers.watcher import RoundSummary, Visitor, Watcher
 
 UPLOAD_BYTES = 64
@@ -288,9 +289,11 @@ class Scene(Watcher):
 
     def _round_row(self, number: int) -> RoundRow:
         row, traffic = self.rounds[number], self._sums.of_round(number)
+        spent = Spent.of(traffic["uplink"], traffic["downlink"])
         return RoundRow(
             number, row.state, row.cohort, self._accepted if row.state == "open" else row.accepted, row.late,
             row.failed, row.loss, row.metrics, row.seconds, traffic["uplink"].as_dict(), traffic["downlink"].as_dict(),
+            spent.both, spent.handshakes,
         )  # fmt: skip
 
     def _fleet_row(self, shard: int) -> FleetRow:

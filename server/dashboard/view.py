@@ -51,7 +51,7 @@ class PhoneRow(Struct, frozen=True, array_like=True):
 
 
 class RoundRow(Struct, frozen=True):
-    """A round, with the names of `fl-server report --json`."""
+    """A round, with the names of `fl-server report --json`: `socket` and `handshake` are sums of both ways."""
 
     round: int
     state: str
@@ -64,6 +64,8 @@ class RoundRow(Struct, frozen=True):
     seconds: float | None
     uplink: dict[str, int]
     downlink: dict[str, int]
+    socket: int = 0
+    handshake: int = 0
 
 
 class FaultRow(Struct, frozen=True):

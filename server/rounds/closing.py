@@ -13,6 +13,7 @@ from featherfed.server.rounds.events import Closed, CloseRound
 from featherfed.server.rounds.upload_register import UploadRegister
 from featherfed.server.run_tasks import RunTasks
 from featherfed.server.storage.run_storage import RunStorage
+from featherfed.server.storage.spent import Spent
 from featherfed.server.storage.store import close_round, drop_chunks, put_value
 from featherfed.server.watchers.watcher import RoundSummary, Watcher
 
@@ -92,8 +93,7 @@ class RoundCloser:
             loss=evaluation.loss if evaluation else None,
             metrics=evaluation.metrics if evaluation else {},
             seconds=current.seconds(),
-            uplink_bytes=ledger.total("uplink", number).socket,
-            downlink_bytes=ledger.total("downlink", number).socket,
+            spent=Spent.of(ledger.total("uplink", number), ledger.total("downlink", number)),
             phones=closing.phones,
             measures=self._model.measures,
         )

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from featherfed.server.config import RunConfig
 from featherfed.server.measures import LOSS, TARGETS, Measure, Measures, Target, figures
 from featherfed.server.storage.ledger import DIRECTIONS, FIELDS, Traffic
 from featherfed.server.storage.run_folder import RunFolder, write_durably
+from featherfed.server.storage.spent import Spent, running, size
 from featherfed.server.storage.store import Store
 
 ACCURACY = "accuracy"
@@ -32,7 +33,7 @@ class Report:
         return json.dumps(self.content, indent=2)
 
     def to_csv(self) -> str:
-        """Return the rounds as CSV, one column a figure: metrics by name, `uplink_socket`, `downlink_payload`, …."""
+        """Return the rounds as CSV, one column a figure: metrics by name, `uplink_socket`, …, `socket`, `handshake`."""
         text = io.StringIO()
         writer = csv.DictWriter(text, _columns(self.measures), lineterminator="\n")
         writer.writeheader()
@@ -47,18 +48,21 @@ class Report:
 
 _PLAIN = ("round", "state", "cohort", "accepted", "late", "failed", "loss")
 _TIMES = ("seconds", "ended_s")
+BOTH_WAYS = ("socket", "handshake")
+"""Sums of uplink and downlink, in rounds, totals and rows."""
 
 
 def _columns(measures: Measures) -> list[str]:
     names = [each.name for each in measures if each != LOSS]
-    return [*_PLAIN, *names, *_TIMES, *(f"{way}_{field}" for way in DIRECTIONS for field in FIELDS)]
+    return [*_PLAIN, *names, *_TIMES, *(f"{way}_{field}" for way in DIRECTIONS for field in FIELDS), *BOTH_WAYS]
 
 
 def flat(row: dict[str, Any], measures: Measures) -> dict[str, Any]:
     """Return a round of a report as one row of plain values: None where the round has no value of a metric."""
     metrics = {each.name: row["metrics"].get(each.name) for each in measures if each != LOSS}
     traffic = {f"{way}_{field}": row[way][field] for way in DIRECTIONS for field in FIELDS}
-    return {**{name: row[name] for name in (*_PLAIN, *_TIMES)}, **metrics, **traffic}
+    plain = {name: row[name] for name in (*_PLAIN, *_TIMES)}
+    return {**plain, **metrics, **traffic, **{name: row[name] for name in BOTH_WAYS}}
 
 
 def measures_in(content: dict[str, Any]) -> Measures:
@@ -72,17 +76,32 @@ def value_in(row: dict[str, Any], measure: Measure) -> float | None:
     return value
 
 
-def spent_until(rounds: Iterable[dict[str, Any]], measure: Measure, wanted: float) -> dict[str, Any] | None:
+def spent_until(rounds: Sequence[dict[str, Any]], measure: Measure, wanted: float) -> dict[str, Any] | None:
     """Return what a run had spent at the end of the first round that reached a value; None where none did.
 
-    `seconds` are of the run's clock, from the server's start; bytes are the sockets', of all phones.
+    `seconds` are of the run's clock, from the server's start. Bytes are of all phones: `uplink_socket`,
+    `downlink_socket`, their sum `socket`, and beside it `handshake` and `uplink_payload`.
     """
-    up = down = 0
-    for row in rounds:
-        up, down = up + row["uplink"]["socket"], down + row["downlink"]["socket"]
+    payload = 0
+    for row, spent in zip(rounds, running(map(Spent.in_row, rounds)), strict=True):
+        payload += row["uplink"]["payload"]
         if measure.reaches(value_in(row, measure), wanted):
-            return {"round": row["round"], "uplink_socket": up, "downlink_socket": down, "seconds": row["ended_s"]}
+            return {
+                "round": row["round"],
+                "seconds": row["ended_s"],
+                "uplink_payload": payload,
+                **_ways(spent),
+                **_both_ways(spent),
+            }
     return None
+
+
+def _ways(spent: Spent) -> dict[str, int]:
+    return {"uplink_socket": spent.up, "downlink_socket": spent.down}
+
+
+def _both_ways(spent: Spent) -> dict[str, int]:
+    return {"socket": spent.both, "handshake": spent.handshakes}
 
 
 def targets_of(measures: Measures, target: str = "") -> list[Target]:
@@ -128,6 +147,7 @@ def make_report(folder: RunFolder, config: RunConfig, store: Store) -> Report:
                 "seconds": row.seconds,
                 "ended_s": None if row.seconds is None else row.started_s + row.seconds,
                 **{way: of_round[way].as_dict() for way in DIRECTIONS},
+                **_both_ways(Spent.of(of_round["uplink"], of_round["downlink"])),
             }
         )
     return Report(
@@ -139,7 +159,10 @@ def make_report(folder: RunFolder, config: RunConfig, store: Store) -> Report:
             "downlink": config.downlink,
             "measures": [asdict(each) for each in measures],
             "rounds": rounds,
-            "totals": {way: totals[way].as_dict() for way in DIRECTIONS},
+            "totals": {
+                **{way: totals[way].as_dict() for way in DIRECTIONS},
+                **_both_ways(Spent.of(totals["uplink"], totals["downlink"])),
+            },
             "to_target": {
                 str(target): spent_until(rounds, target.measure(measures), target.value)
                 for target in targets_of(measures, config.target if measures else "")
@@ -153,20 +176,23 @@ def write_csv(folder: RunFolder, report: Report) -> None:
     write_durably(folder.path / "rounds.csv", report.to_csv().encode())
 
 
-WIDE_COLUMNS = 112
-"""On a terminal that has fewer, theory and message bytes are left to `--json` and `rounds.csv`."""
+WIDE_COLUMNS = 120
+"""On a terminal that has fewer, theory, message bytes and payload down are left to `--json` and `rounds.csv`."""
 MOST_METRICS = 3
-"""So many fit beside the bytes; a narrow terminal has the first alone."""
+"""So many are shown where they fit beside the bytes; a narrow terminal has the first alone."""
 MOST_LETTERS = 12
+_WIDE = tuple((way, field) for way in DIRECTIONS for field in ("theory", "payload", "message", "socket"))
+_NARROW = (("uplink", "payload"), ("uplink", "socket"), ("downlink", "socket"))
+_HEADS = {"uplink": "up", "downlink": "down"}
 
 
 def table(report: Report, columns: int) -> Table:
     """Return the bytes-per-round table for people whose terminal has so many columns."""
     content = report.content
     wide = columns >= WIDE_COLUMNS
-    fields = ("theory", "payload", "message", "socket") if wide else ("payload", "socket")
+    fields = _WIDE if wide else _NARROW
     measures = [each for each in report.measures if each != LOSS] or list(report.measures)
-    measures = measures[: MOST_METRICS if wide else 1]
+    measures = measures[: 1 + max(0, min(MOST_METRICS - 1, (columns - WIDE_COLUMNS) // (MOST_LETTERS + 1)))]
     title = f"{content['run']}: {content['problem']}, {content['parameters']:,} parameters, up {content['uplink']}"
     result = Table(title=Text(f"{title}, down {content['downlink']}"), title_justify="left", box=SIMPLE_HEAD, padding=0)
     for name in ("round", "updates"):
@@ -175,10 +201,9 @@ def table(report: Report, columns: int) -> Table:
         # Its name may be longer than the terminal is wide.
         result.add_column(escape(measure.name), justify="right", overflow="fold", max_width=MOST_LETTERS)
     result.add_column("seconds", justify="right", no_wrap=True)
-    for way in ("up", "down"):
-        for field in fields:
-            result.add_column(f"{way}\n{field}", justify="right", no_wrap=True)
-    for name in ("resent", "wasted"):
+    for way, field in fields:
+        result.add_column(f"{_HEADS[way]}\n{field}", justify="right", no_wrap=True)
+    for name in ("both\nsocket", "resent", "wasted"):
         result.add_column(name, justify="right", no_wrap=True)
     for row in content["rounds"]:
         values = ["" if (value := value_in(row, each)) is None else each.text(value) for each in measures]
@@ -188,28 +213,14 @@ def table(report: Report, columns: int) -> Table:
     totals = content["totals"]
     result.add_section()
     result.add_row("total", "", *([""] * len(measures)), "", *_sizes(totals, fields))
-    result.caption = (
-        f"bytes, all phones; handshakes apart: {size(totals['uplink']['handshake'])} up,"
-        f" {size(totals['downlink']['handshake'])} down"
-    )
+    result.caption = f"bytes, all phones: {Spent.in_row(totals)}"
     result.caption_justify = "left"
     return result
 
 
-def _sizes(row: dict[str, Any], fields: tuple[str, ...]) -> list[str]:
+def _sizes(row: dict[str, Any], fields: Sequence[tuple[str, str]]) -> list[str]:
     return [
-        *(size(row[way][field]) for way in DIRECTIONS for field in fields),
+        *(size(row[way][field]) for way, field in fields),
+        size(row["socket"]),
         *(size(sum(row[way][field] for way in DIRECTIONS)) for field in ("resent", "wasted")),
     ]
-
-
-def size(num_bytes: int) -> str:
-    """Return a byte count in decimal units, as data plans count.
-
-    >>> size(999), size(25_120), size(6_653_480)
-    ('999 B', '25.1 kB', '6.65 MB')
-    """
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if num_bytes >= scale:
-            return f"{num_bytes / scale:.3g} {unit}" if num_bytes < 999.5 * scale else f"{num_bytes / scale:.0f} {unit}"
-    return f"{num_bytes} B"

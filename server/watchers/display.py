@@ -13,7 +13,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from featherfed.server.measures import finite
-from featherfed.server.storage.report import size
 from featherfed.server.watchers.watcher import RoundSummary, Visitor, Watcher
 
 ROWS = 20
@@ -95,8 +94,11 @@ class PlainDisplay(Watcher):
         facts: dict[str, Any] = {
             name: finite(value) if isinstance(value, float) else value
             for name, value in asdict(summary).items()
-            if name != "measures"
+            if name not in ("measures", "spent")
         }
+        spent = summary.spent
+        facts |= {"uplink_bytes": spent.up, "downlink_bytes": spent.down}
+        facts |= {"socket_bytes": spent.both, "handshake_bytes": spent.handshakes}
         facts["metrics"] = {name: finite(value) for name, value in summary.metrics.items()}
         self._tell("round_closed", "  ".join(f"{name} {text}" for name, text in _cells(summary)), **facts)
 
@@ -187,7 +189,6 @@ def _cells(summary: RoundSummary) -> list[tuple[str, str]]:
         ("round", f"{summary.round_number}/{summary.rounds}"),
         *updates,
         *((each.name, each.text(summary.figures.get(each.name))) for each in summary.measures),
-        ("up", size(summary.uplink_bytes)),
-        ("down", size(summary.downlink_bytes)),
+        *summary.spent.sizes().items(),
         ("time", f"{summary.seconds:.2f} s"),
     ]

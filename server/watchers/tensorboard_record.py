@@ -43,8 +43,10 @@ def scalars(summary: RoundSummary) -> dict[str, float]:
     """Return what is recorded of a round; figures that were not measured are left out."""
     figures = {
         **{f"test/{name}": value for name, value in summary.figures.items()},
-        "bytes/uplink": summary.uplink_bytes,
-        "bytes/downlink": summary.downlink_bytes,
+        "bytes/uplink": summary.spent.up,
+        "bytes/downlink": summary.spent.down,
+        "bytes/both": summary.spent.both,
+        "bytes/handshake": summary.spent.handshakes,
         "round/seconds": summary.seconds,
         "round/accepted": summary.accepted,
         "round/late": summary.late,

@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from featherfed.server.measures import Measures, figures
+from featherfed.server.storage.spent import Spent
 
 
 @dataclass(frozen=True, slots=True)
 class RoundSummary:
-    """One closed round. Byte counts are the socket's, of this round, over all phones.
+    """One closed round. `spent` is what all phones' sockets carried in it, both ways, and handshakes beside that.
 
     A round that was not evaluated has no loss and no metrics; what a metric said that is no number is here as it is.
     """
@@ -22,8 +23,7 @@ class RoundSummary:
     loss: float | None
     metrics: Mapping[str, float]
     seconds: float
-    uplink_bytes: int
-    downlink_bytes: int
+    spent: Spent
     phones: int | None = None
     """Whose updates are in the sums that were accepted, where those of gateways were."""
     measures: Measures = ()

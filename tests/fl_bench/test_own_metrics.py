@@ -100,7 +100,10 @@ def test_run_ends_when_its_target_is_reached_by_the_metrics_direction(regression
     assert values[-1] <= 0.5 < min(values[:-1])
     there = content["to_target"]["mae=0.5"]
     assert there["round"] == len(values)
-    assert there["uplink_socket"] == content["totals"]["uplink"]["socket"]
+    totals = content["totals"]
+    assert there["uplink_socket"] == totals["uplink"]["socket"]
+    assert there["socket"] == totals["socket"] == totals["uplink"]["socket"] + totals["downlink"]["socket"]
+    assert there["handshake"] == totals["handshake"] == sum(totals[way]["handshake"] for way in ("uplink", "downlink"))
 
 
 def test_report_names_the_metrics_with_their_directions_and_has_no_accuracy(regression: Path) -> None:
@@ -130,7 +133,7 @@ def test_bench_compares_by_the_first_metric_up_to_the_runs_own_target(regression
     assert "mae 0.5" in done.output
     page = (tmp_path / "report.html").read_text()
     assert "<title>featherfed: bytes and time to mae</title>" in page
-    assert '<th class="part" colspan="8">mae 0.5' in page
+    assert '<th class="part" colspan="11">mae 0.5' in page
     with open(tmp_path / "rounds.csv", newline="") as file:
         assert {ODD, "mae", "loss"} <= next(csv.DictReader(file)).keys()
     first, second = json.loads(call("report", regression, "--json").stdout)
@@ -154,7 +157,7 @@ def test_bench_counts_up_to_any_value_of_any_metric(regression: Path) -> None:
 def test_compare_names_the_metric(regression: Path) -> None:
     cells = sorted(each for each in regression.iterdir() if (each / "run.sqlite").exists())
     changed = {each["figure"] for each in json.loads(call("compare", *cells, "--json").stdout)}
-    assert "best mae" in changed and "uplink socket to mae 0.5" in changed
+    assert "best mae" in changed and "bytes both ways to mae 0.5" in changed
     assert call("compare", *cells).exit_code == 0
 
 

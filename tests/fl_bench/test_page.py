@@ -11,21 +11,29 @@ from featherfed.server.measures import LOSS, Measure
 TRAFFIC = {"theory": 10, "payload": 1000, "message": 1100, "socket": 1200, "handshake": 50, "resent": 100, "wasted": 50}
 
 ACCURACY = Measure("accuracy", fraction=True)
-REACHED = {"round": 2, "uplink_socket": 2400, "downlink_socket": 2400, "seconds": 40.0}
+REACHED = {
+    "round": 2,
+    "uplink_socket": 2400,
+    "downlink_socket": 2400,
+    "socket": 4800,
+    "handshake": 200,
+    "seconds": 40.0,
+}
 
 
 def report(rounds: int, **changes: Any) -> dict[str, Any]:
     rows = [
         {"round": number, "state": "closed", "cohort": 3, "accepted": 2, "late": 1, "failed": 0, "loss": 0.5,
          "metrics": {"accuracy": 0.9 + number / 1000}, "seconds": 1.5, "ended_s": 1.5 * number,
-         "uplink": TRAFFIC, "downlink": TRAFFIC}
+         "uplink": TRAFFIC, "downlink": TRAFFIC, "socket": 2400, "handshake": 100}
         for number in range(1, rounds + 1)
     ]  # fmt: skip
     totals = {key: value * rounds for key, value in TRAFFIC.items()}
     return {
         "run": "mine", "problem": "digits/lite", "parameters": 29_322,
         "uplink": "rotate | eden(1)", "downlink": "float32", "measures": [asdict(each) for each in (ACCURACY, LOSS)],
-        "rounds": rows, "totals": {"uplink": totals, "downlink": totals},
+        "rounds": rows,
+        "totals": {"uplink": totals, "downlink": totals, "socket": 2400 * rounds, "handshake": 100 * rounds},
         "to_target": {"accuracy=0.9": REACHED, "accuracy=0.95": None}, **changes,
     }  # fmt: skip
 
@@ -38,7 +46,8 @@ def test_page_holds_the_rounds_the_totals_and_the_command() -> None:
     assert "90.30%</b><span>best accuracy, round 3 of 3" in page
     # Two updates a round: 1,000 bytes less what was sent again and wasted, beside 4 × 29,322.
     assert "425 B</b><span>an update: 276 × less than float32" in page
-    assert "<td>accuracy 90%<td>2\n<td>2.4 kB<td>2.4 kB<td>3.0" in page
+    assert "<td>accuracy 90%<td>2\n<td>2.4 kB<td>2.4 kB<td>4.8 kB<td>200 B<td>3.0" in page
+    assert "7.2 kB</b><span>both ways, all phones, on the socket; 300 B of handshakes beside" in page
     assert "<pre>rounds = 3</pre>" in page
     assert "3.6 kB" in page
     assert "fl-server serve --uplink &#39;rotate | eden(1)&#39;" in page

@@ -19,6 +19,7 @@ from featherfed.fl_bench.processes import SERVER_LOG
 from featherfed.fl_bench.progress import Progress, reached
 from featherfed.fl_bench.scenario import Cell, read_scenario
 
+CARRIED = "  ".join(rf"{name} [\d.]+ k?B" for name in ("up", "down", "both", "handshakes"))
 SCENARIO = """
 problem = "digits/tiny"
 phones = 2
@@ -46,13 +47,15 @@ def on_terminal(progress: Progress, *, width: int = 80, height: int = 24) -> lis
 def test_cells_under_way_stand_above_the_finished_ones_in_any_terminal(tmp_path: Path) -> None:
     cells = cells_of(tmp_path, f"seed = {list(range(12))}\n")
     run_grid(cells[:9], tmp_path, None)
-    progress = Progress(cells, tmp_path, Console(file=io.StringIO()))
+    progress = Progress(cells, tmp_path, Console(file=io.StringIO(), width=160))
     run_grid(cells[9:11], tmp_path, None)
     for cell in cells[9:11]:
         (tmp_path / cell.name / "done").unlink()
     title, _, header, _, first, second, *done = on_terminal(progress, width=160, height=12)
     assert "9 of 12 cells done, 2 under way, about" in title and " left; in" in title
-    assert header.split() == ["cell", "round", "evaluation", "up", "emulated", "time", "left"]
+    assert header.split() == [
+        "cell", "round", "evaluation", "up", "down", "both", "handshakes", "emulated", "time", "left",
+    ]  # fmt: skip
     assert re.search(r"seed=9 +2/2 .* ≤ 0 s", first)
     assert re.search(r"seed=10 +2/2 ", second)
     # The last one first: what a low terminal cuts off is oldest.
@@ -89,7 +92,7 @@ def test_plain_lines_have_each_round_of_virtual_time_once(tmp_path: Path) -> Non
     lines = console.file.getvalue().splitlines()
     assert len(lines) == len(set(lines))
     for seed in (3, 4):
-        assert re.fullmatch(rf"seed={seed}  round 2/2  accuracy [\d.]+%  up [\d.]+ kB  emulated \d+ s", [
+        assert re.fullmatch(rf"seed={seed}  round 2/2  accuracy [\d.]+%  {CARRIED}  emulated \d+ s", [
             line for line in lines if line.startswith(f"seed={seed}  ")
         ][-1])  # fmt: skip
 
@@ -132,5 +135,5 @@ def test_a_terminal_has_its_table_and_then_the_results(tmp_path: Path) -> None:
     assert "of 2 cells done" in text
     assert "Traceback" not in text
     # What moved is wiped off; the results stay, and the cursor is back.
-    assert text.index("of 2 cells done") < text.index("uplink of all phones to a target")
+    assert text.index("of 2 cells done") < text.index("bytes of all phones to a target")
     assert shown.rindex(b"\x1b[?25h") > shown.rindex(b"\x1b[?25l")

@@ -14,7 +14,7 @@ from featherfed.fl_bench.cli import main
 from featherfed.fl_bench.plots import SHARES, bytes_bars, measure_by_bytes, share
 from featherfed.fl_bench.results import Run, Spread, Strategy, baseline_of, read_runs
 from featherfed.server.config import config_from
-from featherfed.server.storage.report import size
+from featherfed.server.storage.spent import size
 
 SCENARIO = """
 problem = "digits/tiny"
@@ -79,7 +79,13 @@ def test_report_is_one_page_that_needs_nothing_with_plots_and_data_beside_it(gri
     body = re.sub(r'xmlns(:\w+)?="[^"]*"|<!DOCTYPE[^>]*>|<metadata>.*?</metadata>', "", page, flags=re.S)
     assert not re.search(r'(src|href)="(?!#)', body)
     assert page.count("<svg") == 3
-    for words in ("bytes up, all phones", "emulated minutes", "sent again"):
+    for words in (
+        "bytes both ways, all phones",
+        "bytes up, all phones",
+        "bytes down, all phones",
+        "emulated minutes",
+        "sent again",
+    ):
         # Letters are drawn as paths; what they spell stands in a comment beside them.
         assert f"<!-- {words}" in page
     assert "fl-bench run" in page and "--virtual</pre>" in page

@@ -47,7 +47,7 @@ def test_report_has_exactly_the_fields_that_are_promised(tmp_path: Path) -> None
     for row in report["rounds"]:
         assert set(row) == {
             "round", "state", "cohort", "accepted", "late", "failed", "loss", "metrics", "accuracy", "seconds",
-            "ended_s", "uplink", "downlink",
+            "ended_s", "uplink", "downlink", "socket", "handshake",
         }  # fmt: skip
         assert (row["state"], row["cohort"], row["accepted"]) == ("closed", 4, 4)
         for way in ("uplink", "downlink"):

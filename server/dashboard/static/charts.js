@@ -81,15 +81,36 @@ function span(low, high, most) {
   return [low < 0 ? low - room : Math.max(0, low - room), Math.min(most, high + room)];
 }
 
+/** What the first measure is drawn against: bytes of all phones until then, the sum before its parts. */
+const WAYS = [["both ways", (row) => row.socket, "accent"], ["up", (row) => row.uplink.socket, "uploading"], ["down", (row) => row.downlink.socket, "downloading"]];
+
 function byBytes(element, first) {
   return new Chart(element, {
-    scales: { x: { time: false, range: (plot, low, high) => [0, high || 1] }, y: measureScale(first) },
-    axes: [axis({ values: (plot, values) => values.map((value) => size(1e6 * value)), size: 26 }), axis({ values: marks(first), size: 52 })],
+    scales: { x: { time: false, distr: 3, range: decades }, y: measureScale(first) },
+    axes: [axis({ splits: steps, filter: (plot, values) => values, values: (plot, values) => values.map(size), size: 26 }), axis({ values: marks(first), size: 52 })],
     series: [
-      { label: "up", value: (plot, value) => (value == null ? "–" : size(1e6 * value)) },
-      measureLine(first),
+      { label: "bytes", value: (plot, value) => (value == null ? "–" : size(value)) },
+      ...WAYS.map(([label, , name], index) => line(label, name, {
+        ...(index ? { width: 1.5, dash: index === 1 ? [5, 4] : [2, 3] } : {}), spanGaps: true,
+        value: (plot, value) => figure(first, value ?? null),
+      })),
     ],
   });
+}
+
+/** A range of a logarithmic axis with some room; of nothing, one decade. */
+function decades(plot, low, high) {
+  return low > 0 && high > 0 ? [low / 1.3, high * 1.3] : [1, 10];
+}
+
+/** Whole decades of a range, and 2 and 5 times them where they are few. */
+function steps(plot, index, low, high) {
+  const decades = Math.log10(high / low);
+  const all = [];
+  for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power += 1) {
+    for (const times of decades < 2 ? [1, 2, 5] : [1]) all.push(times * 10 ** power);
+  }
+  return all.filter((each) => each >= low && each <= high);
 }
 
 /** Stacked bars: each series is drawn as the sum of itself and those below, the highest first. */
@@ -156,13 +177,16 @@ export class Charts {
   /** @param {any[]} rounds in order */
   #showMeasures(rounds) {
     const [first] = this.measures;
-    let total = 0;
     const at = rounds
-      .map((row) => ({ row, value: valueOf(row, first), megabytes: (total += row.uplink.socket) / 1e6 }))
+      .map((row) => ({ row, value: valueOf(row, first) }))
       .filter(({ row, value }) => value !== null || row.loss !== null);
     const values = at.map(({ value }) => value);
     const losses = first.name === "loss" ? [] : [at.map(({ row }) => row.loss)];
     this.byRound?.plot.setData([at.map(({ row }) => row.round), values, ...losses]);
-    this.byBytes?.plot.setData([at.map(({ megabytes }) => megabytes), values]);
+    this.byBytes?.plot.setData(uPlot.join(WAYS.map(([, bytesOf]) => {
+      let total = 0;
+      const points = rounds.map((row) => [total += bytesOf(row), valueOf(row, first)]).filter(([bytes, value]) => bytes > 0 && value !== null);
+      return [points.map(([bytes]) => bytes), points.map(([, value]) => value)];
+    })));
   }
 }

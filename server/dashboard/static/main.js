@@ -49,7 +49,7 @@ function showAbout() {
   if (!first) return;
   setText(at("fact-measure-name"), first.name);
   setText(at("by-round"), first.name === "loss" ? "loss by round" : `${first.name} and loss by round`);
-  setText(at("by-bytes"), `${first.name} by megabytes up`);
+  setText(at("by-bytes"), `${first.name} by bytes, both ways`);
 }
 
 function showAll(changed, rows) {
@@ -68,12 +68,16 @@ function showFacts(counts) {
   const { standing, about } = run;
   const ordered = run.ordered();
   const current = ordered.at(-1);
-  const sum = (way) => ordered.reduce((total, row) => total + row[way].socket, 0);
+  const sum = (bytesOf) => ordered.reduce((total, row) => total + bytesOf(row), 0);
   setText(at("fact-round"), `${standing.round} of ${about.rounds}`);
   setText(at("fact-updates"), standing.cohort ? `${standing.accepted} of ${standing.cohort} updates${standing.attempt ? `, attempt ${standing.attempt + 1}` : ""}` : "");
   showMeasures(ordered);
+  setText(at("fact-both"), size(sum((row) => row.socket)));
+  const handshakes = `handshakes ${size(sum((row) => row.handshake))}`;
+  setText(at("fact-handshakes"), handshakes);
+  at("fact-handshakes").title = `${handshakes}, beside the sum: WebSocket upgrade, Hello and Welcome, once a connection`;
   for (const [id, way] of [["fact-up", "uplink"], ["fact-down", "downlink"]]) {
-    setText(at(id), size(sum(way)));
+    setText(at(id), size(sum((row) => row[way].socket)));
     setText(at(`${id}-round`), current ? `${size(current[way].socket)} in round ${current.round}` : "");
   }
   setText(at("fact-phones"), about.live ? `${standing.connected} of ${about.phones}` : `${run.phones.size}`);

@@ -12,6 +12,8 @@ const cellsOf = (measures) => [
   ["seconds", (row) => number(row.seconds, 2), (row) => row.seconds],
   ["up", (row) => size(row.uplink.socket), (row) => row.uplink.socket],
   ["down", (row) => size(row.downlink.socket), (row) => row.downlink.socket],
+  ["both", (row) => size(row.socket), (row) => row.socket],
+  ["handshakes", (row) => size(row.handshake), (row) => row.handshake],
   ["re-sent", (row) => size(row.uplink.resent + row.downlink.resent), (row) => row.uplink.resent + row.downlink.resent],
   ["wasted", (row) => size(row.uplink.wasted + row.downlink.wasted), (row) => row.uplink.wasted + row.downlink.wasted],
 ];

@@ -16,6 +16,7 @@ from featherfed.server.dashboard.sums import Sums
 from featherfed.server.measures import LOSS, Measure, Measures
 from featherfed.server.storage.ledger import Ledger
 from featherfed.server.storage.run_folder import RunFolder
+from featherfed.server.storage.spent import Spent
 from featherfed.server.watchers.watcher import RoundSummary, Visitor
 
 
@@ -79,8 +80,8 @@ class Play:
             RoundSummary(
                 **{
                     "round_number": number, "rounds": self.config.rounds, "cohort": size, "accepted": size, "late": 0,
-                    "failed": 0, "loss": 0.25, "metrics": {"accuracy": accuracy}, "seconds": 2.0, "uplink_bytes": 0,
-                    "downlink_bytes": 0, **more,
+                    "failed": 0, "loss": 0.25, "metrics": {"accuracy": accuracy}, "seconds": 2.0, "spent": Spent(),
+                    **more,
                 }
             )
         )  # fmt: skip

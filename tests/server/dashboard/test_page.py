@@ -221,7 +221,7 @@ def test_metrics_stand_under_their_own_names_fractions_as_percentages(
     seen = visit(page.url)
     seen.wait_text("#fact-measure-value", "21500")
     assert seen.text("#fact-measure-name") == "mae"
-    assert seen.text("#by-round") == "mae and loss by round" and seen.text("#by-bytes") == "mae by megabytes up"
+    assert seen.text("#by-round") == "mae and loss by round" and seen.text("#by-bytes") == "mae by bytes, both ways"
     assert seen.page.locator("#fact-measure-more").text_content() == f"{EVIL} –, recall 50.00 %, loss 0.2500"
     assert seen.page.locator("#rounds-head th").all_text_contents()[3:7] == ["mae", EVIL, "recall", "loss"]
     assert seen.page.locator("#rounds td").all_text_contents()[2:6] == ["21500", "–", "50.00 %", "0.2500"]

@@ -10,8 +10,9 @@ from rich.console import Console
 from featherfed.server.config import RunConfig
 from featherfed.server.measures import LOSS, TARGETS, Measure
 from featherfed.server.storage.ledger import DIRECTIONS, FIELDS, Traffic
-from featherfed.server.storage.report import make_report, size, table, write_csv
+from featherfed.server.storage.report import make_report, table, write_csv
 from featherfed.server.storage.run_folder import RunFolder
+from featherfed.server.storage.spent import size
 from featherfed.server.storage.store import (
     Statement,
     Store,
@@ -78,12 +79,12 @@ def test_report_has_the_keys_that_the_design_promises_and_no_others(report: Any)
     ]  # fmt: skip
     row_keys = {
         "round", "state", "cohort", "accepted", "late", "failed", "loss", "metrics", "accuracy", "seconds", "ended_s",
-        *DIRECTIONS,
+        *DIRECTIONS, "socket", "handshake",
     }  # fmt: skip
     for row in content["rounds"]:
         assert set(row) == row_keys
         assert all(tuple(row[way]) == FIELDS for way in DIRECTIONS)
-    assert set(content["totals"]) == set(DIRECTIONS)
+    assert set(content["totals"]) == {*DIRECTIONS, "socket", "handshake"}
     assert tuple(content["to_target"]) == tuple(f"accuracy={value}" for value in TARGETS)
     assert [each["name"] for each in content["measures"]] == ["accuracy", "loss"]
 
@@ -94,6 +95,7 @@ def test_rounds_hold_what_the_store_has(report: Any) -> None:
     assert (first["cohort"], first["accepted"], first["late"], first["failed"]) == (3, 2, 1, 0)
     assert (second["accuracy"], fourth["seconds"], fourth["accepted"]) == (None, None, 0)
     assert third["uplink"] == dict(zip(FIELDS, (30, 180, 90, 360, 150, 3, 0), strict=True))
+    assert (third["socket"], third["handshake"]) == (720, 300)
     assert fourth["downlink"] == dict.fromkeys(FIELDS, 0)
 
 
@@ -102,13 +104,21 @@ def test_totals_are_the_sums_of_the_rounds(report: Any) -> None:
         for field in FIELDS:
             expected = sum(row[way][field] for row in report.content["rounds"])
             assert report.content["totals"][way][field] == expected
+    for name in ("socket", "handshake"):
+        assert report.content["totals"][name] == sum(report.content["totals"][way][name] for way in DIRECTIONS)
 
 
 def test_cost_of_a_target_is_what_was_spent_until_it_was_first_reached(report: Any) -> None:
     reached = report.content["to_target"]
-    assert reached["accuracy=0.9"] == {"round": 1, "uplink_socket": 120, "downlink_socket": 120, "seconds": 2.0}
+    assert reached["accuracy=0.9"] == {
+        "round": 1, "seconds": 2.0, "uplink_payload": 60, "uplink_socket": 120, "downlink_socket": 120, "socket": 240,
+        "handshake": 300,
+    }  # fmt: skip
     for target in ("accuracy=0.95", "accuracy=0.97", "accuracy=0.98"):
-        assert reached[target] == {"round": 3, "uplink_socket": 720, "downlink_socket": 720, "seconds": 7.25}
+        assert reached[target] == {
+            "round": 3, "seconds": 7.25, "uplink_payload": 360, "uplink_socket": 720, "downlink_socket": 720,
+            "socket": 1440, "handshake": 900,
+        }  # fmt: skip
     assert reached["accuracy=0.99"] is None
 
 
@@ -121,6 +131,7 @@ def test_csv_holds_the_same_rows(report: Any, tmp_path: Path) -> None:
         for way in DIRECTIONS:
             for field in FIELDS:
                 assert int(row[f"{way}_{field}"]) == expected[way][field]
+        assert (int(row["socket"]), int(row["handshake"])) == (expected["socket"], expected["handshake"])
         for name in (
             "round",
             "state",
@@ -150,7 +161,7 @@ def test_table_has_a_line_a_round_the_total_and_the_handshakes(report: Any) -> N
     assert cells[1][2] == ""
     assert list(cells[3][:4]) == ["4", "0/2", "", ""]
     assert cells[4][0] == "total"
-    assert "handshakes apart: 450 B up, 450 B down" in text
+    assert "720 B up + 720 B down = 1.44 kB both ways; 900 B of handshakes beside them" in text
 
 
 def test_narrow_terminal_gets_the_columns_that_fit_it(report: Any) -> None:
@@ -159,14 +170,16 @@ def test_narrow_terminal_gets_the_columns_that_fit_it(report: Any) -> None:
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert max(map(len, lines)) <= 80
     headers = [str(column.header).replace("\n", " ") for column in table(report, 80).columns]
-    assert headers[4:] == ["up payload", "up socket", "down payload", "down socket", "resent", "wasted"]
+    assert headers[4:] == ["up payload", "up socket", "down socket", "both socket", "resent", "wasted"]
 
 
 def test_run_without_a_round_has_a_report(tmp_path: Path) -> None:
     report = report_of(tmp_path, [])
     content = report.content
     assert (content["rounds"], content["parameters"]) == ([], 0)
-    assert content["totals"] == {way: dict.fromkeys(FIELDS, 0) for way in DIRECTIONS}
+    assert content["totals"] == {
+        **{way: dict.fromkeys(FIELDS, 0) for way in DIRECTIONS}, "socket": 0, "handshake": 0
+    }  # fmt: skip
     assert (content["measures"], content["to_target"]) == ([], {})
     assert "total" in shown(report)
     assert report.to_csv().count("\n") == 1

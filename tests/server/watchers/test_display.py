@@ -4,6 +4,7 @@ import pytest
 from rich.console import Console
 
 from featherfed.server.measures import LOSS, Measure
+from featherfed.server.storage.spent import Spent
 from featherfed.server.watchers.display import LiveDisplay, PlainDisplay, display
 from featherfed.server.watchers.watcher import RoundSummary, Visitor
 
@@ -14,7 +15,7 @@ def summary(number: int, accuracy: float | None = 0.9432) -> RoundSummary:
     loss = None if accuracy is None else 0.1234
     metrics = {} if accuracy is None else {"accuracy": accuracy}
     measures = (Measure("accuracy", fraction=True), LOSS)
-    return RoundSummary(number, 8, 10, 9, 1, 0, loss, metrics, 1.234, 31_234, 120_000, measures=measures)
+    return RoundSummary(number, 8, 10, 9, 1, 0, loss, metrics, 1.234, Spent(31_234, 120_000, 4_000), measures=measures)
 
 
 def terminal() -> Console:
@@ -51,13 +52,14 @@ def test_pipe_gets_one_line_an_event_and_the_address_first() -> None:
         shown.round_closed(summary(1))
         shown.round_closed(summary(2, None))
         shown.phone_left(3, PHONE.name, 0)
+    carried = "up 31.2 kB  down 120 kB  both 151 kB  handshakes 4 kB  time 1.23 s"
     assert printed(console).splitlines() == [
         "listening on ws://127.0.0.1:8765",
         "phone phone-[red]3[/red] plays shard 3: 1/10 connected",
         "phone phone-4 was disconnected (4003): update of 7 bytes does not have the digest that was announced",
         "round 1 is tried again (attempt 2), 10 phones asked so far",
-        "round 1/8  updates 9/10  accuracy 94.32%  loss 0.1234  up 31.2 kB  down 120 kB  time 1.23 s",
-        "round 2/8  updates 9/10  accuracy –  loss –  up 31.2 kB  down 120 kB  time 1.23 s",
+        f"round 1/8  updates 9/10  accuracy 94.32%  loss 0.1234  {carried}",
+        f"round 2/8  updates 9/10  accuracy –  loss –  {carried}",
         "phone phone-[red]3[/red] left: 0 connected",
     ]
 
@@ -119,14 +121,15 @@ def test_metrics_have_their_names_whatever_they_are_and_a_run_without_a_test_set
     odd = "R² [red]<b>"
     measures = (Measure("mae", higher_is_better=False), Measure(odd), LOSS)
     values = {"mae": 0.25, odd: float("nan")}
-    measured = RoundSummary(1, 8, 2, 2, 0, 0, 0.5, values, 1.0, 10, 20, measures=measures)
+    measured = RoundSummary(1, 8, 2, 2, 0, 0, 0.5, values, 1.0, Spent(10, 20), measures=measures)
     console = Console(file=io.StringIO())
     with PlainDisplay(console, None) as plain:
         plain.round_closed(measured)
-        plain.round_closed(RoundSummary(2, 8, 2, 2, 0, 0, None, {}, 1.0, 10, 20))
+        plain.round_closed(RoundSummary(2, 8, 2, 2, 0, 0, None, {}, 1.0, Spent(10, 20)))
+    carried = "up 10 B  down 20 B  both 30 B  handshakes 0 B  time 1.00 s"
     assert printed(console).splitlines() == [
-        "round 1/8  updates 2/2  mae 0.2500  R² [red]<b> nan  loss 0.5000  up 10 B  down 20 B  time 1.00 s",
-        "round 2/8  updates 2/2  up 10 B  down 20 B  time 1.00 s",
+        f"round 1/8  updates 2/2  mae 0.2500  R² [red]<b> nan  loss 0.5000  {carried}",
+        f"round 2/8  updates 2/2  {carried}",
     ]
     with LiveDisplay(terminal(), None) as live:
         live.round_closed(measured)

@@ -4,6 +4,7 @@ import json
 from rich.console import Console
 
 from featherfed.server.measures import Measure
+from featherfed.server.storage.spent import Spent
 from featherfed.server.watchers.display import JsonDisplay, PlainDisplay, display
 from featherfed.server.watchers.watcher import RoundSummary, Visitor, Watcher, Watchers
 
@@ -41,7 +42,7 @@ def test_json_log_is_one_object_a_line_whatever_a_phone_is_called() -> None:
     log.fault(name, 4003, "bad payload")
     measures = (Measure("accuracy", fraction=True), Measure("loss", higher_is_better=False))
     values = {"accuracy": 0.5, "r2": float("-inf")}
-    log.round_closed(RoundSummary(1, 8, 10, 9, 1, 0, float("nan"), values, 2.0, 100, 200, measures=measures))
+    log.round_closed(RoundSummary(1, 8, 10, 9, 1, 0, float("nan"), values, 2.0, Spent(100, 200, 7), measures=measures))
     log.round_opened(2, 0, frozenset({1, 2}))
     log.note("a phone's clock is wrong")
     log.ended("the operator stopped the run")
@@ -52,9 +53,12 @@ def test_json_log_is_one_object_a_line_whatever_a_phone_is_called() -> None:
     assert lines[0]["page"] == Page.url and lines[1]["phone"] == name and lines[1]["link"] == "2g"
     assert (lines[2]["level"], lines[2]["code"]) == ("warning", 4003)
     assert lines[3]["loss"] is None and lines[3]["metrics"] == {"accuracy": 0.5, "r2": None}
+    counted = {name: lines[3][f"{name}_bytes"] for name in ("uplink", "downlink", "socket", "handshake")}
+    assert counted == {"uplink": 100, "downlink": 200, "socket": 300, "handshake": 7} and "spent" not in lines[3]
     assert [line.get("message", "") for line in lines[2:]] == [
         f"phone {name} was disconnected (4003): bad payload",
-        "round 1/8  updates 9/10  accuracy 50.00%  loss nan  up 100 B  down 200 B  time 2.00 s",
+        "round 1/8  updates 9/10  accuracy 50.00%  loss nan  "
+        "up 100 B  down 200 B  both 300 B  handshakes 7 B  time 2.00 s",
         "",
         "a phone's clock is wrong",
         "",

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from featherfed.commands.server import main
 from featherfed.server.config import RunConfig
+from featherfed.server.storage.spent import Spent
 from featherfed.server.watchers.mlflow_record import metric_name
 from featherfed.server.watchers.tensorboard_record import scalars
 from featherfed.server.watchers.watcher import RoundSummary
@@ -21,7 +22,9 @@ def record(watching: Watching, folder: Path, rounds: int = 2) -> None:
         (watcher,) = watching.records(stack, "run-1", folder, RunConfig(rounds=rounds))
         for number in range(1, rounds + 1):
             watcher.round_closed(
-                RoundSummary(number, rounds, 10, 9, 1, 0, None, {"accuracy": number / 10}, 2.0, 1000 * number, 200)
+                RoundSummary(
+                    number, rounds, 10, 9, 1, 0, None, {"accuracy": number / 10}, 2.0, Spent(1000 * number, 200, 30)
+                )
             )
         watcher.ended(None)
 
@@ -36,6 +39,8 @@ def test_tensorboard_event_files_have_the_rounds(tmp_path: Path) -> None:
         events = EventAccumulator(str(tmp_path / "run-1")).Reload()
     assert [(each.step, round(each.value, 6)) for each in events.Scalars("test/accuracy")] == [(1, 0.1), (2, 0.2)]
     assert [each.value for each in events.Scalars("bytes/uplink")] == [1000, 2000]
+    assert [each.value for each in events.Scalars("bytes/both")] == [1200, 2200]
+    assert [each.value for each in events.Scalars("bytes/handshake")] == [30, 30]
     assert "test/loss" not in events.Tags()["scalars"], "what was not measured is not recorded"
 
 
@@ -60,7 +65,7 @@ def test_mlflow_run_has_settings_and_rounds_and_goes_on_when_resumed(tmp_path: P
 
 def test_metrics_go_by_their_names_and_what_is_no_number_is_left_out() -> None:
     odd = 'R² <b>&"$x$", [red]'
-    summary = RoundSummary(1, 2, 3, 3, 0, 0, 0.5, {"mae": 0.25, "nothing": math.nan, odd: 0.75}, 1.0, 10, 20)
+    summary = RoundSummary(1, 2, 3, 3, 0, 0, 0.5, {"mae": 0.25, "nothing": math.nan, odd: 0.75}, 1.0, Spent(10, 20))
     found = scalars(summary)
     assert (found["test/mae"], found[f"test/{odd}"], found["test/loss"]) == (0.25, 0.75, 0.5)
     assert "test/nothing" not in found
