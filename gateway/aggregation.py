@@ -10,7 +10,7 @@ from featherfed.rules.server_optimizer import ServerState
 from featherfed.server.config import RunConfig
 from featherfed.server.model.aggregation import Aggregator, Closing
 from featherfed.server.model.run_rules import load_plugins, rules_of
-from featherfed.server.model.versions import Versions
+from featherfed.server.model.version_kinds import versions_of
 from featherfed.wire.messages import Welcome, tensor_rows
 
 
@@ -27,7 +27,7 @@ class GatewayAggregator(Aggregator):
         self.fingerprint = Fingerprint.of_rows(tensor_rows(welcome.tensors))
         self.layout = self.fingerprint.layout
         self.uplink = Pipeline.parse(config.uplink)
-        self.versions = Versions(self.layout, Pipeline.parse(config.downlink, direction="downlink"), config.seed)
+        self.versions = versions_of(config.downlink, self.layout, config.seed)
         self._state = ServerState(self.versions.view)
         self._memory = {}
         self._average = self._state.weights
@@ -41,7 +41,7 @@ class GatewayAggregator(Aggregator):
     def adopt(self, news: News) -> None:
         """Take the model that a round of the root's begins with."""
         if news.round_number - 1 != self.versions.version:
-            self.versions.adopt(news.round_number - 1, news.weights, news.payload)
+            self.versions.adopt(news.round_number - 1, news.weights, news.initial, news.difference)
             self._state = ServerState(news.weights)
             self._average = news.weights
 

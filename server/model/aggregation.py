@@ -9,9 +9,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
@@ -24,17 +25,18 @@ from featherfed.partitions import largest_shard
 from featherfed.problem import Place, Problem
 from featherfed.problem_loading import load_problem
 from featherfed.randomness import RoundKey
-from featherfed.rules.aggregate import Arrays, Updates
+from featherfed.rules.aggregate import Updates
 from featherfed.rules.checked import begun, combined, started, stepped, weighed
 from featherfed.rules.ruleset import RuleSet
 from featherfed.rules.server_optimizer import ServerState
 from featherfed.server.config import RunConfig
+from featherfed.server.leftover import mixed, parse_leftover, start
 from featherfed.server.measures import Measures, Target, figures, measures_of
 from featherfed.server.model.averaging import averaged
 from featherfed.server.model.kept_updates import KeptUpdates
 from featherfed.server.model.run_rules import load_plugins, rules_of
 from featherfed.server.model.staleness import UNIT, stale_weight
-from featherfed.server.model.versions import Versions
+from featherfed.server.model.version_kinds import versions_of
 
 if TYPE_CHECKING:
     from featherfed.learning.evaluation import Evaluation
@@ -43,11 +45,11 @@ if TYPE_CHECKING:
 MAX_EXAMPLES = 1 << 20
 """What an update may weigh where neither `--max-examples` nor the problem says it."""
 
-OPTIMIZER, AGGREGATE = "optimizer.", "aggregate."
-"""What the names of the rules' arrays begin with in a saved model."""
+OPTIMIZER, AGGREGATE, PHONES = "optimizer.", "aggregate.", "phones."
+"""What the names of the rules' arrays, and of what phones hold, begin with in a saved model."""
 
 
-def _after(prefix: str, tensors: Arrays) -> Arrays:
+def _after(prefix: str, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """Return the tensors whose names begin so, by the rest of their names."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
@@ -114,8 +116,7 @@ class Aggregator:
         if config.target:
             Target.parse(config.target).measure(self.measures)
         self.uplink = Pipeline.parse(config.uplink)
-        downlink = Pipeline.parse(config.downlink, direction="downlink")
-        self.versions = Versions(self.layout, downlink, config.seed)
+        self.versions = versions_of(config.downlink, self.layout, config.seed)
         learned = [p.detach().numpy().ravel() for p in model.parameters() if p.requires_grad]
         weights = np.concatenate(learned).astype(np.float32)
         if problem.learner is not None:
@@ -218,7 +219,10 @@ class Aggregator:
         else:
             remembered, mean = self._memory, np.zeros(self.layout.size, np.float32)
         del updates
-        self._state = stepped(self._rules.server_optimizer, self._state, mean, round_number)
+        share = parse_leftover(config.leftover)
+        begin = start(share, self._state, self.versions.view)
+        self._state = mixed(share, self._state, stepped(self._rules.server_optimizer, begin, mean, round_number))
+        del begin
         self._memory = remembered
         del mean
         self.versions.publish(self._state.weights)
@@ -262,9 +266,7 @@ class Aggregator:
             tensors["server.weights"] = self._state.weights
         for prefix, arrays in ((OPTIMIZER, self._state.arrays), (AGGREGATE, self._memory)):
             tensors |= {prefix + name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        tensors["phones.view"] = self.versions.view
-        for version, payload in self.versions.chain.items():
-            tensors[f"phones.chain.{version}"] = np.frombuffer(payload, np.uint8)
+        tensors |= {PHONES + name: array for name, array in self.versions.saved().items()}
         # One entry: safetensors writes several in an order of their own, and equal models shall be equal files.
         # Straight from the tensors to the file: its bytes would be two more of each.
         save_file(tensors, path, metadata={"model": f"{self.problem}, version {self.versions.version}"})
@@ -279,6 +281,4 @@ class Aggregator:
         weights = tensors["server.weights"] if self._config.server_average else self._average
         self._state = ServerState(weights, _after(OPTIMIZER, tensors))
         self._memory = _after(AGGREGATE, tensors)
-        prefix = "phones.chain."
-        chain = {int(name.removeprefix(prefix)): t.tobytes() for name, t in tensors.items() if name.startswith(prefix)}
-        self.versions.restore(version, tensors["phones.view"], chain)
+        self.versions.restore(version, _after(PHONES, tensors))

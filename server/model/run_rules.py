@@ -1,5 +1,6 @@
 """The rules and plugins that a run's configuration names, and whether they go together with the rest of it."""
 
+from featherfed.codec.downlink_grammar import parse_downlink, pipeline_of
 from featherfed.codec.pipeline import Pipeline
 from featherfed.codec.trial import try_out
 from featherfed.rules.naming import load_aggregate, load_select, load_server_optimizer
@@ -24,8 +25,8 @@ def rules_of(config: RunConfig) -> RuleSet:
 
 def check_codecs(config: RunConfig) -> None:
     """Raise `ConfigError` for a spec that is none, and `ProblemError` for a stage of the user's own that fails."""
-    for pipeline in (Pipeline.parse(config.uplink), Pipeline.parse(config.downlink, direction="downlink")):
-        if pipeline.foreign:
+    for pipeline in (Pipeline.parse(config.uplink), pipeline_of(parse_downlink(config.downlink))):
+        if pipeline is not None and pipeline.foreign:
             try_out(pipeline)
 
 
