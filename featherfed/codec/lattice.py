@@ -14,7 +14,7 @@ before the first step of the model no Δ is known.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -40,6 +40,12 @@ EXPONENTS = range(-100, 65)
 """Of the largest Δ."""
 REACH = 17
 """Views stay within 2¹⁷·Δ."""
+STAYS = np.float32(0.75)
+"""Nearer than this, in steps, a number stays as it is: weights near the middle of two steps would go to and fro.
+
+Of `tiny` at round 16 a round's difference is 552 bytes with 1/2, 228 with 3/4 and 126 with 1; the rms of what is left
+out is 0.29, 0.34 and 0.45 Δ. Dithered rounding needs 1,275 bytes, and leaves out 0.41 Δ.
+"""
 LARGEST_FACTOR = 1 << 20
 NEVER = -(1 << 20)
 """The exponent of zero."""
@@ -140,13 +146,28 @@ def _exponent(number: float) -> int:
 def nearest(weights: F32, origin: F32, exponents: Sequence[int], layout: Layout) -> npt.NDArray[np.int32]:
     """Return the whole numbers k, (parameters,), with which origin + Δ·k is nearest to weights, within reach."""
     numbers = np.empty(layout.size, np.int32)
+    for place, steps in _steps(weights, origin, exponents, layout):
+        numbers[place] = np.rint(steps)
+    return numbers
+
+
+def followed(weights: F32, held: Whole, origin: F32, exponents: Sequence[int], layout: Layout) -> npt.NDArray[np.int32]:
+    """Return `nearest`, but where weights are within `STAYS` of a step of the numbers held so far, those."""
+    numbers = np.empty(layout.size, np.int32)
+    for place, steps in _steps(weights, origin, exponents, layout):
+        stays = np.abs(steps - held[place].astype(np.float32)) <= STAYS
+        numbers[place] = np.where(stays, held[place], np.rint(steps))
+    return numbers
+
+
+def _steps(weights: F32, origin: F32, exponents: Sequence[int], layout: Layout) -> Iterator[tuple[slice, F32]]:
+    """Yield each tensor's place, and (weights − origin)/Δ of it, the weights within reach; float32 throughout."""
     for (_, place), exponent in zip(layout.slices(), exponents, strict=True):
         most = np.float32(2.0 ** (exponent + REACH))
         steps = np.clip(weights[place], -most, most)
         steps -= origin[place]
         steps *= np.float32(2.0**-exponent)
-        numbers[place] = np.rint(steps, out=steps)
-    return numbers
+        yield place, steps
 
 
 def snapped(weights: F32, exponents: Sequence[int], layout: Layout) -> F32:

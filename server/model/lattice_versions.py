@@ -51,7 +51,7 @@ class LatticeVersions(Versions):
             self._take(lattice.chosen(weights - self._initial, self._initial, self._spec.factor, self._layout))
         numbers = self._numbers[self.version]
         if self._exponents is not None:
-            numbers = _compact(lattice.nearest(weights, self._origin, self._exponents, self._layout))
+            numbers = _compact(lattice.followed(weights, numbers, self._origin, self._exponents, self._layout))
         self._go_on(self.version + 1, numbers)
 
     def _begin(self, initial: F32) -> None:

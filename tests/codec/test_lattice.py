@@ -38,6 +38,8 @@ def test_numbers_are_found_again_in_the_view() -> None:
     origin = lattice.snapped(WEIGHTS, exponents, LAYOUT)
     view = lattice.moved(WEIGHTS, wanted, exponents, LAYOUT)
     assert lattice.nearest(view, origin, exponents, LAYOUT).tolist() == wanted.tolist()
+    assert lattice.followed(view, wanted, origin, exponents, LAYOUT).tolist() == wanted.tolist()
+    assert lattice.followed(view, wanted - 1, origin, exponents, LAYOUT).tolist() == wanted.tolist()
 
 
 def test_initial_weights_are_moved_by_a_32nd_of_a_step_at_most() -> None:
