@@ -1,18 +1,17 @@
 """A model on its way in: bytes in order, then the digest, then the difference added to what the phone holds."""
 
+import contextlib
+import itertools
+from collections.abc import Iterator
 from hashlib import blake2b
 
-import numpy as np
-import numpy.typing as npt
-
+from featherfed.codec.downlink import INITIAL, Downlink, Held, Step
+from featherfed.codec.downlink_grammar import parse_downlink
 from featherfed.codec.layout import Layout
 from featherfed.codec.pipeline import Pipeline
 from featherfed.edge_client.phone_state import PhoneState
 from featherfed.errors import CodecError, ProtocolError, SpecError
-from featherfed.randomness import RoundKey
 from featherfed.wire.messages import NOTHING, ModelBegin
-
-F32 = npt.NDArray[np.float32]
 
 
 class SpoiltDownloadError(CodecError):
@@ -24,11 +23,14 @@ class Download:
 
     def __init__(self, begin: ModelBegin, phone_state: PhoneState, layout: Layout) -> None:
         """Check what is announced before a byte is kept; raises `ProtocolError`."""
-        self._pipeline = buildable(begin.spec, "downlink")
-        _check_size(begin, self._pipeline, layout)
+        self._downlink = _buildable(begin.spec)
+        self._step = Step(begin.base, begin.version, tuple(begin.lengths))
+        try:
+            self._downlink.check(self._step, layout)
+        except CodecError as error:
+            raise ProtocolError(str(error)) from error
         self._layout = layout
-        if begin.base not in (NOTHING, phone_state.held_version):
-            raise ProtocolError(f"difference to version {begin.base}, this phone holds {phone_state.held_version}")
+        _check_base(begin.base, phone_state, self._downlink)
         self._phone_state = phone_state
         self.begin = begin
         self.total_bytes = sum(begin.lengths)
@@ -46,8 +48,8 @@ class Download:
         """Whether all bytes are there."""
         return len(self._phone_state.download) == self.total_bytes
 
-    def weights(self, seed: int) -> F32:
-        """Return the model, (parameters,) float32; raises `CodecError` where the bytes are not what was announced.
+    def held(self, seed: int) -> Held:
+        """Return what the phone holds now; raises `CodecError` where the bytes are not what was announced.
 
         Where some of them were kept from before, this phone's disk may have spoilt them: `SpoiltDownloadError`.
         """
@@ -58,34 +60,43 @@ class Download:
             raise fault(f"model of {len(payload)} bytes does not have the digest that was announced")
         return self._phone_state.decoded(begin, lambda: self._decode(payload, seed))
 
-    def _decode(self, payload: bytes, seed: int) -> F32:
-        begin, layout = self.begin, self._layout
-        held = self._phone_state.weights
-        weights = held if begin.base != NOTHING and held is not None else np.zeros(layout.size, np.float32)
-        start = 0
-        for step, length in enumerate(begin.lengths):
-            key = RoundKey(seed, begin.base + 1 + step)
-            weights = weights + self._pipeline.decode(payload[start : start + length], layout, key)
-            start += length
-        return weights
+    def keep(self, held: Held) -> None:
+        """Have the phone keep what `held` returned."""
+        assert held.weights is not None, "a download makes weights"
+        last = bytes(self._phone_state.download[self.total_bytes - self.begin.lengths[-1] :])
+        initial = held.initial if self._downlink.keeps_initial else None
+        self._phone_state.hold(held.version, held.weights, initial, last)
+
+    def _decode(self, payload: bytes, seed: int) -> Held:
+        ends = list(itertools.accumulate(self.begin.lengths))
+        parts = [payload[end - length : end] for end, length in zip(ends, self.begin.lengths, strict=True)]
+        state = self._phone_state
+        before = Held(state.held_version, state.weights, state.initial)
+        return self._downlink.apply(self._step, parts, before, self._layout, seed)
 
 
 def buildable(spec: str, direction: str) -> Pipeline:
     """Return the pipeline of the server's spec; raises `ProtocolError` where this phone cannot build it."""
-    try:
+    with _building(direction):
         return Pipeline.parse(spec, direction=direction)
+
+
+def _buildable(spec: str) -> Downlink:
+    with _building("downlink"):
+        return parse_downlink(spec)
+
+
+@contextlib.contextmanager
+def _building(direction: str) -> Iterator[None]:
+    try:
+        yield
     except SpecError as error:
         raise ProtocolError(f"the {direction} is no codec of this phone: {error}") from error
 
 
-def _check_size(begin: ModelBegin, pipeline: Pipeline, layout: Layout) -> None:
-    """Raise `ProtocolError` for more bytes than a model or a chain of differences can honestly have."""
-    most, total = pipeline.max_bytes(layout), sum(begin.lengths)
-    if max(begin.lengths) > most:
-        raise ProtocolError(
-            f"part of {max(begin.lengths)} bytes exceeds the {most} bytes that {begin.spec} can need for this model"
-        )
-    # A server sends the whole model in place of differences that are longer.
-    whole = 4 * layout.size
-    if len(begin.lengths) > 1 and total > whole:
-        raise ProtocolError(f"differences of {total} bytes, and the whole model has {whole}")
+def _check_base(base: int, phone_state: PhoneState, downlink: Downlink) -> None:
+    """Raise `ProtocolError` for a difference to what the phone does not hold."""
+    if base == INITIAL and downlink.keeps_initial and phone_state.initial is not None:
+        return
+    if base not in (NOTHING, phone_state.held_version):
+        raise ProtocolError(f"difference to version {base}, this phone holds {phone_state.held_version}")

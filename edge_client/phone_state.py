@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from featherfed.codec.downlink import Held
 from featherfed.errors import ConfigError, LocalError
 from featherfed.wire.messages import NOTHING, Count, Digest, ModelBegin, Version
 
@@ -53,6 +54,8 @@ class PhoneState:
         """What it plays in the run."""
         self.held_version = NOTHING
         self.weights: F32 | None = None
+        self.initial: F32 | None = None
+        """The weights of version 0, where the run's downlink has phones keep them."""
         self.pending: PendingUpdate | None = None
         self.accepted_round = NOTHING
         self._accepted: PendingUpdate | None = None  # without a folder
@@ -74,9 +77,9 @@ class PhoneState:
         if (run, shard) == (self.run, self.shard):
             return
         if run != self.run:
-            self.held_version, self.weights = NOTHING, None
+            self.held_version, self.weights, self.initial = NOTHING, None, None
             self.download_digest, self.download = b"", bytearray()
-            for name in ("model", "download", "download.part"):
+            for name in ("model", "initial", "download", "download.part"):
                 self._remove(name)
         self.run, self.shard = run, shard
         self.residual = None
@@ -85,8 +88,15 @@ class PhoneState:
         self._remove("residual")
         self._save_phone()
 
-    def hold(self, version: int, weights: F32) -> None:
-        """Keep a model that arrived whole."""
+    def hold(self, version: int, weights: F32, initial: F32 | None = None, difference: bytes = b"") -> None:
+        """Keep a model that arrived whole, and the initial weights if they are new.
+
+        `difference` is the last part of what it came in.
+        """
+        if initial is not None and initial is not self.initial:
+            # First: a model is a difference to it, and without the model it is sent again.
+            self.initial = initial
+            self._save("initial", {"weights": initial.astype("<f4").tobytes()})
         self.held_version, self.weights = version, weights
         self.download_digest, self.download = b"", bytearray()
         self._save("model", {"version": version, "weights": weights.astype("<f4").tobytes()})
@@ -112,8 +122,8 @@ class PhoneState:
                 file.write(data)
                 file.truncate()
 
-    def decoded(self, begin: ModelBegin, decode: Callable[[], F32]) -> F32:
-        """Return the model that a whole download makes; phones of one process may share what is the same for all."""
+    def decoded(self, begin: ModelBegin, decode: Callable[[], Held]) -> Held:
+        """Return what a whole download makes; phones of one process may share what is the same for all."""
         return decode()
 
     def put_update(self, update: PendingUpdate) -> None:
@@ -185,6 +195,8 @@ class PhoneState:
             self.name, self.run, self.shard = phone["name"], phone["run"], phone["shard"]
         if model := self._read("model", version=Version, weights=bytes):
             self.held_version, self.weights = model["version"], self._floats("model", model["weights"])
+        if initial := self._read("initial", weights=bytes):
+            self.initial = self._floats("initial", initial["weights"])
         self.pending = self._read_update("update")
         if accepted := self._read_update("accepted"):
             self.accepted_round = accepted.round_number

@@ -249,8 +249,7 @@ class Visit:
         if download is None or not download.complete:
             return
         self._download = None
-        weights = await loop.run_in_executor(None, download.weights, self._welcome.seed)
-        self._phone_state.hold(download.begin.version, weights)
+        download.keep(await loop.run_in_executor(None, download.held, self._welcome.seed))
         self._go_on()
 
     async def _cancel(self, round_number: int) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 from featherfed.bandwidth_sim.profile import Profile
 from featherfed.bandwidth_sim.virtual import VirtualDialer, run
 from featherfed.bandwidth_sim.virtual_clock import VirtualTimeError
+from featherfed.codec.downlink import Held
 from featherfed.edge_client.device import parse_device
 from featherfed.edge_client.local_problem import LocalProblem
 from featherfed.edge_client.one_phone import PhoneOptions, play_phone
@@ -232,8 +233,9 @@ class _SharedStates:
     def __init__(self) -> None:
         self._newest = -1
         self._weights: F32 | None = None
+        self._initial: F32 | None = None
         self._made = -1
-        self._parcels: dict[tuple[int, bytes], F32] = {}  # of version `_made`, by base and digest
+        self._parcels: dict[tuple[int, bytes], Held] = {}  # of version `_made`, by base and digest
 
     def one(self) -> PhoneState:
         return _SharedState(self)
@@ -244,7 +246,13 @@ class _SharedStates:
             self._newest, self._weights = version, weights
         return self._weights if version == self._newest and self._weights is not None else weights
 
-    def decoded(self, begin: ModelBegin, decode: Callable[[], F32]) -> F32:
+    def share_initial(self, initial: F32 | None) -> F32 | None:
+        """Return the one array of the initial weights, which a phone that joins late is sent again."""
+        if self._initial is None:
+            self._initial = initial
+        return None if initial is None else self._initial
+
+    def decoded(self, begin: ModelBegin, decode: Callable[[], Held]) -> Held:
         """Return what a parcel makes of its base: the digest, which was checked, stands for its bytes."""
         if begin.version > self._made:
             self._made = begin.version
@@ -262,10 +270,11 @@ class _SharedState(PhoneState):
         super().__init__(None)
         self._states = states
 
-    def hold(self, version: int, weights: F32) -> None:
-        super().hold(version, self._states.share(version, weights))
+    def hold(self, version: int, weights: F32, initial: F32 | None = None, difference: bytes = b"") -> None:
+        initial = self._states.share_initial(initial)
+        super().hold(version, self._states.share(version, weights), initial, difference)
 
-    def decoded(self, begin: ModelBegin, decode: Callable[[], F32]) -> F32:
+    def decoded(self, begin: ModelBegin, decode: Callable[[], Held]) -> Held:
         return self._states.decoded(begin, decode)
 
 

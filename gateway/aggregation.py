@@ -3,16 +3,15 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from featherfed.codec.pipeline import Pipeline
 from featherfed.fingerprint import Fingerprint
 from featherfed.gateway.round_exchange import News, RoundExchange
 from featherfed.server.config import RunConfig
 from featherfed.server.measures import Measures
-from featherfed.server.model.model_file import read_model, write_model
+from featherfed.server.model.model_file import PHONES, after, read_model, under, write_model
 from featherfed.server.model.round_sum import RoundSum
 from featherfed.server.model.run_model import Closing
 from featherfed.server.model.run_rules import load_plugins, rules_of, uplinks_of
-from featherfed.server.model.versions import Versions
+from featherfed.server.model.version_kinds import versions_of
 from featherfed.wire.messages import Welcome, tensor_rows
 
 
@@ -28,7 +27,7 @@ class GatewayAggregator:
         self.problem = welcome.problem
         self.fingerprint = Fingerprint.of_rows(tensor_rows(welcome.tensors))
         self._layout = self.fingerprint.layout
-        self.versions = Versions(self._layout, Pipeline.parse(config.downlink, direction="downlink"), config.seed)
+        self.versions = versions_of(config.downlink, self._layout, config.seed)
         self._weights = self.versions.view
         self.sum = RoundSum(
             config,
@@ -46,7 +45,7 @@ class GatewayAggregator:
     def adopt(self, news: News) -> None:
         """Take the model that a round of the root's begins with."""
         if news.round_number - 1 != self.versions.version:
-            self.versions.adopt(news.round_number - 1, news.weights, news.payload)
+            self.versions.adopt(news.round_number - 1, news.weights, news.initial, news.difference)
             self._weights = news.weights
 
     def close(self, round_number: int) -> Closing:
@@ -63,12 +62,12 @@ class GatewayAggregator:
     def save(self, path: Path) -> None:
         """Write the root's model and what phones hold of it."""
         title = f"{self.problem}, version {self.versions.version}"
-        write_model(path, self._layout, self._weights, self.versions.saved(), title=title)
+        write_model(path, self._layout, self._weights, under(PHONES, self.versions.saved()), title=title)
 
     def restore(self, path: Path, version: int) -> None:
         """Go on with a saved model; raises `ConfigError` for a file that cannot be read."""
         self._weights, tensors = read_model(path, self._layout)
-        self.versions.restore_saved(version, tensors)
+        self.versions.restore(version, after(PHONES, tensors))
 
     def recall(self, evaluations: Iterable[Mapping[str, float | None]]) -> None:
         """Do nothing: the best model is the root's."""

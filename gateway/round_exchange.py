@@ -12,11 +12,15 @@ F32 = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """A round of the root's: `weights` is version round - 1, `payload` the bytes that it came in."""
+    """A round of the root's: `weights` is version round - 1, `difference` the last part of the bytes that it came in.
+
+    `initial` are the weights of version 0, where the downlink has phones keep them.
+    """
 
     round_number: int
     weights: F32
-    payload: bytes
+    initial: F32 | None
+    difference: bytes
 
 
 class RoundExchange:

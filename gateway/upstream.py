@@ -14,25 +14,30 @@ from featherfed.errors import LocalError
 from featherfed.gateway.round_exchange import News, RoundExchange
 from featherfed.server.config import RunConfig
 from featherfed.training_settings import Training, flag
-from featherfed.wire.messages import NOTHING, Task, Welcome
+from featherfed.wire.messages import Task, Welcome
 
 F32 = npt.NDArray[np.float32]
 
 
 class GatewayState(PhoneState):
-    """A phone's state that remembers in which bytes the last model came."""
+    """A phone's state that remembers in which bytes the last models came."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        kept = self._read("arrived", version=int, payload=bytes)
-        self.arrived: tuple[int, bytes] = (kept["version"], kept["payload"]) if kept else (NOTHING, b"")
+        kept = self._read("arrived", differences=list) or {"differences": []}
+        self._arrived: list[tuple[int, bytes]] = [(version, difference) for version, difference in kept["differences"]]
 
-    def hold(self, version: int, weights: F32) -> None:
-        """Keep a model that arrived whole."""
-        self.arrived = (version, bytes(self.download))
-        # First: a gateway that is killed between the two asks for the same bytes again.
-        self._save("arrived", {"version": version, "payload": self.arrived[1]})
-        super().hold(version, weights)
+    def hold(self, version: int, weights: F32, initial: F32 | None = None, difference: bytes = b"") -> None:
+        """Keep a model that arrived whole, and what came of it last."""
+        # First: a gateway that is killed between the two asks for the same bytes again. Until then it holds the one
+        # before, whose difference its phones may still need.
+        self._arrived = [*self._arrived[-1:], (version, difference)]
+        self._save("arrived", {"differences": self._arrived})
+        super().hold(version, weights, initial, difference)
+
+    def arrived(self, version: int) -> bytes:
+        """Return the difference that a version ended with, or nothing where that is not known any more."""
+        return dict(self._arrived).get(version, b"")
 
 
 class GatewayLearner:
@@ -53,8 +58,8 @@ class GatewayLearner:
         theirs, ours = Training.from_wire(task.training), self._config.training(task.round)
         for field in fields(Training):
             _agree(field.name, getattr(theirs, field.name), getattr(ours, field.name))
-        version, payload = self._phone_state.arrived
-        news = News(task.round, weights, payload if version == task.round - 1 else b"")
+        state = self._phone_state
+        news = News(task.round, weights, state.initial, state.arrived(task.round - 1))
         total = self._exchange.ask(news, stopped)
         return None if total is None else Trained(total, None, self.examples, 0, float("nan"))
 

@@ -17,6 +17,7 @@ from featherfed.rules.aggregate import Aggregate
 from featherfed.rules.naming import check_name
 from featherfed.rules.select import Select
 from featherfed.rules.server_optimizer import ServerOptimizer
+from featherfed.server.leftover import parse_leftover
 from featherfed.server.measures import Measure, Target
 from featherfed.training_settings import KINDS, LARGEST, Training, flag, range_of
 
@@ -53,6 +54,7 @@ class RunConfig(Training):
     server_average: float = 0.0
     uplink: str = "vertex-small"
     downlink: str = "eden-1bit"
+    leftover: str = "keep"  # or drop, or a share of the view
     mode: str = "sync"
     buffer: int = 0  # of mode async; 0: the cohort
     deadline: float = 600.0
@@ -90,6 +92,7 @@ class RunConfig(Training):
             raise ConfigError(f"--clip-norm {self.clip_norm} is not a number from 0 to {LARGEST:g}")
         if self.lr_decay > 1:
             raise ConfigError(f"--lr-decay {self.lr_decay} exceeds 1; it is a fraction, like 0.97")
+        parse_leftover(self.leftover)
         if self.target:
             Target.parse(self.target)
         if not 0 <= self.server_average < 1:

@@ -83,7 +83,18 @@ _RUN: tuple[tuple[str, Any, str], ...] = (
         " 0 keeps the newest.  [default: 0]",
     ),
     ("--uplink", Changing(str), "How updates are compressed: a codec spec or preset.  [default: vertex-small]"),
-    ("--downlink", str, "How models are compressed, alike.  [default: eden-1bit]"),
+    (
+        "--downlink",
+        str,
+        "How models come down: a codec spec or preset (a chain of differences), lattice(1) (one difference, whatever a"
+        " phone missed), or fresh | SPEC (all that was learned, each round anew).  [default: eden-1bit]",
+    ),
+    (
+        "--leftover",
+        str,
+        "What becomes of what a coarse downlink leaves out: keep it for later (many small steps), drop it (few long"
+        " ones), or mix with a share of the phones' view, like 0.5.  [default: keep]",
+    ),
     (
         "--aggregate",
         str,

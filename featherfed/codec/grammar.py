@@ -51,6 +51,8 @@ PRESETS: dict[str, str] = {
     "qsgd-4bit": "qsgd(4) | entropy",
     "intrinsic-1000": "subspace(1000)",
 }
+DOWNLINKS = ("lattice", "fresh")
+"""What `downlink_grammar` knows beside pipelines."""
 MAX_SPEC = 256
 _STAGE = re.compile(rf"({NAME.pattern})(?:\(\s*([0-9]+(?:/[0-9]+|\.[0-9]+)?)\s*\))?")
 
@@ -109,6 +111,8 @@ def _stage(text: str, spec: str) -> Stage:
         raise SpecError(f"codec spec {spec!r} has {text!r} where a stage like rotate or quantize(2) was expected")
     name, given = match[1], match[2]
     kind = find(name)
+    if kind is None and name in DOWNLINKS:
+        raise SpecError(f"{name} is a downlink, not a stage of a pipeline; it goes to --downlink, first of all")
     if kind is None:
         close = difflib.get_close_matches(name, [*STAGES, *PRESETS], 1)
         hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(STAGES)}"

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import tomlkit
 
+from featherfed.codec.downlink_grammar import parse_downlink, pipeline_of
 from featherfed.codec.pipeline import Pipeline
 from featherfed.errors import ConfigError
 from featherfed.learning.models import layout_of
@@ -150,4 +151,7 @@ def plan(*, server_kills: int, phone_kills: int, cuts: int, **run: Any) -> Sched
 
 def transfer_bytes(spec: str, problem: str, *, direction: str = "uplink") -> int:
     """Return about how many bytes an update or a difference of a problem's model has."""
-    return round(Pipeline.parse(spec, direction=direction).theory_bytes(layout_of(problem)))
+    layout = layout_of(problem)
+    pipeline = Pipeline.parse(spec) if direction == "uplink" else pipeline_of(parse_downlink(spec))
+    # There is no formula for a lattice: two bits a weight are what several rounds of learning change.
+    return layout.size // 4 if pipeline is None else round(pipeline.theory_bytes(layout))

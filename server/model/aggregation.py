@@ -9,23 +9,22 @@ import numpy as np
 import numpy.typing as npt
 
 from featherfed.codec.layout import Layout
-from featherfed.codec.pipeline import Pipeline
 from featherfed.partitions import largest_shard
 from featherfed.problem import Place, Problem
 from featherfed.problem_loading import load_problem
 from featherfed.randomness import RoundKey
-from featherfed.rules.aggregate import Arrays
 from featherfed.rules.checked import begun, combined, started, stepped
 from featherfed.rules.ruleset import RuleSet
 from featherfed.rules.server_optimizer import ServerState
 from featherfed.server.config import RunConfig
+from featherfed.server.leftover import mixed, parse_leftover, start
 from featherfed.server.measures import Measures, Target, figures, measures_of
 from featherfed.server.model.averaging import averaged
-from featherfed.server.model.model_file import read_model, write_model
+from featherfed.server.model.model_file import PHONES, after, read_model, under, write_model
 from featherfed.server.model.round_sum import RoundSum
 from featherfed.server.model.run_model import Closing
 from featherfed.server.model.run_rules import load_plugins, rules_of, uplinks_of
-from featherfed.server.model.versions import Versions
+from featherfed.server.model.version_kinds import versions_of
 
 if TYPE_CHECKING:
     from featherfed.learning.evaluation import Evaluation
@@ -36,11 +35,6 @@ MAX_EXAMPLES = 1 << 20
 
 OPTIMIZER, AGGREGATE = "optimizer.", "aggregate."
 """What the names of the rules' arrays begin with in a saved model."""
-
-
-def _after(prefix: str, tensors: Arrays) -> Arrays:
-    """Return the tensors whose names begin so, by the rest of their names."""
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 class Aggregator:
@@ -80,8 +74,7 @@ class Aggregator:
         if config.target:
             Target.parse(config.target).measure(self.measures)
         uplinks = uplinks_of(config)
-        downlink = Pipeline.parse(config.downlink, direction="downlink")
-        self.versions = Versions(self.layout, downlink, config.seed)
+        self.versions = versions_of(config.downlink, self.layout, config.seed)
         learned = [p.detach().numpy().ravel() for p in model.parameters() if p.requires_grad]
         weights = np.concatenate(learned).astype(np.float32)
         if problem.learner is not None:
@@ -117,7 +110,10 @@ class Aggregator:
         else:
             remembered, mean = self._memory, np.zeros(self.layout.size, np.float32)
         del updates
-        self._state = stepped(self._rules.server_optimizer, self._state, mean, round_number)
+        share = parse_leftover(config.leftover)
+        begin = start(share, self._state, self.versions.view)
+        self._state = mixed(share, self._state, stepped(self._rules.server_optimizer, begin, mean, round_number))
+        del begin
         self._memory = remembered
         del mean
         self.versions.publish(self._state.weights)
@@ -148,8 +144,8 @@ class Aggregator:
         if self._config.server_average:
             others["server.weights"] = self._state.weights
         for prefix, arrays in ((OPTIMIZER, self._state.arrays), (AGGREGATE, self._memory)):
-            others |= {prefix + name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        others |= self.versions.saved()
+            others |= under(prefix, arrays)
+        others |= under(PHONES, self.versions.saved())
         title = f"{self.problem}, version {self.versions.version}"
         write_model(path, self.layout, self._average, others, title=title)
 
@@ -157,6 +153,6 @@ class Aggregator:
         """Go on with a saved model."""
         self._average, tensors = read_model(path, self.layout)
         weights = tensors["server.weights"] if self._config.server_average else self._average
-        self._state = ServerState(weights, _after(OPTIMIZER, tensors))
-        self._memory = _after(AGGREGATE, tensors)
-        self.versions.restore_saved(version, tensors)
+        self._state = ServerState(weights, after(OPTIMIZER, tensors))
+        self._memory = after(AGGREGATE, tensors)
+        self.versions.restore(version, after(PHONES, tensors))

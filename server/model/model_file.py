@@ -1,8 +1,10 @@
 """A saved model: a safetensors file whose first tensors are the model's own, then what a resumed run needs besides."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
@@ -13,6 +15,18 @@ from featherfed.server.model.versions import Arrays
 
 MODEL = "model."
 """What the names of the model's own tensors begin with."""
+PHONES = "phones."
+"""What those begin with of what phones hold."""
+
+
+def under(prefix: str, arrays: Arrays) -> dict[str, npt.NDArray[Any]]:
+    """Return the arrays under longer names, each in one piece of memory, as the file needs them."""
+    return {prefix + name: np.ascontiguousarray(array) for name, array in arrays.items()}
+
+
+def after(prefix: str, tensors: Arrays) -> Arrays:
+    """Return the tensors whose names begin so, by the rest of their names."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def write_model(path: Path, layout: Layout, weights: F32, others: Arrays, *, title: str) -> None:

@@ -1,6 +1,7 @@
 """The rules and plugins that a run's configuration names, and whether they go together with the rest of it."""
 
 from featherfed.by_round import ByRound
+from featherfed.codec.downlink_grammar import parse_downlink, pipeline_of
 from featherfed.codec.pipeline import Pipeline
 from featherfed.codec.trial import try_out
 from featherfed.rules.naming import load_aggregate, load_select, load_server_optimizer
@@ -30,8 +31,8 @@ def uplinks_of(config: RunConfig) -> ByRound[Pipeline]:
 
 def check_codecs(config: RunConfig) -> None:
     """Raise `ConfigError` for a spec that is none, and `ProblemError` for a stage of the user's own that fails."""
-    for pipeline in (*uplinks_of(config).values, Pipeline.parse(config.downlink, direction="downlink")):
-        if pipeline.foreign:
+    for pipeline in (*uplinks_of(config).values, pipeline_of(parse_downlink(config.downlink))):
+        if pipeline is not None and pipeline.foreign:
             try_out(pipeline)
 
 

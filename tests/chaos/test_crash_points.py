@@ -18,7 +18,7 @@ from lab.chaos.wiretap import Witness
 
 Serve = Callable[..., Any]
 RUN: dict[str, Any] = {
-    "phones": 2, "rounds": 2, "uplink": "feedback | topk(1/8)", "downlink": "rotate | eden(4)", "eval_every": 2,
+    "phones": 2, "rounds": 2, "uplink": "feedback | topk(1/8)", "eval_every": 2,
 }  # fmt: skip
 
 
@@ -91,14 +91,20 @@ def alive(moment: str) -> None:
     """Inject nothing."""
 
 
-@pytest.mark.parametrize("moment", ["inside", "after"])
-async def test_die_at_every_write_and_go_on(serve: Serve, tmp_path: Path, moment: str) -> None:
-    calm, *_ = await play(serve, tmp_path, "calm", [alive])
+@pytest.mark.parametrize(
+    ("moment", "downlink"),
+    [("inside", "rotate | eden(4)"), ("after", "rotate | eden(4)"), ("inside", "lattice(1)"), ("after", "lattice(1)"),
+     ("inside", "fresh | rotate | eden(4)")],
+)  # fmt: skip
+async def test_die_at_every_write_and_go_on(serve: Serve, tmp_path: Path, moment: str, downlink: str) -> None:
+    calm, *_ = await play(serve, tmp_path, "calm", [alive], downlink=downlink)
     number, lives = 0, 2
     while lives > 1:
         number += 1
         name = f"{moment}-{number}"
-        model, counted, witness, lives = await play(serve, tmp_path, name, [DieAt(moment, number), alive])
+        model, counted, witness, lives = await play(
+            serve, tmp_path, name, [DieAt(moment, number), alive], downlink=downlink
+        )
         assert model == calm, f"died {moment} write {number}"
         assert (witness.lost_bytes, witness.again_bytes) == (0, 0), f"died {moment} write {number}"
         assert sorted(shard for shard, _ in counted) == [0, 0, 1, 1]

@@ -21,13 +21,21 @@ from featherfed.rules.naming import load_aggregate, load_server_optimizer
 from featherfed.rules.server_optimizer import ServerState
 from featherfed.server.model.averaging import averaged
 from featherfed.server.model.kept_updates import KeptUpdates
-from featherfed.server.model.versions import Versions
+from featherfed.server.model.version_kinds import versions_of
 
 from .specs import ALL_SPECS
 
 LAYOUT = Layout((Tensor("a", (40, 30)), Tensor("conv", (8, 3, 5, 5)), Tensor("long", (91, 300)), Tensor("b", (10,))))
 """A matrix, a kernel, blocks of 8192 with one that overlaps, and values that travel as they are."""
 PHONES = 3
+DOWNLINKS = (
+    "lattice(1)",
+    "lattice(1/3)",
+    "lattice(64)",
+    "fresh | rotate | eden(4)",
+    "fresh | topk(1/20) | ternary | entropy",
+)
+"""Those that are no pipelines."""
 
 
 def values(size: int, name: str, scale: float = 1.0) -> np.ndarray:
@@ -41,6 +49,8 @@ def rows() -> Iterator[tuple[str, bytes]]:
     """Yield the name and the bytes of each result."""
     for spec in ALL_SPECS:
         yield from both_ends(spec)
+        yield from downlink(spec)
+    for spec in DOWNLINKS:
         yield from downlink(spec)
     yield from learning()
 
@@ -71,13 +81,15 @@ def both_ends(spec: str) -> Iterator[tuple[str, bytes]]:
 def downlink(spec: str) -> Iterator[tuple[str, bytes]]:
     """Yield what a server publishes with a spec, and what its phones then hold."""
     try:
-        pipeline = Pipeline.parse(spec, direction="downlink")
+        versions = versions_of(spec, LAYOUT, 5)
     except SpecError:
         return
-    versions = Versions(LAYOUT, pipeline, 5)
-    for version in range(3):
-        versions.publish(values(LAYOUT.size, f"version {version}"))
-        yield f"{spec}: version {version}", versions.chain[version]
+    model = np.zeros(LAYOUT.size, np.float32)
+    for version in range(4):
+        model = model + values(LAYOUT.size, f"version {version}")
+        versions.publish(model)
+        for held in range(-1, version):
+            yield f"{spec}: from {held} to {version}", versions.parcel(held).payload
         yield f"{spec}: view {version}", versions.view.tobytes()
 
 

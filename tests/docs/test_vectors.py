@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import random
 import re
 import struct
@@ -11,12 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from featherfed.codec import lattice
 from featherfed.codec.grammar import STAGES
 from featherfed.codec.layout import Layout, Tensor
 from featherfed.codec.pipeline import Pipeline
 from featherfed.errors import CodecError
 from featherfed.randomness import RoundKey
-from tests.docs import page_phone, vectors
+from tests.docs import page_lattice, page_phone, vectors
 from tests.docs.page_arithmetic import f32
 from tests.docs.page_random import PageGenerator, digest_of
 
@@ -36,6 +38,11 @@ LEVELS = page_levels()
 
 def page_key(row: dict[str, Any]) -> page_phone.Key:
     return page_phone.Key(row["seed"], row["round"], row["client"])
+
+
+def floats(text: str) -> list[float]:
+    data = bytes.fromhex(text)
+    return list(struct.unpack(f"<{len(data) // 4}f", data))
 
 
 def bits(values: list[float]) -> bytes:
@@ -105,6 +112,35 @@ def test_page_decodes_long_payloads(row: dict[str, Any]) -> None:
     assert hashlib.sha256(data).hexdigest() == row["payload SHA-256"]
     decoded = page_phone.decode(row["spec"], row["shapes"], page_key(row), data, LEVELS)
     assert hashlib.sha256(bits(decoded)).hexdigest() == row["decoded SHA-256"]
+
+
+@pytest.mark.parametrize("row", DOCUMENT["lattice"], ids=lambda row: str(row["exponents"]))
+def test_page_moves_weights_on_the_lattice_as_the_vectors_say(row: dict[str, Any]) -> None:
+    difference, weights = bytes.fromhex(row["difference"]), floats(row["weights"])
+    sizes = [math.prod(shape) for shape in row["shapes"]]
+    head = 1 + -(-len(sizes) * 4 // 8)
+    assert page_lattice.whole_numbers(page_lattice.Payload(difference[head:]), sizes) == row["numbers"]
+    assert bits(page_lattice.moved(weights, row["shapes"], difference)) == bytes.fromhex(row["moved"])
+    assert page_lattice.moved(weights, row["shapes"], b"\0") == weights
+
+
+@pytest.mark.parametrize("row", DOCUMENT["lattice"], ids=lambda row: str(row["exponents"]))
+def test_page_refuses_the_differences_that_the_code_refuses(row: dict[str, Any]) -> None:
+    layout = Layout(tuple(Tensor(str(number), tuple(shape)) for number, shape in enumerate(row["shapes"])))
+    difference, draw = bytes.fromhex(row["difference"]), random.Random(row["difference"])
+    weights = np.frombuffer(bytes.fromhex(row["weights"]), "<f4").astype(np.float32)
+    for _ in range(40):
+        changed = bytearray(difference)
+        changed[draw.randrange(min(len(changed), draw.choice((4, 12, len(changed)))))] = draw.randrange(256)
+        try:
+            exponents, numbers = lattice.decode(bytes(changed), layout)
+            expected = lattice.moved(weights, numbers, exponents, layout)
+        except CodecError:
+            with pytest.raises((AssertionError, IndexError, OverflowError)):
+                bits(page_lattice.moved(weights.tolist(), row["shapes"], bytes(changed)))
+            continue
+        there = page_lattice.moved(weights.tolist(), row["shapes"], bytes(changed))
+        assert bits(there) == expected.tobytes()
 
 
 def test_rounding_to_float32_is_numpys() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from featherfed.codec import lattice
 from featherfed.codec.layout import Layout, Tensor
 from featherfed.codec.pipeline import Pipeline
 from featherfed.randomness import RoundKey, derive
@@ -35,6 +36,12 @@ LONG = [
     ("subspace(3000)", 9000),
 ]
 """Where rotations have blocks of 8192 and one that overlaps."""
+
+LATTICES = [
+    ((-5, -6, -5), 2.0, 0), ((-3, -3, -18), 30.0, 0), ((-9, -7, -8), 400.0, -300_000), ((1, 1, 1), 0.0, 0),
+    ((-2, -2, -2), 0.0, 9),
+]  # fmt: skip
+"""Exponents of the steps, how large the numbers are, and one that is far away."""
 
 
 def ramp(size: int) -> np.ndarray:
@@ -106,7 +113,22 @@ def vectors() -> dict[str, Any]:
         "keys": [key_vector(*key) for key in KEYS],
         "stages": [stage_vector(spec) for spec in SPECS],
         "long": [long_vector(spec, size) for spec, size in LONG],
+        "lattice": [lattice_vector(*each) for each in LATTICES],
     }
+
+
+def lattice_vector(exponents: tuple[int, int, int], scale: float, far: int) -> dict[str, Any]:
+    """Return weights, a difference of whole numbers of about `scale` with one that is `far`, and what they become."""
+    layout = Layout(tuple(Tensor(str(number), shape) for number, shape in enumerate(SHAPES)))
+    weights = ramp(layout.size) / np.float32(3)
+    numbers = np.rint(sparse(layout.size) * scale).astype(np.int32)
+    numbers[7] += far
+    difference = lattice.encode(numbers, exponents, layout)
+    return {
+        "shapes": SHAPES, "exponents": exponents, "numbers": numbers.tolist(),
+        "weights": weights.astype("<f4").tobytes().hex(), "difference": difference.hex(),
+        "moved": lattice.moved(weights, numbers, exponents, layout).astype("<f4").tobytes().hex(),
+    }  # fmt: skip
 
 
 def written(document: dict[str, Any]) -> str:

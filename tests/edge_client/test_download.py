@@ -9,6 +9,7 @@ from featherfed.edge_client.download import Download
 from featherfed.edge_client.phone_state import PhoneState
 from featherfed.errors import CodecError, ProtocolError
 from featherfed.randomness import RoundKey
+from featherfed.server.model.version_kinds import versions_of
 from featherfed.wire.messages import NOTHING, ModelBegin
 
 LAYOUT = Layout((Tensor("a", (40, 10)),))
@@ -39,7 +40,7 @@ def test_model_comes_together_from_chunks_and_differences() -> None:
     assert not download.complete
     download.extend(50, payload[50:])
     assert download.complete
-    assert download.weights(SEED).tobytes() == expected.tobytes()
+    assert download.held(SEED).weights.tobytes() == expected.tobytes()
 
 
 def test_difference_is_added_to_what_the_phone_holds() -> None:
@@ -47,7 +48,32 @@ def test_difference_is_added_to_what_the_phone_holds() -> None:
     phone_state = PhoneState(None)
     phone_state.hold(0, Pipeline.parse(SPEC, direction="downlink").decode(parts[0], LAYOUT, RoundKey(SEED, 0)))
     begin = ModelBegin(1, 0, SPEC, [len(parts[1])], digest(parts[1]), 0, parts[1])
-    assert Download(begin, phone_state, LAYOUT).weights(SEED).tobytes() == expected.tobytes()
+    assert Download(begin, phone_state, LAYOUT).held(SEED).weights.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("spec", ["lattice(1)", "fresh | rotate | eden(4)"])
+def test_phone_keeps_the_initial_weights_that_differences_come_back_to(spec: str) -> None:
+    versions, phone_state = versions_of(spec, LAYOUT, SEED), PhoneState(None)
+    models = [np.random.default_rng(seed).standard_normal(LAYOUT.size).astype(np.float32) for seed in range(3)]
+    for base, model in zip((NOTHING, NOTHING, 0), models, strict=True):
+        versions.publish(model)
+        parcel = versions.parcel(base)
+        begin = ModelBegin(
+            parcel.version, parcel.base, parcel.spec, list(parcel.lengths), parcel.digest, 0, parcel.payload
+        )
+        download = Download(begin, phone_state, LAYOUT)
+        download.keep(download.held(SEED))
+        assert phone_state.held_version == parcel.version
+        assert phone_state.weights.tobytes() == versions.view.tobytes()
+        assert phone_state.initial.tobytes() == models[0].tobytes()
+
+
+@pytest.mark.parametrize("spec", ["lattice(1)", "fresh | float32"])
+def test_difference_to_initial_weights_that_the_phone_does_not_have_is_refused(spec: str) -> None:
+    phone_state = PhoneState(None)
+    phone_state.hold(3, np.zeros(LAYOUT.size, np.float32))
+    with pytest.raises(ProtocolError, match="difference to version 0, this phone holds 3"):
+        Download(ModelBegin(5, 0, spec, [3], b"12345678", 0, b"abc"), phone_state, LAYOUT)
 
 
 def test_difference_to_a_version_that_the_phone_does_not_hold_is_refused() -> None:
@@ -64,7 +90,7 @@ def test_wrong_digest_is_refused_and_the_bytes_are_not_kept() -> None:
     phone_state = PhoneState(None)
     download = Download(ModelBegin(0, NOTHING, "float32", [1600], b"12345678", 0, bytes(1600)), phone_state, LAYOUT)
     with pytest.raises(CodecError, match="model of 1600 bytes does not have the digest"):
-        download.weights(SEED)
+        download.held(SEED)
     assert (phone_state.download_digest, phone_state.download) == (b"", b"")
 
 
@@ -74,7 +100,7 @@ def test_bytes_that_do_not_decode_are_the_server_s_fault() -> None:
         ModelBegin(0, NOTHING, "float32", [1599], digest(payload), 0, payload), PhoneState(None), LAYOUT
     )
     with pytest.raises(CodecError):
-        download.weights(SEED)
+        download.held(SEED)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_websocket
@@ -16,6 +17,7 @@ from featherfed.edge_client.local_problem import LocalProblem
 from featherfed.edge_client.one_phone import PhoneOptions, play_phone
 from featherfed.edge_client.phone_state import PhoneState
 from featherfed.errors import ConfigError, DataError, LocalError
+from featherfed.server.model.versions import Versions
 from featherfed.wire.messages import Finish, pack
 
 from ..idx_files import write_mnist
@@ -67,6 +69,49 @@ async def test_phones_come_back_after_a_server_restart_and_send_nothing_twice(se
     assert reasons == ["all 12 rounds are done"] * 2
     assert [row["accepted"] for row in report["rounds"]] == [2] * 12
     assert all(lines.count(f"round {number}: accepted") == 2 for number in range(1, 13))
+
+
+@pytest.mark.parametrize("downlink", ["rotate | eden(4)", "lattice(1)", "fresh | rotate | eden(4)"])
+async def test_phones_hold_the_server_s_views_whatever_they_missed_and_whoever_was_killed(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, downlink: str
+) -> None:
+    views: dict[int, bytes] = {}
+    held: list[tuple[int, bytes, bytes]] = []
+    stand, hold = Versions._stand, PhoneState.hold
+
+    def standing(self: Versions, version: int, view: np.ndarray) -> None:
+        views[version] = view.tobytes()
+        stand(self, version, view)
+
+    def holding(
+        self: PhoneState, version: int, weights: np.ndarray, initial: np.ndarray | None, difference: bytes
+    ) -> None:
+        held.append((version, weights.tobytes(), b"" if initial is None else initial.tobytes()))
+        hold(self, version, weights, initial, difference)
+
+    monkeypatch.setattr(Versions, "_stand", standing)
+    monkeypatch.setattr(PhoneState, "hold", holding)
+
+    def phones(address: str) -> "list[asyncio.Task[str]]":
+        folders = {name: str(tmp_path / name) for name in "abc"}
+        return [
+            asyncio.create_task(play(options(address, name=name, state_dir=folder), lines))
+            for name, folder in folders.items()
+        ]
+
+    lines: list[str] = []
+    async with serve(phones=3, cohort=1, rounds=12, downlink=downlink) as served:
+        first = phones(served.address)
+        while "round 5: accepted" not in lines:
+            await asyncio.sleep(0.001)
+        for task in (*first, served.ended):
+            task.cancel()
+        await asyncio.wait({*first, served.ended})
+    async with serve(resume=True) as served:
+        assert await asyncio.gather(*phones(served.address)) == ["all 12 rounds are done"] * 3
+    assert len({version for version, *_ in held}) == 12
+    assert all(weights == views[version] for version, weights, _ in held)
+    assert {initial for *_, initial in held} == ({b""} if downlink.startswith("rotate") else {views[0]})
 
 
 async def test_phone_s_state_directory_keeps_its_name_and_model(serve: Serve, tmp_path: Path) -> None:

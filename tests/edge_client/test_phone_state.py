@@ -126,6 +126,19 @@ def test_download_goes_on_where_it_is_and_a_new_one_starts_over(tmp_path: Path) 
     assert phone_state.download == PhoneState(tmp_path).download == b""
 
 
+def test_initial_weights_are_kept_beside_the_model_and_written_once(tmp_path: Path) -> None:
+    phone_state = PhoneState(tmp_path)
+    phone_state.enter("ab12", 5)
+    phone_state.hold(3, WEIGHTS, WEIGHTS - 1)
+    written = (tmp_path / "initial").stat().st_mtime_ns
+    phone_state.hold(4, WEIGHTS + 1, phone_state.initial)
+    assert (tmp_path / "initial").stat().st_mtime_ns == written
+    again = PhoneState(tmp_path)
+    assert again.initial is not None and again.initial.tolist() == (WEIGHTS - 1).tolist()
+    again.enter("cd34", 5)
+    assert again.initial is None and PhoneState(tmp_path).initial is None
+
+
 def test_model_that_arrived_ends_the_download(tmp_path: Path) -> None:
     full(tmp_path).hold(4, WEIGHTS + 1)
     phone_state = PhoneState(tmp_path)

@@ -5,12 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from featherfed.codec.downlink import Held, Step
+from featherfed.codec.downlink_grammar import parse_downlink
 from featherfed.codec.exact_sum import ExactSum
 from featherfed.codec.layout import Layout, Tensor
 from featherfed.codec.pipeline import Pipeline
 from featherfed.errors import CodecError, SpecError
 from featherfed.randomness import RoundKey
 from featherfed.server.door.tokens import Tokens, add
+from featherfed.server.model.version_kinds import versions_of
 from tests.codec.specs import ALL_SPECS
 
 from .budget import count, inputs
@@ -71,6 +74,38 @@ def test_any_bytes_decode_to_the_shape_or_are_refused(spec: str) -> None:
     decodes_or_refuses()
 
 
+MODELS = [np.random.default_rng(seed).standard_normal(LAYOUT.size).astype(np.float32) for seed in range(2)]
+DOWNLINKS = ("lattice(1/4)", "lattice(4)", "fresh | rotate | eden(4)", "fresh | topk(1/20) | ternary | entropy")
+
+
+@pytest.mark.parametrize("spec", DOWNLINKS)
+@pytest.mark.parametrize("base", [-1, 0])
+def test_any_difference_makes_a_model_or_is_refused(spec: str, base: int) -> None:
+    downlink, versions = parse_downlink(spec), versions_of(spec, LAYOUT, KEY.seed)
+    for model in MODELS:
+        versions.publish(model)
+    parcel = versions.parcel(base)
+    whole, good = np.split(np.frombuffer(parcel.payload, np.uint8), [len(parcel.payload) - parcel.lengths[-1]])
+    held = Held(0, MODELS[0], MODELS[0]) if base == 0 else Held()
+
+    @inputs(0.04 / len(DOWNLINKS))
+    @given(payloads(good.tobytes(), 2 * len(good)))
+    def decodes_or_refuses(difference: bytes) -> None:
+        count("downlinks of one difference")
+        parts = [*([whole.tobytes()] if base < 0 else []), difference]
+        step = Step(base, 1, tuple(map(len, parts)))
+        try:
+            downlink.check(step, LAYOUT)
+            made = downlink.apply(step, parts, held, LAYOUT, KEY.seed)
+        except CodecError as error:
+            assert str(error)
+        else:
+            assert made.weights is not None and made.weights.shape == (LAYOUT.size,)
+            assert np.isfinite(made.weights).all()
+
+    decodes_or_refuses()
+
+
 @inputs(0.02)
 @given(st.binary(max_size=99), st.booleans())
 def test_any_partial_sum_is_one_or_is_refused(data: bytes, whole: bool) -> None:
@@ -90,7 +125,10 @@ WORDS = sorted({word for spec in ALL_SPECS for word in spec.replace("|", " ").sp
 @given(
     st.one_of(
         st.text(max_size=40),
-        st.lists(st.sampled_from([*WORDS, "|", "|", "topk(0)", "eden(9)", "(", "1/0", ""]), max_size=9).map(" ".join),
+        st.lists(
+            st.sampled_from([*WORDS, "|", "|", "topk(0)", "eden(9)", "(", "1/0", "", "fresh", "lattice(1/2)"]),
+            max_size=9,
+        ).map(" ".join),
     )
 )
 def test_any_text_is_a_spec_or_is_refused(text: str) -> None:
@@ -102,6 +140,12 @@ def test_any_text_is_a_spec_or_is_refused(text: str) -> None:
         assert str(error)
     else:
         assert str(Pipeline.parse(str(pipeline))) == str(pipeline)
+    try:
+        downlink = parse_downlink(text)
+    except SpecError as error:
+        assert str(error)
+    else:
+        assert str(parse_downlink(str(downlink))) == str(downlink)
 
 
 @pytest.fixture(scope="module")

@@ -54,6 +54,25 @@ async def test_tree_follows_a_run_whose_cohort_and_uplink_change(tmp_path: Path)
     assert models[0] == models[1]
 
 
+@pytest.mark.parametrize("downlink", ["lattice(1)", "fresh | rotate | eden(4)"])
+async def test_tree_gives_the_model_of_one_server_in_any_downlink(tmp_path: Path, downlink: str) -> None:
+    few = {**SETTINGS, "phones": 4, "cohort": 2, "rounds": 4, "downlink": downlink}
+    async with serving(tmp_path / "one", **few) as alone:
+        await asyncio.wait_for(play_all((alone.address, shard) for shard in range(4)), 60)
+        assert await asyncio.wait_for(alone.ended, 30) is None
+        expected = alone.folder.model.read_bytes()
+    async with (
+        serving(tmp_path, **{**few, "gateways": 2}) as root,
+        gateway(root.address, tmp_path / "g0", 0, 2, **few) as (first, told),
+        gateway(root.address, tmp_path / "g1", 1, 2, **few) as (second, told_second),
+    ):
+        places = [await address(told, first)] * 2 + [await address(told_second, second)] * 2
+        await asyncio.wait_for(play_all(zip(places, range(4), strict=True)), 60)
+        assert await asyncio.wait_for(root.ended, 30) is None
+        await asyncio.wait_for(asyncio.gather(first, second), 30)
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == expected
+
+
 async def test_root_may_name_a_preset_and_the_gateway_its_stages(tmp_path: Path) -> None:
     few = {**SETTINGS, "phones": 2, "cohort": 2, "rounds": 1}
     async with (

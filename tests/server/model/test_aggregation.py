@@ -126,11 +126,17 @@ def test_mean_of_the_models_is_what_is_kept_and_phones_get_the_newest(tmp_path: 
     assert averaging.evaluate().loss != plain.evaluate().loss
 
 
+@pytest.mark.parametrize(
+    ("downlink", "leftover"),
+    [("rotate | eden(4)", "keep"), ("lattice(1)", "keep"), ("lattice(1)", "0.5"), ("fresh | eden-1bit", "drop")],
+)
 @pytest.mark.parametrize("memory", [0.0, 0.85])
 @pytest.mark.parametrize("optimizer", ["fedavg", "fedavgm", "fedadam", "fedyogi"])
-def test_restored_run_goes_on_to_the_same_bits(optimizer: str, memory: float, tmp_path: Path) -> None:
+def test_restored_run_goes_on_to_the_same_bits(
+    optimizer: str, memory: float, downlink: str, leftover: str, tmp_path: Path
+) -> None:
     config = replace(
-        CONFIG, server_optimizer=optimizer, server_average=memory, downlink="rotate | eden(4)", server_lr=0.5
+        CONFIG, server_optimizer=optimizer, server_average=memory, downlink=downlink, leftover=leftover, server_lr=0.5
     )
     whole = Aggregator(config, None)
     path = tmp_path / "model.safetensors"

@@ -1,52 +1,90 @@
-"""What phones decode is what the server believes that they hold, whichever way they took."""
+"""What phones decode is what the server believes that they hold, whichever way they took, in every kind of downlink."""
+
+from itertools import accumulate
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from featherfed.codec.downlink import NOTHING, Held, Step
+from featherfed.codec.downlink_grammar import parse_downlink
 from featherfed.codec.layout import Layout, Tensor
-from featherfed.codec.pipeline import Pipeline
-from featherfed.randomness import RoundKey
+from featherfed.errors import LocalError
+from featherfed.server.model.version_kinds import versions_of
 from featherfed.server.model.versions import Parcel, Versions
 
-LAYOUT = Layout((Tensor("a.weight", (30, 20)), Tensor("a.bias", (30,))))
+LAYOUT = Layout((Tensor("a.weight", (30, 20)), Tensor("a.bias", (30,)), Tensor("still", (7,)), Tensor("none", (0, 3))))
 SEED = 7
+FROM_INITIAL = ("lattice(1)", "lattice(1/8)", "fresh | rotate | eden(4)", "fresh | float32")
+KINDS = ("float32", "float16", "rotate | eden(4)", "rotate | eden(1)", *FROM_INITIAL)
 
 
-def walk(spec: str, steps: int) -> tuple[Versions, list[np.ndarray]]:
-    """Return versions after `steps` small steps of a model, and the view of each version."""
+def steps(count: int) -> list[np.ndarray]:
+    """Return a model and what each of some small steps makes of it; one tensor does not move."""
     generator = np.random.default_rng(0)
-    versions = Versions(LAYOUT, Pipeline.parse(spec, direction="downlink"), SEED)
-    weights, views = generator.standard_normal(LAYOUT.size).astype(np.float32), []
-    for _ in range(steps):
+    models = [generator.standard_normal(LAYOUT.size).astype(np.float32)]
+    for _ in range(1, count):
+        step = generator.normal(0, 0.01, LAYOUT.size).astype(np.float32)
+        step[630:] = 0
+        models.append(models[-1] + step)
+    return models
+
+
+def walk(spec: str, count: int) -> tuple[Versions, list[np.ndarray]]:
+    """Return versions after steps of a model, and the view of each version."""
+    versions, views = versions_of(spec, LAYOUT, SEED), []
+    for weights in steps(count):
         versions.publish(weights)
         views.append(versions.view.copy())
-        weights = weights + generator.normal(0, 0.01, LAYOUT.size).astype(np.float32)
     return versions, views
 
 
-def unpacked(parcel: Parcel, held: np.ndarray) -> np.ndarray:
-    """Return the model that a phone makes of a parcel."""
-    pipeline, start = Pipeline.parse(parcel.spec, direction="downlink"), 0
-    weights = held if parcel.base >= 0 else np.zeros(LAYOUT.size, np.float32)
-    for step, length in enumerate(parcel.lengths):
-        key = RoundKey(SEED, parcel.base + 1 + step)
-        weights = weights + pipeline.decode(parcel.payload[start : start + length], LAYOUT, key)
-        start += length
-    return weights
+def unpacked(parcel: Parcel, held: Held) -> Held:
+    """Return what a phone holds after a parcel."""
+    downlink = parse_downlink(parcel.spec)
+    step = Step(parcel.base, parcel.version, parcel.lengths)
+    downlink.check(step, LAYOUT)
+    ends = accumulate(parcel.lengths)
+    parts = [parcel.payload[end - length : end] for end, length in zip(ends, parcel.lengths, strict=True)]
+    return downlink.apply(step, parts, held, LAYOUT, SEED)
 
 
-@pytest.mark.parametrize("spec", ["float32", "float16", "rotate | eden(4)", "rotate | eden(1)"])
-@settings(max_examples=15)
-@given(held=st.integers(-1, 9), steps=st.integers(1, 9))
-def test_every_phone_ends_with_the_bits_of_the_server_s_view(spec: str, held: int, steps: int) -> None:
-    versions, views = walk(spec, steps)
+def holding(views: list[np.ndarray], version: int) -> Held:
+    return Held(version, views[version], views[0]) if 0 <= version < len(views) else Held()
+
+
+@pytest.mark.parametrize("spec", KINDS)
+@settings(max_examples=15, deadline=None)
+@given(held=st.integers(-1, 9), count=st.integers(1, 9))
+def test_every_phone_ends_with_the_bits_of_the_server_s_view(spec: str, held: int, count: int) -> None:
+    versions, views = walk(spec, count)
+    if held == count - 1:
+        return
     parcel = versions.parcel(held)
-    assert parcel.version == steps - 1
+    assert parcel.version == count - 1
     assert sum(parcel.lengths) == len(parcel.payload)
-    phone = unpacked(parcel, views[held] if 0 <= held < steps else np.zeros(LAYOUT.size, np.float32))
-    assert phone.tobytes() == versions.view.tobytes()
+    phone = unpacked(parcel, holding(views, held))
+    assert phone.version == count - 1
+    assert phone.weights is not None and phone.weights.tobytes() == versions.view.tobytes()
+    if spec in FROM_INITIAL:
+        assert phone.initial is not None and phone.initial.tobytes() == views[0].tobytes()
+
+
+@pytest.mark.parametrize("spec", FROM_INITIAL)
+def test_phone_holds_the_same_bits_whatever_it_missed(spec: str) -> None:
+    """A phone that comes in every round and one that comes twice have the model of one that comes last."""
+    versions, views = versions_of(spec, LAYOUT, SEED), []
+    often, rarely = Held(), Held()
+    for number, weights in enumerate(steps(12)):
+        versions.publish(weights)
+        views.append(versions.view)
+        often = unpacked(versions.parcel(often.version), often)
+        if number in (3, 11):
+            rarely = unpacked(versions.parcel(rarely.version), rarely)
+    late = unpacked(versions.parcel(NOTHING), Held())
+    for phone in (often, rarely, late):
+        assert phone.weights is not None and phone.weights.tobytes() == versions.view.tobytes()
 
 
 def test_phone_that_is_one_behind_gets_one_difference() -> None:
@@ -56,8 +94,24 @@ def test_phone_that_is_one_behind_gets_one_difference() -> None:
     assert len(parcel.payload) < 4 * LAYOUT.size / 5
 
 
-def test_parcel_is_never_larger_than_the_model_itself() -> None:
-    versions, _ = walk("rotate | eden(4)", 40)
+@pytest.mark.parametrize("held", [0, 1, 20, 38])
+def test_phone_that_missed_rounds_gets_one_difference_on_the_lattice_and_less_than_the_chain(held: int) -> None:
+    lattice, chain = walk("lattice(1)", 40)[0].parcel(held), walk("rotate | eden(4)", 40)[0].parcel(held)
+    assert (lattice.base, len(lattice.lengths)) == (held, 1)
+    assert len(lattice.payload) < len(chain.payload)
+
+
+@pytest.mark.parametrize("held", [0, 1, 38])
+def test_fresh_code_is_the_same_for_all_that_hold_anything(held: int) -> None:
+    versions, _ = walk("fresh | rotate | eden(4)", 40)
+    assert versions.parcel(held) is versions.parcel(0)
+    assert versions.parcel(0).base == 0
+    assert versions.parcel(-1).payload.endswith(versions.parcel(0).payload)
+
+
+@pytest.mark.parametrize("spec", ["rotate | eden(4)", "float16"])
+def test_parcel_is_never_larger_than_the_model_itself(spec: str) -> None:
+    versions, _ = walk(spec, 40)
     for held in range(-1, 40):
         assert len(versions.parcel(held).payload) <= 4 * LAYOUT.size
 
@@ -69,14 +123,71 @@ def test_phone_that_is_far_behind_gets_the_whole_model() -> None:
 
 
 def test_chain_does_not_grow_with_the_run() -> None:
-    short, long = walk("rotate | eden(4)", 15)[0], walk("rotate | eden(4)", 60)[0]
-    assert len(long.chain) == len(short.chain)
-    assert sum(map(len, long.chain.values())) <= 4 * LAYOUT.size
+    short, long = (
+        [len(array) for name, array in walk("rotate | eden(4)", count)[0].saved().items() if name != "view"]
+        for count in (15, 60)
+    )
+    assert len(long) == len(short)
+    assert sum(long) <= 4 * LAYOUT.size
+
+
+def test_lattice_keeps_so_many_versions_and_gives_the_others_all_that_was_learned(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("featherfed.server.model.lattice_versions.KEPT_VERSIONS", 5)
+    versions, views = walk("lattice(1)", 20)
+    bases = [versions.parcel(held).base for held in range(19)]
+    assert bases == [0] * 15 + [15, 16, 17, 18]
+    assert len([name for name in versions.saved() if name.startswith("step.")]) == 5
+    for held in (3, 15):
+        phone = unpacked(versions.parcel(held), holding(views, held))
+        assert phone.weights is not None and phone.weights.tobytes() == versions.view.tobytes()
+
+
+def test_lattice_makes_the_numbers_that_have_no_room_when_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    roomy, _ = walk("lattice(1)", 20)
+    monkeypatch.setattr("featherfed.server.model.lattice_versions.NUMBERS_BYTES", 4 * LAYOUT.size)
+    narrow, _ = walk("lattice(1)", 20)
+    assert len(narrow._numbers) <= 4  # type: ignore[attr-defined]
+    for held in (7, 2, 18, 0, 7):
+        assert narrow.parcel(held) == roomy.parcel(held)
+        assert len(narrow._numbers) <= 4  # type: ignore[attr-defined]
+
+
+def test_lattice_begins_with_the_first_round_that_moves_anything() -> None:
+    versions, held = versions_of("lattice(1)", LAYOUT, SEED), Held()
+    first, second = steps(2)
+    for weights in (first, first, second, second):
+        versions.publish(weights)
+        held = unpacked(versions.parcel(held.version), held)
+        assert held.weights is not None and held.weights.tobytes() == versions.view.tobytes()
+    assert not np.array_equal(versions.view, first)
+
+
+def test_view_of_the_lattice_is_within_three_quarters_of_a_step_of_the_model() -> None:
+    models = steps(40)
+    versions, _ = walk("lattice(1)", 40)
+    rms = float(np.sqrt(np.mean((models[1] - models[0])[:600] ** 2)))
+    # A step is a power of two, at least the rms and below twice of it.
+    step = 2.0 ** np.ceil(np.log2(rms))
+    off = np.abs(versions.view - models[-1])[:600]
+    assert off.max() <= 0.75 * step
+    assert 0.25 * step < np.sqrt(np.mean(off**2)) < 0.4 * step
+
+
+def test_number_stays_until_the_model_is_three_quarters_of_a_step_away() -> None:
+    versions, start = versions_of("lattice(1)", LAYOUT, SEED), np.zeros(LAYOUT.size, np.float32)
+    moved = []
+    for place in (0, 1, 1.5, 1.7, 1.8, 1.3, 1.2):
+        versions.publish(start + np.float32(place))
+        moved.append(float(versions.view[0]))
+    assert moved == [0, 1, 1, 1, 2, 2, 1]
 
 
 def test_phone_of_the_future_is_taken_for_one_that_holds_nothing() -> None:
-    versions, _ = walk("float32", 2)
-    assert versions.parcel(17) == versions.parcel(-1)
+    for spec in ("float32", *FROM_INITIAL):
+        versions, _ = walk(spec, 2)
+        assert versions.parcel(17) == versions.parcel(-1)
 
 
 # Some lose more than the difference itself (vNMSE above 1), some are biased.
@@ -89,7 +200,7 @@ LOSSY = (
 
 @pytest.mark.parametrize("spec", LOSSY)
 def test_repeated_lossy_downlinks_converge(spec: str) -> None:
-    versions = Versions(LAYOUT, Pipeline.parse(spec, direction="downlink"), SEED)
+    versions = versions_of(spec, LAYOUT, SEED)
     weights = np.random.default_rng(0).standard_normal(LAYOUT.size).astype(np.float32)
     errors = []
     for _ in range(400):
@@ -99,9 +210,51 @@ def test_repeated_lossy_downlinks_converge(spec: str) -> None:
     assert errors[-1] < 0.02
 
 
-def test_restored_versions_give_the_same_parcels() -> None:
-    versions, _ = walk("rotate | eden(4)", 5)
-    again = Versions(LAYOUT, Pipeline.parse("rotate | eden(4)", direction="downlink"), SEED)
-    again.restore(versions.version, versions.view, versions.chain)
+@pytest.mark.parametrize("spec", KINDS)
+def test_restored_versions_give_the_same_parcels(spec: str) -> None:
+    versions, _ = walk(spec, 5)
+    again = versions_of(spec, LAYOUT, SEED)
+    again.restore(versions.version, versions.saved())
+    for held in range(-1, 4):
+        assert again.parcel(held) == versions.parcel(held)
+    more = steps(6)[-1]
+    versions.publish(more)
+    again.publish(more)
     for held in range(-1, 5):
         assert again.parcel(held) == versions.parcel(held)
+
+
+@pytest.mark.parametrize("spec", KINDS)
+@pytest.mark.parametrize("missed", [(), (3,), (1, 2, 3), (0, 1)])
+def test_gateway_s_phones_hold_the_root_s_view(spec: str, missed: tuple[int, ...]) -> None:
+    """A gateway adopts what it was sent; it may have missed versions, and so may its phones."""
+    root, gateway = versions_of(spec, LAYOUT, SEED), versions_of(spec, LAYOUT, SEED)
+    above, phone, rarely = Held(), Held(), Held()
+    for number, weights in enumerate(steps(7)):
+        root.publish(weights)
+        if number in missed:
+            continue
+        parcel = root.parcel(above.version)
+        above = unpacked(parcel, above)
+        assert above.weights is not None
+        last = parcel.payload[len(parcel.payload) - parcel.lengths[-1] :]
+        gateway.adopt(number, above.weights, above.initial, last)
+        assert gateway.view.tobytes() == root.view.tobytes()
+        phone = unpacked(gateway.parcel(phone.version), phone)
+        assert phone.weights is not None and phone.weights.tobytes() == root.view.tobytes()
+        if number in (2, 6):
+            rarely = unpacked(gateway.parcel(rarely.version), rarely)
+            assert rarely.weights is not None and rarely.weights.tobytes() == root.view.tobytes()
+
+
+def test_gateway_that_lost_what_it_would_pass_on_says_so() -> None:
+    (first, second), initial = walk("fresh | float32", 2)[1], steps(1)[0]
+    with pytest.raises(LocalError, match="code of version 1 is lost"):
+        versions_of("fresh | float32", LAYOUT, SEED).adopt(1, second, initial, b"")
+    with pytest.raises(LocalError, match="code of version 1 makes another model"):
+        versions_of("fresh | float32", LAYOUT, SEED).adopt(1, second, initial, bytes(4 * LAYOUT.size))
+    with pytest.raises(LocalError, match="steps of version 1 are lost"):
+        versions_of("lattice(1)", LAYOUT, SEED).adopt(1, second, first, b"")
+    step = walk("lattice(1)", 2)[0].parcel(0).payload
+    with pytest.raises(LocalError, match="version 1 does not lie on the lattice"):
+        versions_of("lattice(1)", LAYOUT, SEED).adopt(1, second + np.float32(1e-4), first, step)

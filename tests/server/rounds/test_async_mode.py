@@ -30,9 +30,12 @@ async def accepted(phone: Peer, round_number: int) -> None:
     assert await phone.receive_until(Accepted) == Accepted(round_number)
 
 
-async def test_whole_phones_play_an_asynchronous_run(serve: Serve) -> None:
+@pytest.mark.parametrize(
+    ("downlink", "leftover"), [("rotate | eden(4)", "keep"), ("lattice(1)", "0.5"), ("fresh | eden-1bit", "drop")]
+)
+async def test_whole_phones_play_an_asynchronous_run(serve: Serve, downlink: str, leftover: str) -> None:
     settings = {"mode": "async", "phones": 4, "buffer": 2, "rounds": 6, "uplink": "rotate | eden(1)"}
-    async with serve(**settings, downlink="rotate | eden(4)") as served:
+    async with serve(**settings, downlink=downlink, leftover=leftover) as served:
         options = [PhoneOptions(server=served.address, train=False, name=f"p{number}") for number in range(4)]
         ends = await asyncio.wait_for(asyncio.gather(*(play_phone(one, lambda line: None) for one in options)), WAIT_S)
         assert await finish(served) is None

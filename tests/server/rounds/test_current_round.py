@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from featherfed.by_round import ByRound
 from featherfed.server import rounds
 from featherfed.server.rounds.current_round import CurrentRound
 from featherfed.server.rounds.events import Action, Asked, Joined, OpenRound
@@ -15,7 +16,7 @@ from featherfed.server.rounds.round_machine import Phase, Rules, RunState
 from featherfed.server.run_clock import RunClock
 from featherfed.server.service import Service
 
-RULES = Rules(phones=2, rounds=3, cohort_size=2, target=2, min_updates=1, max_retries=1, seed=0)
+RULES = Rules(phones=2, rounds=3, cohort_size=ByRound(2), target=ByRound(2), min_updates=1, max_retries=1, seed=0)
 MOST_PARAMETERS = 7
 
 

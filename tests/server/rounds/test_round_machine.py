@@ -78,7 +78,7 @@ def test_quorum_closes_the_round_and_cancels_the_straggler() -> None:
 
 
 def test_last_answer_closes_a_round_that_can_not_reach_its_quorum() -> None:
-    rules = replace(RULES, target=3)
+    rules = replace(RULES, target=ByRound(3))
     state, actions = advance(opened(rules=rules, accepted=frozenset({0, 1})), Fail(2))
     assert state.phase is Phase.CLOSING
     assert actions == (CloseRound(1, (0, 1)),)
@@ -95,7 +95,7 @@ def test_event_that_does_not_matter_changes_nothing(event: Event) -> None:
 
 
 def test_deadline_with_enough_updates_closes() -> None:
-    rules = replace(RULES, target=3)
+    rules = replace(RULES, target=ByRound(3))
     state, actions = advance(opened(rules=rules, accepted=frozenset({0, 2})), Deadline(1, 0))
     assert state.phase is Phase.CLOSING
     assert actions == (CancelPhones(1, (1,)), CloseRound(1, (0, 2)))

@@ -1,0 +1,51 @@
+"""`--downlink` as a string: `lattice(1)`, `fresh | rotate | eden(4)`, or the pipeline of a chain."""
+
+import re
+from fractions import Fraction
+
+from featherfed.codec.chain import Chain
+from featherfed.codec.downlink import Downlink
+from featherfed.codec.fresh import Fresh
+from featherfed.codec.grammar import MAX_SPEC
+from featherfed.codec.lattice import Lattice
+from featherfed.codec.pipeline import Pipeline
+from featherfed.errors import SpecError
+
+_LATTICE = re.compile(r"lattice(?:\(\s*([0-9]+(?:/[0-9]+|\.[0-9]+)?)\s*\))?")
+_FRESH = "fresh"
+
+
+def parse_downlink(spec: str) -> Downlink:
+    """Return the downlink of a spec; raises `SpecError`.
+
+    >>> str(parse_downlink("fresh | eden-1bit")), str(parse_downlink("lattice(0.5)"))
+    ('fresh | rotate | eden(1)', 'lattice(1/2)')
+    """
+    if len(spec) > MAX_SPEC:
+        raise SpecError(f"codec spec of {len(spec)} characters exceeds {MAX_SPEC}")
+    first, bar, rest = spec.partition("|")
+    if first.strip() == _FRESH:
+        if not bar:
+            raise SpecError("fresh needs a pipeline behind it, like fresh | rotate | eden(4)")
+        made = Fresh(Pipeline.parse(rest, direction="downlink"))
+        if (length := len(str(made))) > MAX_SPEC:
+            raise SpecError(f"codec spec of {length} characters, written out, exceeds {MAX_SPEC}")
+        return made
+    if match := _LATTICE.match(first.strip()):
+        return _lattice(match, spec, alone=match.end() == len(first.strip()) and not bar)
+    return Chain(Pipeline.parse(spec, direction="downlink"))
+
+
+def pipeline_of(downlink: Downlink) -> Pipeline | None:
+    """Return the codec pipeline of a downlink, if it has one."""
+    return downlink.pipeline if isinstance(downlink, Chain | Fresh) else None
+
+
+def _lattice(match: re.Match[str], spec: str, *, alone: bool) -> Lattice:
+    if not alone:
+        raise SpecError(f"{spec!r} has more than lattice(1): it codes its whole numbers by itself")
+    if match[1] is None:
+        raise SpecError("lattice takes a number, like lattice(1)")
+    if "/" in match[1] and not int(match[1].partition("/")[2]):
+        raise SpecError(f"{spec} divides by zero")
+    return Lattice(Fraction(match[1]))
