@@ -16,7 +16,7 @@ from featherfed.edge_client.dialing import Dialer, DirectDialer, check_address, 
 from featherfed.edge_client.learner import Learner, NoiseLearner, import_torch
 from featherfed.edge_client.leaving import LeavingLearner
 from featherfed.edge_client.local_problem import LocalProblem, problem_named_by
-from featherfed.edge_client.phone import Phone
+from featherfed.edge_client.phone import Phone, Rest, until_then
 from featherfed.edge_client.phone_context import PhoneSettings
 from featherfed.edge_client.phone_state import PhoneState, make_folder
 from featherfed.errors import ConfigError
@@ -92,20 +92,22 @@ async def play_phone(
     phone_state: PhoneState | None = None,
     linked: LinkMaker = LinkedDialer,
     make_local: LocalMaker = LocalProblem,
+    rest: Rest = until_then,
 ) -> str:
     """Play one phone on the running event loop; return the server's reason for the end.
 
-    `phone_state`, `linked` and `make_local` stand in where many phones share one process or there are no real sockets.
+    `phone_state`, `linked` and `make_local` stand in where many phones share one process or there are no real sockets,
+    and `rest` where there is a better way than to wait to know when the server needs this phone again.
     """
     # A process of a swarm is another one than that which checked its options.
     import_plugins(options.plugins)
     if phone_state is not None or options.state_dir is None:
-        return await _play(options, say, phone_state or PhoneState(None), linked, make_local)
+        return await _play(options, say, phone_state or PhoneState(None), linked, make_local, rest)
     folder = Path(options.state_dir)
     make_folder(folder)
     way_out = "give each phone a --state-dir of its own"
     with held(folder, "used", way_out, say=say):
-        return await _play(options, say, PhoneState(folder), linked, make_local)
+        return await _play(options, say, PhoneState(folder), linked, make_local, rest)
 
 
 async def _play(
@@ -114,6 +116,7 @@ async def _play(
     phone_state: PhoneState,
     linked: LinkMaker,
     make_local: LocalMaker,
+    rest: Rest,
 ) -> str:
     name = phone_state.name_phone(options.name)
     own: LocalProblem | None = None
@@ -160,13 +163,21 @@ async def _play(
             make_learner=learner,
             say=say,
             known=known,
+            rest=rest,
         )
         return await phone.run()
     # The link's randomness is the phone's own, and the same again for the same name.
     seed = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest(), "little")
     async with linked(options.profile, seed) as dialer:
         phone = Phone(
-            settings, name=name, phone_state=phone_state, dialer=dialer, make_learner=learner, say=say, known=known
+            settings,
+            name=name,
+            phone_state=phone_state,
+            dialer=dialer,
+            make_learner=learner,
+            say=say,
+            known=known,
+            rest=rest,
         )
         return await phone.run()
 

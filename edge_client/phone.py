@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
@@ -17,13 +17,22 @@ from featherfed.edge_client.phone_context import KnownModel, PhoneContext, Phone
 from featherfed.edge_client.phone_state import PhoneState
 from featherfed.edge_client.training_runner import TrainingRunner
 from featherfed.edge_client.visit import NoWelcomeError, Visit
-from featherfed.errors import DivergedError, LocalError, RemoteError
+from featherfed.errors import DivergedError, LocalError, ProtocolError, RemoteError
 from featherfed.fingerprint import Fingerprint
-from featherfed.wire.closing import Close, readable
+from featherfed.wire.closing import Close, read_rest, readable
 from featherfed.wire.messages import Welcome
 
 FIRST_CONTACT_S = 10.0
 """How long to look for a server that was never seen: it may just be starting."""
+
+
+Rest = Callable[[int, float], Awaitable[None]]
+"""Returns when a phone should come back that is asked next in a round, which may open in so many seconds."""
+
+
+async def until_then(round_number: int, seconds: float) -> None:
+    """Stay away for so many seconds."""
+    await asyncio.sleep(seconds)
 
 
 class RunPausedError(LocalError):
@@ -34,6 +43,16 @@ class RunPausedError(LocalError):
 
     def __str__(self) -> str:
         return f"the run pauses: {self.reason}; start this phone again when the run is resumed"
+
+
+class RestError(LocalError):
+    """The server needs this phone not before `round_number`, which may open in `seconds`."""
+
+    def __init__(self, round_number: int, seconds: float) -> None:
+        self.round_number, self.seconds = round_number, seconds
+
+    def __str__(self) -> str:
+        return f"not needed before round {self.round_number}; back in {self.seconds:.0f} s"
 
 
 class NoShardHereError(LocalError):
@@ -53,6 +72,7 @@ class Phone:
         make_learner: Callable[[Welcome], Learner],
         say: Callable[[str], None],
         known: Fingerprint | None = None,
+        rest: Rest = until_then,
     ) -> None:
         """`known` is the model of this phone's own problem, of which the server says nothing if it is its own.
 
@@ -63,6 +83,7 @@ class Phone:
             runner=TrainingRunner(phone_state, make_learner, step_s=settings.step_s, say=say),
             addresses=Addresses((settings.server, *settings.others)),
         )  # fmt: skip
+        self._rest = rest
         self._waits = False
         """Whether the server has a shard for this phone only later."""
 
@@ -108,6 +129,11 @@ class Phone:
                         seen |= self._waits
                     except NoShardHereError as nothing:
                         trouble, no_shard = str(nothing), True
+                    except RestError as rest:
+                        self._phone.say(str(rest))
+                        await self._rest(rest.round_number, rest.seconds)
+                        lost_at_s = loop.time()
+                        continue
                 except PhoneLeftError as leave:
                     self._phone.say(str(leave))
                     await asyncio.sleep(leave.away_s)
@@ -156,6 +182,11 @@ class Phone:
             raise NoShardHereError(f"the server closed the connection ({code}): {sentence}")
         if known is not None and known.final:
             raise LocalError(f"the server closed the connection ({code}): {sentence}")
+        if known is Close.RESTS and error.rcvd:
+            try:
+                raise RestError(*read_rest(error.rcvd.reason))
+            except ProtocolError as fault:
+                raise LocalError(f"the server broke the protocol: {fault}") from error
         if known is Close.PAUSED:
             raise RunPausedError(sentence)
         if known is Close.LATER:

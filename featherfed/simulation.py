@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,13 +28,14 @@ from featherfed.errors import FeatherfedError, LocalError
 from featherfed.mixes import OTHER_STEP, dealt
 from featherfed.problem import Problem
 from featherfed.server.config import RunConfig
+from featherfed.server.rounds.pacing import first_rounds
 from featherfed.server.rounds.resume_point import begin
 from featherfed.server.service import Service
 from featherfed.server.serving import loaded
 from featherfed.server.storage.report import make_report, write_csv
 from featherfed.server.storage.run_folder import RunFolder
 from featherfed.server.storage.store import Store
-from featherfed.server.watchers.watcher import Watcher
+from featherfed.server.watchers.watcher import Watcher, Watchers
 from featherfed.wire.messages import ModelBegin
 
 HOST, PORT = "server", 80
@@ -116,12 +117,16 @@ def simulate(
                 if started is not None:
                     started(asyncio.get_running_loop())
                 start = begin(config, store, aggregator)
-                service = Service(config, folder, aggregator, store, start, watcher)
+                bell = RoundBell()
+                service = Service(config, folder, aggregator, store, start, Watchers([watcher, bell]))
                 serving = asyncio.create_task(service.run(host=HOST, port=PORT), name="server")
                 shared = SharedMemory(problem)
+                # An emulator may know what the run's seed tells: a phone that no round asks never connects.
+                firsts = first_rounds(start.state.rules) if config.connect == "when-chosen" else {}
                 phones = [
-                    asyncio.create_task(shared.play(options), name=options.name)
-                    for options in fleet.options(config, data_dir)
+                    asyncio.create_task(shared.play(options, bell, firsts.get(shard, 1)), name=options.name)
+                    for shard, options in enumerate(fleet.options(config, data_dir))
+                    if shard in firsts or not firsts
                 ]
                 return await _together(serving, phones)
 
@@ -207,6 +212,25 @@ async def _together(
     return await serving, lost
 
 
+class RoundBell(Watcher):
+    """Tells emulated phones that a round opens: they need not guess when."""
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._waiting: dict[int, asyncio.Event] = {}
+
+    def round_opened(self, round_number: int, attempt: int, cohort: Collection[int]) -> None:
+        """Wake who waits for this round."""
+        self._number = round_number
+        if waiting := self._waiting.pop(round_number, None):
+            waiting.set()
+
+    async def rings(self, round_number: int, seconds: float) -> None:
+        """Return when a round has opened, however long that takes."""
+        if round_number > self._number:
+            await self._waiting.setdefault(round_number, asyncio.Event()).wait()
+
+
 class SharedMemory:
     """What the phones of one process need once."""
 
@@ -215,11 +239,18 @@ class SharedMemory:
         self._problem = problem
         self._local: LocalProblem | None = None
 
-    async def play(self, options: PhoneOptions) -> str:
-        """Play one phone to its end."""
+    async def play(self, options: PhoneOptions, bell: "RoundBell", first_round: int = 1) -> str:
+        """Play one phone to its end; it comes for its first round, and when it rests, for later ones."""
+        if first_round > 1:
+            await bell.rings(first_round, 0.0)
         linked: Callable[[Profile, int], VirtualDialer] = VirtualDialer
         return await play_phone(
-            options, _say_nothing, phone_state=self._states.one(), linked=linked, make_local=self._make_local
+            options,
+            _say_nothing,
+            phone_state=self._states.one(),
+            linked=linked,
+            make_local=self._make_local,
+            rest=bell.rings,
         )
 
     def _make_local(self, name: str, device: str) -> LocalProblem:

@@ -22,6 +22,7 @@ from featherfed.server.measures import Measure, Target
 from featherfed.training_settings import KINDS, LARGEST, Training, flag, range_of
 
 MODES = ("sync", "async")
+CONNECT = ("always", "when-chosen")
 COHORT = 10
 SEEDS = 1 << 64
 """What Welcome carries: a seed of 64 bits."""
@@ -56,6 +57,7 @@ class RunConfig(Training):
     downlink: str = "eden-1bit"
     leftover: str = "keep"  # or drop, or a share of the view
     mode: str = "sync"
+    connect: str = "always"
     buffer: int = 0  # of mode async; 0: the cohort
     deadline: float = 600.0
     over_select: float = 1.0
@@ -122,6 +124,13 @@ class RunConfig(Training):
             raise ConfigError(
                 "--gateways sums what all phones of a cohort send: it goes with --mode sync,"
                 " and without --quorum and --over-select"
+            )
+        if self.connect not in CONNECT:
+            raise ConfigError(f"unknown --connect {self.connect!r}{nearest(self.connect, CONNECT)}")
+        if self.connect == "when-chosen" and (self.mode != "sync" or self.gateways or self.over_select > 1):
+            raise ConfigError(
+                "--connect when-chosen tells phones their rounds beforehand: it goes with --mode sync, and without"
+                " --gateways and --over-select"
             )
         for name, kind in (("aggregate", Aggregate), ("select", Select), ("server_optimizer", ServerOptimizer)):
             check_name(getattr(self, name), kind)

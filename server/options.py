@@ -66,6 +66,12 @@ _RUN: tuple[tuple[str, Any, str], ...] = (
         Changing(int),
         "Updates that are wanted in a round; by round like 12,6 or 1:12,5:6.  [default: 10, or --phones if less]",
     ),
+    (
+        "--connect",
+        str,
+        "always: phones stay connected. when-chosen: cohorts are drawn of all phones, there or not, and phones that are"
+        " not asked are told when to come again.  [default: always]",
+    ),
     ("--rounds", int, "Rounds to train.  [default: 20]"),
     ("--target", str, "End early when a metric, or loss, is as good: accuracy=0.97.  [default: all --rounds]"),
     ("--seed", int, "Decides everything random in a run: the same seed gives the same model.  [default: 0]"),

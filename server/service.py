@@ -29,6 +29,7 @@ from featherfed.server.rounds.downlink import Downlink
 from featherfed.server.rounds.events import Asked, Fail, GaveUp, Joined, Lost, Resume, Stop
 from featherfed.server.rounds.folding import Folding
 from featherfed.server.rounds.machines import State
+from featherfed.server.rounds.pacing import Pacing
 from featherfed.server.rounds.receiving import Receiver
 from featherfed.server.rounds.resume_point import ResumePoint
 from featherfed.server.rounds.round_machine import Phase
@@ -39,7 +40,7 @@ from featherfed.server.storage.ledger import Ledger
 from featherfed.server.storage.run_folder import RunFolder
 from featherfed.server.storage.run_storage import RunStorage
 from featherfed.server.storage.store import Statement, Store, put_fault, put_phone
-from featherfed.server.watchers.watcher import Visitor, Watcher
+from featherfed.server.watchers.watcher import Visitor, Watcher, Watchers
 from featherfed.wire.closing import Close, readable
 from featherfed.wire.liveness import SILENT_HEARTBEATS, Pulse
 from featherfed.wire.messages import MAX_CHUNK_BYTES, Finish, Hello, UpdateBegin, UpdateChunk, Welcome, tensor_entries
@@ -88,12 +89,14 @@ class Service:
         self._downlink = downlink = Downlink(config, model.versions, watcher)
         # Each is given those that it calls, and none of them calls one that is made after it.
         self._uploads = uploads = UploadRegister(model, storage)
+        self._pacing = pacing = Pacing(rules, fleet, clock, tasks)
+        watcher = Watchers([watcher, pacing])
         assignments = Assignments(config, fleet, downlink, watcher, clock, tasks)
         closer = RoundCloser(config, model, storage, uploads, connections, watcher, tasks)
         hands = ActionRunner(model, storage, uploads, assignments, closer, watcher, tasks)
         self._round = current = CurrentRound(start.state, hands, clock, started_s=start.round_start_s)
         self._folding = folding = Folding(current, model, storage, uploads, assignments, watcher)
-        self._receiver = Receiver(current, model, storage, uploads, folding, watcher)
+        self._receiver = Receiver(current, model, storage, uploads, folding, watcher, pacing)
 
     async def run(
         self, entrance: Entrance | None = None, *, host: str | None = None, port: int | None = None
@@ -301,6 +304,7 @@ class Service:
         visitor = Visitor(phone.shard, phone.name, hello.link, hello.link_bytes_per_s)
         self._watcher.phone_came(visitor, len(self._fleet.connections), self.state.rules.phones)
         self._round.post(Joined(phone.shard, hello.link, hello.link_bytes_per_s))
+        self._pacing.release(phone, self.state)
 
     async def _refuse(self, phone: PhoneConnection, error: RemoteError) -> None:
         name = phone.name or "stranger"

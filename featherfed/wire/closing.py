@@ -4,6 +4,9 @@ The sentence travels as the close frame's reason, cut to the 123 bytes that RFC 
 """
 
 import enum
+import re
+
+from featherfed.errors import ProtocolError
 
 MAX_REASON_BYTES = 123
 
@@ -26,6 +29,7 @@ class Close(enum.IntEnum):
     UNABLE = 4010
     LATER = 4011
     UNTRAINED = 4012
+    RESTS = 4013
 
     @property
     def final(self) -> bool:
@@ -36,6 +40,30 @@ class Close(enum.IntEnum):
 def reason(sentence: str) -> str:
     """Return `sentence` cut to what fits a close frame."""
     return sentence.encode()[:MAX_REASON_BYTES].decode(errors="ignore")
+
+
+LONGEST_REST_S = 7 * 24 * 3600.0
+
+
+def rest_reason(round_number: int, seconds: float) -> str:
+    """Return the reason of `RESTS`: the round that asks the phone next, and in how many seconds it may open.
+
+    >>> rest_reason(7, 125.4)
+    '7 125'
+    """
+    return f"{round_number} {min(seconds, LONGEST_REST_S):.0f}"
+
+
+def read_rest(text: str) -> tuple[int, float]:
+    """Return the round and the seconds of a `RESTS`; raises `ProtocolError` for anything else.
+
+    >>> read_rest("7 125")
+    (7, 125.0)
+    """
+    match = re.fullmatch(r"([0-9]{1,15}) ([0-9]{1,6})", text)
+    if match is None or int(match[2]) > LONGEST_REST_S:
+        raise ProtocolError(f"a phone is to rest until {readable(text)!r}, which is no round and seconds")
+    return int(match[1]), float(match[2])
 
 
 def readable(text: str, most: int = 200) -> str:

@@ -84,6 +84,9 @@ class Fleet:
         if phone.shard not in self.names or self.connections.get(phone.shard, phone) is not phone:
             return False
         self.connections.pop(phone.shard, None)
+        if phone.rests:
+            # Nobody waits for it, and its shard stays its own.
+            return True
         if for_good:
             self._away.add(phone.shard)
             self._lost(phone.shard)

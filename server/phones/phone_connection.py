@@ -54,6 +54,8 @@ class PhoneConnection:
         """Digest and length of the model bytes that the phone kept from a broken download."""
         self.pending_round = NOTHING
         """The round whose finished update the phone is about to send."""
+        self.rests = False
+        """Whether it was told to leave until a later round asks it."""
         self.counted_in = 0
         """The round in which the last message's bytes were counted."""
         self.frame_began_s: float | None = None

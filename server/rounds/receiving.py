@@ -16,6 +16,7 @@ from featherfed.server.phones.phone_connection import PhoneConnection
 from featherfed.server.rounds.current_round import CurrentRound
 from featherfed.server.rounds.events import Fail, GaveUp
 from featherfed.server.rounds.folding import Folding, WholeUpdate
+from featherfed.server.rounds.pacing import Pacing
 from featherfed.server.rounds.round_machine import Phase
 from featherfed.server.rounds.upload_register import Upload, UploadRegister
 from featherfed.server.storage.ledger import Traffic
@@ -46,6 +47,7 @@ class Receiver:
         uploads: UploadRegister,
         folding: Folding,
         watcher: Watcher,
+        pacing: Pacing,
     ) -> None:
         self._current = current
         self._model = model
@@ -53,6 +55,7 @@ class Receiver:
         self._uploads = uploads
         self._folding = folding
         self._watcher = watcher
+        self._pacing = pacing
         self._sending: dict[PhoneConnection, Sending] = {}
 
     async def begin(self, phone: PhoneConnection, message: UpdateBegin) -> None:
@@ -68,12 +71,12 @@ class Receiver:
             if known.update.digest != message.digest:
                 raise RefusedError(f"round {message.round} already has another update of phone {phone.name!r}")
             self._received(phone).resent += len(message.data)
-            await _answer(phone, Accepted(message.round))
+            await self._answer(phone, Accepted(message.round))
             return
         if not self._current.state.wants(*key):
             self._received(phone).wasted += len(message.data)
             self._sending[phone] = Sending(message)
-            await _answer(phone, Cancel(message.round))
+            await self._answer(phone, Cancel(message.round))
             return
         self._check_limits(message)
         async with self._uploads.turn(key):
@@ -82,7 +85,7 @@ class Receiver:
             self._watcher.upload_advanced(phone.shard, message.round, upload.durable, message.size)
             answer = await self._keep(phone, sending, message.offset, message.data)
         if answer is not None:
-            await _answer(phone, answer)
+            await self._answer(phone, answer)
 
     async def chunk(self, phone: PhoneConnection, message: UpdateChunk) -> None:
         """Take the next bytes of an update."""
@@ -96,7 +99,7 @@ class Receiver:
         async with self._uploads.turn(key) if sending.upload is not None else contextlib.nullcontext():
             answer = await self._keep(phone, sending, message.offset, message.data)
         if answer is not None:
-            await _answer(phone, answer)
+            await self._answer(phone, answer)
 
     def forget(self, phone: PhoneConnection) -> None:
         """Drop what a connection had under way; what is durable stays for the next one."""
@@ -199,8 +202,9 @@ class Receiver:
         self._received(phone).wasted += len(update.last)
         return Cancel(round_number)
 
-
-async def _answer(phone: PhoneConnection, answer: Accepted | Ack | Cancel) -> None:
-    """Tell the phone, if it is still there: what it sent before its link broke is taken all the same."""
-    with contextlib.suppress(ConnectionClosed):
-        await phone.send(answer)
+    async def _answer(self, phone: PhoneConnection, answer: Accepted | Ack | Cancel) -> None:
+        """Tell the phone, if it is still there: what it sent before its link broke is taken all the same."""
+        with contextlib.suppress(ConnectionClosed):
+            await phone.send(answer)
+        if not isinstance(answer, Ack):
+            self._pacing.release(phone, self._current.state)

@@ -46,6 +46,7 @@ def rules(config: RunConfig) -> Rules:
         max_retries=config.max_retries,
         seed=config.seed,
         select=load_select(config.select),
+        of_all=config.connect == "when-chosen",
     )
 
 

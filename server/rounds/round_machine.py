@@ -71,6 +71,18 @@ class Rules:
     """Of a gateway: its phones are the shards first … first + phones - 1 of so many. 0: this is no gateway."""
     select: Select = UNIFORM
     """Who is asked of those who are there."""
+    of_all: bool = False
+    """Whether a cohort is drawn of all phones, there or not: each can be told its rounds beforehand."""
+
+    @property
+    def gathered(self) -> int:
+        """How many phones the first round waits for."""
+        return 1 if self.of_all else self.phones
+
+    def drawn(self, round_number: int) -> tuple[int, ...]:
+        """Return whom a round asks that is drawn of all phones; raises `ProblemError` for a faulty selection."""
+        key = SelectKey(self.seed, round_number, 0)
+        return choose_cohort(self.select, NOTHING_KNOWN, range(self.phones), self.asked(round_number), key)
 
     def asked(self, round_number: int) -> int:
         """Return how many phones are asked: of a gateway's, those whom one server would ask if all are there.
@@ -143,7 +155,8 @@ def _open(state: RunState, round_number: int) -> Step:
     rules = state.rules
     size, key = rules.asked(round_number), SelectKey(rules.seed, round_number, 0)
     try:
-        cohort = choose_cohort(rules.select, state.facts, state.present, size, key)
+        of = range(rules.phones) if rules.of_all else state.present
+        cohort = choose_cohort(rules.select, state.facts, of, size, key)
     except ProblemError as error:
         return replace(state, phase=Phase.PAUSED), (Pause(str(error)),)
     opened = replace(
@@ -165,9 +178,10 @@ def _open(state: RunState, round_number: int) -> Step:
 def _retry(state: RunState) -> Step:
     """Ask a fresh cohort; what was accepted stays, since the model that it was trained on has not changed."""
     rules, attempt = state.rules, state.attempt + 1
-    fresh = state.present - state.cohort
+    # Whoever may know its rounds beforehand is not asked in others: its phones get more time.
+    fresh = frozenset() if rules.of_all else state.present - state.cohort
     # Where nobody is left who was not asked, those who did not answer get a second chance.
-    candidates = fresh or state.present - state.accepted - state.failed
+    candidates = fresh or (state.cohort if rules.of_all else state.present) - state.accepted - state.failed
     size = rules.cohort_size.at(state.round_number) - len(state.accepted)
     key = SelectKey(rules.seed, state.round_number, attempt)
     try:
@@ -188,7 +202,7 @@ def _begin(state: RunState) -> Step:
     One that came and could not train is not waited for.
     """
     rules = state.rules
-    if len(state.present | state.failed) < rules.phones or (rules.total and not state.asked):
+    if len(state.present | state.failed) < rules.gathered or (rules.total and not state.asked):
         return state, ()
     return _open(state, state.asked or state.round_number + 1)
 

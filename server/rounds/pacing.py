@@ -1,0 +1,99 @@
+"""Who need not stay: phones are told when they are asked next, and hold no connection until then.
+
+Pace steering (Bonawitz et al. 2019, "Towards Federated Learning at Scale", section 2.3). Cohorts are drawn of all
+phones, there or not, by the run's seed alone, so a phone's next round is known now. When that round will open is
+guessed from how long rounds take: a phone that comes early waits, and a round waits for one that comes late.
+"""
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import Collection
+
+from websockets.exceptions import ConnectionClosed
+
+from featherfed.server.phones.fleet import Fleet
+from featherfed.server.phones.phone_connection import PhoneConnection
+from featherfed.server.rounds.async_machine import AsyncState
+from featherfed.server.rounds.machines import State
+from featherfed.server.rounds.round_machine import Phase, Rules
+from featherfed.server.run_clock import RunClock
+from featherfed.server.run_tasks import RunTasks
+from featherfed.server.watchers.watcher import Watcher
+from featherfed.wire.closing import Close, rest_reason
+from featherfed.wire.messages import Finish
+
+AHEAD = 64
+"""So many rounds are looked ahead; a phone that is asked in none of them comes back then to be told more."""
+OVER = "no later round asks this phone"
+LEAST_S = 1.0
+"""A phone that is sent away stays away for so long at least."""
+
+
+class Pacing(Watcher):
+    """Sends phones away from a run whose cohorts are drawn of all phones; from any other run, none."""
+
+    def __init__(self, rules: Rules, fleet: Fleet, clock: RunClock, tasks: RunTasks) -> None:
+        self._rules = rules
+        self._fleet = fleet
+        self._clock = clock
+        self._tasks = tasks
+        self._first: tuple[int, float] | None = None
+        self._last = (0, 0.0)
+        self._drawn: dict[int, frozenset[int]] = {}
+
+    def round_opened(self, round_number: int, attempt: int, cohort: Collection[int]) -> None:
+        """Send those away who are connected and not asked."""
+        self._last = (round_number, self._clock.now_s())
+        self._first = self._first or self._last
+        if self._rules.of_all:
+            for shard, phone in self._fleet.connections.items():
+                if shard not in cohort:
+                    self._tasks.spawn(self._send_away(phone, round_number))
+
+    def release(self, phone: PhoneConnection, state: State) -> None:
+        """Send a phone away, unless it is awaited, or no round is played yet."""
+        if not self._rules.of_all or isinstance(state, AsyncState) or state.phase not in (Phase.OPEN, Phase.CLOSING):
+            return
+        if not state.awaits(phone.shard):
+            self._tasks.spawn(self._send_away(phone, state.round_number))
+
+    async def _send_away(self, phone: PhoneConnection, round_number: int) -> None:
+        loop = asyncio.get_running_loop()
+        following = await loop.run_in_executor(None, self._next_round, phone.shard, round_number)
+        if following == round_number + 1:
+            # It has hardly left before it would be asked.
+            return
+        with contextlib.suppress(ConnectionClosed):
+            if following > self._rules.rounds:
+                await phone.send(Finish(OVER))
+                await phone.close(Close.DONE, OVER)
+            else:
+                phone.rests = True
+                await phone.close(Close.RESTS, rest_reason(following, self._seconds_until(following)))
+
+    def _next_round(self, shard: int, round_number: int) -> int:
+        """Return the next round that asks a phone; the one after those that are looked at where none does."""
+        last = min(round_number + AHEAD, self._rules.rounds)
+        for later in range(round_number + 1, last + 1):
+            if later not in self._drawn:
+                self._drawn[later] = frozenset(self._rules.drawn(later))
+            if shard in self._drawn[later]:
+                return later
+        return last + 1
+
+    def _seconds_until(self, round_number: int) -> float:
+        """Guess when a round opens: rounds take what they took in the mean, the first what it has taken so far."""
+        now_s, (last, last_s) = self._clock.now_s(), self._last
+        first, first_s = self._first or self._last
+        took_s = (last_s - first_s) / (last - first) if last > first else now_s - last_s
+        return max(LEAST_S, last_s + took_s * (round_number - last) - now_s)
+
+
+def first_rounds(rules: Rules) -> dict[int, int]:
+    """Return the first round of each phone that is asked at all, where cohorts are drawn of all phones."""
+    firsts: dict[int, int] = {}
+    for number in itertools.takewhile(lambda _: len(firsts) < rules.phones, range(1, rules.rounds + 1)):
+        for shard in rules.drawn(number):
+            firsts.setdefault(shard, number)
+    return firsts
