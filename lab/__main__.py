@@ -32,6 +32,14 @@ def chaos() -> click.Command:
 
 
 @main.late
+def codec() -> click.Command:
+    """Fill the tables of docs/CODECS.md: stages, presets and measured figures, or the accuracy of runs."""
+    from lab.codec import codec
+
+    return codec
+
+
+@main.late
 def dashboard() -> click.Command:
     """Measure what the live page, opened once, costs a round without training and links (Linux)."""
     from lab.dashboard import dashboard
