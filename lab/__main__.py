@@ -4,7 +4,7 @@ import os
 
 import click
 
-from featherfed.fl_bench.late import LateGroup
+from featherfed.commandline.late import LateGroup
 
 # Phones take turns on this machine: more threads than cores would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
