@@ -75,7 +75,7 @@ check: lint types imports test
 # A quarter of an hour on two cores; finished runs are not run again.
 codec-accuracy: $(VENV)/installed
 	$(BIN)/fl-bench run scenarios/codec_accuracy.toml --out results --resume
-	$(BIN)/fl-bench codec --accuracy results/codec_accuracy --write docs/CODECS.md
+	$(BIN)/python -m lab codec --accuracy results/codec_accuracy --write docs/CODECS.md
 
 # The scenarios of the papers and our best ones, three seeds each, in virtual time. Hours on two cores; finished cells
 # are not run again.

@@ -13,8 +13,9 @@ from featherfed.errors import LocalError
 from featherfed.fl_bench.processes import Processes
 from featherfed.fl_bench.scenario import Cell
 from featherfed.server.storage.report import Report, make_report
-from featherfed.server.storage.run_folder import existing, write_durably
+from featherfed.server.storage.run_folder import create, existing, write_durably
 from featherfed.server.storage.store import Store
+from featherfed.server.watchers.watcher import Watcher
 
 DONE = "done"
 FACTS = "cell.json"
@@ -47,8 +48,6 @@ def run_cell(cell: Cell, out: Path, data_dir: str | None) -> None:
         return
     began_s = time.monotonic()
     if cell.way == "virtual":
-        from featherfed.fl_bench.virtual_run import run_virtual
-
         run_virtual(cell, out, data_dir)
     else:
         _run_processes(cell, out, data_dir)
@@ -82,6 +81,13 @@ def stored_report(folder: Path) -> Report:
         return make_report(run, config, store)
     finally:
         store.close()
+
+
+def run_virtual(cell: Cell, out: Path, data_dir: str | None, watcher: Watcher | None = None) -> None:
+    """Run a cell in virtual time, told to a watcher; raises `LocalError` where it does not come to its end."""
+    from featherfed.simulation import simulate
+
+    simulate(cell.config, lambda: create(out, cell.name, cell.config), cell.fleet(), data_dir=data_dir, watcher=watcher)
 
 
 def _run_processes(cell: Cell, out: Path, data_dir: str | None) -> None:

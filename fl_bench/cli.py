@@ -4,7 +4,7 @@ import os
 
 import click
 
-from featherfed.fl_bench.late import LateGroup
+from featherfed.commandline.late import LateGroup
 
 # A cell is one of several on this machine, and its phones take turns: more threads would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

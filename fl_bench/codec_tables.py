@@ -1,15 +1,11 @@
 """The tables of docs/CODECS.md, and what `fl-bench codec --list` prints."""
 
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 from featherfed.codec.grammar import OURS, PRESETS
 from featherfed.codec.stage import Slot, Stage
-from featherfed.errors import LocalError
-from featherfed.fl_bench.cells import report_of
 from featherfed.fl_bench.codec_figures import Figures
-from featherfed.fl_bench.documents import markdown
 
 PROPERTIES = {
     Slot.STRUCTURED: "trains in a subspace",
@@ -90,29 +86,10 @@ def _digits(number: float) -> str:
     return f"{number:.3g}" if number < 1e4 else f"{number:.1e}"
 
 
-def accuracy_table(folder: Path) -> str:
-    """Return accuracy and megabytes of the runs of a grid over `uplink`; raises `LocalError` where there are none."""
-    reports = [report_of(cell.parent) for cell in folder.glob("*/done")]
-    reports.sort(key=lambda report: -report["totals"]["uplink"]["socket"])
-    baseline = next((report for report in reports if report["uplink"] == "float32"), None)
-    if baseline is None:
-        raise LocalError(f"{folder} holds no finished run with --uplink float32 to compare with")
-    rows = []
-    for report in reports:
-        up, accuracy = report["totals"]["uplink"]["socket"], _accuracy(report)
-        spec = PRESETS.get(report["uplink"], report["uplink"])
-        rows.append(
-            [
-                f"`{report['uplink']}`" + ("" if spec == report["uplink"] else f" = `{spec}`"),
-                str(len(report["rounds"])),
-                f"{100 * accuracy:.2f}",
-                f"{100 * (accuracy - _accuracy(baseline)):+.2f}",
-                f"{up / 1e6:.3f}",
-                f"{baseline['totals']['uplink']['socket'] / up:.0f}×",
-            ]
-        )
-    return markdown(["uplink:", "rounds", "accuracy %", "points", "uplink MB", "less"], rows)
-
-
-def _accuracy(report: dict[str, Any]) -> float:
-    return float(next(row["accuracy"] for row in reversed(report["rounds"]) if row["accuracy"] is not None))
+def markdown(columns: list[str], rows: list[list[str]]) -> str:
+    """Return a table; a column whose name ends in `:` is of text, all others are of numbers."""
+    marks = ["---" if column.endswith(":") else "--:" for column in columns]
+    lines = [[column.removesuffix(":") for column in columns], *rows]
+    # A bar in a codec spec would end its cell.
+    cells = [" | ".join(cell.replace("|", "\\|") for cell in line) for line in lines]
+    return "\n".join([f"| {cells[0]} |", f"|{'|'.join(marks)}|", *(f"| {line} |" for line in cells[1:])])

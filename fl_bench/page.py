@@ -83,7 +83,7 @@ def _tiles(report: dict[str, Any]) -> list[tuple[str, str]]:
         tiles.append((size(round(payload)), f"an update: {times:.3g} × less than float32"))
     spent = Spent.in_row(totals)
     tiles += [
-        (size(spent.both), f"both ways, all phones, on the socket; {size(spent.handshakes)} of handshakes beside"),
+        (size(spent.both), f"both ways, all phones; {size(spent.handshakes)} of handshakes beside"),
         (size(spent.up), "up"),
         (size(spent.down), "down"),
         (duration(sum(row["seconds"] or 0.0 for row in rounds)), f"of rounds, {updates} updates"),

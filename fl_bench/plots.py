@@ -169,13 +169,8 @@ def _draw(
         shared = list(zip(*curves, strict=False))
         mean = np.mean(shared, axis=1).T if shared else ((), ())  # (place and value, rounds)
         style: dict[str, Any] = {"color": color, "marker": "o", "markersize": 2.5, "linewidth": 1.5}
-        axes.plot(*mean, label=_plain(_wrapped(strategy.name, 90)), **style)
+        axes.plot(*mean, label=_plain(textwrap.fill(strategy.name, 90)), **style)
     measure_axis(axes, measure, values)
-
-
-def _wrapped(name: str, width: int) -> str:
-    """Return a strategy's name in lines of at most so many characters."""
-    return textwrap.fill(name, width)
 
 
 def _stretch(share: Any) -> Any:
@@ -188,7 +183,7 @@ def _shrink(place: Any) -> Any:
 
 def bytes_bars(strategies: Sequence[Strategy]) -> Figure:
     """Return what the bytes of a round are, up and down, as shares, and how many: means over rounds and seeds."""
-    names = [_plain(_wrapped(strategy.name, 30)) for strategy in strategies]
+    names = [_plain(textwrap.fill(strategy.name, 30)) for strategy in strategies]
     figure, panels = pyplot.subplots(
         1, 2, figsize=(13.2, 1.1 + 0.45 * sum(name.count("\n") / 2 + 1 for name in names)), sharey=True
     )

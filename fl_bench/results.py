@@ -267,7 +267,7 @@ def as_json(strategies: Sequence[Strategy], asked: Sequence[Target] = ()) -> lis
     for strategy in strategies:
         targets = {
             str(target): {
-                **{figure: _spread(strategy.to_target(target, figure)) for figure in FIGURES},
+                **{figure: asdict(strategy.to_target(target, figure)) for figure in FIGURES},
                 "times_less_than_float32": ratio(strategy, strategies, target),
             }
             for target in among
@@ -280,16 +280,12 @@ def as_json(strategies: Sequence[Strategy], asked: Sequence[Target] = ()) -> lis
                 "problem": strategy.config.problem,
                 "seeds": [run.config.seed for run in strategy.runs],
                 "measures": [asdict(each) for each in strategy.measures],
-                "best": _spread(strategy.best()),
+                "best": asdict(strategy.best()),
                 "to_target": targets,
                 "command": strategy.config.command(),
             }
         )
     return result
-
-
-def _spread(spread: Spread) -> dict[str, float | int | None]:
-    return {name: getattr(spread, name) for name in ("median", "mean", "least", "most", "seeds")}
 
 
 def round_rows(strategies: Sequence[Strategy]) -> list[dict[str, Any]]:

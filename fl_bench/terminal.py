@@ -16,7 +16,7 @@ def table(strategies: Sequence[Strategy], asked: Sequence[Target] = ()) -> Table
     A row has its best and its handshakes, then rounds, bytes and ratio to float32 for each target.
     """
     reached = reached_among(strategies, targets_among(strategies, asked))
-    result = Table(title="bytes of all phones to a target: rounds, up + down = both ways, × less than float32")
+    result = Table(title="bytes of all phones to a target: rounds, both ways, × less than float32, and below up + down")
     result.add_column("strategy", overflow="fold")
     for name in ("seeds", "best", "handshakes", *(escape(label(target, strategies)) for target in reached)):
         result.add_column(name, justify="right")
@@ -24,7 +24,9 @@ def table(strategies: Sequence[Strategy], asked: Sequence[Target] = ()) -> Table
         told = [str(len(strategy.runs)), strategy.best_text(), bytes_text(strategy.whole("handshake").median)]
         cells = [_cell(strategy, strategies, target) for target in reached]
         result.add_row(escape(strategy.name), *told, *cells)
-    result.caption = "medians over seeds; – where a seed did not reach it; handshakes of whole runs, beside the sums"
+    result.caption = (
+        "medians of each figure over seeds, – where one did not reach it; handshakes: of whole runs, in no sum"
+    )
     return result
 
 
@@ -37,7 +39,7 @@ def _cell(strategy: Strategy, strategies: Sequence[Strategy], target: Target) ->
     )
     times = ratio(strategy, strategies, target)
     less = f"  {times:.3g}×" if times and abs(times - 1) > 1e-9 else ""
-    return f"{rounds:g} r  {up} + {down} = {both}{less}"
+    return f"{rounds:g} r  {both}{less}\n{up} + {down}"
 
 
 def bytes_text(value: float | None) -> str:

@@ -4,7 +4,7 @@ import os
 
 import click
 
-from featherfed.fl_bench.late import LateGroup
+from featherfed.commandline.late import LateGroup
 
 # Phones take turns on this machine: more threads than cores would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -29,6 +29,14 @@ def chaos() -> click.Command:
     from lab.chaos.command import chaos
 
     return chaos
+
+
+@main.late
+def codec() -> click.Command:
+    """Fill the tables of docs/CODECS.md: stages, presets and measured figures, or the accuracy of runs."""
+    from lab.codec import codec
+
+    return codec
 
 
 @main.late

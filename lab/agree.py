@@ -10,10 +10,11 @@ import click
 
 from featherfed.errors import ConfigError, FeatherfedError
 from featherfed.fl_bench.cells import report_of, run_cell
-from featherfed.fl_bench.documents import fill, markdown
+from featherfed.fl_bench.codec_tables import markdown
 from featherfed.fl_bench.scenario import Cell, read_scenario
 from featherfed.server.storage.run_folder import existing
 from featherfed.server.storage.store import Store
+from lab.documents import fill
 
 
 @dataclass(frozen=True, slots=True)

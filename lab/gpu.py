@@ -22,8 +22,9 @@ from xml.etree import ElementTree
 import click
 
 from featherfed.errors import ConfigError, FeatherfedError, LocalError
-from featherfed.fl_bench.documents import fill, markdown
+from featherfed.fl_bench.codec_tables import markdown
 from lab.children import environment
+from lab.documents import fill
 
 MODELS = ("lite", "tiny", "2nn", "cnn")
 COHORTS = (10, 100)

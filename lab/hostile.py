@@ -24,7 +24,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from featherfed.codec.pipeline import Pipeline
 from featherfed.errors import FeatherfedError
 from featherfed.fl_bench.cells import report_of
-from featherfed.fl_bench.documents import fill, markdown
+from featherfed.fl_bench.codec_tables import markdown
 from featherfed.fl_bench.processes import Processes
 from featherfed.learning.models import layout_of
 from featherfed.wire.messages import (
@@ -38,6 +38,7 @@ from featherfed.wire.messages import (
     pack,
     unpack,
 )
+from lab.documents import fill
 
 SOURCE = "127.0.0.2"
 HONEST, ROUNDS, PROBLEM, UPLINK, BANDWIDTH = 10, 8, "digits/lite", "float32", "1mbps"

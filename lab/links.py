@@ -13,7 +13,8 @@ from featherfed.bandwidth_sim.errors import LinkConfigError
 from featherfed.bandwidth_sim.measure import measure
 from featherfed.bandwidth_sim.profile import Profile, find_profile, named_profiles, profile_from_flags
 from featherfed.errors import LocalError
-from featherfed.fl_bench.documents import fill, markdown
+from featherfed.fl_bench.codec_tables import markdown
+from lab.documents import fill
 from lab.kernel_link import KernelRefusedError, kernel_goodput
 
 DEFAULT_LINKS = "256kbps,1mbps,20mbps,100mbps,2g,3g,4g,fios"

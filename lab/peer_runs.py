@@ -182,9 +182,8 @@ def featherfed(order: Order, folder: Path) -> Figures:
 def virtual(order: Order, folder: Path) -> Figures:
     """Run our server and our phones in one process, in virtual time; a round's seconds are those of the clock here."""
     from featherfed.edge_client.learner import import_torch
-    from featherfed.fl_bench.cells import report_of
+    from featherfed.fl_bench.cells import report_of, run_virtual
     from featherfed.fl_bench.scenario import Cell
-    from featherfed.fl_bench.virtual_run import run_virtual
     from featherfed.server.config import config_from
     from featherfed.server.watchers.watcher import RoundSummary, Watcher
 

@@ -17,8 +17,9 @@ from typing import Any
 
 import click
 
-from featherfed.fl_bench.documents import fill, markdown
+from featherfed.fl_bench.codec_tables import markdown
 from lab.children import environment
+from lab.documents import fill
 from lab.peer_runs import LIMIT_S, Figures, Order
 
 PARTS = ("off", "on", "simulation")

@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from featherfed.fl_bench.documents import fill, markdown
+from featherfed.fl_bench.codec_tables import markdown
+from lab.documents import fill
 
 STRATEGIES = (("digits/lite", "rotate | eden(1)"), ("digits/lite", "rotate_shared | stochastic(1)"),
               ("digits/cnn", "rotate | eden(1)"), ("digits/cnn", "rotate_shared | stochastic(1)"))  # fmt: skip

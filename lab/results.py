@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from featherfed.errors import ConfigError, FeatherfedError
-from featherfed.fl_bench.documents import markdown
+from featherfed.fl_bench.codec_tables import markdown
 from featherfed.fl_bench.plots import measure_by_bytes, save_png
 from featherfed.fl_bench.results import (
     FIGURES,

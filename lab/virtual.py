@@ -17,7 +17,8 @@ from typing import Any
 
 import click
 
-from featherfed.fl_bench.documents import fill, markdown
+from featherfed.fl_bench.codec_tables import markdown
+from lab.documents import fill
 from lab.memory import resident_bytes
 
 PARTS = ("training", "rounds", "memory")
@@ -46,8 +47,7 @@ def _training_cell(data: str, phones: int, cohort: int, rounds: int) -> Any:
 def virtual_run(cell: Any, data_dir: str | None) -> dict[str, Any]:
     """Run a cell; return seconds and CPU seconds, what its report counts, and the process's peak memory in bytes."""
     import featherfed.server.model.aggregation  # noqa: F401  (torch: its import is no part of a run)
-    from featherfed.fl_bench.cells import report_of
-    from featherfed.fl_bench.virtual_run import run_virtual
+    from featherfed.fl_bench.cells import report_of, run_virtual
 
     with tempfile.TemporaryDirectory(prefix="featherfed-virtual-") as folder:
         began_s, cpu_s = time.perf_counter(), time.process_time()

@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 
 from featherfed.codec.exact_sum import partial_sum_bytes
-from featherfed.fl_bench.documents import fill, markdown
+from featherfed.fl_bench.codec_tables import markdown
+from lab.documents import fill
 from tests.layouts import LAYOUTS
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from featherfed.errors import FeatherfedError
-from featherfed.fl_bench.cells import report_of
+from featherfed.fl_bench.cells import report_of, run_virtual
 from featherfed.fl_bench.scenario import read_scenario
-from featherfed.fl_bench.virtual_run import run_virtual
 from featherfed.problem_loading import load_problem
 
 TEXT = (Path(__file__).parents[2] / "docs" / "PROBLEMS.md").read_text(encoding="utf-8")

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
+from featherfed.fl_bench.cells import run_virtual
 from featherfed.fl_bench.scenario import read_scenario
-from featherfed.fl_bench.virtual_run import run_virtual
 from featherfed.rules.naming import FLAGS, names_of
 
 TEXT = (Path(__file__).parents[2] / "docs" / "RULES.md").read_text(encoding="utf-8")

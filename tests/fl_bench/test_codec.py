@@ -70,7 +70,6 @@ def test_list_names_every_stage_and_preset() -> None:
         (["--spec", "eden(1)"], "eden(1) needs rotate"),
         (["--data", "norm"], "unknown data 'norm'; there are normal, lognormal, update-2nn, update-cnn"),
         (["--seeds", "3"], "3 is not in the range x>=20"),
-        (["--accuracy", "."], "--accuracy needs --write"),
         (["--data", "update-2nn", "--data-dir", "/dev/null"], "name a folder that holds MNIST"),
     ],
 )
@@ -81,25 +80,8 @@ def test_wrong_flags_are_refused_with_a_sentence(arguments: list[str], words: st
     assert "Traceback" not in done.output
 
 
-def test_tables_are_written_between_their_marks(tmp_path: Path) -> None:
-    page = tmp_path / "page.md"
-    names = ("codec stages", "codec presets", "codec figures")
-    page.write_text("before\n" + "".join(f"<!-- {name}: begin -->stale<!-- {name}: end -->\n" for name in names))
-    done = codec("--spec", "float32", "--data", "normal", *SMALL, "--write", str(page))
-    assert done.exit_code == 0, done.output
-    text = page.read_text()
-    assert text.startswith("before\n")
-    assert "stale" not in text
-    assert "| `float32` | normal | 32 | 32 | 0 | 0 |" in text
-    page.write_text("no marks")
-    done = codec("--spec", "float32", "--data", "normal", *SMALL, "--write", str(page))
-    assert done.exit_code == 1
-    assert "has no lines" in done.output
-    assert page.read_text() == "no marks"
-
-
 def test_the_page_lists_every_stage_and_preset_as_they_are() -> None:
     from featherfed.fl_bench.codec_tables import presets_table, stages_table
 
     text = PAGE.read_text(encoding="utf-8")
-    assert stages_table() in text and presets_table() in text, "run fl-bench codec --write docs/CODECS.md"
+    assert stages_table() in text and presets_table() in text, "run python -m lab codec --write docs/CODECS.md"

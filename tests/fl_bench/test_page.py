@@ -47,7 +47,7 @@ def test_page_holds_the_rounds_the_totals_and_the_command() -> None:
     # Two updates a round: 1,000 bytes less what was sent again and wasted, beside 4 × 29,322.
     assert "425 B</b><span>an update: 276 × less than float32" in page
     assert "<td>accuracy 90%<td>2\n<td>2.4 kB<td>2.4 kB<td>4.8 kB<td>200 B<td>3.0" in page
-    assert "7.2 kB</b><span>both ways, all phones, on the socket; 300 B of handshakes beside" in page
+    assert "7.2 kB</b><span>both ways, all phones; 300 B of handshakes beside" in page
     assert "<pre>rounds = 3</pre>" in page
     assert "3.6 kB" in page
     assert "fl-server serve --uplink &#39;rotate | eden(1)&#39;" in page

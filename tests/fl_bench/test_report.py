@@ -12,8 +12,9 @@ from click.testing import CliRunner, Result
 
 from featherfed.fl_bench.cli import main
 from featherfed.fl_bench.plots import SHARES, bytes_bars, measure_by_bytes, share
-from featherfed.fl_bench.results import Run, Spread, Strategy, baseline_of, read_runs
+from featherfed.fl_bench.results import Run, Spread, Strategy, baseline_of, by_bytes, ratio, read_runs
 from featherfed.server.config import config_from
+from featherfed.server.measures import Target
 from featherfed.server.storage.spent import size
 
 SCENARIO = """
@@ -115,6 +116,28 @@ def test_report_as_json_has_each_figure_with_its_spread(grid: Path) -> None:
     best = second["best"]
     assert best["least"] <= best["median"] <= best["most"]
     assert list(first["to_target"]) == [f"accuracy={value}" for value in (0.9, 0.95, 0.97, 0.98, 0.99)]
+
+
+def test_a_target_costs_what_was_carried_both_ways_and_the_cheapest_stands_first(grid: Path) -> None:
+    float32, eden = strategies = read_runs([grid])
+    target = Target("accuracy", min(_accuracies(float32) + _accuracies(eden)))
+    for strategy in strategies:
+        firsts = [run.report["rounds"][0] for run in strategy.runs]
+        assert strategy.each(target, "socket") == [
+            row["uplink"]["socket"] + row["downlink"]["socket"] for row in firsts
+        ]
+        assert strategy.each(target, "handshake") == [
+            row["uplink"]["handshake"] + row["downlink"]["handshake"] for row in firsts
+        ]
+    costs = [strategy.to_target(target, "socket").median for strategy in strategies]
+    assert costs[0] is not None and costs[1] is not None and costs[0] > costs[1]
+    assert by_bytes(strategies, target) == [eden, float32]
+    assert ratio(eden, strategies, target) == pytest.approx(costs[0] / costs[1])
+    assert by_bytes(strategies, Target("accuracy", 1.0)) == strategies
+
+
+def _accuracies(strategy: Strategy) -> list[float]:
+    return [run.report["rounds"][0]["accuracy"] for run in strategy.runs]
 
 
 def test_compare_says_what_changed_and_nothing_of_the_same_runs(grid: Path) -> None:

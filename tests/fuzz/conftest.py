@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from featherfed.fl_bench.documents import fill, markdown
+from featherfed.fl_bench.codec_tables import markdown
+from lab.documents import fill
 
 from . import budget
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from click.testing import CliRunner, Result
 
 from featherfed.fl_bench.cli import main as fl_bench
+from featherfed.report import Report
 from lab.__main__ import main as lab
+from lab.results import COLUMNS
 
 SMALL = """
 problem = "digits/tiny"
@@ -38,6 +40,14 @@ def test_results_write_a_page_and_fail_where_nothing_is_checked(tmp_path: Path) 
     assert "no two strategies of a claim were run" in done.output
     page = (tmp_path / "RESULTS.md").read_text()
     assert "rotate \\| eden(1)" in page
+    [head, float32, eden] = [
+        line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith(("| to", "| the end"))
+    ]
+    assert head == list(name.removesuffix(":") for name in COLUMNS)
+    told = dict(zip(head, float32, strict=True))
+    spent = Report.read(grid / "uplink=float32").spent
+    assert [told[name] for name in ("uplink", "downlink", "both ways", "handshakes")] == [*spent.sizes().values()]
+    assert "eden" in " ".join(eden)
     assert (tmp_path / "plots" / "small.png").exists()
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from featherfed.fl_bench.documents import fill
 from featherfed.simulation import _SharedStates
 from featherfed.wire.messages import ModelBegin
+from lab.documents import fill
 from lab.virtual import measure, table
 
 PAGE = Path(__file__).parents[2] / "docs" / "BENCHMARKS.md"

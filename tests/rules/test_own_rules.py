@@ -12,8 +12,8 @@ from safetensors.numpy import load_file
 import featherfed as ff
 from featherfed.codec.registry import STAGES, stage
 from featherfed.errors import ConfigError, LocalError, ProblemError, SpecError
+from featherfed.fl_bench.cells import run_virtual
 from featherfed.fl_bench.scenario import read_scenario
-from featherfed.fl_bench.virtual_run import run_virtual
 from featherfed.randomness import RoundKey
 from featherfed.rules import checked
 from featherfed.rules.aggregate import Updates

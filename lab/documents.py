@@ -19,12 +19,3 @@ def fill(path: Path, tables: dict[str, str]) -> None:
             raise LocalError(f"{path} has no lines {begin!r} and {end!r} to write between")
         text = f"{before}{begin}\n{table}\n{end}{after}"
     path.write_text(text, encoding="utf-8")
-
-
-def markdown(columns: list[str], rows: list[list[str]]) -> str:
-    """Return a table; a column whose name ends in `:` is of text, all others are of numbers."""
-    marks = ["---" if column.endswith(":") else "--:" for column in columns]
-    lines = [[column.removesuffix(":") for column in columns], *rows]
-    # A bar in a codec spec would end its cell.
-    cells = [" | ".join(cell.replace("|", "\\|") for cell in line) for line in lines]
-    return "\n".join([f"| {cells[0]} |", f"|{'|'.join(marks)}|", *(f"| {line} |" for line in cells[1:])])
