@@ -2,7 +2,7 @@
 
     python examples/own_rule.py
 
-prints the accuracy of the mean, which three liars are enough to ruin, and of the rule below. On sockets it is
+prints how good the model is with the mean, with the median and with the rule below. On sockets it is
 
     fl-server serve --problem examples/own_rule.py:problem --phones 10 --min-updates 7 \
         --aggregate examples/own_rule.py:CenteredClipping
