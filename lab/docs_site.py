@@ -23,9 +23,9 @@ ROOT = Path(__file__).parents[1]
 FROM_THE_TOP = {"README.md": "index.md", "CONTRIBUTING.md": "CONTRIBUTING.md", "CHANGELOG.md": "CHANGELOG.md"}
 """Pages that lie beside docs/, and what the site calls them."""
 SUBJECTS = {
-    "experiment": "Experiment",
-    "local_training": "Local training",
-    "report": "Report",
+    "experiment": "Experiments",
+    "local_training": "Experiments",
+    "report": "Experiments",
     "problem": "Problems",
     "problem_loading": "Problems",
     "training_settings": "Settings",

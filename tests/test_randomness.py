@@ -54,3 +54,9 @@ def test_clients_draws_are_uncorrelated() -> None:
     off_diagonal = np.corrcoef(draws)[~np.eye(12, dtype=bool)]
     # Independent draws correlate by 1/√4000 = 0.016; five σ.
     assert np.abs(off_diagonal).max() < 0.08
+
+
+def test_a_generator_is_numpys_for_the_derived_number() -> None:
+    for client in range(20):
+        expected = np.random.PCG64(derive(1, 2, client, "mask"))
+        assert RoundKey(1, 2, client).generator("mask").bit_generator.state == expected.state
