@@ -3,7 +3,6 @@
 What a file of your own needs is here, as `import featherfed as ff`; nothing is imported before it is used.
 """
 
-import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -146,8 +145,7 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     if name not in _HOME:
-        # With the module Python itself offers the nearest name.
-        raise AttributeError(f"module 'featherfed' has no attribute {name!r}", name=name, obj=sys.modules[__name__])
+        raise AttributeError(f"module 'featherfed' has no attribute {name!r}")
     return getattr(import_module(f"featherfed.{_HOME[name]}"), name)
 
 

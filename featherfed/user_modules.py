@@ -67,8 +67,10 @@ def _import_file(path: Path, what: str) -> ModuleType:
     known = sys.modules.get(resolved.stem)
     if known is not None and getattr(known, "__file__", None) == str(resolved):
         return known
-    # A stem that is something else's already must not take its place.
-    called = resolved.stem if known is None and importlib.util.find_spec(resolved.stem) is None else f"_{resolved.stem}"
+    # A stem that is something else's already must not take its place; where an import of the stem would find this very
+    # file, both are one module, or what it registers would be registered twice.
+    free = known is None and _found(resolved.stem) in (None, str(resolved))
+    called = resolved.stem if free else f"_{resolved.stem.replace('.', '_')}"
     if (known := sys.modules.get(called)) is not None and getattr(known, "__file__", None) == str(resolved):
         return known
     spec = importlib.util.spec_from_file_location(called, resolved)
@@ -82,6 +84,17 @@ def _import_file(path: Path, what: str) -> ModuleType:
         del sys.modules[called]
         raise
     return module
+
+
+def _found(stem: str) -> str | None:
+    """Return which file an import of a name would find, None for none; an empty text where it could not be imported so.
+
+    With a dot in it, as in task.v2.py, the name would be that of a part of a package, which must not be imported.
+    """
+    if "." in stem:
+        return ""
+    spec = importlib.util.find_spec(stem)
+    return None if spec is None else spec.origin or ""
 
 
 @contextmanager

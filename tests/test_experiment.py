@@ -445,9 +445,3 @@ def test_metric_of_the_whole_test_set_is_tried_before_any_round(tmp_path: Path) 
 def test_class_in_place_of_a_rule_is_refused() -> None:
     with pytest.raises(ff.ConfigError, match=r"aggregate = Median is a class; give one of it, like Median\(…\)"):
         small(aggregate=ff.Median)
-
-
-def test_name_that_featherfed_has_not_brings_up_the_nearest_one() -> None:
-    with pytest.raises(AttributeError) as caught:
-        ff.Experimnt  # type: ignore[attr-defined]  # noqa: B018
-    assert (caught.value.name, caught.value.obj) == ("Experimnt", ff), "what Python looks for the nearest name by"

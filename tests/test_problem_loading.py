@@ -56,6 +56,21 @@ def test_file_of_another_folder_is_found_by_its_path(folder: Path, monkeypatch: 
     assert load_problem(f"{folder}/goodtask.py:problem").name == "goodtask:problem"
 
 
+def test_file_that_is_imported_by_its_path_and_by_its_name_is_one_module(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(folder))  # as Python does with the folder of a script
+    problem = load_problem("./goodtask.py:problem")
+    assert load_problem("goodtask:problem").model is problem.model
+
+
+@pytest.mark.parametrize("name", ["task.v2.py", "my-task.py", "mein modell.py", "aufgabe ä.py"])
+def test_file_may_be_called_as_files_are(name: str, folder: Path) -> None:
+    (folder / "task.py").write_text("raise RuntimeError('nobody has asked for this one')")
+    (folder / name).write_text(GOOD)
+    assert load_problem(f"./{name}:problem").name == f"{name.removesuffix('.py')}:problem"
+
+
 def test_file_called_like_a_module_of_python_s_does_not_take_its_place(folder: Path) -> None:
     import json
 

@@ -128,7 +128,7 @@ def create(runs: Path, name: str | None, config: RunConfig, *, store: str | None
         write_durably(folder.config, config.to_toml().encode())
     except OSError as error:
         raise ConfigError(
-            f"cannot make the run folder {folder.path}: {error.strerror}; choose another --runs"
+            f"cannot make the run folder {folder.path}: {error.strerror}; choose another folder (--runs)"
         ) from error
     return folder
 

@@ -113,7 +113,8 @@ def test_runs_folder_that_may_not_be_written_is_a_sentence(served: Path) -> None
     given = (*SERVE, "--problem", "digits", "--name", "new", "--runs")
     served.parent.chmod(0o555)
     told = sentence(unprivileged("server", *given, served.parent))
-    assert told == f"cannot make the run folder {served.parent / 'new'}: Permission denied; choose another --runs"
+    new = served.parent / "new"
+    assert told == f"cannot make the run folder {new}: Permission denied; choose another folder (--runs)"
     served.parent.chmod(0)
     try:
         assert "is not readable" in sentence(unprivileged("server", *given, served.parent))

@@ -41,7 +41,7 @@ def test_path_for_a_name_is_refused(tmp_path: Path, name: str) -> None:
 
 def test_runs_folder_that_is_a_file_is_told_apart_from_a_run_that_exists(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("")
-    with pytest.raises(ConfigError, match=r"cannot make the run folder .*; choose another --runs"):
+    with pytest.raises(ConfigError, match=r"cannot make the run folder .*; choose another folder \(--runs\)"):
         create(tmp_path / "runs", "mine", CONFIG)
 
 
