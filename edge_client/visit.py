@@ -13,7 +13,8 @@ from featherfed.edge_client.leaving import PhoneLeftError
 from featherfed.edge_client.limits import EARNED_A_MESSAGE, LEAST_SILENCE_S, LONGEST_HEARTBEAT_S, WELCOME_S
 from featherfed.edge_client.phone_context import PhoneContext
 from featherfed.edge_client.phone_state import PendingUpdate
-from featherfed.errors import DivergedError, LocalError, ProtocolError, RemoteError
+from featherfed.errors import CodecError, DivergedError, LocalError, ProtocolError, RemoteError
+from featherfed.initial_weights import F32, InitialWeights, digest_of, drawn
 from featherfed.training_settings import Training
 from featherfed.wire.closing import Close, readable, reason
 from featherfed.wire.liveness import SILENT_HEARTBEATS, Pulse
@@ -40,6 +41,10 @@ from featherfed.wire.session import Role, Session
 
 class NoWelcomeError(ProtocolError):
     """The server has not answered Hello in time; it may be busy."""
+
+
+class OtherWeightsError(CodecError):
+    """What this phone draws is not what the server has drawn: it comes back, and gets the model whole."""
 
 
 class Visit:
@@ -159,9 +164,18 @@ class Visit:
             raise ProtocolError(f"shard {welcome.shard} of {welcome.shards}; shards are counted from 0")
         self.welcomed = True
         self._phone.addresses.found()
-        phone_state.enter(welcome.run, welcome.shard)
+        knew = self._phone.model.digest
         welcome = self._phone.model.whole(welcome)
         self._welcome, self._layout = welcome, fingerprint_of(welcome).layout
+        # A phone that knew another model cannot take part.
+        drawing = welcome.run != phone_state.run and welcome.initial and knew in (b"", welcome.model_digest)
+        # Before it belongs to the run: of one that holds nothing of its run the server believes that it cannot draw.
+        weights = await self._draw(welcome) if drawing else None
+        phone_state.enter(welcome.run, welcome.shard)
+        if weights is not None:
+            if digest_of(weights) != welcome.initial_digest:
+                raise OtherWeightsError("the model that this phone draws is not the one that the server has drawn")
+            phone_state.hold(0, weights)
         self._leave_pings_to_the_server(welcome.heartbeat_s)
         self._say(f"run {readable(welcome.run)}: {self._phone.name} plays shard {welcome.shard} of {welcome.shards}")
         self._learner = await self._runner.prepare(welcome)
@@ -172,6 +186,15 @@ class Visit:
             if isinstance(message, Finish):
                 return readable(message.reason)
             await self._handle(message)
+
+    async def _draw(self, welcome: Welcome) -> F32:
+        """Return the initial weights as this phone draws them, (parameters,) float32."""
+        initial = InitialWeights.of_wire(welcome.initial, welcome.initial_digest)
+
+        def draw() -> F32:
+            return drawn(initial.draws, self._layout, welcome.seed)
+
+        return await asyncio.get_running_loop().run_in_executor(None, self._phone_state.drawn, draw)
 
     def _prepared(self, learner: asyncio.Future[Learner]) -> None:
         """Leave at once where this phone cannot train: with its first task, a round would wait for it."""

@@ -207,6 +207,14 @@ class _SharedStates:
             self._newest, self._weights = version, weights
         return self._weights if version == self._newest and self._weights is not None else weights
 
+    def drawn(self, draw: Callable[[], F32]) -> F32:
+        """Return the initial weights: phones that come late draw them again, when a later version lies here."""
+        if self._newest > 0:
+            return draw()
+        if self._weights is None:
+            self._newest, self._weights = 0, draw()
+        return self._weights
+
     def decoded(self, begin: ModelBegin, decode: Callable[[], F32]) -> F32:
         """Return what a parcel makes of its base: the digest, which was checked, stands for its bytes."""
         if begin.version > self._made:
@@ -227,6 +235,9 @@ class _SharedState(PhoneState):
 
     def hold(self, version: int, weights: F32) -> None:
         super().hold(version, self._states.share(version, weights))
+
+    def drawn(self, draw: Callable[[], F32]) -> F32:
+        return self._states.drawn(draw)
 
     def decoded(self, begin: ModelBegin, decode: Callable[[], F32]) -> F32:
         return self._states.decoded(begin, decode)

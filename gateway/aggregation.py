@@ -6,6 +6,7 @@ from featherfed.codec.fold import Fold
 from featherfed.codec.pipeline import Pipeline
 from featherfed.fingerprint import Fingerprint
 from featherfed.gateway.round_exchange import News, RoundExchange
+from featherfed.initial_weights import InitialWeights
 from featherfed.rules.server_optimizer import ServerState
 from featherfed.server.config import RunConfig
 from featherfed.server.model.aggregation import Aggregator, Closing
@@ -26,6 +27,9 @@ class GatewayAggregator(Aggregator):
         self.problem = welcome.problem
         self.fingerprint = Fingerprint.of_rows(tensor_rows(welcome.tensors))
         self.layout = self.fingerprint.layout
+        # Its phones draw them as it did itself.
+        told = welcome.initial
+        self.initial = InitialWeights.of_wire(told, welcome.initial_digest) if told else None
         self.uplink = Pipeline.parse(config.uplink)
         self.versions = Versions(self.layout, Pipeline.parse(config.downlink, direction="downlink"), config.seed)
         self._state = ServerState(self.versions.view)

@@ -22,6 +22,7 @@ from featherfed.server.phones.admission import check_gateway
 from featherfed.server.phones.faultbook import FaultBook
 from featherfed.server.phones.fleet import Fleet
 from featherfed.server.phones.phone_connection import STRANGER, PhoneConnection
+from featherfed.server.phones.welcoming import Welcomes
 from featherfed.server.rounds.downlink import Downlink
 from featherfed.server.rounds.round_machine import (
     Fail,
@@ -49,7 +50,7 @@ from featherfed.server.storage.store import (
 from featherfed.server.watchers.watcher import Visitor, Watcher
 from featherfed.wire.closing import Close, readable
 from featherfed.wire.liveness import SILENT_HEARTBEATS, Pulse
-from featherfed.wire.messages import MAX_CHUNK_BYTES, Finish, Hello, UpdateBegin, UpdateChunk, Welcome, tensor_entries
+from featherfed.wire.messages import Finish, Hello, UpdateBegin, UpdateChunk
 
 HELLO_S = 10.0
 """A connection that has said no Hello after so long is closed."""
@@ -103,6 +104,15 @@ class Service:
             grace_s=2 * config.heartbeat,
             lost=self._phone_lost,
             here=range(rules.first, rules.first + rules.phones),
+        )
+        self._welcomes = Welcomes(
+            config,
+            standing.run,
+            aggregator.problem,
+            shards=shards,
+            known=aggregator.fingerprint,
+            initial=aggregator.initial,
+            max_examples=aggregator.phone_examples,
         )
         self._rounds = Rounds(
             config,
@@ -303,26 +313,11 @@ class Service:
             check_gateway(hello)
         newcomer = hello.name not in self._fleet.names.values()
         self._fleet.admit(phone, hello, run=self._run)
+        phone.held_version = self._welcomes.held_version(hello)
         phone.websocket.admit()
         if newcomer:
             await self._commits.write(put_phone(phone.shard, phone.name))
-        config, known = self._config, self._aggregator.fingerprint
-        await phone.send(
-            Welcome(
-                self._run,
-                self._aggregator.problem,
-                config.partition,
-                phone.shard,
-                self._fleet.shards,
-                config.seed,
-                config.set,
-                self._aggregator.phone_examples,
-                config.heartbeat,
-                MAX_CHUNK_BYTES,
-                known.digest,
-                [] if hello.model_digest == known.digest else tensor_entries(known.rows()),
-            )
-        )
+        await phone.send(self._welcomes.answer(hello, phone.shard))
         phone.handshake_done()
         # Only now: a round that opened meanwhile must not send its task before the Welcome.
         older = self._fleet.connect(phone)

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from featherfed.fingerprint import Fingerprint
+from featherfed.learning.initial_draws import initial_weights
 from featherfed.learning.models import build, fingerprint, layout
 from featherfed.problem import Problem
 from featherfed.problem_loading import load_problem
@@ -29,7 +30,8 @@ def welcome(
     return Welcome(
         **{
             "run": run, "problem": f"digits/{model}", "shard": shard, "shards": shards, "seed": seed,
-            "model_digest": told.digest, "tensors": tensor_entries(told.rows()), **fields, **more,
+            "model_digest": told.digest, "initial": [], "initial_digest": b"",
+            "tensors": tensor_entries(told.rows()), **fields, **more,
         }
     )  # fmt: skip
 
@@ -46,4 +48,4 @@ def digits(model: str = "lite") -> Problem:
 
 def weights_of(model: str = "lite", seed: int = 0) -> np.ndarray:
     """Return the weights that a server begins with."""
-    return np.concatenate([p.detach().numpy().ravel() for p in build(digits(model), seed).parameters()])
+    return initial_weights(digits(model), seed, build(digits(model), 0))[0]

@@ -14,7 +14,7 @@ from msgspec import Meta, Struct
 from featherfed.errors import ProtocolError, VersionError
 from featherfed.wire.chunking import LEAST_BYTES
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 MAX_FRAME_BYTES = 1 << 17
 """Twice a chunk: the largest ModelBegin, with 4,096 lengths of 9 bytes, has less than that."""
 MAX_CHUNK_BYTES = 1 << 16
@@ -40,6 +40,8 @@ NotNegative = Annotated[float, Meta(ge=0, le=1e9)]
 Whole = Annotated[int, Meta(ge=-(1 << 53), le=1 << 53)]
 Number = Annotated[float, Meta(ge=-1e300, le=1e300)]
 Setting = bool | Whole | Number | Text
+Draw = Positive | Annotated[list[Number], Meta(min_length=2, max_length=2)]
+"""How a tensor's initial weights are drawn: `featherfed.initial_weights.Draw`. (msgspec 0.22 dies of a tuple here.)"""
 Settings = Annotated[dict[Annotated[str, Meta(min_length=1, max_length=64)], Setting], Meta(max_length=MAX_SETTINGS)]
 
 NOTHING = -1
@@ -94,7 +96,9 @@ class Welcome(Message, frozen=True, tag=2):
 
     `problem` is a name for people, and of the phone's own code where it has it; no end imports what the other names.
     `model_digest` is that of `tensors`, which are left out where Hello had the same. `settings` are the problem's
-    own; `max_examples` is the most that an update may weigh.
+    own; `max_examples` is the most that an update may weigh. `initial` says how version 0 is drawn, tensor by tensor,
+    and `initial_digest` is that of its weights: both are empty where they are the problem's own, which then travel,
+    and left out for a phone that knows the run and the model.
     """
 
     run: Name
@@ -108,6 +112,8 @@ class Welcome(Message, frozen=True, tag=2):
     heartbeat_s: NotNegative
     chunk_bytes: Annotated[int, Meta(ge=LEAST_BYTES, le=MAX_CHUNK_BYTES)]
     model_digest: Digest
+    initial: Annotated[list[Draw], Meta(max_length=MAX_TENSORS)]
+    initial_digest: Annotated[bytes, Meta(max_length=8)]
     tensors: Annotated[list[TensorEntry], Meta(max_length=MAX_TENSORS)]
 
 

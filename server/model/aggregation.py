@@ -94,6 +94,7 @@ class Aggregator:
         """
         # torch: 170 MB and seconds that a gateway, which evaluates nothing, does not have to spend.
         from featherfed.learning.evaluation import evaluator_for
+        from featherfed.learning.initial_draws import initial_weights
         from featherfed.learning.models import build, fingerprint
         from featherfed.learning.own_training import check_space
 
@@ -105,7 +106,6 @@ class Aggregator:
             of=config.phones, seed=config.seed, partition=config.partition, data_dir=data_dir,
             settings=problem.settings_with(config.set),
         )  # fmt: skip
-        model = build(problem, config.seed)
         module = build(problem, 0)
         self.fingerprint = fingerprint(module)
         self.layout: Layout = self.fingerprint.layout
@@ -116,12 +116,11 @@ class Aggregator:
         self.uplink = Pipeline.parse(config.uplink)
         downlink = Pipeline.parse(config.downlink, direction="downlink")
         self.versions = Versions(self.layout, downlink, config.seed)
-        learned = [p.detach().numpy().ravel() for p in model.parameters() if p.requires_grad]
-        weights = np.concatenate(learned).astype(np.float32)
+        weights, self.initial = initial_weights(problem, config.seed, module)
         if problem.learner is not None:
             check_space(problem, self.uplink.space(self.layout, RoundKey(config.seed, 1)))
-        self.versions.publish(weights)
-        # Training starts from what the phones see, so a lossy first downlink costs no accuracy later.
+        # Phones draw it, or get it whole and in float32.
+        self.versions.restore(0, weights, {})
         self._rules = rules or rules_of(config)
         self._state = begun(self._rules.server_optimizer, self.versions.view.copy())
         self._memory = started(self._rules.aggregate, self.layout.size)
@@ -263,6 +262,8 @@ class Aggregator:
         for prefix, arrays in ((OPTIMIZER, self._state.arrays), (AGGREGATE, self._memory)):
             tensors |= {prefix + name: np.ascontiguousarray(array) for name, array in arrays.items()}
         tensors["phones.view"] = self.versions.view
+        if self.initial is not None:
+            tensors["phones.drawn"] = np.frombuffer(self.initial.digest, np.uint8)
         for version, payload in self.versions.chain.items():
             tensors[f"phones.chain.{version}"] = np.frombuffer(payload, np.uint8)
         # One entry: safetensors writes several in an order of their own, and equal models shall be equal files.
@@ -279,6 +280,10 @@ class Aggregator:
         weights = tensors["server.weights"] if self._config.server_average else self._average
         self._state = ServerState(weights, _after(OPTIMIZER, tensors))
         self._memory = _after(AGGREGATE, tensors)
+        drawn = tensors.get("phones.drawn", np.zeros(0, np.uint8)).tobytes()
+        if self.initial is not None and drawn != self.initial.digest:
+            # The run began with others, of an earlier release or before the problem's file was edited.
+            self.initial = None
         prefix = "phones.chain."
         chain = {int(name.removeprefix(prefix)): t.tobytes() for name, t in tensors.items() if name.startswith(prefix)}
         self.versions.restore(version, tensors["phones.view"], chain)

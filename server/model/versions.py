@@ -3,15 +3,15 @@
 The server's model after round t is w_t. Phones never see w_t itself but s_t, which all phones that are up to date hold
 bit for bit:
 
-    s_{-1} = 0,    p_t = encode(w_t - s_{t-1}),    s_t = s_{t-1} + decode(p_t)
+    s_0 = w_0,    p_t = encode(w_t - s_{t-1}),    s_t = s_{t-1} + decode(p_t)
 
 The difference is taken against what phones hold, so whatever a lossy p_t left out is part of the next difference: the
 residual of the downlink is kept by construction. It must not grow, though. With d = decode(encode(x)) it is x − d, and
 longer than x where the vNMSE is above 1. So of each tensor a·x is encoded, with the a = ⟨x, d⟩ / ⟨d, d⟩ that leaves
 least. Phones need not know a, and after an unbiased code vNMSE / (1 + vNMSE) of ‖x‖² is left, always less than all.
 
-A phone that holds s_h needs the chain p_{h+1}, …, p_t; one that holds
-nothing needs the chain from p_0. Where float32 of s_t is smaller than the chain, that is sent instead.
+A phone that holds s_h needs the chain p_{h+1}, …, p_t. Where float32 of s_t is smaller than the chain, and for a
+phone that holds nothing, that is sent instead.
 """
 
 from dataclasses import dataclass

@@ -2,7 +2,9 @@
 
 import dataclasses
 import re
+import struct
 import typing
+from hashlib import blake2b
 
 import msgpack
 import numpy as np
@@ -38,6 +40,7 @@ from featherfed.wire.messages import (
     unpack,
 )
 from featherfed.wire.session import TABLES, Role, Session, State
+from tests.docs import page_initial
 from tests.docs.exchange import CUT, NAME, PAGE, RUN, SPEC
 from tests.docs.sizes import limit_rows, most_bytes, size_rows
 from tests.docs.types import fields_of, model_rows, number_of, session_rows
@@ -160,22 +163,28 @@ def test_exchange_in_hex_is_a_whole_session_that_decodes() -> None:
         message = unpack(frame)
         session.follow(role, message)
         heard.append(message)
-    assert [type(message) for message in heard] == [Hello, Welcome, Task, ModelBegin, UpdateBegin, Accepted, Finish]
+    kinds = [Hello, Welcome, Task, UpdateBegin, Accepted, Task, ModelBegin, UpdateBegin, Accepted, Finish]
+    assert [type(message) for message in heard] == kinds
     assert session.states[Role.SERVER] is State.OVER
-    first, welcome, task, model, update, accepted, _ = heard
+    first, welcome, first_task, _, _, task, model, update, accepted, _ = heard
     assert isinstance(first, Hello)
     assert isinstance(welcome, Welcome)
+    assert isinstance(first_task, Task)
     assert isinstance(task, Task)
     assert isinstance(model, ModelBegin)
     assert isinstance(update, UpdateBegin)
     assert isinstance(accepted, Accepted)
     assert (first.name, welcome.run, task.uplink, model.spec) == (NAME, RUN, SPEC, SPEC)
-    assert (task.round, task.version, model.version, update.round, accepted.round) == (1, 0, 0, 1, 1)
+    assert (first_task.round, first_task.version) == (1, 0)
+    assert (task.round, task.version, model.version, update.round, accepted.round) == (2, 1, 1, 2, 2)
     layout, pipeline = fingerprint_of(welcome).layout, Pipeline.parse(SPEC)
     assert digest(model.data) == model.digest
-    weights = pipeline.decode(model.data, layout, RoundKey(welcome.seed, 0))
+    shapes = [tensor.shape for tensor in layout.tensors]
+    initial = page_initial.weights(welcome.initial, shapes, welcome.seed)
+    assert blake2b(struct.pack(f"<{len(initial)}f", *initial), digest_size=8).digest() == welcome.initial_digest
+    weights = np.float32(initial) + pipeline.decode(model.data, layout, RoundKey(welcome.seed, 1))
     assert digest(update.data) == update.digest
-    delta = pipeline.decode(update.data, layout, RoundKey(welcome.seed, 1, welcome.shard))
+    delta = pipeline.decode(update.data, layout, RoundKey(welcome.seed, 2, welcome.shard))
     assert np.isfinite(weights).all()
     assert 0 < np.count_nonzero(delta) <= 29
 

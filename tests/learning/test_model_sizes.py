@@ -46,6 +46,8 @@ def test_largest_model_and_settings_fit_one_welcome() -> None:
         20.5,
         65536,
         bytes(8),
+        [[0.1, 0.1]] * len(rows),
+        bytes(8),
         tensor_entries(rows),
     )
     assert len(pack(welcome)) <= MAX_FRAME_BYTES

@@ -45,9 +45,25 @@ class Peer:
 
     def __init__(self, connection: CountedClient) -> None:
         self.connection = connection
-        self.welcome: Welcome | None = None
+        self.held_version = NOTHING
+        self._hello: Hello | None = None
+        self._welcome: Welcome | None = None
+
+    @property
+    def welcome(self) -> Welcome | None:
+        return self._welcome
+
+    @welcome.setter
+    def welcome(self, answer: Welcome) -> None:
+        """Hold what the server believes now that this phone holds."""
+        self._welcome = answer
+        assert self._hello is not None
+        new = self._hello.run != answer.run
+        self.held_version = (0 if answer.initial else NOTHING) if new else self._hello.held_version
 
     async def send(self, message: AnyMessage | bytes | str) -> None:
+        if isinstance(message, Hello):
+            self._hello = message
         await self.connection.send(message if isinstance(message, bytes | str) else pack(message))
 
     async def receive(self) -> AnyMessage:
@@ -69,9 +85,12 @@ class Peer:
         return welcome
 
     async def task(self) -> Task:
-        """Return the next task, once its model is there."""
+        """Return the next task, once its model is there; who is new to a run holds version 0 of it."""
         task = await self.receive_until(Task)
         assert isinstance(task, Task)
+        if task.version == self.held_version:
+            return task
+        self.held_version = task.version
         begin = await self.receive_until(ModelBegin)
         assert isinstance(begin, ModelBegin)
         left = sum(begin.lengths) - len(begin.data)
