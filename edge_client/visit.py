@@ -4,18 +4,19 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
+from msgspec.structs import replace
 from websockets.exceptions import ConnectionClosed
 
 from featherfed.edge_client.connection import PhoneConnection
-from featherfed.edge_client.download import Download, buildable
+from featherfed.edge_client.download import Download
 from featherfed.edge_client.learner import Learner, fingerprint_of
 from featherfed.edge_client.leaving import PhoneLeftError
 from featherfed.edge_client.limits import EARNED_A_MESSAGE, LEAST_SILENCE_S, LONGEST_HEARTBEAT_S, WELCOME_S
 from featherfed.edge_client.phone_context import PhoneContext
 from featherfed.edge_client.phone_state import PendingUpdate
+from featherfed.edge_client.round_settings import settings_of
 from featherfed.errors import CodecError, DivergedError, LocalError, ProtocolError, RemoteError
 from featherfed.initial_weights import F32, InitialWeights, digest_of, drawn
-from featherfed.training_settings import Training
 from featherfed.wire.closing import Close, readable, reason
 from featherfed.wire.liveness import SILENT_HEARTBEATS, Pulse
 from featherfed.wire.messages import (
@@ -143,14 +144,14 @@ class Visit:
                 self._phone.name,
                 shard,
                 shards,
+                self._phone.model.digest,
                 phone_state.run,
                 phone_state.held_version,
-                phone_state.download_digest,
-                len(phone_state.download),
                 phone_state.pending.round_number if phone_state.pending else NOTHING,
                 self._phone.settings.link,
                 self._phone.settings.link_bytes_per_s,
-                self._phone.model.digest,
+                phone_state.download_digest,
+                len(phone_state.download),
             )
         )
         try:
@@ -167,8 +168,9 @@ class Visit:
         knew = self._phone.model.digest
         welcome = self._phone.model.whole(welcome)
         self._welcome, self._layout = welcome, fingerprint_of(welcome).layout
+        settings_of(welcome, Task(1, 0))
         # A phone that knew another model cannot take part.
-        drawing = welcome.run != phone_state.run and welcome.initial and knew in (b"", welcome.model_digest)
+        drawing = welcome.run != phone_state.run and welcome.initial and knew in (b"", self._phone.model.digest)
         # Before it belongs to the run: of one that holds nothing of its run the server believes that it cannot draw.
         weights = await self._draw(welcome) if drawing else None
         phone_state.enter(welcome.run, welcome.shard)
@@ -207,7 +209,8 @@ class Visit:
             case Task():
                 await self._take_task(message)
             case ModelBegin():
-                self._download = Download(message, self._phone_state, self._layout)
+                begin = replace(message, spec=message.spec or self._welcome.downlink)
+                self._download = Download(begin, self._phone_state, self._layout)
                 await self._downloaded()
             case ModelChunk():
                 if self._download is not None:
@@ -242,8 +245,7 @@ class Visit:
         self._go_on()
 
     async def _take_task(self, task: Task) -> None:
-        buildable(task.uplink, "uplink")
-        Training.from_wire(task.training)
+        settings_of(self._welcome, task)
         pending = self._phone_state.pending
         if pending is not None and pending.round_number == task.round:
             return

@@ -156,10 +156,7 @@ class SendingPhone(Socket):
 
     def opened(self) -> None:
         """Say Hello."""
-        hello = Hello(
-            PROTOCOL_VERSION, f"phone-{self._number}", self._number, self._group.order["phones"], "", NOTHING, b"", 0,
-            NOTHING, "", 0, b"",
-        )  # fmt: skip
+        hello = Hello(PROTOCOL_VERSION, f"phone-{self._number}", self._number, self._group.order["phones"])
         self.transport.write(frame(BINARY, pack(hello)))
 
     def got(self, data: bytes) -> None:

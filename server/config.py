@@ -39,7 +39,6 @@ class RunConfig(Training):
     rounds: int = 20
     target: str = ""  # like accuracy=0.97; none: all rounds
     seed: int = 0
-    lr_decay: float = 1.0
     server_optimizer: str = "fedavg"
     server_lr: float = 1.0
     server_average: float = 0.0
@@ -73,14 +72,12 @@ class RunConfig(Training):
                 raise ConfigError(f"{flag(name)} {getattr(self, name)} is below {least}")
             if getattr(self, name) > LARGEST and name != "seed":
                 raise ConfigError(f"{flag(name)} {getattr(self, name)} exceeds {LARGEST:.0f}")
-        for name in ("lr_decay", "server_lr", "deadline", "heartbeat"):
+        for name in ("server_lr", "deadline", "heartbeat"):
             value = getattr(self, name)
             if not 0 < value <= LARGEST:
                 raise ConfigError(f"{flag(name)} {value} is not a number above 0 and up to {LARGEST:g}")
         if not 0 <= self.clip_norm <= LARGEST:
             raise ConfigError(f"--clip-norm {self.clip_norm} is not a number from 0 to {LARGEST:g}")
-        if self.lr_decay > 1:
-            raise ConfigError(f"--lr-decay {self.lr_decay} exceeds 1; it is a fraction, like 0.97")
         if self.target:
             Target.parse(self.target)
         if not 0 <= self.server_average < 1:
@@ -149,14 +146,9 @@ class RunConfig(Training):
         target = Target.parse(self.target)
         return target.measure(measures).reaches(values.get(target.name), target.value)
 
-    def learning_rate(self, round_number: int) -> float:
-        """Return the phones' learning rate in a round, counted from 1."""
-        return self.lr * self.lr_decay ** (round_number - 1)
-
-    def training(self, round_number: int) -> Training:
-        """Return what whoever trains in a round is told."""
-        told = {each.name: getattr(self, each.name) for each in fields(Training)}
-        return Training(**{**told, "lr": self.learning_rate(round_number)})
+    def training(self) -> Training:
+        """Return what whoever trains is told."""
+        return Training(**{each.name: getattr(self, each.name) for each in fields(Training)})
 
     def to_toml(self) -> str:
         """Return the text of `config.toml`."""

@@ -1,9 +1,10 @@
 """What a phone is told of the run that it comes to."""
 
+from featherfed.codec.pipeline import Pipeline
 from featherfed.fingerprint import Fingerprint
 from featherfed.initial_weights import InitialWeights
 from featherfed.server.config import RunConfig
-from featherfed.wire.messages import MAX_CHUNK_BYTES, NOTHING, Hello, Welcome, tensor_entries
+from featherfed.wire.messages import NOTHING, Hello, Welcome, tensor_entries
 
 
 class Welcomes:
@@ -46,12 +47,14 @@ class Welcomes:
             shard,
             self._shards,
             config.seed,
-            config.set,
             self._max_examples,
-            config.heartbeat,
-            MAX_CHUNK_BYTES,
-            known.digest,
-            [] if initial is None else initial.to_wire(),
+            # A whole number takes a byte in place of nine.
+            int(config.heartbeat) if config.heartbeat.is_integer() else config.heartbeat,
+            # Written out where the operator named a preset: a phone need not know the presets of this release.
+            str(Pipeline.parse(config.uplink)),
+            str(Pipeline.parse(config.downlink, direction="downlink")),
+            config.training().to_wire(),
             b"" if initial is None else initial.digest,
+            [] if initial is None else initial.to_wire(),
             [] if knows_model else tensor_entries(known.rows()),
         )

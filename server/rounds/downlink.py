@@ -34,9 +34,7 @@ class Downlink:
     """Gives phones their tasks."""
 
     def __init__(self, config: RunConfig, versions: Versions, watcher: Watcher) -> None:
-        self._config = config
-        # Written out where the operator named a preset: a phone need not know what the presets of this release are.
-        self._uplink = str(Pipeline.parse(config.uplink))
+        self._spec = str(Pipeline.parse(config.downlink, direction="downlink"))
         self._versions = versions
         self._watcher = watcher
         self._under_way: dict[PhoneConnection, _Delivery] = {}
@@ -56,9 +54,8 @@ class Downlink:
     async def _deliver(self, phone: PhoneConnection, round_number: int, parcel: Parcel | None) -> None:
         self.stop(phone)
         delivery = self._under_way[phone] = _Delivery(round_number)
-        config = self._config
         self._watcher.download_began(phone.shard, round_number)
-        task = Task(round_number, round_number - 1, self._uplink, config.training(round_number).to_wire())
+        task = Task(round_number, round_number - 1)
         if parcel is None:
             await phone.send(task)
         else:
@@ -98,7 +95,8 @@ class Downlink:
         message: ModelBegin | ModelChunk = ModelBegin(
             parcel.version,
             parcel.base,
-            parcel.spec,
+            # Welcome has said it.
+            "" if parcel.spec == self._spec else parcel.spec,
             list(parcel.lengths),
             parcel.digest,
             offset,

@@ -90,7 +90,7 @@ async def record_resume() -> list[tuple[str, bytes]]:
                 await say(phone, update)
                 await hear(phone, Ack)
             async with peer(served.address) as phone:
-                await say(phone, Hello(PROTOCOL_VERSION, NAME, -1, 0, RUN, 0, b"", 0, 1, "", 0, b""))
+                await say(phone, Hello(PROTOCOL_VERSION, NAME, -1, 0, run=RUN, held_version=0, pending_round=1))
                 await hear(phone, Welcome)
                 await say(phone, UpdateBegin(1, len(payload), digest(payload), 144, 0, b""))
                 await hear(phone, Ack)

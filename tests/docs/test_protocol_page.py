@@ -119,13 +119,13 @@ def test_sizes_are_those_of_the_largest_messages() -> None:
     data = bytes(MAX_CHUNK_BYTES)
     assert len(pack(UpdateBegin(big, big, bytes(8), big, big, data))) == most_bytes(UpdateBegin)
     assert len(pack(ModelBegin(big, big, "x" * 256, [big] * 4096, bytes(8), big, data))) == most_bytes(ModelBegin)
-    # Its version is 1, and takes a byte.
-    hello = Hello(1, wide * 64, big, big, wide * 64, big, bytes(8), big, big, wide * 32, big, bytes(8))
+    # Its version is 2, and takes a byte.
+    hello = Hello(2, wide * 64, big, big, bytes(8), wide * 64, big, big, wide * 32, big, bytes(8), big)
     assert len(pack(hello)) == most_bytes(Hello) - 8
 
 
 def test_frames_are_read_in_the_encodings_of_the_page_and_in_no_others() -> None:
-    task = [3, 1, 0, "float32", [1, 10, 0.5, 0, 0, 0, {}]]
+    task = [3, 1, 0, {"lr": 0.5}]
     assert unpack(msgpack.packb(task, use_single_float=True)) == unpack(msgpack.packb(task))
     wide = (b"\xdd\0\0\0\2\xcc\x0a", b"\xdc\0\2\xd0\x0a")
     numbers = (b"\1", b"\xcc\1", b"\xcf" + bytes(7) + b"\1", b"\xd0\1", b"\xd3" + bytes(7) + b"\1")
@@ -136,9 +136,11 @@ def test_frames_are_read_in_the_encodings_of_the_page_and_in_no_others() -> None
             unpack(msgpack.packb([10, value]))
     for value in (float("nan"), float("inf"), True, None, "1"):
         with pytest.raises(ProtocolError):
-            unpack(msgpack.packb([*task[:6], value, *task[7:]]))
+            unpack(msgpack.packb([1, 2, "a", 0, 0, b"", "", 0, 0, "", value]))
     chunk = [7, 0, b"abc"]
     assert unpack(b"\x93\7\0\xc6\0\0\0\3abc") == unpack(msgpack.packb(chunk))
+    # The last fields of some may be left out.
+    assert unpack(msgpack.packb([3, 1, 0])) == unpack(msgpack.packb([3, 1, 0, {}])) == Task(1, 0)
     for other in ([7, 0, "abc"], [7, 0], [*chunk, 0]):
         with pytest.raises(ProtocolError):
             unpack(msgpack.packb(other))
@@ -174,7 +176,8 @@ def test_exchange_in_hex_is_a_whole_session_that_decodes() -> None:
     assert isinstance(model, ModelBegin)
     assert isinstance(update, UpdateBegin)
     assert isinstance(accepted, Accepted)
-    assert (first.name, welcome.run, task.uplink, model.spec) == (NAME, RUN, SPEC, SPEC)
+    assert (first.name, welcome.run, welcome.uplink, welcome.downlink) == (NAME, RUN, SPEC, SPEC)
+    assert (task.changes, model.spec) == ({}, "")
     assert (first_task.round, first_task.version) == (1, 0)
     assert (task.round, task.version, model.version, update.round, accepted.round) == (2, 1, 1, 2, 2)
     layout, pipeline = fingerprint_of(welcome).layout, Pipeline.parse(SPEC)

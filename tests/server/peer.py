@@ -29,7 +29,7 @@ from featherfed.wire.messages import (
 
 
 def hello(name: str, *, shard: int = NOTHING, shards: int = 0, protocol: int = PROTOCOL_VERSION) -> Hello:
-    return Hello(protocol, name, shard, shards, "", NOTHING, b"", 0, NOTHING, "", 0, b"")
+    return Hello(protocol, name, shard, shards)
 
 
 def digest(payload: bytes) -> bytes:
@@ -103,7 +103,7 @@ class Peer:
         """Return a valid payload for a task: seeded noise."""
         assert self.welcome is not None
         key = RoundKey(self.welcome.seed, task.round, self.welcome.shard)
-        layout, pipeline = fingerprint_of(self.welcome).layout, Pipeline.parse(task.uplink)
+        layout, pipeline = fingerprint_of(self.welcome).layout, Pipeline.parse(self.welcome.uplink)
         return pipeline.encode(noise_update(pipeline.space(layout, key).size, key), layout, key).payload
 
     async def upload(self, round_number: int, payload: bytes, *, examples: int = 1, upto: int | None = None) -> None:

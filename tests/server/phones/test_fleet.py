@@ -30,7 +30,11 @@ class GatewayHost:
 
 
 def hello(name: str, **fields: Any) -> Hello:
-    return replace(Hello(PROTOCOL_VERSION, name, NOTHING, 0, RUN, 7, b"12345678", 100, 3, "", 0, b""), **fields)
+    said = Hello(
+        PROTOCOL_VERSION, name, NOTHING, 0, run=RUN, held_version=7, pending_round=3, partial_digest=b"12345678",
+        partial_bytes=100,
+    )  # fmt: skip
+    return replace(said, **fields)
 
 
 def come(fleet: Fleet, name: str, **fields: Any) -> PhoneConnection:

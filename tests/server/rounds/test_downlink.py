@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from featherfed.edge_client.learner import fingerprint_of
+from featherfed.edge_client.round_settings import settings_of
 from featherfed.initial_weights import InitialWeights, digest_of, drawn
 from featherfed.learning.models import build
 from featherfed.problem_loading import load_problem
@@ -26,7 +27,7 @@ from featherfed.wire.messages import (
     Task,
     UpdateBegin,
     Welcome,
-    unpack,
+    pack,
 )
 from featherfed.wire.session import Role, Session, State
 from tests.server.peer import Peer, digest, hello, peer
@@ -106,7 +107,7 @@ async def test_weights_of_a_problem_s_own_travel_once_whole_and_exact(serve: Ser
         await phone.upload(1, phone.update(task))
         second, difference = await begun(phone)
         assert (second.version, difference.base) == (1, 0)
-        assert len(await rest(phone, difference)) < len(weights)
+        assert digest(await rest(phone, difference)) == difference.digest
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="TCP_INFO is laid out as Linux has it")
@@ -131,24 +132,21 @@ async def test_task_and_a_small_model_are_one_segment(serve: Serve) -> None:
 
 async def test_whole_numbers_among_the_settings_take_a_byte(serve: Serve) -> None:
     async with serve(phones=1, lr=1.0) as served, peer(served.address) as phone:
-        await welcome(phone, hello("a"))
-        frame = await phone.connection.recv(decode=False)
-        task = unpack(frame)
-        assert isinstance(task, Task) and Training.from_wire(task.training).lr == 1.0
-        # lr, momentum, weight decay, FedProx's μ and no setting of the problem's.
-        assert frame[-5:] == b"\x01\x00\x00\x00\x80"
+        answer = await welcome(phone, hello("a"))
+        assert Training.from_wire(answer.training).lr == 1.0
+        # Epochs, the batch, lr, its decay, momentum, weight decay, FedProx's μ and no setting of the problem's.
+        assert b"\x98\x01\x0a\x01\x01\x00\x00\x00\x80" in pack(answer)
 
 
 async def test_preset_travels_written_out_and_the_run_keeps_its_name(serve: Serve) -> None:
     async with serve(phones=1, uplink="vertex-small") as served, peer(served.address) as phone:
         await welcome(phone, hello("a"))
-        task = await phone.task()
         # A phone needs the stages of CODECS.md, and no list of names.
-        assert task.uplink == "exact(0) | flat | rotate | vertex(32)"
+        assert phone.welcome is not None and phone.welcome.uplink == "exact(0) | flat | rotate | vertex(32)"
         assert 'uplink = "vertex-small"' in (served.folder.path / "config.toml").read_text()
 
 
-async def test_task_carries_the_settings_of_the_run(serve: Serve) -> None:
+async def test_welcome_carries_the_settings_of_the_run_and_tasks_nothing_more(serve: Serve) -> None:
     settings = {
         "epochs": 3,
         "batch_size": 0,
@@ -160,16 +158,16 @@ async def test_task_carries_the_settings_of_the_run(serve: Serve) -> None:
     }
     run = serve(phones=1, rounds=2, uplink="rotate | eden(1)", **settings)
     async with run as served, peer(served.address) as phone:
-        await welcome(phone, hello("a"))
+        answer = await welcome(phone, hello("a"))
         first = await phone.task()
         await phone.upload(1, phone.update(first))
         second = await phone.task()
-    for task, number, lr in ((first, 1, 0.5), (second, 2, 0.25)):
-        assert (task.round, task.version) == (number, number - 1)
-        assert Training.from_wire(task.training) == Training(
-            epochs=3, batch_size=0, lr=lr, momentum=0.25, prox_mu=0.125, set={"shift": 2}
-        )
-        assert task.uplink == "rotate | eden(1)"
+    assert (first, second) == (Task(1, 0), Task(2, 1))
+    assert len(pack(second)) == 4
+    for task, lr in ((first, 0.5), (second, 0.25)):
+        asked = settings_of(answer, task)
+        assert str(asked.uplink) == "rotate | eden(1)"
+        assert asked.training == Training(epochs=3, batch_size=0, lr=lr, momentum=0.25, prox_mu=0.125, set={"shift": 2})
 
 
 async def test_phone_that_holds_the_model_gets_the_task_alone(serve: Serve) -> None:
