@@ -80,7 +80,7 @@ class Experiment:
     own (docs/RULES.md). `data_dir` is the folder of downloaded data sets.
 
     `more` are the other settings of `fl-server serve`, by the names of `config.toml`: `mode`, `buffer`, `deadline`
-    (seconds), `quorum`, `over_select`, `clip_norm`, `eval_every`, `lr_decay`, ….
+    (seconds), `quorum`, `over_select`, `clip_norm`, `eval_every`, ….
 
     Raises `ConfigError` (`SpecError`, `ProblemError`) for what could not be run, in one sentence.
     """

@@ -13,6 +13,7 @@ def SGD(
     *,
     epochs: int = 1,
     batch_size: int | str = 10,
+    lr_decay: float = 1.0,
     momentum: float = 0.0,
     weight_decay: float = 0.0,
     prox_mu: float = 0.0,
@@ -20,14 +21,14 @@ def SGD(
 ) -> Training:
     """Return the settings of local training: minibatch SGD on each phone (FedAvg: McMahan et al. 2017, 1602.05629).
 
-    `lr` is the learning rate of the first round, `epochs` the passes of a phone over its examples in a round,
-    `batch_size` the examples a step, or "all". `prox_mu` is the proximal term of FedProx (Li et al. 2020, 1812.06127).
+    `lr` is the learning rate of the first round and `lr_decay` its factor after each, `epochs` the passes of a phone
+    over its examples in a round, `batch_size` the examples a step, or "all". `prox_mu` is the proximal term of FedProx (Li et al. 2020, 1812.06127).
     `settings` are the problem's own, by name. Raises `ConfigError` for a value of another type or out of its range.
 
-    >>> SGD(0.05, epochs=2, settings={"shift": 1})
-    Training(epochs=2, batch_size=10, lr=0.05, momentum=0.0, weight_decay=0.0, prox_mu=0.0, set={'shift': 1})
+    >>> SGD(0.05, epochs=2, settings={"shift": 1}).to_wire()
+    [2, 10, 0.05, 1, 0, 0, 0, {'shift': 1}]
     """
-    numbers = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "prox_mu": prox_mu}
+    numbers = {"lr": lr, "lr_decay": lr_decay, "momentum": momentum, "weight_decay": weight_decay, "prox_mu": prox_mu}
     for name, value in numbers.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ConfigError(f"{name} = {value!r} is not a number")

@@ -74,7 +74,7 @@ class Training:
     epochs: int = setting(1, "Passes of a phone over its shard in a round.", least=1)
     batch_size: int = setting(10, "Examples a step, or all.", least=0, spelled={0: "all"})
     lr: float = setting(0.1, "Learning rate on the phones.", above=0)
-    lr_decay: float = setting(1.0, "Learning rate's factor for each further round.", above=0, most=1)
+    lr_decay: float = setting(1.0, "Factor of the learning rate after each round.", above=0, most=1)
     momentum: float = setting(0.0, "Momentum of the phones' SGD.", least=0)
     weight_decay: float = setting(0.0, "Weight decay of the phones' SGD.", least=0)
     prox_mu: float = setting(0.0, "FedProx's proximal term.", least=0)
