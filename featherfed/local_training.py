@@ -22,8 +22,9 @@ def SGD(
     """Return the settings of local training: minibatch SGD on each phone (FedAvg: McMahan et al. 2017, 1602.05629).
 
     `lr` is the learning rate of the first round and `lr_decay` its factor after each, `epochs` the passes of a phone
-    over its examples in a round, `batch_size` the examples a step, or "all". `prox_mu` is the proximal term of FedProx (Li et al. 2020, 1812.06127).
-    `settings` are the problem's own, by name. Raises `ConfigError` for a value of another type or out of its range.
+    over its examples in a round, `batch_size` the examples a step, or "all". `prox_mu` is the proximal term of FedProx
+    (Li et al. 2020, 1812.06127). `settings` are the problem's own, by name. Raises `ConfigError` for a value of another
+    type or out of its range.
 
     >>> SGD(0.05, epochs=2, settings={"shift": 1}).to_wire()
     [2, 10, 0.05, 1, 0, 0, 0, {'shift': 1}]

@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed
 from featherfed.errors import FeatherfedError, LocalError, ProtocolError, RemoteError, UnexpectedError
 from featherfed.server.config import RunConfig
 from featherfed.server.door.entrance import Entrance
-from featherfed.server.door.guarded_connection import GuardedConnection
+from featherfed.server.door.guarded_connection import GuardedConnection, say_little
 from featherfed.server.door.limits import FRAME_BYTES, OPEN_S
 from featherfed.server.model.aggregation import Aggregator
 from featherfed.server.phones.admission import check_gateway
@@ -172,6 +172,7 @@ class Service:
                     open_timeout=OPEN_S,
                     close_timeout=GOODBYE_S,
                     server_header=None,
+                    process_response=say_little,
                     **where,
                 )
             )
