@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from featherfed.codec.pipeline import Pipeline
+from featherfed.edge_client.round_settings import settings_of
 from featherfed.errors import ConfigError
 from featherfed.fingerprint import Fingerprint
 from featherfed.randomness import RoundKey
-from featherfed.training_settings import Training
 from featherfed.wire.messages import Task, Welcome, tensor_rows
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ class NoiseLearner:
         from featherfed.learning.noise import noise_update
 
         layout, key = self._layout, RoundKey(self._welcome.seed, task.round, self._welcome.shard)
-        pipeline = Pipeline.parse(task.uplink)
+        pipeline = settings_of(self._welcome, task).uplink
         noise = noise_update(pipeline.space(layout, key).size, key)
         encoded = pipeline.encode(noise, layout, key, residual)
         return Trained(encoded.payload, encoded.state, self.examples, 0, float("nan"))
@@ -88,8 +87,9 @@ class SgdLearner:
     def train(self, weights: F32, task: Task, residual: F32 | None, stopped: Callable[[], bool]) -> Trained | None:
         """Return the compressed update of local training."""
         layout, key = self._layout, RoundKey(self._welcome.seed, task.round, self._welcome.shard)
-        pipeline, settings = Pipeline.parse(task.uplink), Training.from_wire(task.training)
-        update = self._trainer.train(weights, settings, key, pipeline.space(layout, key), stopped=stopped)
+        asked = settings_of(self._welcome, task)
+        pipeline = asked.uplink
+        update = self._trainer.train(weights, asked.training, key, pipeline.space(layout, key), stopped=stopped)
         if update is None:
             return None
         encoded = pipeline.encode(update.coordinates, layout, key, residual)

@@ -4,6 +4,7 @@ from featherfed.edge_client.learner import SgdLearner, fingerprint_of
 from featherfed.errors import ConfigError, ProblemError
 from featherfed.problem import Examples, Place, Problem
 from featherfed.problem_loading import is_installed, load_problem
+from featherfed.training_settings import Training
 from featherfed.user_code import blaming
 from featherfed.wire.closing import readable
 from featherfed.wire.messages import Welcome
@@ -63,7 +64,7 @@ class LocalProblem:
             )
         place = Place(
             index=welcome.shard, of=welcome.shards, seed=welcome.seed, partition=welcome.partition, data_dir=data_dir,
-            settings=self.problem.settings_with(welcome.settings),
+            settings=self.problem.settings_with(Training.from_wire(welcome.training).set),
         )  # fmt: skip
         with blaming(f"problem {self.problem.name}: examples() fails", self.problem.examples):
             examples = self.problem.examples(place)

@@ -16,7 +16,7 @@ from featherfed.edge_client.leaving import PhoneLeftError
 from featherfed.edge_client.phone_context import KnownModel, PhoneContext, PhoneSettings
 from featherfed.edge_client.phone_state import PhoneState
 from featherfed.edge_client.training_runner import TrainingRunner
-from featherfed.edge_client.visit import NoWelcomeError, Visit
+from featherfed.edge_client.visit import NoWelcomeError, OtherWeightsError, Visit
 from featherfed.errors import DivergedError, LocalError, ProtocolError, RemoteError
 from featherfed.fingerprint import Fingerprint
 from featherfed.wire.closing import Close, read_rest, readable
@@ -141,7 +141,7 @@ class Phone:
                     continue
                 except NoWelcomeError as error:
                     trouble = str(error)
-                except SpoiltDownloadError as error:
+                except (SpoiltDownloadError, OtherWeightsError) as error:
                     self._phone.say(f"{error}; it is asked for anew")
                     trouble, seen, stay, lost_at_s = str(error), True, True, loop.time()
                 except DivergedError as error:

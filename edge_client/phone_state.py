@@ -103,6 +103,10 @@ class PhoneState:
         self._remove("download")
         self._remove("download.part")
 
+    def drawn(self, draw: Callable[[], F32]) -> F32:
+        """Return what `draw` gives, the run's initial weights; phones of one process may share them."""
+        return draw()
+
     def begin_download(self, digest: bytes) -> None:
         """Start to keep the bytes of a model; those of another one are forgotten."""
         if digest == self.download_digest:

@@ -4,6 +4,8 @@ import asyncio
 import threading
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
 from featherfed.edge_client.learner import Learner, Trained
 from featherfed.edge_client.leaving import PhoneLeftError
 from featherfed.edge_client.phone_state import PendingUpdate, PhoneState
@@ -36,10 +38,11 @@ class TrainingRunner:
 
     async def prepare(self, welcome: Welcome) -> asyncio.Future[Learner]:
         """Begin to load what a run and shard need, before the first task: that takes longer than a small round."""
-        if self._learner_of != welcome:
+        of = replace(welcome, initial=[], initial_digest=b"")  # said to newcomers alone
+        if self._learner_of != of:
             # What was trained for another run or shard is no answer to this one's tasks.
             await self.stop()
-            self._learner_of = welcome
+            self._learner_of = of
             self._learner = asyncio.get_running_loop().run_in_executor(None, self._make_learner, welcome)
             self._learner.add_done_callback(self._prepared)
         assert self._learner is not None, "it was made for this welcome"

@@ -4,17 +4,20 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
+from msgspec.structs import replace
 from websockets.exceptions import ConnectionClosed
 
+from featherfed.codec.downlink_grammar import parse_downlink
 from featherfed.edge_client.connection import PhoneConnection
-from featherfed.edge_client.download import Download, buildable
+from featherfed.edge_client.download import Download
 from featherfed.edge_client.learner import Learner, fingerprint_of
 from featherfed.edge_client.leaving import PhoneLeftError
 from featherfed.edge_client.limits import EARNED_A_MESSAGE, LEAST_SILENCE_S, LONGEST_HEARTBEAT_S, WELCOME_S
 from featherfed.edge_client.phone_context import PhoneContext
 from featherfed.edge_client.phone_state import PendingUpdate
-from featherfed.errors import DivergedError, LocalError, ProtocolError, RemoteError
-from featherfed.training_settings import Training
+from featherfed.edge_client.round_settings import settings_of
+from featherfed.errors import CodecError, DivergedError, LocalError, ProtocolError, RemoteError
+from featherfed.initial_weights import F32, InitialWeights, digest_of, drawn
 from featherfed.wire.closing import Close, readable, reason
 from featherfed.wire.liveness import SILENT_HEARTBEATS, Pulse
 from featherfed.wire.messages import (
@@ -40,6 +43,10 @@ from featherfed.wire.session import Role, Session
 
 class NoWelcomeError(ProtocolError):
     """The server has not answered Hello in time; it may be busy."""
+
+
+class OtherWeightsError(CodecError):
+    """What this phone draws is not what the server has drawn: it comes back, and gets the model whole."""
 
 
 class Visit:
@@ -138,14 +145,14 @@ class Visit:
                 self._phone.name,
                 shard,
                 shards,
+                self._phone.model.digest,
                 phone_state.run,
                 phone_state.held_version,
-                phone_state.download_digest,
-                len(phone_state.download),
                 phone_state.pending.round_number if phone_state.pending else NOTHING,
                 self._phone.settings.link,
                 self._phone.settings.link_bytes_per_s,
-                self._phone.model.digest,
+                phone_state.download_digest,
+                len(phone_state.download),
             )
         )
         try:
@@ -159,9 +166,20 @@ class Visit:
             raise ProtocolError(f"shard {welcome.shard} of {welcome.shards}; shards are counted from 0")
         self.welcomed = True
         self._phone.addresses.found()
-        phone_state.enter(welcome.run, welcome.shard)
+        knew = self._phone.model.digest
         welcome = self._phone.model.whole(welcome)
         self._welcome, self._layout = welcome, fingerprint_of(welcome).layout
+        settings_of(welcome, Task(1, 0))
+        # A phone that knew another model cannot take part.
+        drawing = welcome.run != phone_state.run and welcome.initial and knew in (b"", self._phone.model.digest)
+        # Before it belongs to the run: of one that holds nothing of its run the server believes that it cannot draw.
+        weights = await self._draw(welcome) if drawing else None
+        phone_state.enter(welcome.run, welcome.shard)
+        if weights is not None:
+            if digest_of(weights) != welcome.initial_digest:
+                raise OtherWeightsError("the model that this phone draws is not the one that the server has drawn")
+            keeps = parse_downlink(welcome.downlink).keeps_initial
+            phone_state.hold(0, weights, weights if keeps else None)
         self._leave_pings_to_the_server(welcome.heartbeat_s)
         self._say(f"run {readable(welcome.run)}: {self._phone.name} plays shard {welcome.shard} of {welcome.shards}")
         self._learner = await self._runner.prepare(welcome)
@@ -172,6 +190,15 @@ class Visit:
             if isinstance(message, Finish):
                 return readable(message.reason)
             await self._handle(message)
+
+    async def _draw(self, welcome: Welcome) -> F32:
+        """Return the initial weights as this phone draws them, (parameters,) float32."""
+        initial = InitialWeights.of_wire(welcome.initial, welcome.initial_digest)
+
+        def draw() -> F32:
+            return drawn(initial.draws, self._layout, welcome.seed)
+
+        return await asyncio.get_running_loop().run_in_executor(None, self._phone_state.drawn, draw)
 
     def _prepared(self, learner: asyncio.Future[Learner]) -> None:
         """Leave at once where this phone cannot train: with its first task, a round would wait for it."""
@@ -184,7 +211,8 @@ class Visit:
             case Task():
                 await self._take_task(message)
             case ModelBegin():
-                self._download = Download(message, self._phone_state, self._layout)
+                begin = replace(message, spec=message.spec or self._welcome.downlink)
+                self._download = Download(begin, self._phone_state, self._layout)
                 await self._downloaded()
             case ModelChunk():
                 if self._download is not None:
@@ -219,8 +247,7 @@ class Visit:
         self._go_on()
 
     async def _take_task(self, task: Task) -> None:
-        buildable(task.uplink, "uplink")
-        Training.from_wire(task.training)
+        settings_of(self._welcome, task)
         pending = self._phone_state.pending
         if pending is not None and pending.round_number == task.round:
             return

@@ -86,7 +86,7 @@ class Experiment:
     values of rounds 1 and 2, `{1: 12, 5: 6}` says from which round on each holds, and the last one stays.
 
     `more` are the other settings of `fl-server serve`, by the names of `config.toml`: `mode`, `buffer`, `deadline`
-    (seconds), `quorum`, `over_select`, `clip_norm`, `eval_every`, `lr_decay`, ….
+    (seconds), `quorum`, `over_select`, `clip_norm`, `eval_every`, ….
 
     Raises `ConfigError` (`SpecError`, `ProblemError`) for what could not be run, in one sentence.
     """

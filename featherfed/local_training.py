@@ -24,6 +24,7 @@ def SGD(
     *,
     epochs: ByRoundOr[int] = 1,
     batch_size: ByRoundOr[int | str] = 10,
+    lr_decay: float = 1.0,
     momentum: ByRoundOr[float] = 0.0,
     weight_decay: ByRoundOr[float] = 0.0,
     prox_mu: ByRoundOr[float] = 0.0,
@@ -31,19 +32,21 @@ def SGD(
 ) -> Training | TrainingByRound:
     """Return the settings of local training: minibatch SGD on each phone (FedAvg: McMahan et al. 2017, 1602.05629).
 
-    `lr` is the learning rate, `epochs` the passes of a phone over its examples in a round, `batch_size` the examples a
-    step, or "all". `prox_mu` is the proximal term of FedProx (Li et al. 2020, 1812.06127). Each may change by round:
-    `epochs=[5, 1]` is 5 in round 1 and then 1, `epochs={1: 5, 4: 1}` changes in round 4. `settings` are the problem's
-    own, by name. Raises `ConfigError` for a value of another type or out of its range.
+    `lr` is the learning rate, `lr_decay` its factor after each round, `epochs` the passes of a phone over its examples
+    in a round, `batch_size` the examples a step, or "all". `prox_mu` is the proximal term of FedProx (Li et al. 2020,
+    1812.06127). Each but `lr_decay` may change by round: `epochs=[5, 1]` is 5 in round 1 and then 1, and
+    `epochs={1: 5, 4: 1}` changes in round 4. `settings` are the problem's own, by name. Raises `ConfigError` for a
+    value of another type or out of its range.
 
-    >>> SGD(0.05, epochs=2, settings={"shift": 1})
-    Training(epochs=2, batch_size=10, lr=0.05, momentum=0.0, weight_decay=0.0, prox_mu=0.0, set={'shift': 1})
+    >>> SGD(0.05, epochs=2, settings={"shift": 1}).to_wire()
+    [2, 10, 0.05, 1, 0, 0, 0, {'shift': 1}]
     """
     own = dict(settings or {})
     if not all(isinstance(name, str) for name in own):
         raise ConfigError(f"settings = {settings!r} are not settings by name, like {{'shift': 1}}")
     given = {
-        "lr": _by_round("lr", lr, _number), "momentum": _by_round("momentum", momentum, _number),
+        "lr": _by_round("lr", lr, _number), "lr_decay": ByRound(_number("lr_decay", lr_decay)),
+        "momentum": _by_round("momentum", momentum, _number),
         "weight_decay": _by_round("weight_decay", weight_decay, _number),
         "prox_mu": _by_round("prox_mu", prox_mu, _number), "epochs": _by_round("epochs", epochs, _whole),
         "batch_size": _by_round("batch_size", batch_size, _size),

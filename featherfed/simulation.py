@@ -278,10 +278,16 @@ class _SharedStates:
         return self._weights if version == self._newest and self._weights is not None else weights
 
     def share_initial(self, initial: F32 | None) -> F32 | None:
-        """Return the one array of the initial weights, which a phone that joins late is sent again."""
+        """Return the one array of the initial weights, which a phone that joins late is sent, or draws, again."""
         if self._initial is None:
             self._initial = initial
         return None if initial is None else self._initial
+
+    def drawn(self, draw: Callable[[], F32]) -> F32:
+        """Return the initial weights, which all phones draw alike."""
+        if self._initial is None:
+            self._initial = draw()
+        return self._initial
 
     def decoded(self, begin: ModelBegin, decode: Callable[[], Held]) -> Held:
         """Return what a parcel makes of its base: the digest, which was checked, stands for its bytes."""
@@ -304,6 +310,9 @@ class _SharedState(PhoneState):
     def hold(self, version: int, weights: F32, initial: F32 | None = None, difference: bytes = b"") -> None:
         initial = self._states.share_initial(initial)
         super().hold(version, self._states.share(version, weights), initial, difference)
+
+    def drawn(self, draw: Callable[[], F32]) -> F32:
+        return self._states.drawn(draw)
 
     def decoded(self, begin: ModelBegin, decode: Callable[[], Held]) -> Held:
         return self._states.decoded(begin, decode)

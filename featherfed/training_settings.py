@@ -1,8 +1,8 @@
 """What a round asks of whoever trains, as one value that travels as a whole.
 
 A setting is a field here: its flag, range and help are the field's metadata, its key in `config.toml` and in scenarios
-is its name, and it travels in Task in the place of its declaration. To add one, add the field and the code that trains
-with it (`featherfed/learning/training.py`); nothing in between knows them.
+is its name, and it travels in Welcome in the place of its declaration. To add one, add the field and the code that
+trains with it (`featherfed/learning/training.py`); nothing in between knows them.
 """
 
 import math
@@ -74,6 +74,7 @@ class Training:
     epochs: int = setting(1, "Passes of a phone over its shard in a round.", least=1)
     batch_size: int = setting(10, "Examples a step, or all.", least=0, spelled={0: "all"})
     lr: float = setting(0.1, "Learning rate on the phones.", above=0)
+    lr_decay: float = setting(1.0, "Factor of the learning rate after each round.", above=0, most=1)
     momentum: float = setting(0.0, "Momentum of the phones' SGD.", least=0)
     weight_decay: float = setting(0.0, "Weight decay of the phones' SGD.", least=0)
     prox_mu: float = setting(0.0, "FedProx's proximal term.", least=0)
@@ -106,20 +107,43 @@ class Training:
 
     @classmethod
     def from_wire(cls, values: Sequence[Value | Mapping[str, Value]]) -> "Training":
-        """Return the settings of a Task; raises `ProtocolError` for what none could be made of."""
+        """Return the settings of a Welcome; raises `ProtocolError` for what none could be made of."""
         known = fields(Training)
         if len(values) != len(known):
-            raise ProtocolError(f"a task with {len(values)} training settings, and this phone knows {len(known)}")
+            raise ProtocolError(f"{len(values)} training settings, and this phone knows {len(known)}")
+        return cls._told({each.name: value for each, value in zip(known, values, strict=True)})
+
+    def changed(self, changes: Mapping[str, Value | Mapping[str, Value]]) -> "Training":
+        """Return these settings with a Task's changes; raises `ProtocolError` for what none could be made of."""
+        if not changes:
+            return self
+        told = {each.name: getattr(self, each.name) for each in fields(Training)}
+        for name in changes:
+            if name not in told:
+                raise ProtocolError(f"a change of {name[:64]!r}, which is no training setting of this phone")
+        return Training._told({**told, **changes})
+
+    @classmethod
+    def _told(cls, values: Mapping[str, Any]) -> "Training":
         made: dict[str, Any] = {}
-        for each, value in zip(known, values, strict=True):
-            kind = dict if each.default is MISSING else each.type
+        for each in fields(Training):
+            kind, value = dict if each.default is MISSING else each.type, values[each.name]
             made[each.name] = float(value) if kind is float and type(value) is int else value
             if type(made[each.name]) is not kind:
-                raise ProtocolError(f"a task whose {each.name} is {str(value)[:64]!r}")
+                raise ProtocolError(f"training whose {each.name} is {str(value)[:64]!r}")
         try:
-            return cls(**made)
+            return Training(**made)
         except ConfigError as error:
-            raise ProtocolError(f"a task with {error}") from error
+            raise ProtocolError(f"training with {error}") from error
+
+    def learning_rate(self, round_number: int) -> float:
+        """Return the phones' learning rate in a round, counted from 1."""
+        return self.lr * self.lr_decay ** (round_number - 1)
+
+    def in_round(self, round_number: int) -> "Training":
+        """Return the settings of one round, whose learning rate is that round's."""
+        told = {each.name: getattr(self, each.name) for each in fields(Training)}
+        return Training(**{**told, "lr": self.learning_rate(round_number), "lr_decay": 1.0})
 
 
 def _short(value: Any) -> Any:

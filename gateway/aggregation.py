@@ -5,6 +5,7 @@ from pathlib import Path
 
 from featherfed.fingerprint import Fingerprint
 from featherfed.gateway.round_exchange import News, RoundExchange
+from featherfed.initial_weights import InitialWeights
 from featherfed.server.config import RunConfig
 from featherfed.server.measures import Measures
 from featherfed.server.model.model_file import PHONES, after, read_model, under, write_model
@@ -27,6 +28,9 @@ class GatewayAggregator:
         self.problem = welcome.problem
         self.fingerprint = Fingerprint.of_rows(tensor_rows(welcome.tensors))
         self._layout = self.fingerprint.layout
+        # Its phones draw them as it did itself.
+        told = welcome.initial
+        self.initial = InitialWeights.of_wire(told, welcome.initial_digest) if told else None
         self.versions = versions_of(config.downlink, self._layout, config.seed)
         self._weights = self.versions.view
         self.sum = RoundSum(

@@ -68,8 +68,7 @@ async def _siege(address: str, admitted: int, strangers: int) -> None:
         async with contextlib.AsyncExitStack() as stack:
             async with doorway:
                 connection = await stack.enter_async_context(connect(address, **where))
-                nothing = (NOTHING, 0, "", NOTHING, b"", 0, NOTHING, "", 0, b"")
-                await connection.send(pack(Hello(PROTOCOL_VERSION, f"hostile-{number}", *nothing)))
+                await connection.send(pack(Hello(PROTOCOL_VERSION, f"hostile-{number}", NOTHING, 0)))
                 message = unpack(await connection.recv(decode=False))
             assert isinstance(message, Welcome), "there is a shard for each"
             names.add(f"hostile-{number}")

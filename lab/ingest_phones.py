@@ -151,15 +151,12 @@ class SendingPhone(Socket):
         super().__init__(f"{group.order['host']}:{group.order['port']}")
         self._group, self._number, self._payload = group, number, payload
         self._digest = blake2b(payload, digest_size=8).digest()
-        self._round, self._left = NOTHING, 0
+        self._round, self._left, self._draws = NOTHING, 0, False
         self.welcomed = asyncio.get_running_loop().create_future()
 
     def opened(self) -> None:
         """Say Hello."""
-        hello = Hello(
-            PROTOCOL_VERSION, f"phone-{self._number}", self._number, self._group.order["phones"], "", NOTHING, b"", 0,
-            NOTHING, "", 0, b"",
-        )  # fmt: skip
+        hello = Hello(PROTOCOL_VERSION, f"phone-{self._number}", self._number, self._group.order["phones"])
         self.transport.write(frame(BINARY, pack(hello)))
 
     def got(self, data: bytes) -> None:
@@ -167,6 +164,8 @@ class SendingPhone(Socket):
         message = unpack(data)
         if isinstance(message, Task):
             self._round = message.round
+            if self._draws and message.version == 0:
+                self._receive(0)
         elif isinstance(message, ModelBegin):
             self._receive(sum(message.lengths) - len(message.data))
         elif isinstance(message, ModelChunk):
@@ -174,6 +173,8 @@ class SendingPhone(Socket):
         elif isinstance(message, Accepted):
             self._group.answered.one()
         elif isinstance(message, Welcome):
+            # It is believed to have drawn version 0; noise needs none.
+            self._draws = bool(message.initial)
             self.welcomed.set_result(None)
         elif isinstance(message, Finish):
             self.transport.close()

@@ -89,7 +89,7 @@ def plain_loop(cell: Any, data_dir: str | None) -> dict[str, Any]:
     generator = np.random.Generator(np.random.PCG64(config.seed))
     steps = 0
     for round_number in range(1, config.rounds + 1):
-        settings = config.training(round_number)
+        settings = config.training().in_round(round_number)
         change = np.zeros_like(weights)
         for shard in map(int, generator.choice(config.phones, config.cohort, replace=False)):
             if shard not in trainers:

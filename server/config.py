@@ -27,7 +27,8 @@ COHORT = 10
 SEEDS = 1 << 64
 """What Welcome carries: a seed of 64 bits."""
 BY_ROUND = (
-    "cohort", "quorum", "over_select", "uplink", *(each.name for each in fields(Training) if range_of(each)),
+    "cohort", "quorum", "over_select", "uplink",
+    *(each.name for each in fields(Training) if range_of(each) and each.name != "lr_decay"),
 )  # fmt: skip
 """The settings that may have another value from some round on."""
 
@@ -49,7 +50,6 @@ class RunConfig(Training):
     rounds: int = 20
     target: str = ""  # like accuracy=0.97; none: all rounds
     seed: int = 0
-    lr_decay: float = 1.0
     server_optimizer: str = "fedavg"
     server_lr: float = 1.0
     server_average: float = 0.0
@@ -86,14 +86,12 @@ class RunConfig(Training):
                 raise ConfigError(f"{flag(name)} {getattr(self, name)} is below {least}")
             if getattr(self, name) > LARGEST and name != "seed":
                 raise ConfigError(f"{flag(name)} {getattr(self, name)} exceeds {LARGEST:.0f}")
-        for name in ("lr_decay", "server_lr", "deadline", "heartbeat"):
+        for name in ("server_lr", "deadline", "heartbeat"):
             value = getattr(self, name)
             if not 0 < value <= LARGEST:
                 raise ConfigError(f"{flag(name)} {value} is not a number above 0 and up to {LARGEST:g}")
         if not 0 <= self.clip_norm <= LARGEST:
             raise ConfigError(f"--clip-norm {self.clip_norm} is not a number from 0 to {LARGEST:g}")
-        if self.lr_decay > 1:
-            raise ConfigError(f"--lr-decay {self.lr_decay} exceeds 1; it is a fraction, like 0.97")
         parse_leftover(self.leftover)
         if self.target:
             Target.parse(self.target)
@@ -212,14 +210,17 @@ class RunConfig(Training):
         target = Target.parse(self.target)
         return target.measure(measures).reaches(values.get(target.name), target.value)
 
-    def learning_rate(self, round_number: int) -> float:
-        """Return the phones' learning rate in a round, counted from 1."""
-        return float(self.value_at("lr", round_number) * self.lr_decay ** (round_number - 1))
+    def training(self, round_number: int = 1) -> Training:
+        """Return what whoever trains in a round is told; `lr` is as it would be in round 1, and decays from there."""
+        return Training(**{each.name: self.value_at(each.name, round_number) for each in fields(Training)})
 
-    def training(self, round_number: int) -> Training:
-        """Return what whoever trains in a round is told."""
-        told = {each.name: self.value_at(each.name, round_number) for each in fields(Training)}
-        return Training(**{**told, "lr": self.learning_rate(round_number)})
+    def changes(self, round_number: int) -> dict[str, Any]:
+        """Return what whoever trains is told otherwise in a round than in the first one, by name."""
+        first = self.training()
+        told = {each.name: getattr(self.training(round_number), each.name) for each in fields(Training)}
+        changed = {name: value for name, value in told.items() if value != getattr(first, name)}
+        uplink = self.uplink_at(round_number)
+        return changed if uplink == self.uplink_at(1) else {**changed, "uplink": uplink}
 
     def spelled(self, name: str) -> Any:
         """Return a setting's value; one that changes as text, like `12,6`."""

@@ -75,7 +75,6 @@ _RUN: tuple[tuple[str, Any, str], ...] = (
     ("--rounds", int, "Rounds to train.  [default: 20]"),
     ("--target", str, "End early when a metric, or loss, is as good: accuracy=0.97.  [default: all --rounds]"),
     ("--seed", int, "Decides everything random in a run: the same seed gives the same model.  [default: 0]"),
-    ("--lr-decay", float, "Factor of the learning rate after each round.  [default: 1]"),
     (
         "--server-optimizer",
         str,

@@ -13,7 +13,7 @@ from websockets.exceptions import ConnectionClosed
 from featherfed.errors import LocalError, ProtocolError, RemoteError, UnexpectedError
 from featherfed.server.config import RunConfig
 from featherfed.server.door.entrance import Entrance
-from featherfed.server.door.guarded_connection import GuardedConnection
+from featherfed.server.door.guarded_connection import GuardedConnection, say_little
 from featherfed.server.door.limits import FRAME_BYTES, OPEN_S
 from featherfed.server.model.run_model import RunModel
 from featherfed.server.phones.admission import check_gateway
@@ -41,9 +41,10 @@ from featherfed.server.storage.run_folder import RunFolder
 from featherfed.server.storage.run_storage import RunStorage
 from featherfed.server.storage.store import Statement, Store, put_fault, put_phone
 from featherfed.server.watchers.watcher import Visitor, Watcher, Watchers
+from featherfed.server.welcoming import Welcomes
 from featherfed.wire.closing import Close, readable
 from featherfed.wire.liveness import SILENT_HEARTBEATS, Pulse
-from featherfed.wire.messages import MAX_CHUNK_BYTES, Finish, Hello, UpdateBegin, UpdateChunk, Welcome, tensor_entries
+from featherfed.wire.messages import Finish, Hello, UpdateBegin, UpdateChunk
 
 HELLO_S = 10.0
 """A connection that has said no Hello after so long is closed."""
@@ -86,6 +87,7 @@ class Service:
             lost=self._phone_lost,
             here=range(rules.first, rules.first + rules.phones),
         )
+        self._welcomes = Welcomes(config, start.run, model, shards=fleet.shards)
         self._downlink = downlink = Downlink(config, model.versions, watcher)
         # Each is given those that it calls, and none of them calls one that is made after it.
         self._uploads = uploads = UploadRegister(model, storage)
@@ -133,6 +135,7 @@ class Service:
                     open_timeout=OPEN_S,
                     close_timeout=GOODBYE_S,
                     server_header=None,
+                    process_response=say_little,
                     **where,
                 )
             )
@@ -276,26 +279,11 @@ class Service:
             check_gateway(hello)
         newcomer = hello.name not in self._fleet.names.values()
         self._fleet.admit(phone, hello, run=self._run)
+        phone.held_version = self._welcomes.held_version(hello)
         phone.websocket.admit()
         if newcomer:
             await self._storage.commits.write(put_phone(phone.shard, phone.name))
-        config, known = self._config, self._model.fingerprint
-        await phone.send(
-            Welcome(
-                self._run,
-                self._model.problem,
-                config.partition,
-                phone.shard,
-                self._fleet.shards,
-                config.seed,
-                config.set,
-                self._model.sum.max_examples,
-                config.heartbeat,
-                MAX_CHUNK_BYTES,
-                known.digest,
-                [] if hello.model_digest == known.digest else tensor_entries(known.rows()),
-            )
-        )
+        await phone.send(self._welcomes.answer(hello, phone.shard))
         phone.handshake_done()
         # Only now: a round that opened meanwhile must not send its task before the Welcome.
         older = self._fleet.connect(phone)

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from featherfed.fingerprint import Fingerprint
+from featherfed.learning.initial_draws import initial_weights
 from featherfed.learning.models import build, fingerprint, layout
 from featherfed.problem import Problem
 from featherfed.problem_loading import load_problem
@@ -25,18 +26,22 @@ def welcome(
 ) -> Welcome:
     """Return the Welcome of a run on the digits."""
     told = known(model)
-    fields = {"partition": "iid", "settings": {}, "max_examples": 1438, "heartbeat_s": 20.0, "chunk_bytes": 16384}
+    trains = Training(set=more.pop("settings", {})).to_wire()
+    fields = {
+        "partition": "iid", "max_examples": 1438, "heartbeat_s": 20.0, "chunk_bytes": 16384, "uplink": "float32",
+        "downlink": "float32", "training": trains,
+    }  # fmt: skip
     return Welcome(
         **{
             "run": run, "problem": f"digits/{model}", "shard": shard, "shards": shards, "seed": seed,
-            "model_digest": told.digest, "tensors": tensor_entries(told.rows()), **fields, **more,
+            "tensors": tensor_entries(told.rows()), **fields, **more,
         }
     )  # fmt: skip
 
 
 def task(round_number: int, uplink: str, **training: Any) -> Task:
-    """Return the Task of a round."""
-    return Task(round_number, round_number - 1, uplink, Training(**training).to_wire())
+    """Return the Task of a round that changes what `welcome` says."""
+    return Task(round_number, round_number - 1, {"uplink": uplink, **training})
 
 
 def digits(model: str = "lite") -> Problem:
@@ -46,4 +51,4 @@ def digits(model: str = "lite") -> Problem:
 
 def weights_of(model: str = "lite", seed: int = 0) -> np.ndarray:
     """Return the weights that a server begins with."""
-    return np.concatenate([p.detach().numpy().ravel() for p in build(digits(model), seed).parameters()])
+    return initial_weights(digits(model), seed, build(digits(model), 0))[0]

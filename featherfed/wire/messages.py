@@ -4,6 +4,7 @@ A message is checked when it is parsed and when it is packed, by the same constr
 other never refuses. docs/PROTOCOL.md says the same in words.
 """
 
+import typing
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any, TypeVar
 
@@ -14,7 +15,7 @@ from msgspec import Meta, Struct
 from featherfed.errors import ProtocolError, VersionError
 from featherfed.wire.chunking import LEAST_BYTES
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 MAX_FRAME_BYTES = 1 << 17
 """Twice a chunk: the largest ModelBegin, with 4,096 lengths of 9 bytes, has less than that."""
 MAX_CHUNK_BYTES = 1 << 16
@@ -40,14 +41,22 @@ NotNegative = Annotated[float, Meta(ge=0, le=1e9)]
 Whole = Annotated[int, Meta(ge=-(1 << 53), le=1 << 53)]
 Number = Annotated[float, Meta(ge=-1e300, le=1e300)]
 Setting = bool | Whole | Number | Text
+Draw = Positive | Annotated[list[Number], Meta(min_length=2, max_length=2)]
+"""How a tensor's initial weights are drawn: `featherfed.initial_weights.Draw`. (msgspec 0.22 dies of a tuple here.)"""
 Settings = Annotated[dict[Annotated[str, Meta(min_length=1, max_length=64)], Setting], Meta(max_length=MAX_SETTINGS)]
+Changes = Annotated[
+    dict[Annotated[str, Meta(min_length=1, max_length=64)], Setting | Settings], Meta(max_length=MAX_SETTINGS)
+]
 
 NOTHING = -1
 """A version, shard or round that is not there."""
 
 
 class Message(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What all messages are: a struct that travels as an array of its fields in the order of their declaration."""
+    """What all messages are: a struct that travels as an array of its fields in the order of their declaration.
+
+    The last ones are left out where they have their defaults.
+    """
 
 
 class Hello(Message, frozen=True, tag=1):
@@ -61,14 +70,14 @@ class Hello(Message, frozen=True, tag=1):
     name: Name
     shard: Version
     shards: Count
-    run: Annotated[str, Meta(max_length=64)]
-    held_version: Version
-    partial_digest: Annotated[bytes, Meta(max_length=8)]
-    partial_bytes: Count
-    pending_round: Version
-    link: Label
-    link_bytes_per_s: Count
-    model_digest: Annotated[bytes, Meta(max_length=8)]
+    model_digest: Annotated[bytes, Meta(max_length=8)] = b""
+    run: Annotated[str, Meta(max_length=64)] = ""
+    held_version: Version = NOTHING
+    pending_round: Version = NOTHING
+    link: Label = ""
+    link_bytes_per_s: Count = 0
+    partial_digest: Annotated[bytes, Meta(max_length=8)] = b""
+    partial_bytes: Count = 0
 
 
 class TensorEntry(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -90,11 +99,14 @@ def tensor_rows(tensors: "Iterable[TensorEntry]") -> list[tuple[str, tuple[int, 
 
 
 class Welcome(Message, frozen=True, tag=2):
-    """Server: the run, its problem and model, the shard that this phone plays, and the limits.
+    """Server: the run, its problem and model, the shard that this phone plays, how it trains, and the limits.
 
     `problem` is a name for people, and of the phone's own code where it has it; no end imports what the other names.
-    `model_digest` is that of `tensors`, which are left out where Hello had the same. `settings` are the problem's
-    own; `max_examples` is the most that an update may weigh.
+    `max_examples` is the most that an update may weigh. Updates travel as `uplink` says, models as `downlink` does, and
+    `training` is `featherfed.training_settings.Training` in the order of its fields, which checks it. `tensors` are
+    left out where the run's model is the one that Hello named. `initial` says how version 0 is drawn, tensor by tensor,
+    and `initial_digest` is that of its weights: both are empty where they are the problem's own, which then travel, and
+    left out for a phone that knows the run and the model.
     """
 
     run: Name
@@ -103,30 +115,33 @@ class Welcome(Message, frozen=True, tag=2):
     shard: Count
     shards: Positive
     seed: Unsigned64
-    settings: Settings
     max_examples: Positive
     heartbeat_s: NotNegative
-    chunk_bytes: Annotated[int, Meta(ge=LEAST_BYTES, le=MAX_CHUNK_BYTES)]
-    model_digest: Digest
-    tensors: Annotated[list[TensorEntry], Meta(max_length=MAX_TENSORS)]
+    uplink: Spec
+    downlink: Spec
+    training: Annotated[list[Setting | Settings], Meta(max_length=MAX_SETTINGS)]
+    initial_digest: Annotated[bytes, Meta(max_length=8)] = b""
+    initial: Annotated[list[Draw], Meta(max_length=MAX_TENSORS)] = []
+    tensors: Annotated[list[TensorEntry], Meta(max_length=MAX_TENSORS)] = []
+    chunk_bytes: Annotated[int, Meta(ge=LEAST_BYTES, le=MAX_CHUNK_BYTES)] = MAX_CHUNK_BYTES
 
 
 class Task(Message, frozen=True, tag=3):
-    """Server: train on `version` in `round` with these settings; the update travels as `uplink` says.
+    """Server: train on `version` in `round`; `changes` is what is other in this round than Welcome said.
 
-    `training` is `featherfed.training_settings.Training` in the order of its fields, which checks it.
+    Its keys are `uplink` and the names of the fields of `featherfed.training_settings.Training`.
     """
 
     round: Count
     version: Count
-    uplink: Spec
-    training: Annotated[list[Setting | Settings], Meta(max_length=MAX_SETTINGS)]
+    changes: Changes = {}
 
 
 class ModelBegin(Message, frozen=True, tag=4):
     """Server: the model of `version` in `sum(lengths)` bytes, from `offset` on; `base` −1 says that it is whole.
 
-    Otherwise `lengths[i]` bytes are the difference from version base + i to base + i + 1 in the pipeline `spec`.
+    Otherwise `lengths[i]` bytes are the difference from version base + i to base + i + 1 in the pipeline `spec`, which
+    is the run's downlink where it is empty.
     """
 
     version: Count
@@ -201,11 +216,31 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(AnyMessage)
 
 
+def _spare(message: type[Message]) -> tuple[Any, ...]:
+    """Return the defaults of a message's last fields."""
+    known = msgspec.structs.fields(message)
+    made = [each.default if each.default_factory is msgspec.NODEFAULT else each.default_factory() for each in known]
+    return tuple(default for default in made if default is not msgspec.NODEFAULT)
+
+
+_SPARE = {message: _spare(message) for message in typing.get_args(AnyMessage) if _spare(message)}
+
+
 def pack(message: AnyMessage) -> bytes:
     """Return the message as one binary frame; a value outside its field's limits raises `msgspec.ValidationError`."""
-    packed = _encoder.encode(message)
+    spare = _SPARE.get(type(message))
+    packed = _encoder.encode(message if spare is None else _trimmed(message, spare))
     _decoder.decode(packed)
     return packed
+
+
+def _trimmed(message: AnyMessage, spare: tuple[Any, ...]) -> list[Any]:
+    """Return the message's elements up to the last one that is not its default."""
+    elements = [message.__struct_config__.tag, *msgspec.structs.astuple(message)]
+    defaults = list(spare)
+    while defaults and elements[-1] == defaults.pop():
+        elements.pop()
+    return elements
 
 
 def unpack(frame: bytes) -> AnyMessage:

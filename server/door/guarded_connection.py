@@ -113,6 +113,13 @@ class GuardedConnection(HeldToLimits, ServerConnection):
         self.transport.close()
 
 
+def say_little(connection: ServerConnection, request: Request, response: Response) -> None:
+    """Leave out of an upgrade what RFC 6455 does not ask for: with its date and reason it is half as long again."""
+    if response.status_code == http.HTTPStatus.SWITCHING_PROTOCOLS:
+        del response.headers["Date"]
+        response.reason_phrase = ""
+
+
 def answer(status: http.HTTPStatus, sentence: str) -> bytes:
     """Return an HTTP response for a peer that has no WebSocket yet."""
     body = sentence.encode() + b"\n"

@@ -35,6 +35,8 @@ MAX_EXAMPLES = 1 << 20
 
 OPTIMIZER, AGGREGATE = "optimizer.", "aggregate."
 """What the names of the rules' arrays begin with in a saved model."""
+DRAWN = "drawn"
+"""What the digest of drawn initial weights is called there."""
 
 
 class Aggregator:
@@ -54,6 +56,7 @@ class Aggregator:
         """
         # torch: 170 MB and seconds that a gateway, which evaluates nothing, does not have to spend.
         from featherfed.learning.evaluation import evaluator_for
+        from featherfed.learning.initial_draws import initial_weights
         from featherfed.learning.models import build, fingerprint
         from featherfed.learning.own_training import check_space
 
@@ -65,7 +68,6 @@ class Aggregator:
             of=config.phones, seed=config.seed, partition=config.partition, data_dir=data_dir,
             settings=problem.settings_with(config.set),
         )  # fmt: skip
-        model = build(problem, config.seed)
         module = build(problem, 0)
         self.fingerprint = fingerprint(module)
         self.layout: Layout = self.fingerprint.layout
@@ -75,13 +77,12 @@ class Aggregator:
             Target.parse(config.target).measure(self.measures)
         uplinks = uplinks_of(config)
         self.versions = versions_of(config.downlink, self.layout, config.seed)
-        learned = [p.detach().numpy().ravel() for p in model.parameters() if p.requires_grad]
-        weights = np.concatenate(learned).astype(np.float32)
+        weights, self.initial = initial_weights(problem, config.seed, module)
         if problem.learner is not None:
             for uplink in uplinks.values:
                 check_space(problem, uplink.space(self.layout, RoundKey(config.seed, 1)))
+        # Phones draw it, or get it whole and in float32.
         self.versions.publish(weights)
-        # Training starts from what the phones see, so a lossy first downlink costs no accuracy later.
         self._rules = rules or rules_of(config)
         self._state = begun(self._rules.server_optimizer, self.versions.view.copy())
         self._memory = started(self._rules.aggregate, self.layout.size)
@@ -145,6 +146,8 @@ class Aggregator:
             others["server.weights"] = self._state.weights
         for prefix, arrays in ((OPTIMIZER, self._state.arrays), (AGGREGATE, self._memory)):
             others |= under(prefix, arrays)
+        if self.initial is not None:
+            others[DRAWN] = np.frombuffer(self.initial.digest, np.uint8)
         others |= under(PHONES, self.versions.saved())
         title = f"{self.problem}, version {self.versions.version}"
         write_model(path, self.layout, self._average, others, title=title)
@@ -155,4 +158,8 @@ class Aggregator:
         weights = tensors["server.weights"] if self._config.server_average else self._average
         self._state = ServerState(weights, after(OPTIMIZER, tensors))
         self._memory = after(AGGREGATE, tensors)
+        drawn = tensors[DRAWN].tobytes() if DRAWN in tensors else b""
+        if self.initial is not None and drawn != self.initial.digest:
+            # The run began with others, of an earlier release or before the problem's file was edited.
+            self.initial = None
         self.versions.restore(version, after(PHONES, tensors))

@@ -1,12 +1,12 @@
 """A chain of differences: each version is the one before it plus what its payload decodes to.
 
-    s_{-1} = 0,    p_t = encode(w_t - s_{t-1}),    s_t = s_{t-1} + decode(p_t)
+    s_0 = w_0,    p_t = encode(w_t - s_{t-1}),    s_t = s_{t-1} + decode(p_t)
 
 The difference is taken against what phones hold, so whatever a lossy p_t left out is part of the next difference: the
 residual of the downlink is kept by construction, and does not grow (`differences`).
 
-A phone that holds s_h needs the chain p_{h+1}, …, p_t; one that holds
-nothing needs the chain from p_0. Where float32 of s_t is smaller than the chain, that is sent instead.
+A phone that holds s_h needs the chain p_{h+1}, …, p_t. Where float32 of s_t is smaller than the chain, and for a phone
+that holds nothing, that is sent instead.
 """
 
 from typing import Any
@@ -36,6 +36,9 @@ class ChainVersions(Versions):
     def publish(self, weights: F32) -> None:
         """Make `weights`, (parameters,) float32, the next version."""
         version = self.version + 1
+        if not version:
+            self._stand(version, weights.copy())
+            return
         key = RoundKey(self._seed, version)
         payload, decoded = encoded(self._pipeline, weights - self.view, self._layout, key)
         self.chain[version] = payload

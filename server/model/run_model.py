@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from featherfed.fingerprint import Fingerprint
+from featherfed.initial_weights import InitialWeights
 from featherfed.server.measures import Measures
 from featherfed.server.model.round_sum import RoundSum
 from featherfed.server.model.versions import Versions
@@ -34,6 +35,8 @@ class RunModel(Protocol):
 
     problem: str
     fingerprint: Fingerprint
+    initial: InitialWeights | None
+    """How phones draw version 0; None where it travels."""
     measures: Measures
     """What evaluations say; nothing where there are none."""
     versions: Versions

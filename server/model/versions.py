@@ -1,8 +1,9 @@
 """What phones hold of the model, and the cheapest parcel that brings one up to date.
 
 The server's model after round t is w_t. Phones never see w_t itself but a view s_t, which all that are up to date hold
-bit for bit. How it is made and comes down is the downlink's kind: a chain of differences (`chain_versions`), whole
-steps on a lattice (`lattice_versions`), or a fresh code of all that was learned (`fresh_versions`).
+bit for bit; s_0 = w_0 are the initial weights, drawn or sent whole. How a view is made and comes down is the downlink's
+kind: a chain of differences (`chain_versions`), whole steps on a lattice (`lattice_versions`), or a fresh code of all
+that was learned (`fresh_versions`).
 """
 
 from abc import ABC, abstractmethod

@@ -60,7 +60,6 @@ class Fleet:
             here=self._here,
         )
         phone.shard, phone.name = shard, hello.name
-        phone.held_version = hello.held_version if hello.run == run else NOTHING
         phone.partial = (hello.partial_digest, hello.partial_bytes)
         phone.pending_round = hello.pending_round if hello.run == run else NOTHING
         self.names[shard] = hello.name

@@ -2,9 +2,11 @@
 
 from collections.abc import Coroutine
 from dataclasses import dataclass
+from typing import Any
 
+from featherfed.codec.downlink_grammar import parse_downlink
+from featherfed.codec.pipeline import Pipeline
 from featherfed.server.config import RunConfig
-from featherfed.server.model.run_rules import uplinks_of
 from featherfed.server.model.versions import Parcel, Versions
 from featherfed.server.phones.phone_connection import PhoneConnection
 from featherfed.server.watchers.watcher import Watcher
@@ -35,8 +37,7 @@ class Downlink:
 
     def __init__(self, config: RunConfig, versions: Versions, watcher: Watcher) -> None:
         self._config = config
-        # Written out where the operator named a preset: a phone need not know what the presets of this release are.
-        self._uplink = uplinks_of(config).map(str)
+        self._spec = str(parse_downlink(config.downlink))
         self._versions = versions
         self._watcher = watcher
         self._under_way: dict[PhoneConnection, _Delivery] = {}
@@ -56,11 +57,8 @@ class Downlink:
     async def _deliver(self, phone: PhoneConnection, round_number: int, parcel: Parcel | None) -> None:
         self.stop(phone)
         delivery = self._under_way[phone] = _Delivery(round_number)
-        config = self._config
         self._watcher.download_began(phone.shard, round_number)
-        task = Task(
-            round_number, round_number - 1, self._uplink.at(round_number), config.training(round_number).to_wire()
-        )
+        task = Task(round_number, round_number - 1, self._changes(round_number))
         if parcel is None:
             await phone.send(task)
         else:
@@ -68,6 +66,13 @@ class Downlink:
         if self._under_way.get(phone) is delivery:
             del self._under_way[phone]
             self._watcher.download_ended(phone.shard, round_number)
+
+    def _changes(self, round_number: int) -> dict[str, Any]:
+        changes = self._config.changes(round_number)
+        if "uplink" in changes:
+            # Written out where the operator named a preset: a phone need not know the presets of this release.
+            changes["uplink"] = str(Pipeline.parse(changes["uplink"]))
+        return changes
 
     async def cancel(self, phone: PhoneConnection, round_number: int) -> None:
         """Tell a phone to stop its work on a round; what is left of its model is not sent."""
@@ -100,7 +105,8 @@ class Downlink:
         message: ModelBegin | ModelChunk = ModelBegin(
             parcel.version,
             parcel.base,
-            parcel.spec,
+            # Welcome has said it.
+            "" if parcel.spec == self._spec else parcel.spec,
             list(parcel.lengths),
             parcel.digest,
             offset,

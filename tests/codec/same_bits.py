@@ -15,6 +15,7 @@ from featherfed.codec.fold import Update
 from featherfed.codec.layout import Layout, Tensor
 from featherfed.codec.pipeline import Pipeline
 from featherfed.errors import SpecError
+from featherfed.initial_weights import drawn
 from featherfed.randomness import RoundKey
 from featherfed.rules.aggregates import trimmed_mean
 from featherfed.rules.naming import load_aggregate, load_server_optimizer
@@ -53,6 +54,7 @@ def rows() -> Iterator[tuple[str, bytes]]:
     for spec in DOWNLINKS:
         yield from downlink(spec)
     yield from learning()
+    yield "initial weights", drawn([1200, 75, (-0.3, 1.1), (1.0, 1.0)], LAYOUT, 5).tobytes()
 
 
 def both_ends(spec: str) -> Iterator[tuple[str, bytes]]:

@@ -38,7 +38,7 @@ SGD_HEAD = "| step | | g | g + λw + μ(w − w₀) | m | w after it |"
 
 
 async def record() -> list[tuple[str, bytes]]:
-    """Return (who, frame) of one phone's whole run of one round."""
+    """Return (who, frame) of one phone's whole run of two rounds."""
     frames: list[tuple[str, bytes]] = []
 
     async def say(phone: Peer, message: AnyMessage) -> None:
@@ -53,15 +53,17 @@ async def record() -> list[tuple[str, bytes]]:
         return message
 
     with tempfile.TemporaryDirectory() as folder:
-        settings = {"phones": 1, "rounds": 1, "uplink": SPEC, "downlink": SPEC, "heartbeat": 20.0, "lr": 0.05}
+        settings = {"phones": 1, "rounds": 2, "uplink": SPEC, "downlink": SPEC, "heartbeat": 20.0, "lr": 0.05}
         async with serving(Path(folder), run_id=RUN, **settings) as served, peer(served.address) as phone:
             await say(phone, hello(NAME))
             phone.welcome = await hear(phone, Welcome)  # type: ignore[assignment]
-            task = await hear(phone, Task)
-            await hear(phone, ModelBegin)
-            payload = phone.update(task)  # type: ignore[arg-type]
-            await say(phone, UpdateBegin(1, len(payload), digest(payload), 144, 0, payload))
-            await hear(phone, Accepted)
+            for number in (1, 2):
+                task = await hear(phone, Task)
+                if number > 1:
+                    await hear(phone, ModelBegin)
+                payload = phone.update(task)  # type: ignore[arg-type]
+                await say(phone, UpdateBegin(number, len(payload), digest(payload), 144, 0, payload))
+                await hear(phone, Accepted)
             await hear(phone, Finish)
             await served.ended
     return frames
@@ -88,7 +90,7 @@ async def record_resume() -> list[tuple[str, bytes]]:
                 await say(phone, update)
                 await hear(phone, Ack)
             async with peer(served.address) as phone:
-                await say(phone, Hello(PROTOCOL_VERSION, NAME, -1, 0, RUN, 0, b"", 0, 1, "", 0, b""))
+                await say(phone, Hello(PROTOCOL_VERSION, NAME, -1, 0, run=RUN, held_version=0, pending_round=1))
                 await hear(phone, Welcome)
                 await say(phone, UpdateBegin(1, len(payload), digest(payload), 144, 0, b""))
                 await hear(phone, Ack)

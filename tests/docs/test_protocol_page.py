@@ -2,7 +2,9 @@
 
 import dataclasses
 import re
+import struct
 import typing
+from hashlib import blake2b
 
 import msgpack
 import numpy as np
@@ -38,6 +40,7 @@ from featherfed.wire.messages import (
     unpack,
 )
 from featherfed.wire.session import TABLES, Role, Session, State
+from tests.docs import page_initial
 from tests.docs.exchange import CUT, NAME, PAGE, RUN, SPEC
 from tests.docs.sizes import limit_rows, most_bytes, size_rows
 from tests.docs.types import fields_of, model_rows, number_of, session_rows
@@ -116,13 +119,13 @@ def test_sizes_are_those_of_the_largest_messages() -> None:
     data = bytes(MAX_CHUNK_BYTES)
     assert len(pack(UpdateBegin(big, big, bytes(8), big, big, data))) == most_bytes(UpdateBegin)
     assert len(pack(ModelBegin(big, big, "x" * 256, [big] * 4096, bytes(8), big, data))) == most_bytes(ModelBegin)
-    # Its version is 1, and takes a byte.
-    hello = Hello(1, wide * 64, big, big, wide * 64, big, bytes(8), big, big, wide * 32, big, bytes(8))
+    # Its version is 2, and takes a byte.
+    hello = Hello(2, wide * 64, big, big, bytes(8), wide * 64, big, big, wide * 32, big, bytes(8), big)
     assert len(pack(hello)) == most_bytes(Hello) - 8
 
 
 def test_frames_are_read_in_the_encodings_of_the_page_and_in_no_others() -> None:
-    task = [3, 1, 0, "float32", [1, 10, 0.5, 0, 0, 0, {}]]
+    task = [3, 1, 0, {"lr": 0.5}]
     assert unpack(msgpack.packb(task, use_single_float=True)) == unpack(msgpack.packb(task))
     wide = (b"\xdd\0\0\0\2\xcc\x0a", b"\xdc\0\2\xd0\x0a")
     numbers = (b"\1", b"\xcc\1", b"\xcf" + bytes(7) + b"\1", b"\xd0\1", b"\xd3" + bytes(7) + b"\1")
@@ -133,9 +136,11 @@ def test_frames_are_read_in_the_encodings_of_the_page_and_in_no_others() -> None
             unpack(msgpack.packb([10, value]))
     for value in (float("nan"), float("inf"), True, None, "1"):
         with pytest.raises(ProtocolError):
-            unpack(msgpack.packb([*task[:6], value, *task[7:]]))
+            unpack(msgpack.packb([1, 2, "a", 0, 0, b"", "", 0, 0, "", value]))
     chunk = [7, 0, b"abc"]
     assert unpack(b"\x93\7\0\xc6\0\0\0\3abc") == unpack(msgpack.packb(chunk))
+    # The last fields of some may be left out.
+    assert unpack(msgpack.packb([3, 1, 0])) == unpack(msgpack.packb([3, 1, 0, {}])) == Task(1, 0)
     for other in ([7, 0, "abc"], [7, 0], [*chunk, 0]):
         with pytest.raises(ProtocolError):
             unpack(msgpack.packb(other))
@@ -160,22 +165,29 @@ def test_exchange_in_hex_is_a_whole_session_that_decodes() -> None:
         message = unpack(frame)
         session.follow(role, message)
         heard.append(message)
-    assert [type(message) for message in heard] == [Hello, Welcome, Task, ModelBegin, UpdateBegin, Accepted, Finish]
+    kinds = [Hello, Welcome, Task, UpdateBegin, Accepted, Task, ModelBegin, UpdateBegin, Accepted, Finish]
+    assert [type(message) for message in heard] == kinds
     assert session.states[Role.SERVER] is State.OVER
-    first, welcome, task, model, update, accepted, _ = heard
+    first, welcome, first_task, _, _, task, model, update, accepted, _ = heard
     assert isinstance(first, Hello)
     assert isinstance(welcome, Welcome)
+    assert isinstance(first_task, Task)
     assert isinstance(task, Task)
     assert isinstance(model, ModelBegin)
     assert isinstance(update, UpdateBegin)
     assert isinstance(accepted, Accepted)
-    assert (first.name, welcome.run, task.uplink, model.spec) == (NAME, RUN, SPEC, SPEC)
-    assert (task.round, task.version, model.version, update.round, accepted.round) == (1, 0, 0, 1, 1)
+    assert (first.name, welcome.run, welcome.uplink, welcome.downlink) == (NAME, RUN, SPEC, SPEC)
+    assert (task.changes, model.spec) == ({}, "")
+    assert (first_task.round, first_task.version) == (1, 0)
+    assert (task.round, task.version, model.version, update.round, accepted.round) == (2, 1, 1, 2, 2)
     layout, pipeline = fingerprint_of(welcome).layout, Pipeline.parse(SPEC)
     assert digest(model.data) == model.digest
-    weights = pipeline.decode(model.data, layout, RoundKey(welcome.seed, 0))
+    shapes = [tensor.shape for tensor in layout.tensors]
+    initial = page_initial.weights(welcome.initial, shapes, welcome.seed)
+    assert blake2b(struct.pack(f"<{len(initial)}f", *initial), digest_size=8).digest() == welcome.initial_digest
+    weights = np.float32(initial) + pipeline.decode(model.data, layout, RoundKey(welcome.seed, 1))
     assert digest(update.data) == update.digest
-    delta = pipeline.decode(update.data, layout, RoundKey(welcome.seed, 1, welcome.shard))
+    delta = pipeline.decode(update.data, layout, RoundKey(welcome.seed, 2, welcome.shard))
     assert np.isfinite(weights).all()
     assert 0 < np.count_nonzero(delta) <= 29
 

@@ -18,7 +18,7 @@ from featherfed.codec.layout import Layout, Tensor
 from featherfed.codec.pipeline import Pipeline
 from featherfed.errors import CodecError
 from featherfed.randomness import RoundKey
-from tests.docs import page_lattice, page_phone, vectors
+from tests.docs import page_initial, page_lattice, page_phone, vectors
 from tests.docs.page_arithmetic import f32
 from tests.docs.page_random import PageGenerator, digest_of
 
@@ -77,6 +77,13 @@ def test_page_draws_what_the_vectors_say(row: dict[str, Any]) -> None:
     generator = PageGenerator.of(digest)
     mixed = [f"{generator.word():08x}", generator.random().hex(), f"{generator.word():08x}"]
     assert mixed == row["words, an output, a word"]
+
+
+@pytest.mark.parametrize("row", DOCUMENT["initial"], ids=lambda row: f"seed {row['seed']}")
+def test_page_draws_the_initial_weights_of_the_vectors(row: dict[str, Any]) -> None:
+    weights = bits(page_initial.weights(row["draws"], row["shapes"], row["seed"]))
+    assert weights.hex() == row["weights"]
+    assert hashlib.blake2b(weights, digest_size=8).hexdigest() == row["digest"]
 
 
 @pytest.mark.parametrize("row", DOCUMENT["stages"], ids=lambda row: row["spec"])

@@ -32,8 +32,9 @@ def spelled(kind: inspect.Type) -> str:
             return f"map of 0 … {most}: name to setting"
         case inspect.ListType(item_type=inspect.StructType(), max_length=most):
             return f"array of 0 … {most}: tensors"
-        case inspect.ListType(item_type=inspect.UnionType(), max_length=most):
-            return f"array of 0 … {most}: settings"
+        case inspect.ListType(item_type=inspect.UnionType(types=types), max_length=most):
+            draws = any(isinstance(each, inspect.ListType) for each in types)
+            return f"array of 0 … {most}: {'draws' if draws else 'settings'}"
         case inspect.ListType(item_type=item, min_length=least, max_length=most):
             return f"array of {least} … {most}: {spelled(item)}"
     raise AssertionError(f"no words for {kind}")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from featherfed.codec import lattice
 from featherfed.codec.layout import Layout, Tensor
 from featherfed.codec.pipeline import Pipeline
+from featherfed.initial_weights import Draw, InitialWeights, digest_of, drawn
 from featherfed.randomness import RoundKey, derive
 
 PAGE = Path(__file__).parents[2] / "docs" / "vectors.json"
@@ -29,6 +31,11 @@ SPECS = [
 ]  # fmt: skip
 SHAPES = ((8, 3, 3), (70,), (5,))
 """What the structured stages take for a matrix of 9 rows and 8 columns, a vector, and one that travels as it is."""
+INITIAL: list[tuple[int, list[Draw], list[tuple[int, ...]]]] = [
+    (0, [25, 25, (1.0, 1.0), (0.0, 0.0)], [(3, 1, 5), (3,), (4,), (2,)]),
+    (2**64 - 1, [7, (-0.3, 1.1)], [(2, 7), (5,)]),
+]
+"""Seeds, and how each tensor is drawn."""
 LONG = [
     ("rotate | eden(1)", 20_000),
     ("rotate | float32", 9000),
@@ -107,11 +114,23 @@ def long_vector(spec: str, size: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def initial_vector(seed: int, draws: Sequence[Draw], shapes: Sequence[tuple[int, ...]]) -> dict[str, Any]:
+    """Return draws as Welcome has them, with the weights that come of them."""
+    layout = Layout(tuple(Tensor(str(number), shape) for number, shape in enumerate(shapes)))
+    weights = drawn(draws, layout, seed)
+    told = InitialWeights(tuple(draws), digest_of(weights))
+    return {
+        "seed": seed, "draws": told.to_wire(), "shapes": shapes,
+        "weights": weights.astype("<f4").tobytes().hex(), "digest": told.digest.hex(),
+    }  # fmt: skip
+
+
 def vectors() -> dict[str, Any]:
     """Return all that the file holds."""
     return {
         "keys": [key_vector(*key) for key in KEYS],
         "stages": [stage_vector(spec) for spec in SPECS],
+        "initial": [initial_vector(*given) for given in INITIAL],
         "long": [long_vector(spec, size) for spec, size in LONG],
         "lattice": [lattice_vector(*each) for each in LATTICES],
     }

@@ -22,7 +22,7 @@ from tests.own_problems import Adapted, frozen, regression
 def told(problem: Problem, **more: Any) -> Welcome:
     known: Fingerprint = fingerprint(build(problem, 0))
     tensors = tensor_entries(known.rows())
-    return welcome(problem=problem.name, model_digest=known.digest, tensors=tensors, **more)
+    return welcome(problem=problem.name, tensors=tensors, **more)
 
 
 @pytest.fixture

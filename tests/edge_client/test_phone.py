@@ -13,6 +13,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_websocket
 from websockets.http11 import Request, Response
 
+from featherfed.edge_client import visit
 from featherfed.edge_client.local_problem import LocalProblem
 from featherfed.edge_client.one_phone import PhoneOptions, play_phone
 from featherfed.edge_client.phone_state import PhoneState
@@ -112,6 +113,30 @@ async def test_phones_hold_the_server_s_views_whatever_they_missed_and_whoever_w
     assert len({version for version, *_ in held}) == 12
     assert all(weights == views[version] for version, weights, _ in held)
     assert {initial for *_, initial in held} == ({b""} if downlink.startswith("rotate") else {views[0]})
+
+
+async def test_phone_that_draws_other_initial_weights_says_so_and_gets_them_whole(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(visit, "digest_of", lambda weights: b"87654321")
+    lines: list[str] = []
+    async with serve(phones=1, rounds=2) as served:
+        await play(options(served.address), lines)
+        down = {number: each.payload for (number, _, way), each in served.store.traffic().items() if way == "downlink"}
+        parameters = served.aggregator.parameters
+    assert sum("is not the one that the server has drawn; it is asked for anew" in line for line in lines) == 1
+    assert down[1] == 4 * parameters
+    assert "round 2: accepted" in lines
+
+
+async def test_no_phone_downloads_anything_in_the_first_round(serve: Serve) -> None:
+    async with serve(phones=2, rounds=2, uplink="rotate | eden(1)") as served:
+        await asyncio.gather(*(play(options(served.address, train=True)) for _ in range(2)))
+        down = [
+            (number, each.payload) for (number, _, way), each in served.store.traffic().items() if way == "downlink"
+        ]
+    assert [payload for number, payload in down if number == 1] == [0, 0]
+    assert all(payload for number, payload in down if number == 2)
 
 
 async def test_phone_s_state_directory_keeps_its_name_and_model(serve: Serve, tmp_path: Path) -> None:

@@ -29,11 +29,12 @@ async def play(phone: Peer, shard: int) -> None:
     while not isinstance(message := await phone.receive(), Finish):
         if isinstance(message, Task):
             task = message
+            left = 0 if task.version == phone.held_version else left
         left = sum(message.lengths) - len(message.data) if isinstance(message, ModelBegin) else left
         if type(message).__name__ == "ModelChunk":
             left -= len(message.data)  # type: ignore[union-attr]
         if left == 0 and task is not None:
-            left = -1
+            left, phone.held_version = -1, task.version
             await phone.upload(task.round, phone.update(task), examples=1 + shard)
         if isinstance(message, Accepted) and task is not None and message.round == task.round:
             task = None

@@ -35,18 +35,8 @@ def test_largest_model_and_settings_fit_one_welcome() -> None:
     told = Training(set=texts)
     name = wide * 64
     welcome = Welcome(
-        name,
-        name,
-        name,
-        1 << 52,
-        1 << 52,
-        (1 << 64) - 1,
-        told.set,
-        1 << 52,
-        20.5,
-        65536,
-        bytes(8),
-        tensor_entries(rows),
-    )
+        name, name, name, 1 << 52, 1 << 52, (1 << 64) - 1, 1 << 52, 20.5, "x" * 256, "x" * 256, told.to_wire(),
+        bytes(8), [1 << 52] * len(rows), tensor_entries(rows),
+    )  # fmt: skip
     assert len(pack(welcome)) <= MAX_FRAME_BYTES
-    assert len(pack(Task(1 << 52, 1 << 52, "x" * 256, told.to_wire()))) <= MAX_FRAME_BYTES
+    assert len(pack(Task(1 << 52, 1 << 52, {"uplink": "x" * 256, "set": told.set}))) <= MAX_FRAME_BYTES

@@ -29,7 +29,7 @@ from featherfed.wire.messages import (
 
 
 def hello(name: str, *, shard: int = NOTHING, shards: int = 0, protocol: int = PROTOCOL_VERSION) -> Hello:
-    return Hello(protocol, name, shard, shards, "", NOTHING, b"", 0, NOTHING, "", 0, b"")
+    return Hello(protocol, name, shard, shards)
 
 
 def digest(payload: bytes) -> bytes:
@@ -45,9 +45,25 @@ class Peer:
 
     def __init__(self, connection: CountedClient) -> None:
         self.connection = connection
-        self.welcome: Welcome | None = None
+        self.held_version = NOTHING
+        self._hello: Hello | None = None
+        self._welcome: Welcome | None = None
+
+    @property
+    def welcome(self) -> Welcome | None:
+        return self._welcome
+
+    @welcome.setter
+    def welcome(self, answer: Welcome) -> None:
+        """Hold what the server believes now that this phone holds."""
+        self._welcome = answer
+        assert self._hello is not None
+        new = self._hello.run != answer.run
+        self.held_version = (0 if answer.initial else NOTHING) if new else self._hello.held_version
 
     async def send(self, message: AnyMessage | bytes | str) -> None:
+        if isinstance(message, Hello):
+            self._hello = message
         await self.connection.send(message if isinstance(message, bytes | str) else pack(message))
 
     async def receive(self) -> AnyMessage:
@@ -69,9 +85,12 @@ class Peer:
         return welcome
 
     async def task(self) -> Task:
-        """Return the next task, once its model is there."""
+        """Return the next task, once its model is there; who is new to a run holds version 0 of it."""
         task = await self.receive_until(Task)
         assert isinstance(task, Task)
+        if task.version == self.held_version:
+            return task
+        self.held_version = task.version
         begin = await self.receive_until(ModelBegin)
         assert isinstance(begin, ModelBegin)
         left = sum(begin.lengths) - len(begin.data)
@@ -84,7 +103,10 @@ class Peer:
         """Return a valid payload for a task: seeded noise."""
         assert self.welcome is not None
         key = RoundKey(self.welcome.seed, task.round, self.welcome.shard)
-        layout, pipeline = fingerprint_of(self.welcome).layout, Pipeline.parse(task.uplink)
+        layout, pipeline = (
+            fingerprint_of(self.welcome).layout,
+            Pipeline.parse(str(task.changes.get("uplink", self.welcome.uplink))),
+        )
         return pipeline.encode(noise_update(pipeline.space(layout, key).size, key), layout, key).payload
 
     async def upload(self, round_number: int, payload: bytes, *, examples: int = 1, upto: int | None = None) -> None:

@@ -116,7 +116,7 @@ def test_cohort_is_the_phones_where_fewer_than_ten_were_asked_for() -> None:
         ({"target": "accuracy"}, "--target 'accuracy' is not a metric and its value, like accuracy=0.97"),
         ({"target": "mae=nan"}, "--target 'mae=nan' is not a metric and its value"),
         ({"target": "=0.5"}, "--target '=0.5' is not a metric and its value"),
-        ({"lr_decay": 1.5}, "--lr-decay 1.5 exceeds 1; it is a fraction"),
+        ({"lr_decay": 1.5}, "--lr-decay 1.5 is not a number above 0 and up to 1"),
         ({"seed": 2**64}, "--seed 18446744073709551616 exceeds 18446744073709551615"),
         ({"server_optimizer": "fedadma"}, "unknown server optimizer 'fedadma'; did you mean 'fedadam'"),
         ({"phones": "ten"}, "phones = 'ten' is not a whole number"),

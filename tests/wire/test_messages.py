@@ -8,6 +8,7 @@ from featherfed.errors import ProtocolError, RemoteError, VersionError
 from featherfed.wire.messages import (
     MAX_CHUNK_BYTES,
     MAX_FRAME_BYTES,
+    PROTOCOL_VERSION,
     Ack,
     AnyMessage,
     Finish,
@@ -18,7 +19,7 @@ from featherfed.wire.messages import (
     unpack,
 )
 
-HELLO = Hello(1, "phone-7", -1, 0, "", -1, b"", 0, -1, "3g", 91815, b"")
+HELLO = Hello(PROTOCOL_VERSION, "phone-7", -1, 0, link="3g", link_bytes_per_s=91815)
 
 
 def test_message_round_trips() -> None:
@@ -66,8 +67,8 @@ def test_what_is_no_message_is_refused_with_a_sentence(frame: bytes, words: str)
 
 
 def test_hello_of_another_version_is_told_apart_from_nonsense() -> None:
-    with pytest.raises(VersionError, match="protocol 1"):
-        unpack(msgpack.packb([1, 2, "whatever", "came", "later"]))
+    with pytest.raises(VersionError, match="protocol 2"):
+        unpack(msgpack.packb([1, 1, "whatever", "came", "later"]))
 
 
 def test_own_message_outside_its_limits_is_not_sent() -> None:

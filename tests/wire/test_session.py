@@ -2,6 +2,7 @@ import pytest
 
 from featherfed.errors import ProtocolError
 from featherfed.wire.messages import (
+    PROTOCOL_VERSION,
     Accepted,
     Ack,
     Cancel,
@@ -16,9 +17,10 @@ from featherfed.wire.messages import (
 )
 from featherfed.wire.session import Role, Session, State
 
-HELLO = Hello(1, "phone-7", -1, 0, "", -1, b"", 0, -1, "3g", 91815, b"")
-WELCOME = Welcome("ab12", "digits/lite", "iid", 0, 10, 0, {}, 144, 20.0, 16384, b"12345678", [])
-TASK = Task(1, 0, "float32", [1, 10, 0.1, 0, 0, 0, {}])
+HELLO = Hello(PROTOCOL_VERSION, "phone-7", -1, 0, link="3g", link_bytes_per_s=91815)
+TRAINING = [1, 10, 0.1, 1, 0, 0, 0, {}]
+WELCOME = Welcome("ab12", "digits/lite", "iid", 0, 10, 0, 144, 20.0, "float32", "float32", TRAINING)
+TASK = Task(1, 0)
 DIGEST = b"12345678"
 
 

@@ -8,7 +8,7 @@ from featherfed.wire.messages import NOTHING, PROTOCOL_VERSION, Hello
 
 
 def hello(name: str, shard: int = NOTHING, shards: int = 0) -> Hello:
-    return Hello(PROTOCOL_VERSION, name, shard, shards, "", NOTHING, b"", 0, NOTHING, "", 0, b"")
+    return Hello(PROTOCOL_VERSION, name, shard, shards)
 
 
 def test_phone_that_does_not_ask_gets_the_lowest_free_shard() -> None:

@@ -30,7 +30,11 @@ class GatewayHost:
 
 
 def hello(name: str, **fields: Any) -> Hello:
-    return replace(Hello(PROTOCOL_VERSION, name, NOTHING, 0, RUN, 7, b"12345678", 100, 3, "", 0, b""), **fields)
+    said = Hello(
+        PROTOCOL_VERSION, name, NOTHING, 0, run=RUN, held_version=7, pending_round=3, partial_digest=b"12345678",
+        partial_bytes=100,
+    )  # fmt: skip
+    return replace(said, **fields)
 
 
 def come(fleet: Fleet, name: str, **fields: Any) -> PhoneConnection:
@@ -160,8 +164,7 @@ async def test_stopped_fleet_tells_nobody() -> None:
 async def test_what_a_phone_holds_of_another_run_counts_for_nothing() -> None:
     fleet = Fleet(2, {}, grace_s=GRACE_S, lost=lambda shard: None)
     ours, other = come(fleet, "a"), come(fleet, "b", run="other")
-    assert (ours.held_version, ours.pending_round) == (7, 3)
-    assert (other.held_version, other.pending_round) == (NOTHING, NOTHING)
+    assert (ours.pending_round, other.pending_round) == (3, NOTHING)
 
 
 @in_virtual_time

@@ -10,23 +10,35 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from featherfed.edge_client.learner import fingerprint_of
+from featherfed.edge_client.round_settings import settings_of
+from featherfed.initial_weights import InitialWeights, digest_of, drawn
+from featherfed.learning.models import build
+from featherfed.problem_loading import load_problem
 from featherfed.training_settings import Training
 from featherfed.wire.messages import (
     Accepted,
     Ack,
     Cancel,
+    Finish,
     Hello,
     ModelBegin,
     ModelChunk,
     Task,
     UpdateBegin,
     Welcome,
-    unpack,
+    pack,
 )
 from featherfed.wire.session import Role, Session, State
 from tests.server.peer import Peer, digest, hello, peer
 
 Serve = Callable[..., Any]
+RUN = "ab12"
+
+
+def empty(name: str) -> Hello:
+    """Return the Hello of a phone that could not draw version 0."""
+    return replace(hello(name), run=RUN)
 
 
 async def welcome(phone: Peer, message: Hello) -> Welcome:
@@ -56,13 +68,46 @@ async def rest(phone: Peer, begin: ModelBegin) -> bytes:
 
 
 async def test_model_arrives_in_order_and_has_its_digest(serve: Serve) -> None:
-    async with serve(phones=1) as served, peer(served.address) as phone:
-        await welcome(phone, hello("a"))
+    async with serve(phones=1, run_id=RUN) as served, peer(served.address) as phone:
+        await welcome(phone, empty("a"))
         task, begin = await begun(phone)
         data = await rest(phone, begin)
         assert (task.round, begin.base, begin.offset) == (1, -1, 0)
         assert len(data) == sum(begin.lengths) == 4 * 29_322
         assert digest(data) == begin.digest
+
+
+async def test_first_round_sends_no_model_to_phones_that_are_new_to_the_run(serve: Serve) -> None:
+    async with serve(phones=1) as served, peer(served.address) as phone:
+        answer = await welcome(phone, hello("a"))
+        layout = fingerprint_of(answer).layout
+        initial = InitialWeights.of_wire(answer.initial, answer.initial_digest)
+        assert digest_of(drawn(initial.draws, layout, answer.seed)) == answer.initial_digest
+        task = await phone.receive_until(Task)
+        assert isinstance(task, Task) and task.version == 0
+        await phone.upload(1, phone.update(task))
+        assert await phone.receive_until(Accepted) == Accepted(1)
+        assert isinstance(await phone.receive(), Finish)
+        await served.ended
+        down = [each for (_, _, way), each in served.store.traffic().items() if way == "downlink"]
+        assert sum(each.payload for each in down) == sum(each.theory for each in down) == 0
+        assert sum(each.socket for each in down) > 0
+
+
+async def test_weights_of_a_problem_s_own_travel_once_whole_and_exact(serve: Serve) -> None:
+    settings = {"rounds": 2, "problem": "tests.own_problems:two_inputs", "downlink": "float16"}
+    async with serve(phones=1, **settings) as served, peer(served.address) as phone:
+        answer = await welcome(phone, hello("a"))
+        assert (answer.initial, answer.initial_digest) == ([], b"")
+        task, begin = await begun(phone)
+        assert (begin.version, begin.base, begin.spec) == (0, -1, "float32")
+        weights = await rest(phone, begin)
+        own = build(load_problem(str(settings["problem"])), 0).parameters()
+        assert weights == b"".join(each.detach().numpy().astype("<f4").tobytes() for each in own)
+        await phone.upload(1, phone.update(task))
+        second, difference = await begun(phone)
+        assert (second.version, difference.base) == (1, 0)
+        assert digest(await rest(phone, difference)) == difference.digest
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="TCP_INFO is laid out as Linux has it")
@@ -87,24 +132,21 @@ async def test_task_and_a_small_model_are_one_segment(serve: Serve) -> None:
 
 async def test_whole_numbers_among_the_settings_take_a_byte(serve: Serve) -> None:
     async with serve(phones=1, lr=1.0) as served, peer(served.address) as phone:
-        await welcome(phone, hello("a"))
-        frame = await phone.connection.recv(decode=False)
-        task = unpack(frame)
-        assert isinstance(task, Task) and Training.from_wire(task.training).lr == 1.0
-        # lr, momentum, weight decay, FedProx's μ and no setting of the problem's.
-        assert frame[-5:] == b"\x01\x00\x00\x00\x80"
+        answer = await welcome(phone, hello("a"))
+        assert Training.from_wire(answer.training).lr == 1.0
+        # Epochs, the batch, lr, its decay, momentum, weight decay, FedProx's μ and no setting of the problem's.
+        assert b"\x98\x01\x0a\x01\x01\x00\x00\x00\x80" in pack(answer)
 
 
 async def test_preset_travels_written_out_and_the_run_keeps_its_name(serve: Serve) -> None:
     async with serve(phones=1, uplink="vertex-small") as served, peer(served.address) as phone:
         await welcome(phone, hello("a"))
-        task = await phone.task()
         # A phone needs the stages of CODECS.md, and no list of names.
-        assert task.uplink == "exact(0) | flat | rotate | vertex(32)"
+        assert phone.welcome is not None and phone.welcome.uplink == "exact(0) | flat | rotate | vertex(32)"
         assert 'uplink = "vertex-small"' in (served.folder.path / "config.toml").read_text()
 
 
-async def test_task_carries_the_settings_of_the_run(serve: Serve) -> None:
+async def test_welcome_carries_the_settings_of_the_run_and_tasks_nothing_more(serve: Serve) -> None:
     settings = {
         "epochs": 3,
         "batch_size": 0,
@@ -116,25 +158,25 @@ async def test_task_carries_the_settings_of_the_run(serve: Serve) -> None:
     }
     run = serve(phones=1, rounds=2, uplink="rotate | eden(1)", **settings)
     async with run as served, peer(served.address) as phone:
-        await welcome(phone, hello("a"))
+        answer = await welcome(phone, hello("a"))
         first = await phone.task()
         await phone.upload(1, phone.update(first))
         second = await phone.task()
-    for task, number, lr in ((first, 1, 0.5), (second, 2, 0.25)):
-        assert (task.round, task.version) == (number, number - 1)
-        assert Training.from_wire(task.training) == Training(
-            epochs=3, batch_size=0, lr=lr, momentum=0.25, prox_mu=0.125, set={"shift": 2}
-        )
-        assert task.uplink == "rotate | eden(1)"
+    assert (first, second) == (Task(1, 0), Task(2, 1))
+    assert len(pack(second)) == 4
+    for task, lr in ((first, 0.5), (second, 0.25)):
+        asked = settings_of(answer, task)
+        assert str(asked.uplink) == "rotate | eden(1)"
+        assert asked.training == Training(epochs=3, batch_size=0, lr=lr, momentum=0.25, prox_mu=0.125, set={"shift": 2})
 
 
 async def test_phone_that_holds_the_model_gets_the_task_alone(serve: Serve) -> None:
-    async with serve(phones=1) as served:
+    async with serve(phones=1, run_id=RUN) as served:
         async with peer(served.address) as phone:
-            run = (await welcome(phone, hello("a"))).run
+            await welcome(phone, empty("a"))
             await phone.task()
         async with peer(served.address) as phone:
-            await welcome(phone, replace(hello("a"), run=run, held_version=0))
+            await welcome(phone, replace(empty("a"), held_version=0))
             task = await phone.receive_until(Task)
             assert isinstance(task, Task)
             await phone.upload(1, phone.update(task))
@@ -144,21 +186,21 @@ async def test_phone_that_holds_the_model_gets_the_task_alone(serve: Serve) -> N
 
 @pytest.mark.parametrize("kept_bytes", [1, 40_000])
 async def test_broken_download_goes_on_from_the_byte_that_the_phone_has(serve: Serve, kept_bytes: int) -> None:
-    async with serve(phones=1) as served:
+    async with serve(phones=1, run_id=RUN) as served:
         async with peer(served.address) as phone:
-            await welcome(phone, hello("a"))
+            await welcome(phone, empty("a"))
             whole = (await begun(phone))[1]
             data = await rest(phone, whole)
         async with peer(served.address) as phone:
-            await welcome(phone, replace(hello("a"), partial_digest=whole.digest, partial_bytes=kept_bytes))
+            await welcome(phone, replace(empty("a"), partial_digest=whole.digest, partial_bytes=kept_bytes))
             begin = (await begun(phone))[1]
             assert (begin.digest, begin.offset) == (whole.digest, kept_bytes)
             assert data[:kept_bytes] + await rest(phone, begin) == data
 
 
 async def test_bytes_of_another_model_are_not_built_upon(serve: Serve) -> None:
-    async with serve(phones=1) as served, peer(served.address) as phone:
-        await welcome(phone, replace(hello("a"), partial_digest=b"87654321", partial_bytes=5000))
+    async with serve(phones=1, run_id=RUN) as served, peer(served.address) as phone:
+        await welcome(phone, replace(empty("a"), partial_digest=b"87654321", partial_bytes=5000))
         begin = (await begun(phone))[1]
         assert begin.offset == 0
 
@@ -178,8 +220,11 @@ async def test_straggler_s_next_task_is_not_the_cancelled_one(serve: Serve) -> N
 
 async def test_question_about_an_old_update_in_the_middle_of_a_download_disturbs_nothing(serve: Serve) -> None:
     # A model that no socket takes at once.
-    async with serve(phones=1, problem="digits/cnn", uplink="vertex-small") as served, peer(served.address) as phone:
-        await welcome(phone, hello("a"))
+    async with (
+        serve(phones=1, run_id=RUN, problem="digits/cnn", uplink="vertex-small") as served,
+        peer(served.address) as phone,
+    ):
+        await welcome(phone, empty("a"))
         task, begin = await begun(phone)
         await phone.send(UpdateBegin(7, 1000, bytes(8), 1, 0, b""))
         cancelled, got = None, len(begin.data)

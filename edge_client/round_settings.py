@@ -1,0 +1,32 @@
+"""How a phone trains in a round, and how its update travels: what Welcome said, with what the Task changes."""
+
+from dataclasses import dataclass
+
+from featherfed.codec.pipeline import Pipeline
+from featherfed.edge_client.download import buildable
+from featherfed.errors import ConfigError, ProtocolError
+from featherfed.training_settings import Training
+from featherfed.wire.messages import Task, Welcome
+
+UPLINK = "uplink"
+
+
+@dataclass(frozen=True, slots=True)
+class RoundSettings:
+    """What holds in one round; the learning rate is that round's."""
+
+    uplink: Pipeline
+    training: Training
+
+
+def settings_of(welcome: Welcome, task: Task) -> RoundSettings:
+    """Return what holds in the round of a task; raises `ProtocolError` for what this phone cannot do."""
+    changes = dict(task.changes)
+    uplink = changes.pop(UPLINK, welcome.uplink)
+    if not isinstance(uplink, str):
+        raise ProtocolError(f"an uplink that is {str(uplink)[:64]!r}")
+    training = Training.from_wire(welcome.training).changed(changes)
+    try:
+        return RoundSettings(buildable(uplink, "uplink"), training.in_round(task.round))
+    except ConfigError as error:
+        raise ProtocolError(f"training in round {task.round} with {error}") from error
