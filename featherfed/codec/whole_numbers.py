@@ -175,13 +175,14 @@ def _encode_run(encoder: Any, values: Whole, magnitudes: Whole, table: Table) ->
     if table.symbols == 1 or not len(values):
         return
     groups = Groups(table)
-    # Zigzag: the sign is the lowest bit.
-    symbols = (values << 1) ^ (values >> (8 * values.itemsize - 1))
+    # Zigzag: the sign is the lowest bit. Of larger values, which are replaced, the low bits alone are there.
+    signed = (values << 1) ^ (values >> (8 * values.itemsize - 1))
+    symbols = signed.view(np.uint8) if values.itemsize == 1 else signed.astype(np.uint8)
     larger = np.zeros(0, np.int64)
     if table.larger:
         larger = np.flatnonzero(magnitudes > table.levels)
         symbols[larger] = 2 * table.levels + 1
-    encoder.encode(groups.joined(symbols.astype(np.uint8)), groups.model)
+    encoder.encode(groups.joined(symbols), groups.model)
     if len(larger):
         beyond = magnitudes[larger].astype(np.int32) - table.levels
         classes = (np.frexp(beyond.astype(np.float64))[1] - 1).astype(np.int32)
@@ -238,15 +239,16 @@ def _log2(numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.where(numbers > 0, exponent - 1 + rest + 0.343 * rest * (1 - rest), 0.0)
 
 
-_CLASS_BITS = math.log2(CLASSES)
+_UNIT = 1 << 10
+_CLASS_BITS = round(_UNIT * math.log2(CLASSES))
 _BEYOND = np.array(
     [
-        [max(level - levels, 1).bit_length() + _CLASS_BITS for level in range(MOST_LEVELS + 1)]
-        + [e + 1 + _CLASS_BITS for e in range(CLASSES)]
+        [(level > levels) * (_CLASS_BITS + _UNIT * (level - levels).bit_length()) for level in range(MOST_LEVELS + 1)]
+        + [_CLASS_BITS + _UNIT * (e + 1) for e in range(CLASSES)]
         for levels in range(MOST_LEVELS + 1)
     ]
 )
-"""Bits of a larger value beside its symbol, (m, place in the histogram)."""
+"""1024ths of a bit of a larger value beside its symbol, (m, place in the histogram)."""
 
 
 def _best(counts: npt.NDArray[np.int64]) -> tuple[float, int]:
@@ -263,9 +265,7 @@ def _best(counts: npt.NDArray[np.int64]) -> tuple[float, int]:
     beyond = total - np.cumsum(inside)
     bits += total * _log2(np.array([total])) - beyond * _log2(beyond)
     bits += 8.0 * (np.arange(most + 1) + 2 + (beyond > 0))
-    for level in range(most + 1):
-        if beyond[level]:
-            bits[level] += float((each[level + 1 :] * _BEYOND[level, level + 1 :]).sum())
+    bits += (_BEYOND[: most + 1] @ counts) / _UNIT
     levels = int(bits.argmin())
     return float(bits[levels]), levels
 
