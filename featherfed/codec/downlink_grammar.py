@@ -9,10 +9,10 @@ from featherfed.codec.fresh import Fresh
 from featherfed.codec.grammar import MAX_SPEC
 from featherfed.codec.lattice import Lattice
 from featherfed.codec.pipeline import Pipeline
+from featherfed.codec.registry import FRESH, LATTICE, NAME
 from featherfed.errors import SpecError
 
-_LATTICE = re.compile(r"lattice(?:\(\s*([0-9]+(?:/[0-9]+|\.[0-9]+)?)\s*\))?")
-_FRESH = "fresh"
+_LATTICE = re.compile(rf"{LATTICE}(?:\(\s*([0-9]+(?:/[0-9]+|\.[0-9]+)?)\s*\))?")
 
 
 def parse_downlink(spec: str) -> Downlink:
@@ -24,15 +24,18 @@ def parse_downlink(spec: str) -> Downlink:
     if len(spec) > MAX_SPEC:
         raise SpecError(f"codec spec of {len(spec)} characters exceeds {MAX_SPEC}")
     first, bar, rest = spec.partition("|")
-    if first.strip() == _FRESH:
+    name = NAME.match(first.strip())
+    if name is not None and name[0] == FRESH:
+        if first.strip() != FRESH:
+            raise SpecError(f"fresh takes no number, and {first.strip()!r} has more")
         if not bar:
             raise SpecError("fresh needs a pipeline behind it, like fresh | rotate | eden(4)")
         made = Fresh(Pipeline.parse(rest, direction="downlink"))
         if (length := len(str(made))) > MAX_SPEC:
             raise SpecError(f"codec spec of {length} characters, written out, exceeds {MAX_SPEC}")
         return made
-    if match := _LATTICE.match(first.strip()):
-        return _lattice(match, spec, alone=match.end() == len(first.strip()) and not bar)
+    if name is not None and name[0] == LATTICE:
+        return _lattice(spec)
     return Chain(Pipeline.parse(spec, direction="downlink"))
 
 
@@ -41,9 +44,10 @@ def pipeline_of(downlink: Downlink) -> Pipeline | None:
     return downlink.pipeline if isinstance(downlink, Chain | Fresh) else None
 
 
-def _lattice(match: re.Match[str], spec: str, *, alone: bool) -> Lattice:
-    if not alone:
-        raise SpecError(f"{spec!r} has more than lattice(1): it codes its whole numbers by itself")
+def _lattice(spec: str) -> Lattice:
+    match = _LATTICE.fullmatch(spec.strip())
+    if match is None:
+        raise SpecError(f"{spec!r} is not lattice(1) alone, with a number in parentheses: it needs no other stage")
     if match[1] is None:
         raise SpecError("lattice takes a number, like lattice(1)")
     if "/" in match[1] and not int(match[1].partition("/")[2]):

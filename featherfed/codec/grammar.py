@@ -18,7 +18,7 @@ from featherfed.codec.mask import Mask
 from featherfed.codec.model_stages import Exact, Feedback, Flat
 from featherfed.codec.qsgd import Qsgd
 from featherfed.codec.quantize import Quantize
-from featherfed.codec.registry import NAME, STAGES, find
+from featherfed.codec.registry import DOWNLINKS, NAME, STAGES, find
 from featherfed.codec.rotate import Rotate, RotateShared
 from featherfed.codec.sign import Sign, Ternary
 from featherfed.codec.stage import Slot, Stage, Trait
@@ -51,8 +51,6 @@ PRESETS: dict[str, str] = {
     "qsgd-4bit": "qsgd(4) | entropy",
     "intrinsic-1000": "subspace(1000)",
 }
-DOWNLINKS = ("lattice", "fresh")
-"""What `downlink_grammar` knows beside pipelines."""
 MAX_SPEC = 256
 _STAGE = re.compile(rf"({NAME.pattern})(?:\(\s*([0-9]+(?:/[0-9]+|\.[0-9]+)?)\s*\))?")
 

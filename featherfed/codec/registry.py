@@ -21,6 +21,8 @@ GROUP = "featherfed.stages"
 STAGES: dict[str, type[Stage]] = {}
 """By name, in the order in which they were registered."""
 NAME = re.compile(r"[a-z][a-z0-9_]*")
+LATTICE, FRESH = DOWNLINKS = ("lattice", "fresh")
+"""What `downlink_grammar` knows beside pipelines."""
 _MEMBERS: dict[Slot, type[Any]] = {
     Slot.STRUCTURED: Structured, Slot.SPARSE: Sparse, Slot.ROTATION: Rotation, Slot.QUANTIZER: Quantizer,
     Slot.CODER: Coder,
@@ -61,6 +63,8 @@ def _check(name: str, kind: type[Stage]) -> None:
     what = f"stage {name!r}{place_of_class(kind)}"
     if NAME.fullmatch(name) is None:
         raise SpecError(f"{what} is not named by small letters, digits and _, like terngrad")
+    if name in DOWNLINKS:
+        raise SpecError(f"{what} has the name of a downlink")
     known = STAGES.get(name)
     # The same class again is a file that was read again, as in a notebook.
     if known is not None and (known.__module__, known.__qualname__) != (kind.__module__, kind.__qualname__):

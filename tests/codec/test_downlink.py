@@ -8,10 +8,12 @@ import pytest
 from featherfed.codec.chain import Chain
 from featherfed.codec.downlink import Held, Step
 from featherfed.codec.downlink_grammar import parse_downlink
+from featherfed.codec.floats import Float16
 from featherfed.codec.fresh import Fresh
 from featherfed.codec.lattice import Lattice
 from featherfed.codec.layout import Layout, Tensor
 from featherfed.codec.pipeline import Pipeline
+from featherfed.codec.registry import stage
 from featherfed.errors import CodecError, SpecError
 
 LAYOUT = Layout((Tensor("a", (20, 10)),))
@@ -43,9 +45,10 @@ def test_spec_is_written_out_and_means_the_same(given: str, written: str) -> Non
         ("lattice", r"lattice takes a number, like lattice\(1\)"),
         ("lattice(0)", "not a factor"),
         ("lattice(1/0)", "divides by zero"),
-        ("lattice(1) | entropy", "codes its whole numbers by itself"),
-        ("lattice(-1)", "more than lattice"),
-        ("lattices(1)", "more than lattice"),
+        ("lattice(1) | entropy", r"is not lattice\(1\) alone"),
+        ("lattice(-1)", r"is not lattice\(1\) alone"),
+        ("lattices(1)", "unknown codec stage 'lattices'"),
+        ("fresh(2) | float32", "fresh takes no number"),
         ("fresh", "fresh needs a pipeline"),
         ("fresh |", "expected"),
         ("fresh | lattice(1)", "lattice.* downlink"),
@@ -59,6 +62,12 @@ def test_spec_is_written_out_and_means_the_same(given: str, written: str) -> Non
 def test_spec_that_can_not_be_is_refused(spec: str, words: str) -> None:
     with pytest.raises(SpecError, match=words):
         parse_downlink(spec)
+
+
+@pytest.mark.parametrize("name", ["lattice", "fresh"])
+def test_stage_of_a_user_s_own_cannot_have_the_name_of_a_downlink(name: str) -> None:
+    with pytest.raises(SpecError, match="has the name of a downlink"):
+        stage(name)(Float16)
 
 
 @pytest.mark.parametrize("spec", ["lattice(1)", "fresh | float32"])

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from featherfed.codec import lattice
 from featherfed.codec.layout import Layout, Tensor
 from featherfed.codec.pipeline import Pipeline
 from featherfed.errors import CodecError
@@ -60,3 +61,28 @@ def test_no_payload_makes_a_decoder_take_more_than_its_tensors_do(spec: str) -> 
         payload[: first + 1] = b"\xff" * (first + 1)
         worst = max(worst, peak_bytes(lambda payload=payload: decode(bytes(payload))))
     assert worst <= 8 * 4 * LAYOUT.size
+
+
+@pytest.mark.parametrize("scale", [0.1, 1, 5])
+def test_difference_on_the_lattice_takes_at_most_four_vectors(scale: float) -> None:
+    numbers = np.rint(np.random.default_rng(0).laplace(0, scale, LAYOUT.size)).astype(np.int16)
+    difference = lattice.encode(numbers, (-5,), LAYOUT)
+    assert peak_bytes(lambda: lattice.encode(numbers, (-5,), LAYOUT)) <= 4 * 4 * LAYOUT.size
+    assert peak_bytes(lambda: lattice.decode(difference, LAYOUT)) <= 4 * 4 * LAYOUT.size
+
+
+def test_no_difference_on_the_lattice_makes_a_phone_take_more_than_a_few_vectors() -> None:
+    good = lattice.encode(np.ones(LAYOUT.size, np.int16), (-5,), LAYOUT)
+    generator = np.random.default_rng(1)
+
+    def decode(difference: bytes) -> None:
+        try:
+            lattice.decode(difference, LAYOUT)
+        except CodecError as error:
+            assert str(error)
+
+    # Larger values alone, and any front.
+    hostile = [good[:2] + b"\x80\x00\x87" + bytes(40), good[:2] + b"\xbf" + b"\x87" * 65 + generator.bytes(3000)]
+    hostile += [good[:2] + generator.bytes(100) for _ in range(8)]
+    for difference in hostile:
+        assert peak_bytes(lambda difference=difference: decode(difference)) <= 12 * 4 * LAYOUT.size

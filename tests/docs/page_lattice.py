@@ -48,7 +48,7 @@ def run(code: RangeCode, size: int, m: int, weights: list[int]) -> list[int]:
         return [0] * size
     of_symbols = [weights[(symbol + 1) // 2] for symbol in range(2 * m + 1)] + weights[m + 1 :]
     count, total = len(of_symbols), sum(of_symbols)
-    g = max(g for g in range(1, 6) if g == 1 or (count**g <= 1024 and total**g < 2**48))
+    g = max(g for g in range(1, 6) if g == 1 or (count**g <= 4096 and total**g < 2**48))
     grouped = of_symbols
     for _ in range(g - 1):
         grouped = [first * second for first in grouped for second in of_symbols]

@@ -225,6 +225,18 @@ def test_restored_versions_give_the_same_parcels(spec: str) -> None:
 
 
 @pytest.mark.parametrize("spec", KINDS)
+def test_versions_that_are_restored_before_anything_was_learned_go_on(spec: str) -> None:
+    (first, second), versions, again = steps(2), versions_of(spec, LAYOUT, SEED), versions_of(spec, LAYOUT, SEED)
+    versions.publish(first)
+    again.restore(0, versions.saved())
+    for weights in (first, second):
+        versions.publish(weights)
+        again.publish(weights)
+        assert [again.parcel(held) for held in (-1, 0)] == [versions.parcel(held) for held in (-1, 0)]
+        again.restore(again.version, again.saved())
+
+
+@pytest.mark.parametrize("spec", KINDS)
 @pytest.mark.parametrize("missed", [(), (3,), (1, 2, 3), (0, 1)])
 def test_gateway_s_phones_hold_the_root_s_view(spec: str, missed: tuple[int, ...]) -> None:
     """A gateway adopts what it was sent; it may have missed versions, and so may its phones."""
