@@ -35,6 +35,8 @@ from featherfed.wire.messages import (
     UpdateBegin,
     UpdateChunk,
     Welcome,
+    WholeModel,
+    WholeUpdate,
     pack,
     unpack,
 )
@@ -210,7 +212,8 @@ class Visit:
         match message:
             case Task():
                 await self._take_task(message)
-            case ModelBegin():
+            case ModelBegin() | WholeModel():
+                message = message.begin() if isinstance(message, WholeModel) else message
                 begin = replace(message, spec=message.spec or self._welcome.downlink)
                 self._download = Download(begin, self._phone_state, self._layout)
                 await self._downloaded()
@@ -306,6 +309,9 @@ class Visit:
         offset = 0 if resumed else chunk_bytes
         self._offered = update.round_number
         self._durable = durable = asyncio.get_running_loop().create_future()
+        if len(payload) <= offset:
+            await self._send(WholeUpdate(update.round_number, update.examples, payload))
+            return
         await self._send(
             UpdateBegin(update.round_number, len(payload), update.digest, update.examples, 0, payload[:offset])
         )

@@ -29,6 +29,8 @@ from featherfed.wire.messages import (
     UpdateBegin,
     UpdateChunk,
     Welcome,
+    WholeModel,
+    WholeUpdate,
     pack,
     unpack,
 )
@@ -168,6 +170,8 @@ class SendingPhone(Socket):
                 self._receive(0)
         elif isinstance(message, ModelBegin):
             self._receive(sum(message.lengths) - len(message.data))
+        elif isinstance(message, WholeModel):
+            self._receive(0)
         elif isinstance(message, ModelChunk):
             self._receive(self._left - len(message.data))
         elif isinstance(message, Accepted):
@@ -187,7 +191,9 @@ class SendingPhone(Socket):
     def go(self) -> None:
         """Send the update of the round."""
         payload, first = self._payload, self._payload[:MAX_CHUNK_BYTES]
-        begin = UpdateBegin(self._round, len(payload), self._digest, 1, 0, first)
+        begin: UpdateBegin | WholeUpdate = UpdateBegin(self._round, len(payload), self._digest, 1, 0, first)
+        if len(first) == len(payload):
+            begin = WholeUpdate(self._round, 1, payload)
         frames = [frame(BINARY, pack(begin))]
         for offset in range(len(first), len(payload), MAX_CHUNK_BYTES):
             frames.append(frame(BINARY, pack(UpdateChunk(offset, payload[offset : offset + MAX_CHUNK_BYTES]))))

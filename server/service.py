@@ -44,7 +44,7 @@ from featherfed.server.watchers.watcher import Visitor, Watcher, Watchers
 from featherfed.server.welcoming import Welcomes
 from featherfed.wire.closing import Close, readable
 from featherfed.wire.liveness import SILENT_HEARTBEATS, Pulse
-from featherfed.wire.messages import Finish, Hello, UpdateBegin, UpdateChunk
+from featherfed.wire.messages import Finish, Hello, UpdateBegin, UpdateChunk, WholeUpdate
 
 HELLO_S = 10.0
 """A connection that has said no Hello after so long is closed."""
@@ -247,6 +247,8 @@ class Service:
             await self._welcome(phone)
             while True:
                 message = await phone.receive()
+                if isinstance(message, WholeUpdate):
+                    message = message.begin()
                 if isinstance(message, UpdateBegin) and await self._round.answers():
                     await self._receiver.begin(phone, message)
                 elif isinstance(message, UpdateChunk):

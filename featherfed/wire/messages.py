@@ -6,6 +6,7 @@ other never refuses. docs/PROTOCOL.md says the same in words.
 
 import typing
 from collections.abc import Callable, Iterable
+from hashlib import blake2b
 from typing import Annotated, Any, TypeVar
 
 import msgpack
@@ -57,6 +58,11 @@ class Message(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
 
     The last ones are left out where they have their defaults.
     """
+
+
+def digest_of(data: bytes) -> bytes:
+    """Return what `digest` fields hold: BLAKE2b of 8 bytes."""
+    return blake2b(data, digest_size=8).digest()
 
 
 class Hello(Message, frozen=True, tag=1):
@@ -206,8 +212,44 @@ class Finish(Message, frozen=True, tag=11):
     reason: Text
 
 
+class WholeUpdate(Message, frozen=True, tag=12):
+    """Phone: my update of `round` and its weight, all in this frame. A frame comes whole or not at all."""
+
+    round: Count
+    examples: Positive
+    data: Annotated[bytes, Meta(min_length=1, max_length=MAX_CHUNK_BYTES)]
+
+    def begin(self) -> UpdateBegin:
+        """Return the same as the beginning of an update that ends with it."""
+        return UpdateBegin(self.round, len(self.data), digest_of(self.data), self.examples, 0, self.data)
+
+
+class WholeModel(Message, frozen=True, tag=13):
+    """Server: the model of `version`, as one difference to `base` in the run's downlink, all in this frame."""
+
+    version: Count
+    base: Version
+    data: Chunk
+
+    def begin(self) -> ModelBegin:
+        """Return the same as the beginning of a model that ends with it."""
+        return ModelBegin(self.version, self.base, "", [len(self.data)], digest_of(self.data), 0, self.data)
+
+
 AnyMessage = (
-    Hello | Welcome | Task | ModelBegin | ModelChunk | UpdateBegin | UpdateChunk | Ack | Accepted | Cancel | Finish
+    Hello
+    | Welcome
+    | Task
+    | ModelBegin
+    | ModelChunk
+    | UpdateBegin
+    | UpdateChunk
+    | Ack
+    | Accepted
+    | Cancel
+    | Finish
+    | WholeUpdate
+    | WholeModel
 )
 
 M = TypeVar("M", bound=Message)

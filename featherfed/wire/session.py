@@ -5,7 +5,9 @@ has just cancelled. Both ends run the same tables on both tracks, so a fault is 
 arrives. Everything that changes a state is in this file.
 
     phone    NEW --Hello--> READY --UpdateBegin--> UPLOADING --(last byte)--> READY
+                            READY, UPLOADING --WholeUpdate--> READY
     server   NEW --Welcome--> IDLE --Task--> TASKED --ModelBegin--> SENDING --(last byte)--> IDLE
+                                IDLE, TASKED, SENDING --WholeModel--> IDLE
                                 IDLE, TASKED, SENDING --Finish--> OVER
 """
 
@@ -28,6 +30,8 @@ from featherfed.wire.messages import (
     UpdateBegin,
     UpdateChunk,
     Welcome,
+    WholeModel,
+    WholeUpdate,
 )
 
 
@@ -52,15 +56,19 @@ class State(enum.Enum):
 
 Table = Mapping[State, Mapping[type[Message], State]]
 
-_IN_ANY_TASK: dict[type[Message], State] = {Finish: State.OVER, Task: State.TASKED}
+_IN_ANY_TASK: dict[type[Message], State] = {Finish: State.OVER, Task: State.TASKED, WholeModel: State.IDLE}
 
 TABLES: Mapping[Role, Table] = MappingProxyType(
     {
         Role.PHONE: {
             State.NEW: {Hello: State.READY},
-            State.READY: {UpdateBegin: State.UPLOADING},
+            State.READY: {UpdateBegin: State.UPLOADING, WholeUpdate: State.READY},
             # A cancelled update may give way to the next round's.
-            State.UPLOADING: {UpdateChunk: State.UPLOADING, UpdateBegin: State.UPLOADING},
+            State.UPLOADING: {
+                UpdateChunk: State.UPLOADING,
+                UpdateBegin: State.UPLOADING,
+                WholeUpdate: State.READY,
+            },
         },
         Role.SERVER: {
             State.NEW: {Welcome: State.IDLE},
@@ -94,7 +102,9 @@ TABLES: Mapping[Role, Table] = MappingProxyType(
 """`TABLES[sender][state][message] = next state`; what is not here is out of turn."""
 
 # What the other track must have reached before this track may make its first move.
-_NEEDS_PEER: Mapping[type[Message], State] = MappingProxyType({Welcome: State.READY, UpdateBegin: State.IDLE})
+_NEEDS_PEER: Mapping[type[Message], State] = MappingProxyType(
+    {Welcome: State.READY, UpdateBegin: State.IDLE, WholeUpdate: State.IDLE}
+)
 
 
 class Transfer:

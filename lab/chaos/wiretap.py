@@ -21,6 +21,8 @@ from featherfed.wire.messages import (
     ModelChunk,
     UpdateBegin,
     UpdateChunk,
+    WholeUpdate,
+    digest_of,
     unpack,
 )
 
@@ -124,6 +126,9 @@ class Conversation:
             case UpdateBegin(number, size, digest, _, offset, data):
                 self._update, self._size = (self.phone, number, digest), size
                 self._sent(offset, data)
+            case WholeUpdate(number, _, data):
+                self._update, self._size = (self.phone, number, digest_of(data)), len(data)
+                self._sent(0, data)
             case UpdateChunk(offset, data):
                 self._sent(offset, data)
             case ModelBegin(lengths=lengths, offset=offset, data=data):

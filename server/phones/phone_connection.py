@@ -23,6 +23,8 @@ from featherfed.wire.messages import (
     Task,
     UpdateBegin,
     UpdateChunk,
+    WholeModel,
+    WholeUpdate,
     pack,
     unpack,
 )
@@ -98,7 +100,7 @@ class PhoneConnection:
             self.counted_in = self._current_round.number
             entry = self._count_received()
             entry.message += len(frame)
-            if isinstance(message, UpdateBegin | UpdateChunk):
+            if isinstance(message, UpdateBegin | UpdateChunk | WholeUpdate):
                 entry.payload += len(message.data)
         elif not isinstance(message, Hello):
             raise ProtocolError(f"{type(message).__name__} before Hello")
@@ -121,7 +123,7 @@ class PhoneConnection:
                 if self.open and not self._handshake:
                     entry = self.traffic("downlink")
                     entry.message += len(frames[-1])
-                    if isinstance(message, ModelBegin | ModelChunk):
+                    if isinstance(message, ModelBegin | ModelChunk | WholeModel):
                         entry.payload += len(message.data)
             self.websocket.join_writes(len(frames))
             for frame in frames:

@@ -11,7 +11,7 @@ from featherfed.server.model.versions import Parcel, Versions
 from featherfed.server.phones.phone_connection import PhoneConnection
 from featherfed.server.watchers.watcher import Watcher
 from featherfed.wire.chunking import ChunkSizer
-from featherfed.wire.messages import Cancel, ModelBegin, ModelChunk, Task
+from featherfed.wire.messages import Cancel, ModelBegin, ModelChunk, Task, WholeModel
 
 CHUNK_BYTES = 16 * 1024
 """Of a model: so little that a Cancel or a ping never waits long behind it on a slow link."""
@@ -102,16 +102,21 @@ class Downlink:
             phone.traffic("downlink").theory += parcel.theory
         sent = self._sent[phone.shard] = _Sent(parcel.digest, offset, offset)
         chunk_bytes = sizer.chunk_bytes(CHUNK_BYTES)
-        message: ModelBegin | ModelChunk = ModelBegin(
-            parcel.version,
-            parcel.base,
-            # Welcome has said it.
-            "" if parcel.spec == self._spec else parcel.spec,
-            list(parcel.lengths),
-            parcel.digest,
-            offset,
-            parcel.payload[offset : offset + chunk_bytes],
-        )
+        message: WholeModel | ModelBegin | ModelChunk
+        # Welcome has said it.
+        spec = "" if parcel.spec == self._spec else parcel.spec
+        if not (spec or offset or len(parcel.lengths) > 1) and len(parcel.payload) <= chunk_bytes:
+            message = WholeModel(parcel.version, parcel.base, parcel.payload)
+        else:
+            message = ModelBegin(
+                parcel.version,
+                parcel.base,
+                spec,
+                list(parcel.lengths),
+                parcel.digest,
+                offset,
+                parcel.payload[offset : offset + chunk_bytes],
+            )
         # The task travels with the first bytes of its model: headers of TCP and IP weigh as much as itself.
         first = [task]
         while phone.open:

@@ -15,11 +15,12 @@ from featherfed.wire.messages import (
     AnyMessage,
     Finish,
     Hello,
-    ModelBegin,
     Task,
     UpdateBegin,
     UpdateChunk,
     Welcome,
+    WholeModel,
+    WholeUpdate,
     pack,
     unpack,
 )
@@ -60,9 +61,9 @@ async def record() -> list[tuple[str, bytes]]:
             for number in (1, 2):
                 task = await hear(phone, Task)
                 if number > 1:
-                    await hear(phone, ModelBegin)
+                    await hear(phone, WholeModel)
                 payload = phone.update(task)  # type: ignore[arg-type]
-                await say(phone, UpdateBegin(number, len(payload), digest(payload), 144, 0, payload))
+                await say(phone, WholeUpdate(number, 144, payload))
                 await hear(phone, Accepted)
             await hear(phone, Finish)
             await served.ended

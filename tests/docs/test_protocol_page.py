@@ -36,6 +36,8 @@ from featherfed.wire.messages import (
     UpdateBegin,
     UpdateChunk,
     Welcome,
+    WholeModel,
+    WholeUpdate,
     pack,
     unpack,
 )
@@ -165,7 +167,7 @@ def test_exchange_in_hex_is_a_whole_session_that_decodes() -> None:
         message = unpack(frame)
         session.follow(role, message)
         heard.append(message)
-    kinds = [Hello, Welcome, Task, UpdateBegin, Accepted, Task, ModelBegin, UpdateBegin, Accepted, Finish]
+    kinds = [Hello, Welcome, Task, WholeUpdate, Accepted, Task, WholeModel, WholeUpdate, Accepted, Finish]
     assert [type(message) for message in heard] == kinds
     assert session.states[Role.SERVER] is State.OVER
     first, welcome, first_task, _, _, task, model, update, accepted, _ = heard
@@ -173,20 +175,18 @@ def test_exchange_in_hex_is_a_whole_session_that_decodes() -> None:
     assert isinstance(welcome, Welcome)
     assert isinstance(first_task, Task)
     assert isinstance(task, Task)
-    assert isinstance(model, ModelBegin)
-    assert isinstance(update, UpdateBegin)
+    assert isinstance(model, WholeModel)
+    assert isinstance(update, WholeUpdate)
     assert isinstance(accepted, Accepted)
     assert (first.name, welcome.run, welcome.uplink, welcome.downlink) == (NAME, RUN, SPEC, SPEC)
-    assert (task.changes, model.spec) == ({}, "")
+    assert (task.changes, model.base) == ({}, 0)
     assert (first_task.round, first_task.version) == (1, 0)
     assert (task.round, task.version, model.version, update.round, accepted.round) == (2, 1, 1, 2, 2)
     layout, pipeline = fingerprint_of(welcome).layout, Pipeline.parse(SPEC)
-    assert digest(model.data) == model.digest
     shapes = [tensor.shape for tensor in layout.tensors]
     initial = page_initial.weights(welcome.initial, shapes, welcome.seed)
     assert blake2b(struct.pack(f"<{len(initial)}f", *initial), digest_size=8).digest() == welcome.initial_digest
     weights = np.float32(initial) + pipeline.decode(model.data, layout, RoundKey(welcome.seed, 1))
-    assert digest(update.data) == update.digest
     delta = pipeline.decode(update.data, layout, RoundKey(welcome.seed, 2, welcome.shard))
     assert np.isfinite(weights).all()
     assert 0 < np.count_nonzero(delta) <= 29

@@ -23,6 +23,7 @@ from featherfed.wire.messages import (
     UpdateBegin,
     UpdateChunk,
     Welcome,
+    WholeModel,
     pack,
     unpack,
 )
@@ -91,8 +92,9 @@ class Peer:
         if task.version == self.held_version:
             return task
         self.held_version = task.version
-        begin = await self.receive_until(ModelBegin)
-        assert isinstance(begin, ModelBegin)
+        while not isinstance(begin := await self.receive(), ModelBegin | WholeModel):
+            pass
+        begin = begin.begin() if isinstance(begin, WholeModel) else begin
         left = sum(begin.lengths) - len(begin.data)
         while left:
             chunk = await self.receive()

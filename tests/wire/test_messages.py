@@ -9,12 +9,17 @@ from featherfed.wire.messages import (
     MAX_CHUNK_BYTES,
     MAX_FRAME_BYTES,
     PROTOCOL_VERSION,
+    Accepted,
     Ack,
     AnyMessage,
     Finish,
     Hello,
+    Task,
     UpdateBegin,
     UpdateChunk,
+    WholeModel,
+    WholeUpdate,
+    digest_of,
     pack,
     unpack,
 )
@@ -27,11 +32,21 @@ def test_message_round_trips() -> None:
         assert unpack(pack(message)) == message
 
 
-def test_messages_around_a_small_update_take_under_60_bytes() -> None:
+def test_a_phone_s_round_takes_under_40_bytes_around_its_payloads() -> None:
     # Client frames carry 4 bytes of mask; up to 125 bytes a frame's header is 2, above it is 4.
-    begin = len(pack(UpdateBegin(20, 229, b"12345678", 600, 0, bytes(229)))) - 229 + 4 + 4
-    ack = len(pack(Ack(20, 229))) + 2
-    assert begin + ack < 60
+    update = len(pack(WholeUpdate(20, 600, bytes(195)))) - 195 + 4 + 4
+    model = len(pack(WholeModel(19, 0, bytes(229)))) - 229 + 4
+    assert update + model + len(pack(Task(20, 19))) + 2 + len(pack(Accepted(20))) + 2 < 40
+
+
+def test_whole_messages_are_the_beginnings_of_what_they_end() -> None:
+    data = b"hello"
+    assert WholeUpdate(1, 10, data).begin() == UpdateBegin(1, 5, digest_of(data), 10, 0, data)
+    assert WholeModel(2, 0, data).begin() == ModelBegin(2, 0, "", [5], digest_of(data), 0, data)
+    for message in (WholeUpdate(1, 10, data), WholeModel(2, 0, data)):
+        assert unpack(pack(message)) == message
+    with pytest.raises(ProtocolError):
+        unpack(msgpack.packb([12, 1, 1, b""]))
 
 
 @pytest.mark.parametrize(
