@@ -142,7 +142,7 @@ async def test_phone_killed_in_the_middle_of_its_download_ends_alone(serve: Serv
             await asyncio.sleep(0.005)
         assert served.watcher.told("phone_left")[0][1] == "killed" and not served.ended.done()
         again = asyncio.create_task(play_phone(whole(served, "killed"), lambda line: None))
-        assert await asyncio.wait_for(asyncio.gather(other, again), WAIT_S) == ["all 1 rounds are done"] * 2
+        assert await asyncio.wait_for(asyncio.gather(other, again), WAIT_S) == ["all 2 rounds are done"] * 2
         assert await served.ended is None
 
 
