@@ -13,14 +13,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from msgspec.structs import replace
 from websockets.asyncio.client import connect
 
 from featherfed.edge_client import backoff
 from featherfed.edge_client.dialing import DirectDialer
 from featherfed.edge_client.one_phone import PhoneOptions, play_phone
 from featherfed.errors import LocalError
+from featherfed.wire.messages import Welcome
 from tests.cutting import LINGER_NOT, Cut, Cutter, cutting
-from tests.server.peer import CountedClient, Peer, peer
+from tests.server.peer import CountedClient, Peer, hello, peer
 
 Serve = Callable[..., Any]
 WAIT_S = 60.0
@@ -88,7 +90,7 @@ async def test_silence_in_both_directions_is_left_and_the_run_goes_on(
     monkeypatch.setattr(DirectDialer, "keepalive", lambda self: (HEARTBEAT_S, HEARTBEAT_S))
     cuts = [Cut("down", MIDDLE, "silence"), Cut("up", MIDDLE, "silence"), Cut("up", LATE, "silence")]
     async with (
-        serve(problem="digits/2nn", phones=1, rounds=1, heartbeat=HEARTBEAT_S) as served,
+        serve(problem="digits/2nn", phones=1, rounds=2, heartbeat=HEARTBEAT_S) as served,
         cutting(port_of(served), cuts) as cutter,
     ):
         await play_through(cutter, served, phones=1)
@@ -100,12 +102,15 @@ async def test_phone_that_is_reset_while_the_server_waits_for_its_socket_ends_al
     serve: Serve, read_bytes: int
 ) -> None:
     """The server's send waits for a full buffer: that is where the raw error came out."""
-    async with serve(problem="digits/cnn", phones=2, rounds=1) as served:
+    async with serve(problem="digits/cnn", phones=2, rounds=1, run_id="ab12") as served:
         playing = [asyncio.create_task(play_phone(whole(served, "other"), lambda line: None))]
         for number in range(3):
             connection = await slow_client(served)
             phone = Peer(connection)
-            welcome = await phone.join("breaks")
+            # Of this run, and holding nothing: it gets the whole model.
+            await phone.send(replace(hello("breaks"), run="ab12"))
+            welcome = await phone.receive()
+            assert isinstance(welcome, Welcome)
             while connection.bytes_received < read_bytes:
                 await phone.receive()
             held = served.service.fleet.connections[welcome.shard].websocket
@@ -123,7 +128,7 @@ async def test_phone_that_is_reset_while_the_server_waits_for_its_socket_ends_al
 
 @pytest.mark.processes
 async def test_phone_killed_in_the_middle_of_its_download_ends_alone(serve: Serve) -> None:
-    async with serve(problem="digits/2nn", phones=2, rounds=1) as served:
+    async with serve(problem="digits/2nn", phones=2, rounds=2) as served:
         other = asyncio.create_task(play_phone(whole(served, "other"), lambda line: None))
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "featherfed.edge_client.cli", "run", "--train", "none", "--name", "killed", "--quiet",
@@ -137,7 +142,7 @@ async def test_phone_killed_in_the_middle_of_its_download_ends_alone(serve: Serv
             await asyncio.sleep(0.005)
         assert served.watcher.told("phone_left")[0][1] == "killed" and not served.ended.done()
         again = asyncio.create_task(play_phone(whole(served, "killed"), lambda line: None))
-        assert await asyncio.wait_for(asyncio.gather(other, again), WAIT_S) == ["all 1 rounds are done"] * 2
+        assert await asyncio.wait_for(asyncio.gather(other, again), WAIT_S) == ["all 2 rounds are done"] * 2
         assert await served.ended is None
 
 
