@@ -85,7 +85,11 @@ async def test_phones_hold_the_server_s_views_whatever_they_missed_and_whoever_w
         stand(self, version, view)
 
     def holding(
-        self: PhoneState, version: int, weights: np.ndarray, initial: np.ndarray | None, difference: bytes
+        self: PhoneState,
+        version: int,
+        weights: np.ndarray,
+        initial: np.ndarray | None = None,
+        difference: bytes = b"",
     ) -> None:
         held.append((version, weights.tobytes(), b"" if initial is None else initial.tobytes()))
         hold(self, version, weights, initial, difference)

@@ -14,6 +14,7 @@ from featherfed.wire.messages import (
     AnyMessage,
     Finish,
     Hello,
+    ModelBegin,
     Task,
     UpdateBegin,
     UpdateChunk,
