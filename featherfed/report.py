@@ -103,7 +103,8 @@ class Report:
 
     def __repr__(self) -> str:
         last = next((each for each in reversed(self.rounds) if each.loss is not None), None)
-        values = [f"{name} {self.value_of(name, last):.4g}" for name in self.metrics] if last else []
+        known = {name: self.value_of(name, last) for name in self.metrics} if last else {}
+        values = [f"{name} {'–' if value is None else format(value, '.4g')}" for name, value in known.items()]
         told = [f"{len(self.rounds)} rounds", *values, str(self.spent), f"{self.seconds:.1f} s"]
         return f"<Report of {self.problem}: {', '.join(told)}>"
 
@@ -126,13 +127,20 @@ class Report:
             raise ConfigError(f"the run of {self.problem} measures no {metric!r}{nearest(metric, self.metrics)}")
         return of.loss if metric == "loss" else of.metrics.get(metric)
 
-    def best(self, metric: str = "accuracy") -> Round:
-        """Return the first round with the best value of a metric; raises `NotReachedError` where none was evaluated."""
+    def best(self, metric: str | None = None) -> Round:
+        """Return the first round with the best value of a metric; raises `NotReachedError` where none was evaluated.
+
+        `metric` None is the first one that the problem has, or the loss.
+        """
+        metric = metric or self._first_metric()
         known = [(value, each) for each in self.rounds if (value := self._number(metric, each)) is not None]
         if not known:
             raise NotReachedError(f"no round of {self.problem} was evaluated")
         higher = self.metrics[metric]
         return max(known, key=lambda pair: (pair[0] if higher else -pair[0], -pair[1].round))[1]
+
+    def _first_metric(self) -> str:
+        return next((each for each in self.metrics if each != "loss"), "loss")
 
     def to(self, metric: str, value: float) -> Reached:
         """Return the first round that reached a value of a metric, by the metric's own direction.
@@ -212,7 +220,7 @@ class Report:
         `uplink_bytes`, `downlink_bytes`, `seconds` or `round`. `axes` are those of another plot, to compare; `label` is
         this run's name in the legend, by default its uplink. Raises `ConfigError`.
         """
-        name = metric or next((each for each in self.metrics if each != "loss"), "loss")
+        name = metric or self._first_metric()
         if against not in AXES:
             raise ConfigError(f"against = {against!r} is nothing to plot against{nearest(against, AXES)}")
         points = []

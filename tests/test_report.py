@@ -3,6 +3,7 @@
 import csv
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -54,6 +55,14 @@ def test_what_is_not_reached_is_told_with_the_best() -> None:
 def test_best_round_is_the_first_of_equals() -> None:
     assert made(9.0, 5.0, 5.0).best("mae").round == 2
     assert made(0.9, 0.5, 0.9, metric="accuracy", higher=True).best().round == 1
+    assert made(9.0, 5.0).best().round == 2, "the problem's own metric, where none is named"
+
+
+def test_report_is_shown_in_a_line_whatever_its_last_round_lacks() -> None:
+    assert repr(made(9.0, 5.0)).startswith("<Report of task: 2 rounds, mae 5, loss 2.5, ")
+    report = made(9.0)
+    lacking = replace(report, rounds=(replace(report.rounds[0], metrics={}),))
+    assert repr(lacking).startswith("<Report of task: 1 rounds, mae –, loss 4.5, ")
 
 
 def test_rows_are_flat_and_files_hold_the_same(tmp_path: Path) -> None:

@@ -38,8 +38,17 @@ class Close(enum.IntEnum):
 
 
 def reason(sentence: str) -> str:
-    """Return `sentence` cut to what fits a close frame."""
-    return sentence.encode()[:MAX_REASON_BYTES].decode(errors="ignore")
+    """Return what of `sentence` fits a close frame: whole words, and … for the rest.
+
+    >>> len(reason("there is no shard for this phone " * 9).encode()) <= MAX_REASON_BYTES
+    True
+    >>> reason("there is no shard for this phone " * 9)[-20:]
+    'e there is no shard…'
+    """
+    if len(whole := sentence.encode()) <= MAX_REASON_BYTES:
+        return sentence
+    kept = whole[: MAX_REASON_BYTES - len("…".encode())].decode(errors="ignore")
+    return (kept.rsplit(" ", 1)[0] if " " in kept else kept) + "…"
 
 
 LONGEST_REST_S = 7 * 24 * 3600.0
