@@ -77,7 +77,7 @@ def compare(rounds: int = 10) -> None:
         run = ff.Experiment(problem, phones=20, rounds=rounds, local=local, uplink="rotate | eden(1)")
         report = run.simulate(links="3g", seed=0)
         accuracy = report.rounds[-1].metrics["accuracy"]
-        traffic = f"{report.uplink_bytes:>9,} bytes up, {report.downlink_bytes:>9,} down"
+        traffic = f"{report.spent.up:>9,} bytes up, {report.spent.down:>9,} down"
         print(f"{name:14} {learned:>7,} learned, {traffic}, accuracy {accuracy:.1%}")
 
 

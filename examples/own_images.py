@@ -86,4 +86,4 @@ if __name__ == "__main__":
     local = ff.SGD(lr=0.05, epochs=5, batch_size=10)
     run = ff.Experiment(problem, phones=10, rounds=rounds, local=local, uplink="rotate | eden(1)", data_dir=folder)
     report = run.simulate(links="4g")
-    print(f"accuracy {report.best('accuracy').metrics['accuracy']:.1%} with {report.uplink_bytes:,} bytes up in all")
+    print(f"accuracy {report.best('accuracy').metrics['accuracy']:.1%} with {report.spent.up:,} bytes up in all")

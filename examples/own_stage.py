@@ -61,7 +61,7 @@ def compare(rounds: int = 15) -> None:
     for uplink in ("float32", "qsgd(4) | entropy", "natural | entropy"):
         report = run.replace(uplink=uplink).simulate(links="3g", seed=0)
         accuracy = report.rounds[-1].metrics["accuracy"]
-        print(f"{uplink:20} {report.uplink_bytes:>12,} bytes up, accuracy {accuracy:.1%}")
+        print(f"{uplink:20} {report.spent.up:>12,} bytes up, accuracy {accuracy:.1%}")
 
 
 if __name__ == "__main__":

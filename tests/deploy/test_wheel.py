@@ -1,9 +1,11 @@
 """The wheel holds `featherfed` alone and all it needs, and works where nobody has seen this checkout."""
 
+import contextlib
 import json
 import os
 import shutil
 import site
+import sqlite3
 import subprocess
 import sys
 import zipfile
@@ -110,3 +112,81 @@ def test_demo_runs_from_another_folder(environment: Path, tmp_path: Path) -> Non
     run(environment / "bin" / "fl-bench", "run", "grid.toml", "--virtual", cwd=tmp_path)
     run(environment / "bin" / "fl-bench", "report", "results/grid", "--out", "page", cwd=tmp_path)
     assert "<svg" in (tmp_path / "page" / "report.html").read_text()
+
+
+OFFERED = """
+import numpy as np
+import torch
+
+import featherfed as ff
+
+
+@ff.stage("half_sign")
+class HalfSign(ff.Stage):
+    slot = ff.Slot.QUANTIZER
+    symbol_bits = 1
+    levels = 2
+
+    def header_bytes(self, size):
+        return 4 if size else 0
+
+    def encode(self, values, generator):
+        header = np.abs(values).mean(dtype=np.float32).tobytes() if len(values) else b""
+        return header, (values < 0).astype(np.uint8)
+
+    def decode(self, header, symbols, size):
+        return (1 - 2 * symbols.astype(np.float32)) * np.frombuffer(header, "<f4")[0] if size else np.zeros(0, "f4")
+
+
+class LowestFirst(ff.Select):
+    def choose(self, phones, size, key):
+        return sorted(phone.shard for phone in phones)[:size]
+
+
+def examples(place):
+    inputs = torch.linspace(0, 1, 20)[:, None]
+    return ff.Examples(inputs, 3 * inputs)
+
+
+line = ff.Problem(name="line", model=lambda: torch.nn.Linear(1, 1), examples=examples, loss=torch.nn.MSELoss())
+"""
+PACKAGE = """
+[build-system]
+requires = ["setuptools"]
+build-backend = "setuptools.build_meta"
+
+[project]
+name = "offering"
+version = "1"
+
+[project.entry-points."featherfed.stages"]
+half_sign = "offering"
+
+[project.entry-points."featherfed.rules"]
+lowest-first = "offering:LowestFirst"
+
+[project.entry-points."featherfed.problems"]
+line = "offering:line"
+
+[tool.setuptools]
+py-modules = ["offering"]
+"""
+
+
+def test_installed_package_offers_problems_stages_and_rules_by_name(environment: Path, tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "offering.py").write_text(OFFERED)
+    (package / "pyproject.toml").write_text(PACKAGE)
+    python = environment / "bin" / "python"
+    run(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-build-isolation", "--no-index",
+        "--disable-pip-version-check", package, cwd=tmp_path)  # fmt: skip
+    (tmp_path / "grid.toml").write_text(
+        'problem = "line"\nphones = 3\ncohort = 2\nrounds = 2\nuplink = "half_sign"\nselect = "lowest-first"\n'
+        'link = "3g"\n'
+    )
+    run(environment / "bin" / "fl-bench", "run", "grid.toml", "--virtual", cwd=tmp_path)
+    report = json.loads(run(environment / "bin" / "fl-server", "report", "results/grid/run", "--json", cwd=tmp_path))
+    assert [row["accepted"] for row in report["rounds"]] == [2, 2]
+    with contextlib.closing(sqlite3.connect(tmp_path / "results" / "grid" / "run" / "run.sqlite")) as database:
+        assert database.execute("select distinct cohort from rounds").fetchall() == [("[0, 1]",)]
