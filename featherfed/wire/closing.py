@@ -42,6 +42,8 @@ def reason(sentence: str) -> str:
     return sentence.encode()[:MAX_REASON_BYTES].decode(errors="ignore")
 
 
+LEAST_REST_S = 1.0
+"""Who is sent away stays away for so long at least, whatever it is told."""
 LONGEST_REST_S = 7 * 24 * 3600.0
 
 
