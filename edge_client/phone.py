@@ -19,7 +19,7 @@ from featherfed.edge_client.training_runner import TrainingRunner
 from featherfed.edge_client.visit import NoWelcomeError, OtherWeightsError, Visit
 from featherfed.errors import DivergedError, LocalError, ProtocolError, RemoteError
 from featherfed.fingerprint import Fingerprint
-from featherfed.wire.closing import Close, read_rest, readable
+from featherfed.wire.closing import LEAST_REST_S, Close, read_rest, readable
 from featherfed.wire.messages import Welcome
 
 FIRST_CONTACT_S = 10.0
@@ -31,8 +31,8 @@ Rest = Callable[[int, float], Awaitable[None]]
 
 
 async def until_then(round_number: int, seconds: float) -> None:
-    """Stay away for so many seconds."""
-    await asyncio.sleep(seconds)
+    """Stay away for so many seconds, and for a moment where there are none: a faulty server would be asked at once."""
+    await asyncio.sleep(max(LEAST_REST_S, seconds))
 
 
 class RunPausedError(LocalError):

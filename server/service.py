@@ -235,7 +235,8 @@ class Service:
             self._receiver.forget(phone)
             self._downlink.stop(phone)
             if self._fleet.left(phone, for_good=unable):
-                self._watcher.phone_left(phone.shard, phone.name, len(self._fleet.connections))
+                left = self._watcher.phone_rests if phone.sent_away else self._watcher.phone_left
+                left(phone.shard, phone.name, len(self._fleet.connections))
 
     async def _converse(self, phone: PhoneConnection) -> bool:
         """Hand on what a phone says until its connection ends; return whether it left since it cannot take part.

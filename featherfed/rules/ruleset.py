@@ -17,8 +17,13 @@ class RuleSet:
     server_optimizer: ServerOptimizer
     select: Select
 
-    def check(self, uplink: Pipeline, *, asynchronous: bool, gateways: int, min_updates: int) -> None:
-        """Raise `ConfigError` for two that do not go together, by what they declare, naming both and the way out."""
+    def check(
+        self, uplink: Pipeline, *, asynchronous: bool, gateways: int, min_updates: int, beforehand: bool = False
+    ) -> None:
+        """Raise `ConfigError` for two that do not go together, by what they declare, naming both and the way out.
+
+        `beforehand` is whether phones are told their rounds before these open.
+        """
         rule, name = self.aggregate, f"--aggregate {self.aggregate}"
         if rule.needs_all and rule.mergeable:
             raise ConfigError(
@@ -38,6 +43,11 @@ class RuleSet:
             raise ConfigError(
                 f"--select {self.select} chooses among all phones, and --gateways {gateways} know only their own;"
                 " leave one of the two out"
+            )
+        if beforehand and self.select.uses_facts:
+            raise ConfigError(
+                f"--select {self.select} chooses by what is known of phones when a round opens, and --connect"
+                " when-chosen tells them their rounds beforehand; leave one of the two out"
             )
         if rule.compares and uplink.leaves_zeros:
             raise ConfigError(

@@ -51,6 +51,8 @@ def reason(sentence: str) -> str:
     return (kept.rsplit(" ", 1)[0] if " " in kept else kept) + "…"
 
 
+LEAST_REST_S = 1.0
+"""Who is sent away stays away for so long at least, whatever it is told."""
 LONGEST_REST_S = 7 * 24 * 3600.0
 
 

@@ -83,6 +83,7 @@ class Scene(Watcher):
         self._round, self._attempt, self._accepted = 0, 0, 0
         self._cohort: frozenset[int] = frozenset()
         self.connected = 0
+        self._resting: set[int] = set()
         self.rounds: dict[int, RoundRow] = {row.round: row for row in past.rounds} if past else {}
         self.faults: list[FaultRow] = list(past.faults) if past else []
         self.fault_codes = Counter(row.code for row in self.faults)
@@ -106,6 +107,7 @@ class Scene(Watcher):
     def phone_came(self, phone: Visitor, connected: int, expected: int) -> None:
         """Note who it is; what it does is told by what follows."""
         self.connected = connected
+        self._resting.discard(phone.shard)
         known = self._phones.get(phone.shard)
         if known is None or known.visitor != phone:
             self._phones[phone.shard] = _Phone(phone)
@@ -119,6 +121,13 @@ class Scene(Watcher):
         self.connected = connected
         over = self.phase in ("done", "paused")
         self._enter(shard, PhoneState.AWAY if over else PhoneState.DROPPED)
+
+    def phone_rests(self, shard: int, name: str, connected: int) -> None:
+        """Note a phone that is not needed now; what it has done in this round stays to be seen until the next one."""
+        self.connected = connected
+        self._resting.add(shard)
+        if self._state(shard) not in (PhoneState.ACCEPTED, PhoneState.LATE):
+            self._enter(shard, PhoneState.AWAY)
 
     def fault(self, name: str, code: int, sentence: str) -> None:
         """Note a fault."""
@@ -138,7 +147,7 @@ class Scene(Watcher):
         self._lanes.enter(cohort)
         for shard, phone in self._phones.items():
             if phone.state in (PhoneState.ACCEPTED, PhoneState.LATE) and not attempt:
-                self._enter(shard, PhoneState.WAITING)
+                self._enter(shard, PhoneState.AWAY if shard in self._resting else PhoneState.WAITING)
             elif shard in cohort:
                 self._lanes.add(shard, phone.state, self._clock_s())
         self.rounds[round_number] = RoundRow(

@@ -19,7 +19,7 @@ Lane = list[tuple[float, int]]
 class PhoneState(enum.IntEnum):
     """What a phone is doing, as far as its server can tell."""
 
-    AWAY = 0  # was never here in this life of the server
+    AWAY = 0  # was never here in this life of the server, or rests
     WAITING = 1
     DOWNLOADING = 2
     TRAINING = 3

@@ -41,5 +41,9 @@ def check_rules(config: RunConfig) -> None:
     rules = rules_of(config)
     for uplink in uplinks_of(config).values:
         rules.check(
-            uplink, asynchronous=config.mode == "async", gateways=config.gateways, min_updates=config.min_updates
+            uplink,
+            asynchronous=config.mode == "async",
+            gateways=config.gateways,
+            min_updates=config.min_updates,
+            beforehand=config.connect == "when-chosen",
         )

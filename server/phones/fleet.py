@@ -83,14 +83,12 @@ class Fleet:
         if phone.shard not in self.names or self.connections.get(phone.shard, phone) is not phone:
             return False
         self.connections.pop(phone.shard, None)
-        if phone.rests:
-            # Nobody waits for it, and its shard stays its own.
-            return True
         if for_good:
             self._away.add(phone.shard)
             self._lost(phone.shard)
         else:
-            self._let_grace_run(phone.shard)
+            # The shard of one that rests stays its own until it should be back.
+            self._let_grace_run(phone.shard, phone.rests_s)
         return True
 
     def stop(self) -> None:
@@ -99,10 +97,10 @@ class Fleet:
             timer.cancel()
         self._timers.clear()
 
-    def _let_grace_run(self, shard: int) -> None:
+    def _let_grace_run(self, shard: int, rests_s: float = 0.0) -> None:
         if earlier := self._timers.get(shard):
             earlier.cancel()
-        timer = asyncio.get_running_loop().call_later(self._grace_s, self._give_up, shard)
+        timer = asyncio.get_running_loop().call_later(rests_s + self._grace_s, self._give_up, shard)
         self._timers[shard] = timer
 
     def _give_up(self, shard: int) -> None:

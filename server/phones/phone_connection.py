@@ -56,8 +56,10 @@ class PhoneConnection:
         """Digest and length of the model bytes that the phone kept from a broken download."""
         self.pending_round = NOTHING
         """The round whose finished update the phone is about to send."""
-        self.rests = False
-        """Whether it was told to leave until a later round asks it."""
+        self.sent_away = False
+        """Whether it was told that no round asks it now."""
+        self.rests_s = 0.0
+        """For so long it was told to stay away, until a later round asks it."""
         self.counted_in = 0
         """The round in which the last message's bytes were counted."""
         self.frame_began_s: float | None = None

@@ -8,10 +8,12 @@ guessed from how long rounds take: a phone that comes early waits, and a round w
 import asyncio
 import contextlib
 import itertools
+import threading
 from collections.abc import Collection
 
 from websockets.exceptions import ConnectionClosed
 
+from featherfed.errors import ProblemError
 from featherfed.server.phones.fleet import Fleet
 from featherfed.server.phones.phone_connection import PhoneConnection
 from featherfed.server.rounds.async_machine import AsyncState
@@ -20,14 +22,12 @@ from featherfed.server.rounds.round_machine import Phase, Rules
 from featherfed.server.run_clock import RunClock
 from featherfed.server.run_tasks import RunTasks
 from featherfed.server.watchers.watcher import Watcher
-from featherfed.wire.closing import Close, rest_reason
+from featherfed.wire.closing import LEAST_REST_S, Close, rest_reason
 from featherfed.wire.messages import Finish
 
 AHEAD = 64
 """So many rounds are looked ahead; a phone that is asked in none of them comes back then to be told more."""
 OVER = "no later round asks this phone"
-LEAST_S = 1.0
-"""A phone that is sent away stays away for so long at least."""
 
 
 class Pacing(Watcher):
@@ -41,6 +41,7 @@ class Pacing(Watcher):
         self._first: tuple[int, float] | None = None
         self._last = (0, 0.0)
         self._drawn: dict[int, frozenset[int]] = {}
+        self._drawing = threading.Lock()
 
     def round_opened(self, round_number: int, attempt: int, cohort: Collection[int]) -> None:
         """Send those away who are connected and not asked."""
@@ -60,34 +61,50 @@ class Pacing(Watcher):
 
     async def _send_away(self, phone: PhoneConnection, round_number: int) -> None:
         loop = asyncio.get_running_loop()
-        following = await loop.run_in_executor(None, self._next_round, phone.shard, round_number)
-        if following == round_number + 1:
-            # It has hardly left before it would be asked.
+        try:
+            following = await loop.run_in_executor(None, self._next_round, phone.shard, round_number)
+        except ProblemError:
+            # The run pauses with this sentence when that round would open; until then phones stay.
             return
+        if following == round_number + 1 or self._last[0] != round_number:
+            # It has hardly left before it would be asked; or a round has opened meanwhile, which perhaps asks it, and
+            # has looked at it too.
+            return
+        phone.sent_away = True
         with contextlib.suppress(ConnectionClosed):
             if following > self._rules.rounds:
                 await phone.send(Finish(OVER))
                 await phone.close(Close.DONE, OVER)
             else:
-                phone.rests = True
-                await phone.close(Close.RESTS, rest_reason(following, self._seconds_until(following)))
+                phone.rests_s = self._seconds_until(following)
+                await phone.close(Close.RESTS, rest_reason(following, phone.rests_s))
 
     def _next_round(self, shard: int, round_number: int) -> int:
         """Return the next round that asks a phone; the one after those that are looked at where none does."""
         last = min(round_number + AHEAD, self._rules.rounds)
-        for later in range(round_number + 1, last + 1):
-            if later not in self._drawn:
-                self._drawn[later] = frozenset(self._rules.drawn(later))
-            if shard in self._drawn[later]:
-                return later
+        # Many ask at once when a round opens, each in a thread of its own: each round is drawn by one of them.
+        with self._drawing:
+            for over in [number for number in self._drawn if number <= round_number]:
+                del self._drawn[over]
+            for later in range(round_number + 1, last + 1):
+                if later not in self._drawn:
+                    self._drawn[later] = frozenset(self._rules.drawn(later))
+                if shard in self._drawn[later]:
+                    return later
         return last + 1
 
     def _seconds_until(self, round_number: int) -> float:
-        """Guess when a round opens: rounds take what they took in the mean, the first what it has taken so far."""
-        now_s, (last, last_s) = self._clock.now_s(), self._last
+        """Guess when a round opens: rounds take what they took in the mean, the first what it has taken so far.
+
+        A round that takes longer may take as long again: who comes too early meanwhile comes rarely, and not each
+        second until the deadline.
+        """
+        last, last_s = self._last
         first, first_s = self._first or self._last
-        took_s = (last_s - first_s) / (last - first) if last > first else now_s - last_s
-        return max(LEAST_S, last_s + took_s * (round_number - last) - now_s)
+        so_far_s = self._clock.now_s() - last_s
+        took_s = (last_s - first_s) / (last - first) if last > first else so_far_s
+        left_s = took_s - so_far_s if so_far_s < took_s else so_far_s
+        return max(LEAST_REST_S, left_s + took_s * (round_number - last - 1))
 
 
 def first_rounds(rules: Rules) -> dict[int, int]:

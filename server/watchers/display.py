@@ -72,6 +72,10 @@ class PlainDisplay(Watcher):
         sentence = f"phone {name} left: {connected} connected"
         self._tell("phone_left", sentence, phone=name, shard=shard, connected=connected)
 
+    def phone_rests(self, shard: int, name: str, connected: int) -> None:
+        """Tell who was sent away; it has no line, since it is as it should be."""
+        self._tell("phone_rests", phone=name, shard=shard, connected=connected)
+
     def fault(self, name: str, code: int, sentence: str) -> None:
         """Tell a phone's fault."""
         line = f"phone {name} was disconnected ({int(code)}): {sentence}"

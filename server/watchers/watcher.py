@@ -61,6 +61,9 @@ class Watcher:
     def phone_left(self, shard: int, name: str, connected: int) -> None:
         """A phone's connection ended."""
 
+    def phone_rests(self, shard: int, name: str, connected: int) -> None:
+        """A phone left because it was told to: no round asks it before a later one."""
+
     def fault(self, name: str, code: int, sentence: str) -> None:
         """A connection was ended for what its phone did."""
 
@@ -116,6 +119,11 @@ class Watchers(Watcher):
         """Tell all."""
         for watcher in self._watchers:
             watcher.phone_left(shard, name, connected)
+
+    def phone_rests(self, shard: int, name: str, connected: int) -> None:
+        """Tell all."""
+        for watcher in self._watchers:
+            watcher.phone_rests(shard, name, connected)
 
     def fault(self, name: str, code: int, sentence: str) -> None:
         """Tell all."""

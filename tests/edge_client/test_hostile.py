@@ -20,6 +20,7 @@ from featherfed.edge_client.limits import ANSWER_BYTES
 from featherfed.edge_client.one_phone import PhoneOptions, play_phone
 from featherfed.edge_client.phone_state import PhoneState
 from featherfed.errors import LocalError
+from featherfed.wire.closing import Close
 from featherfed.wire.limits import SMALL_BURST
 from featherfed.wire.messages import (
     MAX_FRAME_BYTES,
@@ -206,6 +207,35 @@ async def test_fault_of_the_server_ends_the_visit_with_its_code(act: Act, code: 
         assert words in str(caught.value)
         assert str(caught.value).isprintable()
     assert closed == [code]
+
+
+@pytest.mark.parametrize("reason", ["", "7", "soon", "7 -1", "7 604801", "7 1e3", "x 1", "7 1 1", "\x1b[2J 5"])
+async def test_rest_that_is_no_round_and_seconds_is_said_in_one_sentence(reason: str) -> None:
+    async def rests(connection: ServerConnection) -> None:
+        await connection.close(Close.RESTS, reason)
+
+    async with hostile(rests) as (address, _):
+        with pytest.raises(
+            LocalError, match=r"^the server broke the protocol: a phone is to rest until '.*'"
+        ) as caught:
+            await play(address)
+    assert "which is no round and seconds" in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+async def test_server_that_sends_a_phone_away_for_no_time_is_not_asked_again_at_once() -> None:
+    times: list[float] = []
+
+    async def rests(connection: ServerConnection) -> None:
+        times.append(asyncio.get_running_loop().time())
+        await connection.close(Close.RESTS, "2 0")
+
+    async with hostile(rests) as (address, _):
+        lines: list[str] = []
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(play(address, lines), 1.5)
+    assert len(times) <= 2
+    assert "not needed before round 2; back in 0 s" in lines
 
 
 async def test_phone_plays_no_shard_that_cannot_be() -> None:

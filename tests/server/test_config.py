@@ -116,6 +116,11 @@ def test_cohort_is_the_phones_where_fewer_than_ten_were_asked_for() -> None:
         ({"target": "accuracy"}, "--target 'accuracy' is not a metric and its value, like accuracy=0.97"),
         ({"target": "mae=nan"}, "--target 'mae=nan' is not a metric and its value"),
         ({"target": "=0.5"}, "--target '=0.5' is not a metric and its value"),
+        ({"connect": "when-choosen"}, "unknown --connect 'when-choosen'; did you mean 'when-chosen'"),
+        ({"connect": "when-chosen", "mode": "async"}, "--connect when-chosen tells .* goes with --mode sync"),
+        ({"connect": "when-chosen", "gateways": 2}, "--connect when-chosen .* without --gateways and --over-select"),
+        ({"connect": "when-chosen", "over_select": 1.5, "cohort": 5}, "--connect when-chosen .* and --over-select"),
+        ({"connect": "when-chosen", "over_select": "1,1.5", "cohort": 5}, "from round 2 on: --connect when-chosen"),
         ({"lr_decay": 1.5}, "--lr-decay 1.5 is not a number above 0 and up to 1"),
         ({"seed": 2**64}, "--seed 18446744073709551616 exceeds 18446744073709551615"),
         ({"server_optimizer": "fedadma"}, "unknown server optimizer 'fedadma'; did you mean 'fedadam'"),
@@ -187,7 +192,7 @@ def test_settings_by_round_are_those_of_their_round() -> None:
     assert [config.uplink_at(number) for number in (1, 2)] == ["vertex-small", "eden-1bit"]
     told = [config.training(number) for number in (1, 2, 3)]
     assert [(each.epochs, each.batch_size, each.momentum) for each in told] == [(5, 0, 0.0), (5, 10, 0.9), (1, 10, 0.9)]
-    assert [each.lr for each in told] == [0.1, 0.05 * 0.5, 0.05 * 0.25]
+    assert [each.lr for each in told] == [0.1, 0.05, 0.05]
     assert {"cohort", "uplink", "epochs", "batch_size", "lr"} < set(BY_ROUND) < set(KNOWN)
 
 

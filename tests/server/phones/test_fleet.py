@@ -27,6 +27,7 @@ class GatewayHost:
     held_version: int = NOTHING
     partial: tuple[bytes, int] = (b"", 0)
     pending_round: int = NOTHING
+    rests_s: float = 0.0
 
 
 def hello(name: str, **fields: Any) -> Hello:
@@ -133,6 +134,23 @@ async def test_shard_of_a_phone_that_cannot_play_is_free_at_once() -> None:
     bare = come(fleet, "a")
     fleet.connect(bare)
     assert fleet.left(bare, for_good=True)
+    assert lost == [0]
+    assert come(fleet, "b").shard == 0
+
+
+@in_virtual_time
+async def test_shard_of_a_phone_that_rests_is_its_own_until_it_should_be_back() -> None:
+    lost: list[int] = []
+    fleet = Fleet(1, {}, grace_s=GRACE_S, lost=lost.append)
+    resting = come(fleet, "a")
+    fleet.connect(resting)
+    resting.rests_s = 1000.0
+    assert fleet.left(resting)
+    await asyncio.sleep(1000.0 + GRACE_S - 1)
+    assert lost == []
+    with pytest.raises(ShardLaterError):
+        come(fleet, "b")
+    await asyncio.sleep(2)
     assert lost == [0]
     assert come(fleet, "b").shard == 0
 
