@@ -122,6 +122,9 @@ class Phone:
                     if visit.welcomed:
                         seen = stay = True
                         backoff.reset()
+                    if error.rcvd is not None and error.rcvd.code == Close.DONE and error.rcvd.reason:
+                        # Said to phones that come when the run has just ended, in place of Welcome or Finish.
+                        return readable(error.rcvd.reason)
                     if fault := connection.fault(error):
                         raise LocalError(f"the server broke the protocol: {readable(str(fault))}") from error
                     try:

@@ -101,6 +101,20 @@ async def play(address: str, lines: list[str] | None = None, **changes: Any) -> 
     return await asyncio.wait_for(play_phone(options, said.append), WAIT_S)
 
 
+async def test_phone_that_comes_when_the_run_has_just_ended_ends_in_order() -> None:
+    said = ["the run is over"]
+
+    async def act(connection: ServerConnection) -> None:
+        await connection.close(1000, said[0])
+
+    async with hostile(act, welcome=None) as (address, _):
+        assert await play(address) == "the run is over"
+        # Of a server whose handler has failed.
+        said[0] = ""
+        with pytest.raises(LocalError, match="the server closed the connection"):
+            await play(address)
+
+
 # The HTTP upgrade
 
 

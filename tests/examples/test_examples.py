@@ -16,7 +16,8 @@ def started(name: str, *arguments: str, folder: Path) -> str:
         [sys.executable, str(EXAMPLES / name), *arguments], cwd=folder, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
-    assert not done.stderr, done.stderr
+    # That phones were lost, to liars here, is said where a warning is.
+    assert not done.stderr or "RuntimeWarning: of " in done.stderr, done.stderr
     return done.stdout
 
 
@@ -54,10 +55,9 @@ def test_an_own_stage_keeps_what_stages_promise_and_costs_less_than_floats(tmp_p
 
 @pytest.mark.processes
 def test_liars_ruin_the_mean_and_not_the_rule(tmp_path: Path) -> None:
-    mean, median, clipping = started("own_rule.py", "3", folder=tmp_path).splitlines()
+    mean, median, clipping = started("own_rule.py", "6", folder=tmp_path).splitlines()
     assert "CenteredClipping" in clipping
-    # Ten digits: a tenth by chance.
-    assert share(mean) < 15 < min(share(median), share(clipping)), (mean, median, clipping)
+    assert share(mean) < 60 < 80 < min(share(median), share(clipping)), (mean, median, clipping)
 
 
 @pytest.mark.processes
