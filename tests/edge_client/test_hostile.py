@@ -223,6 +223,26 @@ async def test_rest_that_is_no_round_and_seconds_is_said_in_one_sentence(reason:
     assert str(caught.value).isprintable()
 
 
+async def test_run_that_ends_while_a_phone_comes_is_no_fault_of_the_phone() -> None:
+    async def over(connection: ServerConnection) -> None:
+        await connection.close(Close.DONE, "the run is over")
+
+    async with hostile(over, welcome=None) as (address, _):
+        assert await play(address) == "the run is over"
+
+
+async def test_connection_that_ends_behind_its_welcome_leaves_no_keepalive_behind() -> None:
+    async def rests(connection: ServerConnection) -> None:
+        # In one piece, so that the end is there before the Welcome is handled.
+        await connection.close(Close.RESTS, "9 600")
+
+    async with hostile(rests) as (address, _):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(play(address), 0.5)
+        left = [task for task in asyncio.all_tasks() if "Connection.keepalive" in repr(task)]
+    assert left == []
+
+
 async def test_server_that_sends_a_phone_away_for_no_time_is_not_asked_again_at_once() -> None:
     times: list[float] = []
 
