@@ -51,6 +51,9 @@ class PhoneConnection(HeldToLimits, ClientConnection):
             await closing
         finally:
             closing.cancel()
+            if self.keepalive_task is not None:
+                # One that began when the connection was lost already would fail, with a traceback, a heartbeat later.
+                self.keepalive_task.cancel()
 
     def turn_out_early(self, code: Close, sentence: str) -> None:
         """Hang up: a client has no way to say why."""

@@ -40,6 +40,8 @@ EXPONENTS = range(-100, 65)
 """Of the largest Δ."""
 REACH = 17
 """Views stay within 2¹⁷·Δ."""
+FURTHEST = 2.0 ** (EXPONENTS[-1] + REACH)
+"""No weight of a model may be larger: with the largest Δ that is as far as a view reaches."""
 STAYS = np.float32(0.75)
 """Nearer than this, in steps, a number stays as it is: weights near the middle of two steps would go to and fro.
 
@@ -130,7 +132,7 @@ def chosen(step: F32, initial: F32, factor: Fraction, layout: Layout) -> tuple[i
         wanted.append(_exponent(float(factor) * rms))
         reaching.append(_exponent(float(np.abs(initial[place]).max(initial=0))) - REACH)
     largest = min(max(*wanted, *reaching, EXPONENTS[0]), EXPONENTS[-1])
-    finest = [max(reach, largest - FINER) for reach in reaching]
+    finest = [max(reach, largest - FINER, EXPONENTS[0]) for reach in reaching]
     return tuple(
         largest if exponent == NEVER else min(max(exponent, least), largest)
         for exponent, least in zip(wanted, finest, strict=True)

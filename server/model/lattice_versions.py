@@ -17,7 +17,7 @@ from featherfed.codec import lattice
 from featherfed.codec.layout import Layout
 from featherfed.codec.stage import Reader
 from featherfed.codec.whole_numbers import Whole
-from featherfed.errors import CodecError, LocalError
+from featherfed.errors import CodecError, ConfigError, LocalError
 from featherfed.server.model.versions import F32, NOTHING, Arrays, Parcel, Versions, float32_bytes
 
 KEPT_VERSIONS = 128
@@ -42,8 +42,16 @@ class LatticeVersions(Versions):
         self._numbers: dict[int, Whole] = {}
 
     def publish(self, weights: F32) -> None:
-        """Make `weights`, (parameters,) float32, the next version; the first one are the initial weights."""
+        """Make `weights`, (parameters,) float32, the next version; the first one are the initial weights.
+
+        Raises `ConfigError` for initial weights that no lattice reaches.
+        """
         if self.version == NOTHING:
+            if (largest := float(np.abs(weights).max(initial=0))) > lattice.FURTHEST:
+                raise ConfigError(
+                    f"the model begins with a weight of {largest:g}, and {self._spec} reaches to {lattice.FURTHEST:g};"
+                    " choose another --downlink"
+                )
             self._begin(weights.copy())
             self._stand(0, self._initial)
             return

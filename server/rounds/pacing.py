@@ -40,13 +40,18 @@ class Pacing(Watcher):
         self._tasks = tasks
         self._first: tuple[int, float] | None = None
         self._last = (0, 0.0)
+        self._took_s = 0.0
+        """How long the last round took."""
         self._drawn: dict[int, frozenset[int]] = {}
         self._drawing = threading.Lock()
 
     def round_opened(self, round_number: int, attempt: int, cohort: Collection[int]) -> None:
         """Send those away who are connected and not asked."""
-        self._last = (round_number, self._clock.now_s())
-        self._first = self._first or self._last
+        opened = (round_number, self._clock.now_s())
+        if round_number != self._last[0]:
+            self._took_s = opened[1] - self._last[1]
+            self._last = opened
+        self._first = self._first or opened
         if self._rules.of_all:
             for shard, phone in self._fleet.connections.items():
                 if shard not in cohort:
@@ -96,13 +101,14 @@ class Pacing(Watcher):
     def _seconds_until(self, round_number: int) -> float:
         """Guess when a round opens: rounds take what they took in the mean, the first what it has taken so far.
 
-        A round that takes longer may take as long again: who comes too early meanwhile comes rarely, and not each
+        Or what the last one took, if that is less: who comes too early comes once more, for some hundred bytes, and who
+        comes too late holds a round up. A round that takes longer may take as long again: who comes too early meanwhile comes rarely, and not each
         second until the deadline.
         """
         last, last_s = self._last
         first, first_s = self._first or self._last
         so_far_s = self._clock.now_s() - last_s
-        took_s = (last_s - first_s) / (last - first) if last > first else so_far_s
+        took_s = min((last_s - first_s) / (last - first), self._took_s) if last > first else so_far_s
         left_s = took_s - so_far_s if so_far_s < took_s else so_far_s
         return max(LEAST_REST_S, left_s + took_s * (round_number - last - 1))
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import math
+import time
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_websocket
 from websockets.exceptions import ConnectionClosed
 
+from featherfed.edge_client import visit
 from featherfed.edge_client.limits import ANSWER_BYTES
 from featherfed.edge_client.one_phone import PhoneOptions, play_phone
 from featherfed.edge_client.phone_state import PhoneState
@@ -235,6 +237,34 @@ async def test_rest_that_is_no_round_and_seconds_is_said_in_one_sentence(reason:
             await play(address)
     assert "which is no round and seconds" in str(caught.value)
     assert str(caught.value).isprintable()
+
+
+async def test_run_that_ends_while_a_phone_comes_is_no_fault_of_the_phone() -> None:
+    async def over(connection: ServerConnection) -> None:
+        await connection.close(Close.DONE, "the run is over")
+
+    async with hostile(over, welcome=None) as (address, _):
+        assert await play(address) == "the run is over"
+
+
+async def test_connection_that_ends_behind_its_welcome_leaves_no_keepalive_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def rests(connection: ServerConnection) -> None:
+        await connection.close(Close.RESTS, "9 600")
+
+    def slowly(draws: Any, layout: Any, seed: int) -> np.ndarray:
+        time.sleep(0.2)  # the connection ends meanwhile
+        return np.zeros(layout.size, np.float32)
+
+    monkeypatch.setattr(visit, "drawn", slowly)
+    tensors = len(LAYOUTS["tiny"].tensors)
+    initial = {"initial": [[0, 0]] * tensors, "initial_digest": digest(bytes(WHOLE))}
+    async with hostile(rests, welcome=replace(WELCOME, **initial)) as (address, _):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(play(address), 0.5)
+        left = [task for task in asyncio.all_tasks() if "Connection.keepalive" in repr(task)]
+    assert left == []
 
 
 async def test_server_that_sends_a_phone_away_for_no_time_is_not_asked_again_at_once() -> None:

@@ -113,6 +113,28 @@ def test_lost_and_late_phones_are_told_apart(play: Play) -> None:
     assert timeline is not None and timeline.lanes[0] == [(0.0, S.DROPPED)]
 
 
+def test_phones_that_rest_are_away_and_did_not_drop(play: Play) -> None:
+    for shard in range(3):
+        play.come(shard)
+    scene = play.at(0.0)
+    scene.round_opened(1, 0, frozenset({0, 1}))
+    scene.phone_rests(2, "phone-2", 2)
+    assert states(play) == [S.WAITING, S.WAITING, S.AWAY]
+    scene.update_accepted(0, 1, 1, 2)
+    play.at(3.0).phone_rests(0, "phone-0", 1)
+    # What it did is seen until the next round opens, for which it is not there.
+    assert states(play)[0] is S.ACCEPTED
+    timeline = scene.snapshot().timeline
+    assert timeline is not None and timeline.lanes[0] == [(0.0, S.WAITING), (0.0, S.ACCEPTED)]
+    play.at(5.0).round_opened(2, 0, frozenset({1, 2}))
+    assert states(play) == [S.AWAY, S.WAITING, S.AWAY]
+    play.at(6.0)
+    play.come(2)
+    assert states(play) == [S.AWAY, S.WAITING, S.WAITING]
+    scene.phone_left(2, "phone-2", 1)
+    assert states(play)[2] is S.DROPPED
+
+
 def test_phones_that_leave_a_finished_run_did_not_drop(play: Play) -> None:
     play.come(0)
     play.scene.ended(None)

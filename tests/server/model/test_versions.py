@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from featherfed.codec.downlink import NOTHING, Held, Step
 from featherfed.codec.downlink_grammar import parse_downlink
 from featherfed.codec.layout import Layout, Tensor
-from featherfed.errors import LocalError
+from featherfed.errors import ConfigError, LocalError
 from featherfed.server.model.version_kinds import versions_of
 from featherfed.server.model.versions import Parcel, Versions
 
@@ -270,3 +270,31 @@ def test_gateway_that_lost_what_it_would_pass_on_says_so() -> None:
     step = walk("lattice(1)", 2)[0].parcel(0).payload
     with pytest.raises(LocalError, match="version 1 does not lie on the lattice"):
         versions_of("lattice(1)", LAYOUT, SEED).adopt(1, second + np.float32(1e-4), first, step)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(-44, 24), st.integers(-44, 38), st.sampled_from(["1", "1/1048576", "1048576"]))
+def test_lattice_of_any_scale_leads_phones_to_the_server_s_bits(size: int, step: int, factor: str) -> None:
+    random = np.random.default_rng(0)
+    layout = Layout((Tensor("a", (7,)), Tensor("b", (1,))))
+    spec = parse_downlink(f"lattice({factor})")
+    versions = versions_of(f"lattice({factor})", layout, 0)
+    weights = (random.standard_normal(8) * 10.0**size).astype(np.float32)
+    versions.publish(weights)
+    initial, views = versions.view, [versions.view]
+    for number in range(1, 4):
+        weights = (weights + random.standard_normal(8) * 10.0**step).astype(np.float32)
+        versions.publish(np.nan_to_num(weights))
+        views.append(versions.view)
+        for held in range(number):
+            parcel = versions.parcel(held)
+            down = Step(parcel.base, parcel.version, parcel.lengths)
+            spec.check(down, layout)
+            made = spec.apply(down, [parcel.payload], Held(held, views[held], initial), layout, 0)
+            assert made.weights is not None and made.weights.tobytes() == versions.view.tobytes()
+
+
+def test_lattice_that_cannot_reach_the_initial_weights_says_so() -> None:
+    versions = versions_of("lattice(1)", LAYOUT, 0)
+    with pytest.raises(ConfigError, match=r"begins with a weight of 1e\+25, and lattice\(1\) reaches to 2\.4"):
+        versions.publish(np.full(LAYOUT.size, 1e25, np.float32))

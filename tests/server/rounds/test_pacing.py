@@ -188,6 +188,30 @@ def test_round_that_stands_still_is_asked_about_ever_more_rarely() -> None:
     asyncio.run(play())
 
 
+def test_guess_is_what_rounds_took_in_the_mean_or_the_last_one_if_less() -> None:
+    async def play(opened_s: list[float]) -> float:
+        stage = Stage(listed({8: 2}))
+        for number, stage.now_s in enumerate(opened_s, 1):
+            stage.pacing.round_opened(number, 0, frozenset({0}))
+            await stage.settle()
+        return read_rest(stage.phones[2].closed[-1][1])[1]
+
+    # Four rounds until the eighth.
+    assert asyncio.run(play([0.0, 10.0, 20.0, 30.0])) == 40.0
+    assert asyncio.run(play([0.0, 10.0, 20.0, 80.0])) == pytest.approx(4 * 80 / 3, abs=0.5)
+    assert asyncio.run(play([0.0, 10.0, 20.0, 22.0])) == 8.0
+
+
+def test_phones_are_sent_away_from_a_later_attempt_of_a_resumed_round() -> None:
+    async def play() -> None:
+        stage = Stage(listed({8: 2}))
+        stage.pacing.round_opened(4, 2, frozenset({0}))
+        await stage.settle()
+        assert read_rest(stage.phones[2].closed[0][1])[0] == 8
+
+    asyncio.run(play())
+
+
 def test_phone_that_a_round_asks_which_opened_meanwhile_is_not_sent_away() -> None:
     started, go_on = threading.Event(), threading.Event()
 
