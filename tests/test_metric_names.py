@@ -39,7 +39,7 @@ def test_other_names_are_refused_in_a_sentence(name: Any, sentence: str) -> None
 
 def test_no_metric_can_take_the_place_of_a_reports_own_column() -> None:
     row = {name: None for name in COLUMNS} | {"metrics": {}}
-    row |= {way: dict.fromkeys(FIELDS, 0) for way in DIRECTIONS}
+    row |= {way: dict.fromkeys(FIELDS, 0) for way in DIRECTIONS} | {"socket": 0, "handshake": 0}
     for name in flat(row, ()):
         with pytest.raises(ConfigError, match="every round has a figure of that name"):
             problem(name)

@@ -61,8 +61,8 @@ def _check(module: nn.Module) -> None:
     deepest, shape = max(rows, key=lambda row: len(row[1]))
     if len(shape) > MAX_DIMENSIONS:
         raise ProblemError(f"tensor {deepest!r} has {len(shape)} dimensions, more than {MAX_DIMENSIONS}")
-    # At most nine bytes a number, and 16 around a name and its digest.
-    described = sum(len(name.encode()) + 9 * len(shape) + 16 for name, shape in rows)
+    # At most nine bytes a number, 16 around a name and its digest, and 19 that say how it is drawn.
+    described = sum(len(name.encode()) + 9 * len(shape) + 16 + 19 for name, shape in rows)
     if described > MAX_DESCRIBED_BYTES:
         raise ProblemError(
             f"the names and shapes of the model's {len(rows)} tensors take {described} bytes, more than the"

@@ -128,7 +128,8 @@ def plan(*, server_kills: int, phone_kills: int, cuts: int, **run: Any) -> Sched
     generator = random.Random(calm.seed)
     sizes: dict[Way, int] = {"up": transfer_bytes(calm.uplink, calm.problem), "down": 0}
     sizes["down"] = transfer_bytes(calm.downlink, calm.problem, direction="downlink")
-    total = calm.phones * calm.rounds * sum(sizes.values())
+    # The model of the first round is drawn by the phones.
+    total = calm.phones * (calm.rounds * sizes["up"] + (calm.rounds - 1) * sizes["down"])
     faults: list[Fault] = []
 
     def place(number: int, count: int) -> int:

@@ -13,7 +13,7 @@ from lab.chaos.verdict import broken_promises, figures
 HERE = Path(__file__).parent
 LONG = {path.stem: read_schedule(path) for path in sorted((HERE / "long").glob("*.toml"))}
 RUN = {
-    "phones": 3, "rounds": 2, "trainers": 0, "problem": "digits/cnn", "uplink": "float32", "downlink": "float32",
+    "phones": 3, "rounds": 3, "trainers": 0, "problem": "digits/cnn", "uplink": "float32", "downlink": "float32",
     "tls": True, "heartbeat": "2s", "server_kills": 1, "phone_kills": 2, "cuts": 12,
 }  # fmt: skip
 

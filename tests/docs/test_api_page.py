@@ -27,4 +27,4 @@ def test_what_a_notebook_would_do_runs(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_experiments_and_reports_come_first() -> None:
     headings = re.findall(r"^## (.+)$", public_names(), re.MULTILINE)
-    assert headings[:4] == ["Experiment", "Local training", "Report", "Problems"]
+    assert headings[:2] == ["Experiments", "Problems"]

@@ -11,6 +11,7 @@ from featherfed.errors import ProtocolError, RemoteError
 from featherfed.wire import messages
 from featherfed.wire.messages import (
     MAX_CHUNK_BYTES,
+    PROTOCOL_VERSION,
     Accepted,
     Ack,
     AnyMessage,
@@ -25,6 +26,8 @@ from featherfed.wire.messages import (
     UpdateBegin,
     UpdateChunk,
     Welcome,
+    WholeModel,
+    WholeUpdate,
     pack,
     unpack,
 )
@@ -35,20 +38,23 @@ from .budget import count, inputs
 small = st.integers(0, 6)
 data = st.binary(max_size=6)
 digest = st.just(b"12345678")
+spec = st.text(" |()aZ~", max_size=9)
 setting = st.booleans() | small | st.floats(0, 1) | st.text(max_size=9)
 settings = st.dictionaries(st.text(min_size=1, max_size=3), setting, max_size=2)
 tensors = st.builds(TensorEntry, st.just("a.weight"), st.lists(small, max_size=3), st.just(b"") | digest)
 MESSAGES: dict[type[Message], st.SearchStrategy[AnyMessage]] = {
     Hello: st.builds(
-        Hello, st.just(1), st.just("x"), st.integers(-1, 3), small, st.just(""), st.integers(-1, 3), data, small,
-        st.integers(-1, 3), st.just(""), small, data,
+        Hello, st.just(PROTOCOL_VERSION), st.just("x"), st.integers(-1, 3), small, st.just(b"") | digest, st.just(""),
+        st.integers(-1, 3), st.integers(-1, 3), st.just(""), small, data, small,
     ),
     Welcome: st.builds(
-        Welcome, st.just("r"), st.just("digits/lite"), st.just("iid"), small, st.integers(1, 9), small, settings,
-        st.integers(1, 9), st.floats(0, 9), st.integers(1024, 1099), digest, st.lists(tensors, max_size=2),
+        Welcome, st.just("r"), st.just("digits/lite"), st.just("iid"), small, st.integers(1, 9), small,
+        st.integers(1, 9), st.floats(0, 9), spec, spec, st.lists(setting | settings, max_size=8),
+        st.just(b"") | digest, st.lists(st.integers(1, 9) | st.lists(st.floats(-1, 1), min_size=2, max_size=2), max_size=2),
+        st.lists(tensors, max_size=2),
     ),
     Task: st.builds(
-        Task, small, small, st.text(" |()aZ~", max_size=9), st.lists(setting | settings, max_size=7)
+        Task, small, small, st.dictionaries(st.text(min_size=1, max_size=3), setting | settings, max_size=2)
     ),
     ModelBegin: st.builds(
         ModelBegin, small, st.integers(-1, 3), st.just("float32"), st.lists(small, min_size=1, max_size=3), digest,
@@ -61,6 +67,8 @@ MESSAGES: dict[type[Message], st.SearchStrategy[AnyMessage]] = {
     Accepted: st.builds(Accepted, small),
     Cancel: st.builds(Cancel, small),
     Finish: st.builds(Finish, st.text(max_size=9)),
+    WholeUpdate: st.builds(WholeUpdate, small, st.integers(1, 9), st.binary(min_size=1, max_size=6)),
+    WholeModel: st.builds(WholeModel, small, st.integers(-1, 3), data),
 }  # fmt: skip
 any_message = st.one_of(*MESSAGES.values())
 
@@ -90,7 +98,7 @@ frames = st.one_of(
     st.binary(max_size=200),
     mutated(),
     st.lists(anything, max_size=12).map(msgpack.packb),
-    st.tuples(st.integers(1, 11), st.lists(anything, max_size=11)).map(lambda pair: msgpack.packb([pair[0], *pair[1]])),
+    st.tuples(st.integers(1, 13), st.lists(anything, max_size=11)).map(lambda pair: msgpack.packb([pair[0], *pair[1]])),
 )
 
 

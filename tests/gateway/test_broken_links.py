@@ -14,7 +14,7 @@ from tests.gateway.trees import address, gateway
 from tests.serving import serving
 
 SETTINGS: dict[str, Any] = {
-    "problem": "digits/2nn", "phones": 2, "cohort": 2, "rounds": 1, "seed": 3, "uplink": "float32",
+    "problem": "digits/2nn", "phones": 2, "cohort": 2, "rounds": 2, "seed": 3, "uplink": "float32",
     "downlink": "float32", "heartbeat": 5.0,
 }  # fmt: skip
 MIDDLE, LATE = 150_000, 400_000
@@ -31,7 +31,7 @@ async def play_all(ports: Sequence[int]) -> None:
         for shard, port in enumerate(ports)
     ]
     ends = await asyncio.wait_for(asyncio.gather(*(play_phone(one, lambda line: None) for one in options)), 60)
-    assert ends == ["all 1 rounds are done"] * len(ports)
+    assert ends == ["all 2 rounds are done"] * len(ports)
 
 
 def port_of(address: str) -> int:

@@ -161,7 +161,7 @@ def test_over_selection_asks_more_phones_than_it_waits_for() -> None:
 
 def test_learning_rate_decays_from_the_second_round_on() -> None:
     config = RunConfig(lr=0.8, lr_decay=0.5)
-    assert [config.learning_rate(number) for number in (1, 2, 3)] == [0.8, 0.4, 0.2]
+    assert [config.training(number).in_round(number).lr for number in (1, 2, 3)] == [0.8, 0.4, 0.2]
 
 
 @pytest.mark.parametrize("name", names_of(ServerOptimizer))

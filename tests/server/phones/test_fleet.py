@@ -19,7 +19,7 @@ RUN = "ab12"
 
 
 @dataclass(eq=False)
-class GatewayHost:
+class Connection:
     """What a fleet knows of a connection; its socket is none of the fleet's business."""
 
     shard: int = NOTHING
@@ -39,7 +39,7 @@ def hello(name: str, **fields: Any) -> Hello:
 
 
 def come(fleet: Fleet, name: str, **fields: Any) -> PhoneConnection:
-    phone = cast(PhoneConnection, GatewayHost())
+    phone = cast(PhoneConnection, Connection())
     fleet.admit(phone, hello(name, **fields), run=RUN)
     return phone
 
@@ -188,4 +188,4 @@ async def test_what_a_phone_holds_of_another_run_counts_for_nothing() -> None:
 @in_virtual_time
 async def test_stranger_that_leaves_is_nobody() -> None:
     fleet = Fleet(2, {}, grace_s=GRACE_S, lost=lambda shard: None)
-    assert not fleet.left(cast(PhoneConnection, GatewayHost()))
+    assert not fleet.left(cast(PhoneConnection, Connection()))

@@ -27,6 +27,7 @@ from featherfed.wire.messages import (
     Task,
     UpdateBegin,
     Welcome,
+    WholeModel,
     pack,
 )
 from featherfed.wire.session import Role, Session, State
@@ -52,6 +53,7 @@ async def welcome(phone: Peer, message: Hello) -> Welcome:
 async def begun(phone: Peer) -> tuple[Task, ModelBegin]:
     """Return the next task and the beginning of its model."""
     task, begin = await phone.receive_until(Task), await phone.receive()
+    begin = begin.begin() if isinstance(begin, WholeModel) else begin
     assert isinstance(task, Task) and isinstance(begin, ModelBegin)
     return task, begin
 
