@@ -1,5 +1,6 @@
 """What a phone is told, and what it holds after that."""
 
+from types import SimpleNamespace
 from typing import Any
 
 from msgspec.structs import replace
@@ -17,7 +18,10 @@ INITIAL = InitialWeights((25, 25, 144, 144, 288, 288, 576, 576), b"12345678")
 
 def welcomes(initial: InitialWeights | None = INITIAL, **settings: Any) -> Welcomes:
     config = RunConfig(problem="digits/lite", **settings)
-    return Welcomes(config, RUN, "digits/lite", shards=10, known=known(), initial=initial, max_examples=144)
+    model: Any = SimpleNamespace(
+        problem="digits/lite", fingerprint=known(), initial=initial, sum=SimpleNamespace(max_examples=144)
+    )
+    return Welcomes(config, RUN, model, shards=10)
 
 
 def test_newcomer_holds_version_0_where_it_is_drawn() -> None:
