@@ -98,7 +98,7 @@ class Phone:
         loop = asyncio.get_running_loop()
         backoff = Backoff(random.Random(self._phone.name))
         # A phone that knows a run has seen its server, perhaps in an earlier life.
-        seen, lost_at_s = bool(self._phone.phone_state.run), loop.time()
+        seen, lost_at_s, rested = bool(self._phone.phone_state.run), loop.time(), False
         while True:
             stay = no_shard = False
             try:
@@ -120,7 +120,7 @@ class Phone:
                     return await visit.run()
                 except ConnectionClosed as error:
                     if visit.welcomed:
-                        seen = stay = True
+                        seen, stay, rested = True, True, False
                         backoff.reset()
                     if error.rcvd is not None and error.rcvd.code == Close.DONE and error.rcvd.reason:
                         # Said to phones that come when the run has just ended, in place of Welcome or Finish.
@@ -137,6 +137,7 @@ class Phone:
                         trouble, no_shard = str(nothing), True
                     except RestError as rest:
                         self._phone.say(str(rest))
+                        rested = True
                         await self._rest(rest.round_number, rest.seconds)
                         lost_at_s = loop.time()
                         continue
@@ -167,8 +168,9 @@ class Phone:
             )
             away_s = loop.time() - lost_at_s
             if away_s >= patience_s:
+                over = "; its run may have ended while this phone rested" if rested else ""
                 raise LocalError(
-                    f"no server at {self._phone.addresses} for {away_s:.0f} s ({trouble});"
+                    f"no server at {self._phone.addresses} for {away_s:.0f} s ({trouble}){over};"
                     f" start it with fl-server serve, or name another with {self._phone.settings.server_flag}"
                 )
             if around:

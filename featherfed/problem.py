@@ -34,7 +34,7 @@ MAX_NAME = 64
 """Characters of the longest name of a metric or setting."""
 COLUMNS = frozenset(
     ("loss", "metrics", "round", "state", "cohort", "accepted", "late", "failed", "seconds", "ended_s", "uplink",
-     "downlink", "strategy", "seed", "run")
+     "downlink", "socket", "handshake", "strategy", "seed", "run")
 )  # fmt: skip
 """What a report has for every round, in rows where the metrics stand beside it by their names."""
 

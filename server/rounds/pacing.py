@@ -102,8 +102,8 @@ class Pacing(Watcher):
         """Guess when a round opens: rounds take what they took in the mean, the first what it has taken so far.
 
         Or what the last one took, if that is less: who comes too early comes once more, for some hundred bytes, and who
-        comes too late holds a round up. A round that takes longer may take as long again: who comes too early meanwhile comes rarely, and not each
-        second until the deadline.
+        comes too late holds a round up. A round that takes longer may take as long again: who comes too early meanwhile
+        comes rarely, and not each second until the deadline.
         """
         last, last_s = self._last
         first, first_s = self._first or self._last

@@ -41,6 +41,7 @@ digest = st.just(b"12345678")
 spec = st.text(" |()aZ~", max_size=9)
 setting = st.booleans() | small | st.floats(0, 1) | st.text(max_size=9)
 settings = st.dictionaries(st.text(min_size=1, max_size=3), setting, max_size=2)
+draws = st.integers(1, 9) | st.lists(st.floats(-1, 1), min_size=2, max_size=2)
 tensors = st.builds(TensorEntry, st.just("a.weight"), st.lists(small, max_size=3), st.just(b"") | digest)
 MESSAGES: dict[type[Message], st.SearchStrategy[AnyMessage]] = {
     Hello: st.builds(
@@ -50,8 +51,7 @@ MESSAGES: dict[type[Message], st.SearchStrategy[AnyMessage]] = {
     Welcome: st.builds(
         Welcome, st.just("r"), st.just("digits/lite"), st.just("iid"), small, st.integers(1, 9), small,
         st.integers(1, 9), st.floats(0, 9), spec, spec, st.lists(setting | settings, max_size=8),
-        st.just(b"") | digest, st.lists(st.integers(1, 9) | st.lists(st.floats(-1, 1), min_size=2, max_size=2), max_size=2),
-        st.lists(tensors, max_size=2),
+        st.just(b"") | digest, st.lists(draws, max_size=2), st.lists(tensors, max_size=2),
     ),
     Task: st.builds(
         Task, small, small, st.dictionaries(st.text(min_size=1, max_size=3), setting | settings, max_size=2)

@@ -1,13 +1,12 @@
 """What a phone is told, and what it holds after that."""
 
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 from msgspec.structs import replace
 
 from featherfed.initial_weights import InitialWeights
 from featherfed.server.config import RunConfig
-from featherfed.server.model.run_model import RunModel
 from featherfed.server.welcoming import Welcomes
 from featherfed.wire.messages import NOTHING, pack
 from tests.layouts import known
@@ -19,10 +18,10 @@ INITIAL = InitialWeights((25, 25, 144, 144, 288, 288, 576, 576), b"12345678")
 
 def welcomes(initial: InitialWeights | None = INITIAL, **settings: Any) -> Welcomes:
     config = RunConfig(problem="digits/lite", **settings)
-    model = SimpleNamespace(
+    model: Any = SimpleNamespace(
         problem="digits/lite", fingerprint=known(), initial=initial, sum=SimpleNamespace(max_examples=144)
     )
-    return Welcomes(config, RUN, cast(RunModel, model), shards=10)
+    return Welcomes(config, RUN, model, shards=10)
 
 
 def test_newcomer_holds_version_0_where_it_is_drawn() -> None:
