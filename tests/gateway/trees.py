@@ -11,7 +11,7 @@ from featherfed.server.config import config_from
 from featherfed.server.door.entrance import Entrance, EntranceOptions
 from featherfed.server.storage.run_folder import create, existing
 from featherfed.server.storage.store import Store
-from featherfed.wire.messages import Accepted, Finish, ModelBegin, Task
+from featherfed.wire.messages import Accepted, Finish, ModelBegin, Task, WholeModel
 from tests.server.peer import Peer, peer
 from tests.serving import Recorder
 
@@ -30,6 +30,8 @@ async def play(phone: Peer, shard: int) -> None:
         if isinstance(message, Task):
             task = message
             left = 0 if task.version == phone.held_version else left
+        if isinstance(message, WholeModel):
+            left = 0
         left = sum(message.lengths) - len(message.data) if isinstance(message, ModelBegin) else left
         if type(message).__name__ == "ModelChunk":
             left -= len(message.data)  # type: ignore[union-attr]
