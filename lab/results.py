@@ -258,7 +258,10 @@ def renewed(page: str, fresh: str) -> str:
         new = [each for each in new if _title(each) != VERDICTS]
     titles = [_title(each) for each in old]
     by_title = {_title(each): each for each in new}
-    kept = [by_title.pop(title, None) or _marked(section) for title, section in zip(titles, old, strict=True)]
+    kept = [
+        by_title.pop(title) if title in by_title else _marked(section)
+        for title, section in zip(titles, old, strict=True)
+    ]
     return "".join([head, *by_title.values(), *kept])
 
 
