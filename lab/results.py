@@ -257,13 +257,9 @@ def renewed(page: str, fresh: str) -> str:
     old, (head, *new) = _sections(page)[1:], _sections(fresh)
     if not judged_in(fresh):
         new = [each for each in new if _title(each) != VERDICTS]
-    titles = [_title(each) for each in old]
-    by_title = {_title(each): each for each in new}
-    kept = [
-        by_title.pop(title) if title in by_title else _marked(section)
-        for title, section in zip(titles, old, strict=True)
-    ]
-    return "".join([head, *by_title.values(), *kept])
+    sections = {_title(each): _marked(each) for each in old} | {_title(each): each for each in new}
+    order = [*TITLES.values(), *(title for title in sections if title != VERDICTS), VERDICTS]
+    return head + "".join(sections[title] for title in dict.fromkeys(order) if title in sections)
 
 
 def judged_in(page: str) -> bool:
