@@ -86,3 +86,23 @@ def test_a_folder_without_runs_is_a_usage_error(tmp_path: Path) -> None:
     done = results(tmp_path)
     assert done.exit_code == 2
     assert "holds no finished run" in done.output
+
+
+def test_kept_sections_stay_and_say_that_they_are_of_an_earlier_release(tmp_path: Path) -> None:
+    page, file = tmp_path / "RESULTS.md", tmp_path / "small.toml"
+    file.write_text(SMALL)
+    run(file)
+    other = "## The same on McMahan's cnn\n\n| strategy | best |\n|---|--:|\n| float32 | 97.87% |\n\n"
+    verdicts = "## What the papers say\n\nOf 19 orderings, 16 are as claimed.\n"
+    page.write_text(f"# Results\n\nOld words.\n\n## small\n\nold figures\n\n{other}{verdicts}")
+    for _ in range(2):
+        done = results(tmp_path / "small", "--write", page, "--keep")
+        assert done.exit_code == 0, done.output
+        text = page.read_text()
+        assert "Old words" not in text
+        assert "old figures" not in text
+        assert text.count("## small\n") == 1
+        assert text.count("earlier release") == 1
+        assert text.index("earlier release") > text.index("## The same on McMahan's cnn")
+        assert "| float32 | 97.87% |" in text
+        assert text.endswith(verdicts)
