@@ -127,9 +127,6 @@ class Phone:
                         return readable(error.rcvd.reason)
                     if fault := connection.fault(error):
                         raise LocalError(f"the server broke the protocol: {readable(str(fault))}") from error
-                    if error.rcvd and error.rcvd.code == Close.DONE:
-                        # The run came to its end before this visit began.
-                        return readable(error.rcvd.reason)
                     try:
                         trouble, lost_at_s = self._closed(error), loop.time()
                         seen |= self._waits
