@@ -239,14 +239,6 @@ async def test_rest_that_is_no_round_and_seconds_is_said_in_one_sentence(reason:
     assert str(caught.value).isprintable()
 
 
-async def test_run_that_ends_while_a_phone_comes_is_no_fault_of_the_phone() -> None:
-    async def over(connection: ServerConnection) -> None:
-        await connection.close(Close.DONE, "the run is over")
-
-    async with hostile(over, welcome=None) as (address, _):
-        assert await play(address) == "the run is over"
-
-
 async def test_connection_that_ends_behind_its_welcome_leaves_no_keepalive_behind(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
