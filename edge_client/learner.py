@@ -22,13 +22,17 @@ F32 = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """An update ready to send. `loss` is the mean of the last epoch, NaN where nothing was trained."""
+    """An update ready to send. `loss` is the mean of the last epoch, NaN where nothing was trained.
+
+    One that is summed before it is decoded has no payload yet, but the `coordinates` that were trained.
+    """
 
     payload: bytes
     residual: F32 | None
     examples: int
     steps: int
     loss: float
+    coordinates: F32 | None = None
 
 
 class Learner(Protocol):
@@ -59,6 +63,8 @@ class NoiseLearner:
         layout, key = self._layout, RoundKey(self._welcome.seed, task.round, self._welcome.shard)
         pipeline = settings_of(self._welcome, task).uplink
         noise = noise_update(pipeline.space(layout, key).size, key)
+        if pipeline.summed:
+            return Trained(b"", None, self.examples, 0, float("nan"), noise)
         encoded = pipeline.encode(noise, layout, key, residual)
         return Trained(encoded.payload, encoded.state, self.examples, 0, float("nan"))
 
@@ -92,5 +98,7 @@ class SgdLearner:
         update = self._trainer.train(weights, asked.training, key, pipeline.space(layout, key), stopped=stopped)
         if update is None:
             return None
+        if pipeline.summed:
+            return Trained(b"", None, update.examples, update.steps, update.loss, update.coordinates)
         encoded = pipeline.encode(update.coordinates, layout, key, residual)
         return Trained(encoded.payload, encoded.state, update.examples, update.steps, update.loss)

@@ -13,6 +13,7 @@ from featherfed.edge_client.phone_state import PhoneState
 from featherfed.edge_client.training_runner import TrainingRunner
 from featherfed.errors import ProtocolError
 from featherfed.fingerprint import Fingerprint
+from featherfed.secure.circles import DEFAULT_LEAST_CIRCLE
 from featherfed.wire.chunking import ChunkSizer
 from featherfed.wire.messages import NOTHING, Welcome, tensor_entries, tensor_rows
 
@@ -22,7 +23,7 @@ class PhoneSettings:
     """`shard` is (index, of), or None to be given one. `step_s`: seconds a training step of this device takes.
 
     `link` and `link_bytes_per_s` are what the phone says of its way up: a label, and bytes a second (0: not known).
-    `others` are more addresses where the server may be. `server_flag` and `token_flag` are what errors call them.
+    `others` are more addresses where the server may be. In circles of fewer than `least_circle` phones it masks nothing. `server_flag` and `token_flag` are what errors call them.
     """
 
     server: str
@@ -34,6 +35,7 @@ class PhoneSettings:
     patience_s: float = 600.0
     link: str = ""
     link_bytes_per_s: int = 0
+    least_circle: int = DEFAULT_LEAST_CIRCLE
     server_flag: str = "--server"
     token_flag: str = "--token"
 

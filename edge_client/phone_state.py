@@ -28,12 +28,21 @@ Label64 = Annotated[str, msgspec.Meta(max_length=64)]
 
 @dataclass(frozen=True, slots=True)
 class PendingUpdate:
-    """A finished update that is not known to be accepted; `residual` is kept when it is, (parameters,) float32."""
+    """A finished update that is not known to be accepted; `residual` is kept when it is, (parameters,) float32.
+
+    Where updates are summed before they are decoded, `coordinates` are what was trained, float32, on the model with the
+    digest `model`; `payload` is made of them for the circle of an attempt, whose context is kept where it is masked. It
+    is empty before the first one.
+    """
 
     round_number: int
     payload: bytes
     examples: int
     residual: F32 | None
+    coordinates: F32 | None = None
+    model: bytes = b""
+    attempt: int = 0
+    context: bytes = b""
 
     @property
     def digest(self) -> bytes:
@@ -59,6 +68,8 @@ class PhoneState:
         self.pending: PendingUpdate | None = None
         self.accepted_round = NOTHING
         self._accepted: PendingUpdate | None = None  # without a folder
+        self.secrets = b""
+        """What `secrets` keeps of the run's masked rounds."""
         self.residual: F32 | None = None
         self.download_digest = b""
         self.download = bytearray()
@@ -79,7 +90,8 @@ class PhoneState:
         if run != self.run:
             self.held_version, self.weights, self.initial = NOTHING, None, None
             self.download_digest, self.download = b"", bytearray()
-            for name in ("model", "initial", "download", "download.part"):
+            self.secrets = b""
+            for name in ("model", "initial", "download", "download.part", "secrets"):
                 self._remove(name)
         self.run, self.shard = run, shard
         self.residual = None
@@ -134,16 +146,24 @@ class PhoneState:
         """Keep a finished update until it is accepted; the one before it is in the model by now, or too late."""
         self.pending = update
         self._drop_accepted()
-        residual = None if update.residual is None else update.residual.astype("<f4").tobytes()
         self._save(
             "update",
             {
                 "round": update.round_number,
                 "payload": update.payload,
                 "examples": update.examples,
-                "residual": residual,
+                "residual": _bytes(update.residual),
+                "coordinates": _bytes(update.coordinates),
+                "model": update.model,
+                "attempt": update.attempt,
+                "context": update.context,
             },
         )
+
+    def put_secrets(self, secrets: bytes) -> None:
+        """Keep the phone's keys and what it has told: on the disk when this returns."""
+        self.secrets = secrets
+        self._save("secrets", {"secrets": secrets})
 
     def accepted(self, round_number: int) -> None:
         """Commit the residual of an accepted update: only now is it known that the rest was received.
@@ -204,6 +224,8 @@ class PhoneState:
         self.pending = self._read_update("update")
         if accepted := self._read_update("accepted"):
             self.accepted_round = accepted.round_number
+        if kept := self._read("secrets", secrets=bytes):
+            self.secrets = kept["secrets"]
         if rest := self._read("residual", residual=bytes):
             self.residual = self._floats("residual", rest["residual"])
         if download := self._read("download", digest=Digest):
@@ -238,12 +260,19 @@ class PhoneState:
         return content
 
     def _read_update(self, file: str) -> PendingUpdate | None:
-        update = self._read(file, round=Version, payload=bytes, examples=Count, residual=bytes | None)
+        update = self._read(
+            file, round=Version, payload=bytes, examples=Count, residual=bytes | None, coordinates=bytes | None,
+            model=bytes, attempt=Count, context=bytes,
+        )  # fmt: skip
         if not update:
             return None
-        residual = update["residual"]
-        kept = None if residual is None else self._floats(file, residual)
-        return PendingUpdate(update["round"], update["payload"], update["examples"], kept)
+        residual, coordinates = (
+            None if update[name] is None else self._floats(file, update[name]) for name in ("residual", "coordinates")
+        )
+        return PendingUpdate(
+            update["round"], update["payload"], update["examples"], residual, coordinates, update["model"],
+            update["attempt"], update["context"],
+        )  # fmt: skip
 
     def _floats(self, name: str, data: bytes) -> F32:
         if len(data) % 4:
@@ -269,6 +298,10 @@ class PhoneState:
         if self._folder is not None:
             with _writing(self._folder / name):
                 (self._folder / name).unlink(missing_ok=True)
+
+
+def _bytes(values: F32 | None) -> bytes | None:
+    return None if values is None else values.astype("<f4").tobytes()
 
 
 def make_folder(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """The phone's training, off the event loop: it goes on while connections come and go."""
 
 import asyncio
+import dataclasses
 import threading
 from collections.abc import Callable
 
@@ -9,6 +10,7 @@ from msgspec.structs import replace
 from featherfed.edge_client.learner import Learner, Trained
 from featherfed.edge_client.leaving import PhoneLeftError
 from featherfed.edge_client.phone_state import PendingUpdate, PhoneState
+from featherfed.initial_weights import digest_of
 from featherfed.wire.messages import NOTHING, Task, Welcome
 
 
@@ -91,10 +93,14 @@ class TrainingRunner:
         if trained is None:
             return None
         await asyncio.sleep(max(0.0, trained.steps * self._step_s - (loop.time() - began_s)))
+        size = f", update of {len(trained.payload)} bytes" if trained.payload else ""
         self._say(
             f"round {task.round}: trained {trained.steps} steps in {loop.time() - began_s:.2f} s,"
-            f" loss {trained.loss:.4f}, update of {len(trained.payload)} bytes"
+            f" loss {trained.loss:.4f}{size}"
         )
         update = PendingUpdate(task.round, trained.payload, trained.examples, trained.residual)
+        if trained.coordinates is not None:
+            digest = await loop.run_in_executor(None, digest_of, weights)
+            update = dataclasses.replace(update, examples=1, coordinates=trained.coordinates, model=digest)
         self._phone_state.put_update(update)
         return update

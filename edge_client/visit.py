@@ -16,6 +16,7 @@ from featherfed.edge_client.limits import EARNED_A_MESSAGE, LEAST_SILENCE_S, LON
 from featherfed.edge_client.phone_context import PhoneContext
 from featherfed.edge_client.phone_state import PendingUpdate
 from featherfed.edge_client.round_settings import settings_of
+from featherfed.edge_client.secrets import Secrets
 from featherfed.errors import CodecError, DivergedError, LocalError, ProtocolError, RemoteError
 from featherfed.initial_weights import F32, InitialWeights, digest_of, drawn
 from featherfed.wire.closing import Close, readable, reason
@@ -27,10 +28,14 @@ from featherfed.wire.messages import (
     Ack,
     AnyMessage,
     Cancel,
+    Circle,
     Finish,
     Hello,
+    Key,
     ModelBegin,
     ModelChunk,
+    Shares,
+    Survivors,
     Task,
     UpdateBegin,
     UpdateChunk,
@@ -66,6 +71,9 @@ class Visit:
         self._work: asyncio.Task[None] | None = None
         self._durable: asyncio.Future[int] | None = None
         self._learner: asyncio.Future[Learner] | None = None
+        self._secrets = Secrets(phone.phone_state, least_circle=phone.settings.least_circle)
+        self._circle: tuple[Circle, tuple[bytes, ...]] | None = None
+        """With whom the task's update is summed, and their keys."""
         self._offered = NOTHING
         """The round whose finished update this connection has begun to send."""
         self._pulse = Pulse(sum(phone.dialer.keepalive()), asyncio.get_running_loop().time())
@@ -184,6 +192,8 @@ class Visit:
             phone_state.hold(0, weights, weights if keeps else None)
         self._leave_pings_to_the_server(welcome.heartbeat_s)
         self._say(f"run {readable(welcome.run)}: {self._phone.name} plays shard {welcome.shard} of {welcome.shards}")
+        if welcome.masked:
+            await self._send(Key(self._secrets.public()))
         self._learner = await self._runner.prepare(welcome)
         self._learner.add_done_callback(self._prepared)
         self._go_on()
@@ -212,6 +222,10 @@ class Visit:
         match message:
             case Task():
                 await self._take_task(message)
+            case Circle():
+                await self._take_circle(message)
+            case Survivors():
+                await self._take_list(message)
             case ModelBegin() | WholeModel():
                 message = message.begin() if isinstance(message, WholeModel) else message
                 begin = replace(message, spec=message.spec or self._welcome.downlink)
@@ -244,6 +258,7 @@ class Visit:
             self._phone.progress.durable(round_number, len(pending.payload))
             await self._stop_sending()
             self._phone_state.accepted(round_number)
+            self._secrets.forget(round_number)
             self._say(f"round {round_number}: accepted")
         if self._task is not None and self._task.round == round_number:
             self._task = None
@@ -259,6 +274,44 @@ class Visit:
         self._task = task
         self._go_on()
 
+    async def _take_circle(self, circle: Circle) -> None:
+        self._circle = circle, self._secrets.keys_of(circle, self._welcome.shard)
+        pending = self._phone_state.pending
+        if pending is not None and self._due(pending):
+            # What was masked for an attempt that is over.
+            await self._stop_sending()
+            self._offered = NOTHING
+        self._go_on()
+
+    async def _take_list(self, survivors: Survivors) -> None:
+        pending = self._phone_state.pending
+        if pending is None or (pending.round_number, pending.attempt) != (survivors.round, survivors.attempt):
+            # It has been cancelled, or the attempt is over.
+            return
+        answer, loop = self._secrets.answer, asyncio.get_running_loop()
+        told = await loop.run_in_executor(None, answer, pending, survivors, self._welcome.shard)
+        await self._send(Shares(survivors.round, survivors.attempt, survivors.version, told))
+
+    def _due(self, update: PendingUpdate) -> bool:
+        """Return whether an update is to be made ready for the circle that is known, and is not."""
+        if update.coordinates is None or self._circle is None:
+            return False
+        circle, _ = self._circle
+        return circle.round == update.round_number and (not update.payload or circle.attempt > update.attempt)
+
+    async def _enclosed(self, update: PendingUpdate) -> PendingUpdate:
+        """Return an update as its circle sums it, kept before any of it leaves."""
+        assert self._circle is not None, "it is due"
+        loop = asyncio.get_running_loop()
+        update = await loop.run_in_executor(
+            None, self._secrets.enclose, update, *self._circle, self._welcome, self._layout
+        )
+        self._phone_state.put_update(update)
+        circle = self._circle[0]
+        whom = f"masked among {len(circle.members)} phones" if circle.threshold else "to be summed"
+        self._say(f"round {update.round_number}: update of {len(update.payload)} bytes, {whom}")
+        return update
+
     def _go_on(self) -> None:
         """Start what comes next: the upload of what is finished, or else the training of the task.
 
@@ -269,7 +322,9 @@ class Visit:
             return
         pending, task = self._phone_state.pending, self._task
         if pending is not None:
-            if pending.round_number != self._offered:
+            if self._due(pending):
+                self._start(self._enclose(pending))
+            elif pending.payload and pending.round_number != self._offered:
                 self._start(self._upload(pending, resumed=True))
         elif task is not None and task.version == self._phone_state.held_version:
             self._start(self._train(task))
@@ -293,6 +348,7 @@ class Visit:
         if pending is not None and pending.round_number == round_number:
             await self._stop_sending()
             self._phone_state.drop_update()
+            self._secrets.forget(round_number)
             self._offered, known = NOTHING, True
         if known:
             self._say(f"round {round_number}: cancelled by the server")
@@ -300,8 +356,13 @@ class Visit:
 
     async def _train(self, task: Task) -> None:
         update = self._phone_state.take_back(task.round) or await self._runner.train(task)
-        if update is not None:
+        if update is not None and self._due(update):
+            update = await self._enclosed(update)
+        if update is not None and update.payload:
             await self._upload(update, resumed=False)
+
+    async def _enclose(self, update: PendingUpdate) -> None:
+        await self._upload(await self._enclosed(update), resumed=False)
 
     async def _upload(self, update: PendingUpdate, *, resumed: bool) -> None:
         payload, most = update.payload, min(self._phone.dialer.chunk_bytes, self._welcome.chunk_bytes)
@@ -310,11 +371,10 @@ class Visit:
         self._offered = update.round_number
         self._durable = durable = asyncio.get_running_loop().create_future()
         if len(payload) <= offset:
-            await self._send(WholeUpdate(update.round_number, update.examples, payload))
+            await self._send(WholeUpdate(update.round_number, update.examples, payload, update.attempt))
             return
-        await self._send(
-            UpdateBegin(update.round_number, len(payload), update.digest, update.examples, 0, payload[:offset])
-        )
+        begin = UpdateBegin(update.round_number, len(payload), update.digest, update.examples, 0, payload[:offset])
+        await self._send(replace(begin, attempt=update.attempt))
         if resumed:
             # Only what is not durable there travels again. Accepted or Cancel may come instead of the Ack.
             offset = await durable

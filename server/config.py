@@ -23,6 +23,8 @@ from featherfed.training_settings import KINDS, LARGEST, Training, flag, range_o
 
 MODES = ("sync", "async")
 CONNECT = ("always", "when-chosen")
+LEAST_CIRCLE = 5
+"""Of a masked sum: a phone plays in no smaller one unless it is told to."""
 COHORT = 10
 SEEDS = 1 << 64
 """What Welcome carries: a seed of 64 bits."""
@@ -72,6 +74,10 @@ class RunConfig(Training):
     heartbeat: float = 20.0
     eval_every: int = 1
     gateways: int = 0  # 0: phones come here
+    secure: bool = False
+    circle: int = 20  # phones whose updates are summed before they are decoded
+    slices: int = 1
+    unmask_deadline: float = 30.0
     later: dict[str, dict[int, Any]] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
@@ -79,14 +85,14 @@ class RunConfig(Training):
         Training.__post_init__(self)
         at_least = {
             "phones": 1, "cohort": 1, "rounds": 1, "min_updates": 1, "max_retries": 0, "eval_every": 1, "quorum": 0,
-            "seed": 0, "max_examples": 0, "buffer": 0, "gateways": 0,
+            "seed": 0, "max_examples": 0, "buffer": 0, "gateways": 0, "circle": 1, "slices": 1,
         }  # fmt: skip
         for name, least in at_least.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"{flag(name)} {getattr(self, name)} is below {least}")
             if getattr(self, name) > LARGEST and name != "seed":
                 raise ConfigError(f"{flag(name)} {getattr(self, name)} exceeds {LARGEST:.0f}")
-        for name in ("server_lr", "deadline", "heartbeat"):
+        for name in ("server_lr", "deadline", "unmask_deadline", "heartbeat"):
             value = getattr(self, name)
             if not 0 < value <= LARGEST:
                 raise ConfigError(f"{flag(name)} {value} is not a number above 0 and up to {LARGEST:g}")
@@ -130,6 +136,7 @@ class RunConfig(Training):
                 "--connect when-chosen tells phones their rounds beforehand: it goes with --mode sync, and without"
                 " --gateways and --over-select"
             )
+        self._check_secure()
         for name, kind in (("aggregate", Aggregate), ("select", Select), ("server_optimizer", ServerOptimizer)):
             check_name(getattr(self, name), kind)
         if any(not isinstance(source, str) or not source for source in self.plugin):
@@ -137,6 +144,26 @@ class RunConfig(Training):
                 f"--plugin {self.plugin!r} is not the name of a module or file, like mytask or ./mytask.py"
             )
         self._check_later()
+
+    def _check_secure(self) -> None:
+        """Raise `ConfigError` for what cannot be masked, naming both."""
+        if not self.secure:
+            return
+        if self.mode == "async":
+            raise ConfigError("--secure hides updates in the sum of one round, and --mode async sums those of several")
+        if self.gateways:
+            raise ConfigError(f"--secure has no circles across --gateways {self.gateways} yet; leave one of the two out")
+        if self.connect == "when-chosen":
+            raise ConfigError(
+                "--secure needs the keys of a cohort's phones before its round opens, and with --connect when-chosen"
+                " they come later; leave one of the two out"
+            )
+        if self.circle < LEAST_CIRCLE:
+            raise ConfigError(f"--circle {self.circle} hides a phone among fewer than {LEAST_CIRCLE} (--secure)")
+        if (asked := self.cohort_size_at(1)) < LEAST_CIRCLE:
+            raise ConfigError(
+                f"--secure needs circles of at least {LEAST_CIRCLE} phones, and a round asks {asked} (--cohort)"
+            )
 
     def _check_later(self) -> None:
         """Raise `ConfigError` for a setting that has one value for the whole run, or a round that could not be run."""
@@ -248,6 +275,8 @@ class RunConfig(Training):
             if each.default is MISSING:
                 texts = [f"{key}={_text(one)}" for key, one in value.items()] if isinstance(value, dict) else value
                 flags += [part for text in texts for part in (flag(each.name), text)]
+            elif value is True:
+                flags.append(flag(each.name))
             elif value != each.default:
                 limits = range_of(each)
                 named = limits.spelled if limits and limits.spelled else {}
@@ -262,7 +291,7 @@ class RunConfig(Training):
 KNOWN: dict[str, Field[Any]] = {each.name: each for each in fields(RunConfig) if each.name != "later"}
 """The settings by name."""
 TABLES = {dict: "a table, like { shift = 1 }", list: 'a list, like ["mytask"]'}
-DURATIONS = ("deadline", "heartbeat")
+DURATIONS = ("deadline", "unmask_deadline", "heartbeat")
 
 
 def _spelled(name: str, value: object) -> str:

@@ -123,6 +123,14 @@ _RUN: tuple[tuple[str, Any, str], ...] = (
     ("--max-retries", int, "Attempts after the first before the run pauses.  [default: 3]"),
     ("--heartbeat", Duration(), "Silence after which a phone is asked for a sign of life.  [default: 20s]"),
     ("--eval-every", int, "Rounds between evaluations.  [default: 1]"),
+    (
+        "--circle",
+        int,
+        "Phones whose updates are summed before they are decoded, with an uplink that ends in grid(R); the cohort is"
+        " dealt into such circles.  [default: 20]",
+    ),
+    ("--slices", int, "Circles take turns at so many slices of the coordinates; 1: each sends all.  [default: 1]"),
+    ("--unmask-deadline", Duration(), "How long a phone of a masked circle may take to answer.  [default: 30s]"),
     ("--gateways", int, "Serve so many gateways, which serve the phones; 0 is none (docs/SCALING.md).  [default: 0]"),
 )
 
@@ -184,6 +192,10 @@ def run_flags(command: Command) -> Command:
     command = click.option(
         "--plugin", callback=_sources, multiple=True, metavar="MODULE",
         help="Module or file of your own with codec stages, like mytask or ./mytask.py; phones need it too.",
+    )(command)  # fmt: skip
+    command = click.option(
+        "--secure", is_flag=True, default=None,
+        help="Sum updates under masks: the server learns sums over circles of phones, and no update (docs/PRIVACY.md).",
     )(command)  # fmt: skip
     for name, kind, text in reversed(FLAGS):
         command = click.option(name, type=kind, help=text)(command)

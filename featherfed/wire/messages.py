@@ -24,6 +24,10 @@ MAX_TEXT = 256
 MAX_TENSORS = 4096
 MAX_DIMENSIONS = 16
 MAX_SETTINGS = 64
+MAX_MEMBERS = 4096
+PUBLIC_KEY_BYTES = 32
+SECRET_BYTES = 16
+"""Of a pair's seed, and of a share."""
 
 _MOVES = r"\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069"
 """What no name may have, since names are printed: control characters (U+009B is what ESC [ is), ends of lines and
@@ -35,6 +39,9 @@ Spec = Annotated[str, Meta(max_length=MAX_TEXT, pattern=r"^[ -~]*$")]
 Digest = Annotated[bytes, Meta(min_length=8, max_length=8)]
 Chunk = Annotated[bytes, Meta(max_length=MAX_CHUNK_BYTES)]
 Count = Annotated[int, Meta(ge=0, lt=1 << 53)]
+Members = Annotated[list[Count], Meta(max_length=MAX_MEMBERS)]
+MemberBits = Annotated[bytes, Meta(max_length=MAX_MEMBERS // 8)]
+"""One bit a member, in the order of `Circle.members`, the lowest of a byte first."""
 Positive = Annotated[int, Meta(ge=1, lt=1 << 53)]
 Version = Annotated[int, Meta(ge=-1, lt=1 << 53)]
 Unsigned64 = Annotated[int, Meta(ge=0)]  # Meta's bounds are signed 64 bit; msgpack's own limit is 2^64 - 1
@@ -112,7 +119,9 @@ class Welcome(Message, frozen=True, tag=2):
     `training` is `featherfed.training_settings.Training` in the order of its fields, which checks it. `tensors` are
     left out where the run's model is the one that Hello named. `initial` says how version 0 is drawn, tensor by tensor,
     and `initial_digest` is that of its weights: both are empty where they are the problem's own, which then travel, and
-    left out for a phone that knows the run and the model.
+    left out for a phone that knows the run and the model. `masked` says that updates are summed under masks, for which
+    the phone sends its `Key` next; `clip` is the longest L2 norm of an update, which the phone sees to where the server
+    sees sums alone (0: no bound of the phone's).
     """
 
     run: Name
@@ -130,6 +139,8 @@ class Welcome(Message, frozen=True, tag=2):
     initial: Annotated[list[Draw], Meta(max_length=MAX_TENSORS)] = []
     tensors: Annotated[list[TensorEntry], Meta(max_length=MAX_TENSORS)] = []
     chunk_bytes: Annotated[int, Meta(ge=LEAST_BYTES, le=MAX_CHUNK_BYTES)] = MAX_CHUNK_BYTES
+    masked: bool = False
+    clip: NotNegative = 0
 
 
 class Task(Message, frozen=True, tag=3):
@@ -169,7 +180,8 @@ class ModelChunk(Message, frozen=True, tag=5):
 class UpdateBegin(Message, frozen=True, tag=6):
     """Phone: my update of `round`, its size, digest and weight, and its first bytes from `offset` on.
 
-    Without data it asks how much is durable: after a dropped link the phone goes on from the Ack.
+    Without data it asks how much is durable: after a dropped link the phone goes on from the Ack. `attempt` is that of
+    the circle that the update is summed in.
     """
 
     round: Count
@@ -178,6 +190,7 @@ class UpdateBegin(Message, frozen=True, tag=6):
     examples: Positive
     offset: Count
     data: Chunk
+    attempt: Count = 0
 
 
 class UpdateChunk(Message, frozen=True, tag=7):
@@ -218,10 +231,11 @@ class WholeUpdate(Message, frozen=True, tag=12):
     round: Count
     examples: Positive
     data: Annotated[bytes, Meta(min_length=1, max_length=MAX_CHUNK_BYTES)]
+    attempt: Count = 0
 
     def begin(self) -> UpdateBegin:
         """Return the same as the beginning of an update that ends with it."""
-        return UpdateBegin(self.round, len(self.data), digest_of(self.data), self.examples, 0, self.data)
+        return UpdateBegin(self.round, len(self.data), digest_of(self.data), self.examples, 0, self.data, self.attempt)
 
 
 class WholeModel(Message, frozen=True, tag=13):
@@ -234,6 +248,57 @@ class WholeModel(Message, frozen=True, tag=13):
     def begin(self) -> ModelBegin:
         """Return the same as the beginning of a model that ends with it."""
         return ModelBegin(self.version, self.base, "", [len(self.data)], digest_of(self.data), 0, self.data)
+
+
+class Key(Message, frozen=True, tag=14):
+    """Phone: the public half of my X25519 key of this run; the first message after a Welcome that says `masked`."""
+
+    public: Annotated[bytes, Meta(min_length=PUBLIC_KEY_BYTES, max_length=PUBLIC_KEY_BYTES)]
+
+
+class Circle(Message, frozen=True, tag=15):
+    """Server: with whom this phone's update of `round` is summed, in this attempt of the round, and in which steps.
+
+    It comes with the Task. The phone sends slice `slice` of `slices` of its coordinates, in `steps` of `grid` (one byte
+    a block). `members` are shards, in their order, this phone's among them; `keys` the public keys of those that this
+    connection has not been told yet, one after the other in that order. `threshold` of a member's neighbours can open
+    its secret, and phones open no sum of fewer than `least`. Threshold 0: no masks, and no members.
+    """
+
+    round: Count
+    attempt: Count
+    circle: Count
+    slice: Count
+    slices: Positive
+    threshold: Count
+    least: Count
+    steps: Chunk
+    members: Members = []
+    keys: Chunk = b""
+
+
+class Survivors(Message, frozen=True, tag=16):
+    """Server: `alive` are those whose updates of this attempt are here; versions only shrink.
+
+    Not `final`: the phone answers with the seeds that it shares with those who are gone since the version that it
+    answered last. `final`: with its shares of the secrets of those in `asked`.
+    """
+
+    round: Count
+    attempt: Count
+    version: Count
+    final: bool
+    alive: MemberBits
+    asked: MemberBits = b""
+
+
+class Shares(Message, frozen=True, tag=17):
+    """Phone: the answer to `Survivors`: seeds or shares of 16 bytes each, in the order of the circle's members."""
+
+    round: Count
+    attempt: Count
+    version: Count
+    data: Chunk
 
 
 AnyMessage = (
@@ -250,6 +315,10 @@ AnyMessage = (
     | Finish
     | WholeUpdate
     | WholeModel
+    | Key
+    | Circle
+    | Survivors
+    | Shares
 )
 
 M = TypeVar("M", bound=Message)

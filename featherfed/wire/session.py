@@ -6,8 +6,11 @@ arrives. Everything that changes a state is in this file.
 
     phone    NEW --Hello--> READY --UpdateBegin--> UPLOADING --(last byte)--> READY
                             READY, UPLOADING --WholeUpdate--> READY
+                            READY, UPLOADING --Key, Shares--> the same
     server   NEW --Welcome--> IDLE --Task--> TASKED --ModelBegin--> SENDING --(last byte)--> IDLE
                                 IDLE, TASKED, SENDING --WholeModel--> IDLE
+                                TASKED --Circle--> TASKED
+                                IDLE, TASKED, SENDING --Survivors--> the same
                                 IDLE, TASKED, SENDING --Finish--> OVER
 """
 
@@ -21,11 +24,15 @@ from featherfed.wire.messages import (
     Ack,
     AnyMessage,
     Cancel,
+    Circle,
     Finish,
     Hello,
+    Key,
     Message,
     ModelBegin,
     ModelChunk,
+    Shares,
+    Survivors,
     Task,
     UpdateBegin,
     UpdateChunk,
@@ -62,12 +69,19 @@ TABLES: Mapping[Role, Table] = MappingProxyType(
     {
         Role.PHONE: {
             State.NEW: {Hello: State.READY},
-            State.READY: {UpdateBegin: State.UPLOADING, WholeUpdate: State.READY},
+            State.READY: {
+                UpdateBegin: State.UPLOADING,
+                WholeUpdate: State.READY,
+                Key: State.READY,
+                Shares: State.READY,
+            },
             # A cancelled update may give way to the next round's.
             State.UPLOADING: {
                 UpdateChunk: State.UPLOADING,
                 UpdateBegin: State.UPLOADING,
                 WholeUpdate: State.READY,
+                Key: State.UPLOADING,
+                Shares: State.UPLOADING,
             },
         },
         Role.SERVER: {
@@ -77,10 +91,13 @@ TABLES: Mapping[Role, Table] = MappingProxyType(
                 Ack: State.IDLE,
                 Accepted: State.IDLE,
                 Cancel: State.IDLE,
+                Survivors: State.IDLE,
                 ModelBegin: State.SENDING,
             },
             State.TASKED: {
                 **_IN_ANY_TASK,
+                Circle: State.TASKED,
+                Survivors: State.TASKED,
                 ModelBegin: State.SENDING,
                 Ack: State.TASKED,
                 Accepted: State.TASKED,
@@ -91,6 +108,7 @@ TABLES: Mapping[Role, Table] = MappingProxyType(
                 ModelChunk: State.SENDING,
                 Ack: State.SENDING,
                 Accepted: State.SENDING,
+                Survivors: State.SENDING,
                 # It may be about another round than the one whose model is under way: a phone that comes back with an
                 # old update gets its task at once, and asks for that update while the model comes.
                 Cancel: State.SENDING,
@@ -103,7 +121,7 @@ TABLES: Mapping[Role, Table] = MappingProxyType(
 
 # What the other track must have reached before this track may make its first move.
 _NEEDS_PEER: Mapping[type[Message], State] = MappingProxyType(
-    {Welcome: State.READY, UpdateBegin: State.IDLE, WholeUpdate: State.IDLE}
+    {Welcome: State.READY, UpdateBegin: State.IDLE, WholeUpdate: State.IDLE, Key: State.IDLE, Shares: State.IDLE}
 )
 
 

@@ -2,7 +2,7 @@
 
 Updates are folded on arrival because memory must not grow with the cohort; the sum is exact (featherfed.codec), so the
 order of arrival does not matter. Only for an aggregate that needs all of them are a round's updates kept
-(`kept_updates`).
+(`kept_updates`). Of an uplink that is summed before it is decoded, sums of circles come (`circle_sums`).
 """
 
 import math
@@ -21,6 +21,7 @@ from featherfed.randomness import RoundKey
 from featherfed.rules.aggregate import Aggregate, Updates
 from featherfed.rules.checked import weighed
 from featherfed.server.config import RunConfig
+from featherfed.server.model.circle_sums import CircleSums
 from featherfed.server.model.kept_updates import KeptUpdates
 from featherfed.server.model.staleness import UNIT, stale_weight
 
@@ -55,6 +56,10 @@ class RoundSum:
         if config.gateways:
             # What comes is an exact partial sum of many phones' updates; it has its weight in it.
             self.theory_bytes = self.max_update_bytes = ByRound(partial_sum_bytes(layout.size))
+        self.circles = CircleSums.of(config, uplink, layout)
+        if self.circles is not None:
+            self.theory_bytes = self.circles.payload_bytes
+            self.max_update_bytes = self.circles.max_update_bytes
         self._buffered = config.mode == "async"
         self._fresh_weight = 0
         self._fold: Fold | KeptUpdates | None = None
@@ -63,6 +68,9 @@ class RoundSum:
     def open(self, round_number: int) -> None:
         """Begin the sum of a round."""
         self.open_round = round_number
+        if self.circles is not None:
+            self.circles.open(round_number)
+            return
         uplink = self.uplink.at(round_number)
         clip_norm = self._config.clip_norm or math.inf
         if self._aggregate.needs_all:
@@ -118,6 +126,8 @@ class RoundSum:
 
     def take_updates(self) -> Updates:
         """End the round's sum; return what the aggregate is given: all updates of the round, or their mean alone."""
+        if self.circles is not None:
+            return self.circles.take()
         fold = self._taken()
         key = RoundKey(self._config.seed, self.open_round)
         if isinstance(fold, KeptUpdates):

@@ -85,6 +85,14 @@ class AsyncState:
         """Shards whose update was refused; nobody else is late here."""
         return self.failed
 
+    def holds(self, round_number: int, shard: int) -> bool:
+        """Whether an update is here whose circle is not summed yet: in this machine there are no circles."""
+        return False
+
+    def takes(self, attempt: int) -> bool:
+        """Whether an update of an attempt may count: in this machine of any."""
+        return True
+
     def wants(self, round_number: int, shard: int) -> bool:
         """Whether an update of a round counts: now, or, while a buffer closes, in the next one."""
         running = self.phase in (Phase.OPEN, Phase.CLOSING) and shard not in self.failed

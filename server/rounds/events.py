@@ -1,6 +1,9 @@
-"""What both round machines hear and say: events come in, actions are to be carried out in their order."""
+"""What the round machines hear and say: events come in, actions are to be carried out in their order."""
 
 from dataclasses import dataclass
+
+from featherfed.server.rounds.circle import Opened as CircleOpened
+from featherfed.server.rounds.circle import SentList
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +24,10 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Accept:
-    """A valid update is durable and folded; of how many examples, and how long after its task."""
+    """A valid update is durable; of how many examples, and how long after its task.
+
+    It is in the sum, or, where circles are summed, waits for its circle.
+    """
 
     shard: int
     round_number: int
@@ -83,6 +89,35 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
+class Answered:
+    """The phone of a shard has answered a list of survivors of its circle."""
+
+    shard: int
+    attempt: int
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """Time is up for the answers to a list."""
+
+    round_number: int
+    attempt: int
+    circle: int
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What became of `OpenCircle`: the circle's sum is in the round's sum, or `outcome` says why it is not."""
+
+    round_number: int
+    attempt: int
+    circle: int
+    outcome: CircleOpened
+
+
+@dataclass(frozen=True, slots=True)
 class OpenRound:
     """Ask these phones, and let the deadline run."""
 
@@ -115,6 +150,38 @@ class CloseRound:
 
 
 @dataclass(frozen=True, slots=True)
+class Discard:
+    """Forget what has come of a round and is in no sum: another attempt has other masks."""
+
+    round_number: int
+
+
+@dataclass(frozen=True, slots=True)
+class SendList:
+    """Send a list of survivors to these members of a circle, and wait for their answers."""
+
+    circle: int
+    list_: SentList
+    to: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenCircle:
+    """Add the sum of a circle to the round's sum, then report `Opened`."""
+
+    circle: int
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """The updates of these phones of a circle are in the sum: tell them when that is durable."""
+
+    round_number: int
+    circle: int
+    shards: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """All rounds are done, or the target is reached."""
 
@@ -126,5 +193,7 @@ class Pause:
     reason: str
 
 
-Event = Joined | Lost | GaveUp | Accept | Fail | Deadline | Closed | Asked | Resume | Stop
-Action = OpenRound | Assign | CancelPhones | CloseRound | Finished | Pause
+Event = Joined | Lost | GaveUp | Accept | Fail | Deadline | Closed | Asked | Resume | Stop | Answered | Expired | Opened
+Action = (
+    OpenRound | Assign | CancelPhones | CloseRound | Finished | Pause | Discard | SendList | OpenCircle | Count
+)

@@ -18,6 +18,7 @@ from featherfed.server.rounds.upload_register import Key, Upload, UploadRegister
 from featherfed.server.storage.run_storage import RunStorage
 from featherfed.server.storage.store import put_chunk, put_update, together
 from featherfed.server.watchers.watcher import Watcher
+from featherfed.wire.messages import Accepted
 
 BATCH = 64
 """Updates that are folded and written together: what the event loop does for them in one go takes milliseconds."""
@@ -85,6 +86,10 @@ class Folding:
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._fold_waiting(), name="group fold")
         return await update.counted
+
+    def answer(self, update: WholeUpdate) -> Accepted:
+        """Return what the phone of an update that counts is told."""
+        return Accepted(update.key[0])
 
     async def end(self) -> None:
         """Let go of those who wait for the next round: the server ends before it."""

@@ -7,6 +7,7 @@ upload's lock, so that a connection that stands still never holds up the phone's
 import asyncio
 import contextlib
 from dataclasses import dataclass
+from typing import Protocol
 
 from websockets.exceptions import ConnectionClosed
 
@@ -15,7 +16,7 @@ from featherfed.server.model.run_model import RunModel
 from featherfed.server.phones.phone_connection import PhoneConnection
 from featherfed.server.rounds.current_round import CurrentRound
 from featherfed.server.rounds.events import Fail, GaveUp
-from featherfed.server.rounds.folding import Folding, WholeUpdate
+from featherfed.server.rounds.folding import WholeUpdate
 from featherfed.server.rounds.pacing import Pacing
 from featherfed.server.rounds.round_machine import Phase
 from featherfed.server.rounds.upload_register import Upload, UploadRegister
@@ -26,6 +27,19 @@ from featherfed.server.watchers.watcher import Watcher
 from featherfed.wire.messages import Accepted, Ack, Cancel, UpdateBegin, UpdateChunk
 
 Answer = Accepted | Ack | Cancel | None
+
+
+class Intake(Protocol):
+    """Takes updates that are whole: `Folding`, or `Arrivals` where circles are summed."""
+
+    over: bool
+    """Whether the server ends."""
+
+    async def count(self, update: WholeUpdate) -> bool:
+        """Make an update durable; return whether it counts, or may, and raise what is wrong with it."""
+
+    def answer(self, update: WholeUpdate) -> Accepted | Ack:
+        """Return what the phone of such an update is told."""
 
 
 @dataclass(slots=True)
@@ -45,7 +59,7 @@ class Receiver:
         model: RunModel,
         storage: RunStorage,
         uploads: UploadRegister,
-        folding: Folding,
+        intake: Intake,
         watcher: Watcher,
         pacing: Pacing,
     ) -> None:
@@ -53,7 +67,7 @@ class Receiver:
         self._model = model
         self._storage = storage
         self._uploads = uploads
-        self._folding = folding
+        self._intake = intake
         self._watcher = watcher
         self._pacing = pacing
         self._sending: dict[PhoneConnection, Sending] = {}
@@ -72,6 +86,15 @@ class Receiver:
                 raise RefusedError(f"round {message.round} already has another update of phone {phone.name!r}")
             self._received(phone).resent += len(message.data)
             await self._answer(phone, Accepted(message.round))
+            return
+        if known is not None and known.arrived and known.update.digest == message.digest:
+            self._received(phone).resent += len(message.data)
+            await self._answer(phone, Ack(message.round, message.size))
+            return
+        if self._current.state.wants(*key) and not self._current.state.takes(message.attempt):
+            # Its circle of an earlier attempt is over; that of this one is on its way to the phone.
+            self._received(phone).wasted += len(message.data)
+            self._sending[phone] = Sending(message)
             return
         if not self._current.state.wants(*key):
             self._received(phone).wasted += len(message.data)
@@ -160,6 +183,9 @@ class Receiver:
             return Accepted(begin.round)
         if upload is None or self._uploads.get(key) is not upload or not self._current.state.wants(*key):
             self._received(phone).wasted += len(data)
+            if not self._current.state.takes(begin.attempt):
+                # The next circle is on its way to the phone; what it sends here was masked for the last one.
+                return None
             # Its Cancel went to whatever connection the phone had then: with the last byte it is said again.
             return Cancel(begin.round) if offset + len(data) == begin.size else None
         known = min(max(upload.durable - offset, 0), len(data))
@@ -187,14 +213,14 @@ class Receiver:
         """
         round_number, _ = update.key
         try:
-            counts = await self._folding.count(update)
+            counts = await self._intake.count(update)
         except (CodecError, RefusedError):
             self._received(phone).wasted += len(update.last)
             await self._storage.commits.queue(*self._uploads.waste(update.key))
             raise
         if counts:
-            return Accepted(round_number)
-        if self._folding.over:
+            return self._intake.answer(update)
+        if self._intake.over:
             return None
         if update.upload.accepted:
             self._received(phone).resent += len(update.last)

@@ -50,6 +50,8 @@ class Phase(enum.Enum):
 
     GATHERING = "gathering"
     OPEN = "open"
+    UNMASKING = "unmasking"
+    """Of a run that sums circles: updates are in, and their sums are being opened."""
     CLOSING = "closing"
     DONE = "done"
     PAUSED = "paused"
@@ -136,6 +138,14 @@ class RunState:
     def wants(self, round_number: int, shard: int) -> bool:
         """Whether an update of a round still counts."""
         return self.phase is Phase.OPEN and round_number == self.round_number and self.awaits(shard)
+
+    def holds(self, round_number: int, shard: int) -> bool:
+        """Whether an update is here whose circle is not summed yet: in this machine there are no circles."""
+        return False
+
+    def takes(self, attempt: int) -> bool:
+        """Whether an update of an attempt may count: in this machine of any."""
+        return True
 
     def awaits(self, shard: int) -> bool:
         """Whether a shard's update is outstanding: asked for each message, so it looks at no other shard."""
@@ -227,7 +237,7 @@ def _asked_gathering(state: RunState, event: Asked) -> Step:
 
 def _asked_open(state: RunState, event: Asked) -> Step:
     """Close with what there is if the root is further: it waits for this round no more."""
-    return _settle(state) if event.round_number > state.round_number else (state, ())
+    return settle(state) if event.round_number > state.round_number else (state, ())
 
 
 def _resume_gathering(state: RunState, event: Resume) -> Step:
@@ -238,7 +248,7 @@ def _resume_gathering(state: RunState, event: Resume) -> Step:
 
 def _resume_open(state: RunState, event: Resume) -> Step:
     if len(state.accepted) >= state.target or not state.outstanding:
-        return _settle(state)
+        return settle(state)
     return state, (OpenRound(state.round_number, state.attempt, tuple(sorted(state.outstanding))),)
 
 
@@ -266,7 +276,7 @@ def _accept(state: RunState, event: Accept) -> Step:
         return state, ()
     state = replace(state, accepted=state.accepted | {event.shard})
     if len(state.accepted) >= state.target or state.complete:
-        return _settle(state)
+        return settle(state)
     return state, ()
 
 
@@ -274,21 +284,21 @@ def _fail(state: RunState, event: Fail) -> Step:
     if not state.awaits(event.shard):
         return state, ()
     state = replace(state, failed=state.failed | {event.shard})
-    return _settle(state) if state.complete else (state, ())
+    return settle(state) if state.complete else (state, ())
 
 
 def _deadline(state: RunState, event: Deadline) -> Step:
     if (event.round_number, event.attempt) != (state.round_number, state.attempt):
         return state, ()
-    return _settle(state)
+    return settle(state)
 
 
-def _settle(state: RunState) -> Step:
+def settle(state: RunState) -> Step:
     """Close the round with what it has, or retry it, or pause."""
     rules = state.rules
     if len(state.accepted) >= rules.min_updates:
         close = CloseRound(state.round_number, tuple(sorted(state.accepted)))
-        return replace(state, phase=Phase.CLOSING), (*_cancel(state, state.outstanding), close)
+        return replace(state, phase=Phase.CLOSING), (*cancel(state, state.outstanding), close)
     if state.attempt >= rules.max_retries:
         # Nobody is cancelled: what phones have sent so far counts when the run is resumed.
         pause = Pause(
@@ -298,10 +308,10 @@ def _settle(state: RunState) -> Step:
         return replace(state, phase=Phase.PAUSED), (pause,)
     retried, actions = _retry(state)
     # A phone that is asked again is not cancelled: it goes on with what it has sent.
-    return retried, (*_cancel(state, state.outstanding - retried.outstanding), *actions)
+    return retried, (*cancel(state, state.outstanding - retried.outstanding), *actions)
 
 
-def _cancel(state: RunState, shards: frozenset[int]) -> tuple[Action, ...]:
+def cancel(state: RunState, shards: frozenset[int]) -> tuple[Action, ...]:
     return (CancelPhones(state.round_number, tuple(sorted(shards))),) if shards else ()
 
 
@@ -317,7 +327,7 @@ def _stop(state: RunState, event: Stop) -> Step:
     return replace(state, phase=Phase.PAUSED), (Pause(STOPPED),)
 
 
-_EVERYWHERE: dict[type, Callable[..., Step]] = {
+EVERYWHERE: dict[type, Callable[..., Step]] = {
     Joined: _note_joined,
     Lost: _note_lost,
     GaveUp: _note_lost,
@@ -326,14 +336,14 @@ _EVERYWHERE: dict[type, Callable[..., Step]] = {
 
 TABLE: Mapping[Phase, Mapping[type, Callable[..., Step]]] = {
     Phase.GATHERING: {
-        **_EVERYWHERE,
+        **EVERYWHERE,
         Joined: _gather,
         GaveUp: _give_up_gathering,
         Asked: _asked_gathering,
         Resume: _resume_gathering,
     },
     Phase.OPEN: {
-        **_EVERYWHERE,
+        **EVERYWHERE,
         Joined: _join_open,
         Accept: _accept,
         Fail: _fail,
@@ -342,7 +352,7 @@ TABLE: Mapping[Phase, Mapping[type, Callable[..., Step]]] = {
         Asked: _asked_open,
         Resume: _resume_open,
     },
-    Phase.CLOSING: {**_EVERYWHERE, Closed: _closed},
+    Phase.CLOSING: {**EVERYWHERE, Closed: _closed},
     Phase.DONE: {Lost: _note_lost, GaveUp: _note_lost},
     Phase.PAUSED: {Lost: _note_lost, GaveUp: _note_lost},
 }

@@ -5,12 +5,13 @@ payload = resent + wasted + what is durable or counts.
 """
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from featherfed.server.model.run_model import RunModel
 from featherfed.server.rounds.machines import State
 from featherfed.server.storage.run_storage import RunStorage
-from featherfed.server.storage.store import Statement, StoredUpdate, drop_update
+from featherfed.server.storage.store import Statement, StoredUpdate, drop_update, put_update
 
 Key = tuple[int, int]
 """Round and shard."""
@@ -27,6 +28,11 @@ class Upload:
     def accepted(self) -> bool:
         """Whether the update counts."""
         return self.update.state == "accepted"
+
+    @property
+    def arrived(self) -> bool:
+        """Whether all of it is here, and the sum of its circle is not open yet."""
+        return self.update.state == "arrived"
 
 
 class UploadRegister:
@@ -45,11 +51,11 @@ class UploadRegister:
         for update in self._store.updates():
             key = (update.round_number, update.shard)
             durable = update.size
-            if update.state == "receiving" or (is_open and update.counts_in == round_number):
+            if update.state != "accepted" or (is_open and update.counts_in == round_number):
                 payload = self._store.payload(*key)
                 durable = len(payload)
                 self._uploads[key] = Upload(update, durable)
-                if update.state == "accepted":
+                if update.state == "accepted" and not self._model.sum.of_circles:
                     self._model.sum.add(*key, payload, update.examples)
             kept[update.shard] = kept.get(update.shard, 0) + durable
         for shard in self._ledger.shards():
@@ -85,8 +91,22 @@ class UploadRegister:
 
     def waste_unwanted(self, state: State) -> list[Statement]:
         """Waste what is unfinished and will not count: of stragglers, of phones that were refused, of a run's end."""
-        unwanted = [key for key in self._uploads if not state.wants(*key)]
+        unwanted = [key for key in self._uploads if not (state.wants(*key) or state.holds(*key))]
         return [statement for key in unwanted for statement in self.waste(key)]
+
+    def discard(self, round_number: int) -> list[Statement]:
+        """Waste what has come of a round and does not count: it was masked for an attempt that is over."""
+        keys = [key for key in self._uploads if key[0] == round_number]
+        return [statement for key in keys for statement in self.waste(key)]
+
+    def count(self, round_number: int, shards: Iterable[int]) -> list[Statement]:
+        """Note that the updates of these phones are in the sum of a round; return what keeps that."""
+        statements = []
+        for shard in shards:
+            upload = self._uploads[round_number, shard]
+            upload.update = replace(upload.update, state="accepted", counts_in=round_number)
+            statements.append(put_update(upload.update))
+        return statements
 
     def forget_round(self, round_number: int) -> None:
         """Forget the updates of a closed round: for late copies, the store remembers who was accepted."""

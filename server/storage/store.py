@@ -53,7 +53,7 @@ updates_table = sa.Table(
     metadata,
     sa.Column("round", Whole, primary_key=True, autoincrement=False),
     sa.Column("shard", Whole, primary_key=True, autoincrement=False),
-    sa.Column("state", sa.String, nullable=False),  # receiving | accepted
+    sa.Column("state", sa.String, nullable=False),  # receiving | arrived, in a circle that is not summed | accepted
     sa.Column("size", Whole, nullable=False),
     sa.Column("digest", sa.LargeBinary, nullable=False),
     sa.Column("examples", Whole, nullable=False),
@@ -139,7 +139,7 @@ class StoredUpdate:
 
 def put_value(key: str, value: str) -> Statement:
     """Keep one setting of the run."""
-    return _upsert(run_table, ("key",)), {"key": key, "value": value}
+    return upsert(run_table, ("key",)), {"key": key, "value": value}
 
 
 def put_measures(measures: Measures) -> Statement:
@@ -149,14 +149,14 @@ def put_measures(measures: Measures) -> Statement:
 
 def put_phone(shard: int, name: str) -> Statement:
     """Give a shard to a phone."""
-    return _upsert(phones_table, ("shard",)), {"shard": shard, "name": name}
+    return upsert(phones_table, ("shard",)), {"shard": shard, "name": name}
 
 
 def put_round(
     round_number: int, attempt: int, cohort: Iterable[int], refused: Iterable[int], started_s: float
 ) -> Statement:
     """Note that a round is open, who was asked and whose update was refused."""
-    return _upsert(rounds_table, ("round",)), {
+    return upsert(rounds_table, ("round",)), {
         "round": round_number, "attempt": attempt, "state": "open", "cohort": json.dumps(sorted(cohort)),
         "refused": json.dumps(sorted(refused)), "started_s": started_s,
     }  # fmt: skip
@@ -183,7 +183,7 @@ def close_round(
 
 def put_update(update: StoredUpdate) -> Statement:
     """Note what is known of an update."""
-    return _upsert(updates_table, ("round", "shard")), {
+    return upsert(updates_table, ("round", "shard")), {
         "round": update.round_number, "shard": update.shard, "state": update.state, "size": update.size,
         "digest": update.digest, "examples": update.examples, "counts_in": update.counts_in,
     }  # fmt: skip
@@ -192,7 +192,7 @@ def put_update(update: StoredUpdate) -> Statement:
 def put_chunk(round_number: int, shard: int, offset: int, data: bytes) -> Statement:
     """Keep some bytes of an update."""
     values = {"round": round_number, "shard": shard, "offset": offset, "data": data}
-    return _upsert(chunks_table, ("round", "shard", "offset")), values
+    return upsert(chunks_table, ("round", "shard", "offset")), values
 
 
 def drop_update(round_number: int, shard: int) -> list[Statement]:
@@ -220,7 +220,7 @@ def put_traffic(rows: dict[tuple[int, int, str], Traffic]) -> list[Statement]:
         {"round": number, "shard": shard, "direction": direction, **traffic.as_dict()}
         for (number, shard, direction), traffic in rows.items()
     ]
-    return [(_upsert(traffic_table, ("round", "shard", "direction")), values)] if values else []
+    return [(upsert(traffic_table, ("round", "shard", "direction")), values)] if values else []
 
 
 def put_fault(at_s: float, round_number: int, phone: str, code: int, sentence: str) -> Statement:
@@ -243,7 +243,7 @@ def together(statements: Sequence[Statement]) -> Statement:
 _upserts: dict[str, Upsert] = {}
 
 
-def _upsert(table: sa.Table, key: tuple[str, ...]) -> Upsert:
+def upsert(table: sa.Table, key: tuple[str, ...]) -> Upsert:
     """Return the statement, built once for each table: building costs more than running it."""
     if table.name not in _upserts:
         given = [column.name for column in table.columns if column.name not in key]
@@ -331,7 +331,8 @@ class Store:
         """Close all connections."""
         self._engine.dispose()
 
-    def _rows(self, query: sa.Executable) -> list[Any]:
+    def read(self, query: sa.Executable) -> list[Any]:
+        """Return the rows of a query; raises `LocalError` where they cannot be read."""
         try:
             with self._engine.connect() as connection:
                 return list(connection.execute(query))
@@ -340,7 +341,7 @@ class Store:
 
     def values(self) -> dict[str, str]:
         """Return the settings of the run."""
-        return {row.key: row.value for row in self._rows(run_table.select())}
+        return {row.key: row.value for row in self.read(run_table.select())}
 
     def measures(self) -> Measures:
         """Return what the run's evaluations say; nothing before it has begun."""
@@ -348,23 +349,23 @@ class Store:
 
     def phones(self) -> dict[int, str]:
         """Return the name that holds each shard."""
-        return {row.shard: row.name for row in self._rows(phones_table.select())}
+        return {row.shard: row.name for row in self.read(phones_table.select())}
 
     def rounds(self) -> list[Any]:
         """Return the rows of the rounds, in order."""
-        return self._rows(rounds_table.select().order_by(rounds_table.c.round))
+        return self.read(rounds_table.select().order_by(rounds_table.c.round))
 
     def updates(self, round_number: int | None = None) -> list[StoredUpdate]:
         """Return the updates of a round, or of all."""
         query = updates_table.select().order_by(updates_table.c.round, updates_table.c.shard)
         if round_number is not None:
             query = query.where(updates_table.c.round == round_number)
-        return [StoredUpdate(*row) for row in self._rows(query)]
+        return [StoredUpdate(*row) for row in self.read(query)]
 
     def update(self, round_number: int, shard: int) -> StoredUpdate | None:
         """Return what is known of one update."""
         of_phone = updates_table.c.round == round_number, updates_table.c.shard == shard
-        rows = self._rows(updates_table.select().where(*of_phone))
+        rows = self.read(updates_table.select().where(*of_phone))
         return StoredUpdate(*rows[0]) if rows else None
 
     def payload(self, round_number: int, shard: int) -> bytes:
@@ -374,16 +375,16 @@ class Store:
             .where(chunks_table.c.round == round_number, chunks_table.c.shard == shard)
             .order_by(chunks_table.c.offset)
         )
-        return b"".join(row.data for row in self._rows(query))
+        return b"".join(row.data for row in self.read(query))
 
     def traffic(self) -> dict[tuple[int, int, str], Traffic]:
         """Return the traffic of every (round, shard, direction)."""
-        rows = self._rows(traffic_table.select().order_by(*traffic_table.primary_key.columns))
+        rows = self.read(traffic_table.select().order_by(*traffic_table.primary_key.columns))
         return {(row.round, row.shard, row.direction): Traffic(*row[3:]) for row in rows}
 
     def faults(self) -> list[Any]:
         """Return the rows of the faults, in order."""
-        return self._rows(faults_table.select().order_by(faults_table.c.id))
+        return self.read(faults_table.select().order_by(faults_table.c.id))
 
 
 def cause(error: sa.exc.SQLAlchemyError) -> str:

@@ -1,0 +1,164 @@
+"""A phone's part in circles: its update for an attempt, masked where that is asked, and its answers to lists.
+
+All that must outlive the phone is in `PhoneState.secrets`, and durable before anything that came of it leaves: the key
+of the run, the keys of others that it has seen there, and what it has told in its last attempt (`featherfed.secure`).
+"""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import msgpack
+
+from featherfed.codec.layout import Layout
+from featherfed.codec.summable import Summable
+from featherfed.edge_client.phone_state import PendingUpdate, PhoneState
+from featherfed.edge_client.round_settings import settings_of
+from featherfed.errors import LocalError, ProtocolError
+from featherfed.randomness import RoundKey
+from featherfed.secure.context import KEY_BYTES, Context
+from featherfed.secure.told import Told, from_bits, pinned
+from featherfed.wire.messages import Circle, Survivors, Task, Welcome
+
+if TYPE_CHECKING:
+    from featherfed.secure.keys import PhoneKey
+    from featherfed.secure.member import Member
+
+WORD = 1
+"""What each update counts for in the sum of words."""
+WORD_BYTES = 4
+
+
+@dataclass(slots=True)
+class _Kept:
+    """What a phone keeps of a run: its own key, those of others by shard, and what it has told last."""
+
+    private: bytes
+    pins: dict[int, bytes]
+    told: Told | None
+
+    def to_bytes(self) -> bytes:
+        told = None if self.told is None else self.told.to_bytes()
+        packed: bytes = msgpack.packb([self.private, list(self.pins.items()), told])
+        return packed
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "_Kept":
+        private, pins, told = msgpack.unpackb(data)
+        return cls(private, {shard: key for shard, key in pins}, None if told is None else Told.from_bytes(told))
+
+
+class Secrets:
+    """One connection's view of them: which keys the server has told is counted anew for each."""
+
+    def __init__(self, phone_state: PhoneState, *, least_circle: int) -> None:
+        self._phone_state = phone_state
+        self._least_circle = least_circle
+        self._keys: dict[int, bytes] = {}
+        self._made: tuple[bytes, PhoneKey] | None = None
+
+    def public(self) -> bytes:
+        """Return this phone's public key in its run, which is made and kept when it is asked for first."""
+        return self._key().public
+
+    def keys_of(self, circle: Circle, shard: int) -> tuple[bytes, ...]:
+        """Return the public keys of a circle's members, in their order; raises `ProtocolError` for too few of them."""
+        if not circle.threshold:
+            return ()
+        new = [each for each in circle.members if each not in self._keys and each != shard]
+        if len(circle.keys) != KEY_BYTES * len(new):
+            raise ProtocolError(f"a circle with {len(circle.keys)} bytes of keys, for {len(new)} members that are new")
+        for place, member in enumerate(new):
+            self._keys[member] = circle.keys[place * KEY_BYTES : (place + 1) * KEY_BYTES]
+        return tuple(self.public() if each == shard else self._keys[each] for each in circle.members)
+
+    def enclose(
+        self, update: PendingUpdate, circle: Circle, keys: tuple[bytes, ...], welcome: Welcome, layout: Layout
+    ) -> PendingUpdate:
+        """Return an update as this circle's attempt sums it; blocks.
+
+        Raises `SecrecyError` for a circle that this phone must not be in.
+        """
+        assert update.coordinates is not None, "what is summed is made of coordinates"
+        uplink = settings_of(welcome, Task(circle.round, 0)).uplink
+        summable = Summable(uplink, layout, clip=welcome.clip)
+        key = RoundKey(welcome.seed, circle.round, welcome.shard)
+        made = summable.encode(
+            update.coordinates, key, steps=circle.steps, slice_=circle.slice, slices=circle.slices,
+            state=self._phone_state.residual,
+        )  # fmt: skip
+        head, word, residues, context = b"", WORD, made.residues, b""
+        if circle.threshold:
+            its = _context(circle, keys, welcome, str(uplink), summable.bits, update.model)
+            member = self._begin(its, welcome.shard)
+            head, word, residues = member.mask(word, residues)
+            self._keep_told(member.told)
+            context = its.to_bytes()
+        payload = head + word.to_bytes(WORD_BYTES, "little") + summable.pack(residues)
+        return replace(update, payload=payload, residual=made.residual, attempt=circle.attempt, context=context)
+
+    def answer(self, update: PendingUpdate, survivors: Survivors, shard: int) -> bytes:
+        """Return what this phone tells of its neighbours; raises `SecrecyError` for a list that it must not answer."""
+        from featherfed.secure.member import Member
+
+        context, told = Context.from_bytes(update.context), self._kept().told
+        assert told is not None, "it has masked an update"
+        member = Member(self._key(), context, shard, told)
+        alive, asked = from_bits(context.members, survivors.alive), from_bits(context.members, survivors.asked)
+        answer = member.answer(survivors.version, survivors.final, alive, asked)
+        self._keep_told(member.told)
+        return answer
+
+    def forget(self, round_number: int) -> None:
+        """Forget the own seed of a round that is over for this phone."""
+        if not self._phone_state.secrets:
+            return
+        told = self._kept().told
+        if told is not None and told.round_number == round_number and told.own_seed:
+            self._keep_told(told.forgotten())
+
+    def _begin(self, context: Context, shard: int) -> "Member":
+        from featherfed.secure.keys import new_own_seed
+        from featherfed.secure.member import Member
+
+        kept = self._kept()
+        if kept.told is not None and kept.told.digest == context.digest and kept.told.own_seed:
+            # Killed between the seed and the update that it masks.
+            return Member(self._key(), context, shard, kept.told)
+        pins = pinned(kept.pins, context.members, context.keys)
+        member = Member.begin(
+            self._key(), new_own_seed(), context, shard, before=kept.told, least_circle=self._least_circle
+        )
+        self._phone_state.put_secrets(_Kept(kept.private, pins, member.told).to_bytes())
+        return member
+
+    def _kept(self) -> _Kept:
+        if not self._phone_state.secrets:
+            from featherfed.secure.keys import PhoneKey
+
+            self._phone_state.put_secrets(_Kept(PhoneKey.new().private, {}, None).to_bytes())
+        try:
+            return _Kept.from_bytes(self._phone_state.secrets)
+        except (ValueError, TypeError, msgpack.UnpackException) as error:
+            raise LocalError(f"cannot read this phone's secrets: {error}; remove them to begin anew") from error
+
+    def _key(self) -> "PhoneKey":
+        private = self._kept().private
+        if self._made is None or self._made[0] != private:
+            from featherfed.secure.keys import PhoneKey
+
+            self._made = private, PhoneKey(private)
+        return self._made[1]
+
+    def _keep_told(self, told: Told) -> None:
+        kept = self._kept()
+        self._phone_state.put_secrets(_Kept(kept.private, kept.pins, told).to_bytes())
+
+
+def _context(
+    circle: Circle, keys: tuple[bytes, ...], welcome: Welcome, uplink: str, bits: int, model: bytes
+) -> Context:
+    return Context(
+        run=welcome.run, round_number=circle.round, attempt=circle.attempt, circle=circle.circle,
+        slice_=circle.slice, slices=circle.slices, threshold=circle.threshold, least=circle.least, uplink=uplink,
+        bits=bits, steps=circle.steps, clip=float(welcome.clip), model=model, members=tuple(circle.members), keys=keys,
+    )  # fmt: skip

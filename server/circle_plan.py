@@ -1,0 +1,63 @@
+"""How the cohorts of a run are dealt into circles, whose updates are summed before they are decoded."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from featherfed.randomness import RoundKey
+from featherfed.secure.circles import MOST_MEMBERS
+from featherfed.server.config import LEAST_CIRCLE, RunConfig
+
+CLIP_NORM = 8.0
+"""The longest update of a run that sums circles and has no `--clip-norm`: its first steps are shares of that."""
+
+
+@dataclass(frozen=True, slots=True)
+class CirclePlan:
+    """Circles of about `size` members, of at most `most`; circle g sends slice g modulo `slices` of the coordinates.
+
+    `masked` says that they are summed under masks, and none has fewer than `least` members.
+    """
+
+    size: int = 1
+    most: int = 1
+    slices: int = 1
+    masked: bool = False
+    least: int = 1
+
+    def members(self, cohort: int) -> int:
+        """Return how many members the largest circle of a cohort has."""
+        return -(-cohort // self._count(cohort))
+
+    def _count(self, cohort: int) -> int:
+        return max(1, cohort // self.size, -(-cohort // self.most))
+
+    def deal(self, cohort: Sequence[int], seed: int, round_number: int, attempt: int) -> tuple[tuple[int, ...], ...]:
+        """Return the circles of an attempt, each with its members in their order: drawn, and about equally large.
+
+        None where the cohort is smaller than a circle may be.
+
+        >>> CirclePlan(3, 4).deal([1, 2, 5, 6, 7, 8, 9], 0, 1, 0)
+        ((1, 9, 8, 2), (7, 5, 6))
+        """
+        if len(cohort) < self.least:
+            return ()
+        order = RoundKey(seed, round_number).generator(f"circles/{attempt}").permutation(len(cohort))
+        number = self._count(len(cohort))
+        short, longer = divmod(len(cohort), number)
+        ends = [each * short + min(each, longer) for each in range(number + 1)]
+        return tuple(
+            tuple(int(cohort[place]) for place in order[first:end]) for first, end in zip(ends, ends[1:], strict=False)
+        )
+
+
+def plan_of(config: RunConfig, round_number: int) -> CirclePlan:
+    """Return the plan of a round: what is retried gets no larger circles, whose sums its steps have no room for."""
+    asked = config.cohort_size_at(round_number)
+    widest = CirclePlan(config.circle, MOST_MEMBERS if config.secure else asked)
+    least = LEAST_CIRCLE if config.secure else 1
+    return CirclePlan(config.circle, widest.members(asked), config.slices, config.secure, least)
+
+
+def clip_of(config: RunConfig) -> float:
+    """Return the longest L2 norm of an update of a run that sums circles."""
+    return config.clip_norm or CLIP_NORM

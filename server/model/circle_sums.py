@@ -1,0 +1,110 @@
+"""The sum of a round whose uplink is summed before it is decoded: sums of circles come, whole numbers, and no update.
+
+The steps of a round's grid follow from the sums before it (`featherfed.codec.steps`), and are kept with the model.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from featherfed.by_round import ByRound
+from featherfed.codec.layout import Layout
+from featherfed.codec.pipeline import Pipeline
+from featherfed.codec.steps import StepState
+from featherfed.codec.summable import Summable
+from featherfed.codec.summed import Summed
+from featherfed.errors import CodecError
+from featherfed.randomness import RoundKey
+from featherfed.rules.aggregate import Updates
+from featherfed.secure.circles import threshold_of
+from featherfed.secure.context import head_bytes
+from featherfed.server.circle_plan import clip_of, plan_of
+from featherfed.server.config import RunConfig
+
+WORD_BYTES = 4
+"""Of the number that each update has beside its residues: 1, whose sum is the number of phones."""
+STEPS = "grid"
+"""What the state of the steps is called in a saved model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Which of how many slices of the coordinates a circle sends."""
+
+    number: int
+    of: int
+
+
+class CircleSums:
+    """The sum of one round at a time. `steps` are those of the open round."""
+
+    def __init__(self, config: RunConfig, uplink: ByRound[Summable]) -> None:
+        """Use `CircleSums.of`."""
+        self._config = config
+        self.uplink = uplink
+        self.payload_bytes = config.by_round(lambda number: self.upload_bytes(number, 0, 0))
+        self.max_update_bytes = config.by_round(lambda number: self.upload_bytes(number, 0, self.members(number)))
+        self._state: StepState | None = None
+        self._sum: Summed | None = None
+        self.steps = b""
+
+    @classmethod
+    def of(cls, config: RunConfig, uplink: ByRound[Pipeline], layout: Layout) -> Self | None:
+        """Return the sum of a run whose uplink is summed before it is decoded; of any other run, None."""
+        if not uplink.first.summed:
+            return None
+        return cls(config, uplink.map(lambda each: Summable(each, layout, clip=clip_of(config))))
+
+    def members(self, round_number: int) -> int:
+        """Return how many phones the largest circle of a round has: its steps are made for so many."""
+        return plan_of(self._config, round_number).most
+
+    def slice_of(self, circle: int) -> Slice:
+        """Return what the phones of a circle send."""
+        return Slice(circle % self._config.slices, self._config.slices)
+
+    def upload_bytes(self, round_number: int, circle: int, members: int) -> int:
+        """Return how long the update of a phone is, in a circle of so many (0: one without masks)."""
+        summable, sent = self.uplink.at(round_number), self.slice_of(circle)
+        head = head_bytes(members, threshold_of(members)) if members and self._config.secure else 0
+        return head + WORD_BYTES + summable.payload_bytes(summable.count(sent.number, sent.of))
+
+    def open(self, round_number: int) -> None:
+        """Begin the sum of a round."""
+        summable, members = self.uplink.at(round_number), self.members(round_number)
+        self.steps = summable.steps(self._state, members=members)
+        key = RoundKey(self._config.seed, round_number)
+        self._sum = Summed(summable, key, steps=self.steps, members=members, slices=self._config.slices)
+        self._key = key
+
+    def parse(self, round_number: int, circle: int, data: bytes) -> tuple[int, npt.NDArray[Any]]:
+        """Return the word and the residues of an update without its head; raises `CodecError`."""
+        summable, sent = self.uplink.at(round_number), self.slice_of(circle)
+        count = summable.count(sent.number, sent.of)
+        if len(data) != (wanted := WORD_BYTES + summable.payload_bytes(count)):
+            raise CodecError(f"update of {len(data)} bytes in a circle that sums {wanted}")
+        return int.from_bytes(data[:WORD_BYTES], "little"), summable.unpack(data[WORD_BYTES:], count)
+
+    def add(self, circle: int, residues: npt.NDArray[Any], shards: tuple[int, ...]) -> list[int]:
+        """Add the sum of what the phones of a circle sent; return the blocks of it that wrapped and count as nothing."""
+        assert self._sum is not None, "a circle is opened in its round"
+        return self._sum.add_circle(residues, shards, self.slice_of(circle).number)
+
+    def take(self) -> Updates:
+        """End the round's sum; return its mean."""
+        total, self._sum = self._sum, None
+        assert total is not None, "a round is closed once, after it was opened"
+        self._state = total.next_state(self._state)
+        if not total.count:
+            return Updates([], [], [], self._key)
+        return Updates([total.mean()], [total.count], [], self._key)
+
+    def saved(self) -> dict[str, npt.NDArray[Any]]:
+        """Return what `restore` needs, by name."""
+        return {} if self._state is None else {STEPS: np.frombuffer(self._state.to_bytes(), np.uint8)}
+
+    def restore(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
+        """Go on with the steps that a saved model has."""
+        self._state = StepState.from_bytes(arrays[STEPS].tobytes()) if STEPS in arrays else None

@@ -1,0 +1,276 @@
+"""The round machine of a run that sums circles: an update counts when the sum of its circle is open.
+
+The words are those of the round machine, whose table it has but for what follows an update's arrival. Each attempt
+deals its cohort into circles (`circle`), each of which ends summed or failed:
+
+    OPEN --quorum, deadline, or nobody outstanding--> UNMASKING --all circles over, enough summed--> CLOSING
+                                                        `--too few--> OPEN (another attempt) … --too often--> PAUSED
+
+- Nobody joins a circle once it is dealt, and another attempt has other circles: phones mask what they have anew.
+- Circles that are summed stay in the round whatever becomes of others.
+- Whoever was in a final list is not asked again in that round, summed or not: two sums that differ by one phone would
+  show its update.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from featherfed.by_round import ByRound
+from featherfed.server.circle_plan import CirclePlan
+from featherfed.server.rounds import circle as circles
+from featherfed.server.rounds import round_machine
+from featherfed.secure.circles import least_of, threshold_of
+from featherfed.server.rounds.circle import Circle, CircleAction, CircleEvent, CirclePhase
+from featherfed.server.rounds.cohort import facts_after, facts_of_asked
+from featherfed.server.rounds.events import (
+    Accept,
+    Action,
+    Answered,
+    Assign,
+    Count,
+    Deadline,
+    Discard,
+    Event,
+    Expired,
+    Fail,
+    GaveUp,
+    Joined,
+    Lost,
+    OpenCircle,
+    Opened,
+    OpenRound,
+    Resume,
+    SendList,
+)
+from featherfed.server.rounds.round_machine import Phase, RunState
+
+
+def circle_of(members: tuple[int, ...], *, masked: bool) -> Circle:
+    """Return a circle of which nothing is here yet."""
+    if not masked:
+        return Circle(members=members, threshold=0, least=1)
+    return Circle(members=members, threshold=threshold_of(len(members)), least=least_of(len(members)))
+
+
+@dataclass(frozen=True, slots=True)
+class SummedState(RunState):
+    """Where such a run stands; `accepted` are those whose circles are summed."""
+
+    plans: ByRound[CirclePlan] = field(default_factory=lambda: ByRound(CirclePlan()))
+    arrived: frozenset[int] = frozenset()
+    """Shards whose update is here, and whose circle is not over."""
+    circles: tuple[Circle, ...] = ()
+    """Of this attempt."""
+    dealt: tuple[int, int] = (0, 0)
+    """The round and attempt that they are of."""
+
+    @property
+    def outstanding(self) -> frozenset[int]:
+        """Shards of the cohort whose update is still awaited."""
+        return self.cohort - self.accepted - self.failed - self.arrived
+
+    @property
+    def count(self) -> int:
+        """Updates that are here."""
+        return len(self.accepted) + len(self.arrived)
+
+    def awaits(self, shard: int) -> bool:
+        """Whether a shard's update is outstanding."""
+        return RunState.awaits(self, shard) and shard not in self.arrived
+
+    def holds(self, round_number: int, shard: int) -> bool:
+        """Whether an update is here whose circle is not summed yet."""
+        return round_number == self.round_number and shard in self.arrived
+
+    def takes(self, attempt: int) -> bool:
+        """Whether an update of an attempt may count: each has masks of its own."""
+        return attempt == self.attempt
+
+    @property
+    def complete(self) -> bool:
+        """Whether nobody is outstanding."""
+        return not self.outstanding
+
+    def place(self, shard: int) -> int | None:
+        """Return the number of the circle that a shard is in; None where it is in none."""
+        return next((number for number, each in enumerate(self.circles) if shard in each.members), None)
+
+
+Step = tuple[SummedState, tuple[Action, ...]]
+
+
+def _with_circle(state: SummedState, number: int, event: CircleEvent) -> Step:
+    """Advance one circle; return what it asks for."""
+    return _put(state, number, *circles.advance(state.circles[number], event))
+
+
+def _put(state: SummedState, number: int, circle: Circle, wanted: tuple[CircleAction, ...]) -> Step:
+    state = replace(state, circles=(*state.circles[:number], circle, *state.circles[number + 1 :]))
+    return state, tuple(
+        OpenCircle(number) if isinstance(each, circles.Open) else SendList(number, each.list_, each.to)
+        for each in wanted
+    )
+
+
+def _arrive(state: SummedState, event: Accept) -> Step:
+    number = state.place(event.shard)
+    if event.round_number != state.round_number or not state.awaits(event.shard) or number is None:
+        return state, ()
+    state = replace(state, arrived=state.arrived | {event.shard})
+    state, actions = _with_circle(state, number, circles.Arrived(event.shard))
+    if state.count >= state.target or state.complete:
+        state, more = _end_uploads(state)
+        actions += more
+    return state, actions
+
+
+def _fail(state: SummedState, event: Fail) -> Step:
+    if not state.awaits(event.shard):
+        return _lose(state, event)
+    state = replace(state, failed=state.failed | {event.shard})
+    return _end_uploads(state) if state.complete else (state, ())
+
+
+def _give_up(state: SummedState, event: GaveUp) -> Step:
+    return _fail(replace(state, present=state.present - {event.shard}), Fail(event.shard))
+
+
+def _deadline(state: SummedState, event: Deadline) -> Step:
+    if (event.round_number, event.attempt) != (state.round_number, state.attempt):
+        return state, ()
+    return _end_uploads(state)
+
+
+def _end_uploads(state: SummedState) -> Step:
+    """Take no more updates in this attempt, and open the sums of what is here."""
+    actions = round_machine.cancel(state, state.outstanding)
+    state = replace(state, phase=Phase.UNMASKING)
+    for number in range(len(state.circles)):
+        state, more = _with_circle(state, number, circles.UploadsOver())
+        actions += more
+    return _when_over(state, actions)
+
+
+def _when_over(state: SummedState, actions: tuple[Action, ...]) -> Step:
+    """Close the round, or try it again, once all of its circles are summed or failed."""
+    if state.phase is not Phase.UNMASKING or any(not circle.over for circle in state.circles):
+        return state, actions
+    spent = frozenset(shard for circle in state.circles for shard in circle.spent) - state.accepted
+    state = replace(state, phase=Phase.OPEN, arrived=frozenset(), failed=state.failed | spent)
+    settled, more = round_machine.settle(state)
+    return settled, (*actions, *more)  # type: ignore[return-value]  # a state keeps its kind
+
+
+def _answered(state: SummedState, event: Answered) -> Step:
+    number = state.place(event.shard)
+    if event.attempt != state.attempt or number is None:
+        return state, ()
+    return _when_over(*_with_circle(state, number, circles.Answered(event.shard, event.version)))
+
+
+def _expired(state: SummedState, event: Expired) -> Step:
+    if (event.round_number, event.attempt) != (state.round_number, state.attempt):
+        return state, ()
+    return _when_over(*_with_circle(state, event.circle, circles.Expired(event.version)))
+
+
+def _opened(state: SummedState, event: Opened) -> Step:
+    """Count those whose sum is open, and tell the others of the circle that they are not in it."""
+    if (event.round_number, event.attempt) != (state.round_number, state.attempt):
+        return state, ()
+    state, actions = _with_circle(state, event.circle, event.outcome)
+    circle = state.circles[event.circle]
+    if circle.phase is CirclePhase.SUMMED:
+        counted = circle.survivors
+        # Who fell silent after its upload.
+        left_out = state.arrived & frozenset(circle.members) - counted
+        arrived = state.arrived - counted - left_out
+        state = replace(state, accepted=state.accepted | counted, arrived=arrived, failed=state.failed | left_out)
+        actions += (Count(state.round_number, event.circle, tuple(sorted(counted))),)
+        actions += round_machine.cancel(state, left_out)
+    return _when_over(state, actions)
+
+
+def _lose(state: SummedState, event: Lost | Fail | GaveUp) -> Step:
+    """Wait for no answer of a phone that is gone, or whose answer cannot be one, where others will do."""
+    number = state.place(event.shard)
+    if isinstance(event, Lost | GaveUp):
+        state = replace(state, present=state.present - {event.shard})
+    if number is None:
+        return state, ()
+    return _when_over(*_with_circle(state, number, circles.Gone(event.shard)))
+
+
+def _resume(state: SummedState, event: Resume) -> Step:
+    """Go on with the circles that the disk gave, and ask again whose update is awaited."""
+    actions: tuple[Action, ...] = ()
+    for number, circle in enumerate(state.circles):
+        state, more = _put(state, number, *circles.resumed(circle))
+        actions += more
+    if state.phase is Phase.UNMASKING:
+        return _when_over(state, actions)
+    if state.circles and (state.count >= state.target or state.complete):
+        state, more = _end_uploads(state)
+        return state, (*actions, *more)
+    return state, (*actions, OpenRound(state.round_number, state.attempt, tuple(sorted(state.outstanding))))
+
+
+def _join(state: SummedState, event: Joined) -> Step:
+    state = replace(state, present=state.present | {event.shard})
+    number = state.place(event.shard)
+    if number is None:
+        return state, ()
+    if state.phase is Phase.OPEN and event.shard in state.outstanding:
+        return state, (Assign(event.shard),)
+    return _with_circle(state, number, circles.Back(event.shard))
+
+
+_OF_CIRCLES: Mapping[type, Callable[..., tuple[RunState, tuple[Action, ...]]]] = {
+    Joined: _join,
+    Lost: _lose,
+    Answered: _answered,
+    Expired: _expired,
+    Opened: _opened,
+    Resume: _resume,
+}
+
+TABLE: Mapping[Phase, Mapping[type, Callable[..., tuple[RunState, tuple[Action, ...]]]]] = {
+    **round_machine.TABLE,
+    Phase.OPEN: {
+        **round_machine.TABLE[Phase.OPEN],
+        **_OF_CIRCLES,
+        Accept: _arrive,
+        Fail: _fail,
+        GaveUp: _give_up,
+        Deadline: _deadline,
+    },
+    Phase.UNMASKING: {**round_machine.EVERYWHERE, **_OF_CIRCLES, Fail: _lose, GaveUp: _lose},
+}
+
+
+def _deal(state: SummedState, actions: tuple[Action, ...]) -> Step:
+    """Deal the circles of an attempt that opens; of an earlier one nothing is kept that is in no sum."""
+    for action in actions:
+        attempt = (state.round_number, state.attempt)
+        if isinstance(action, OpenRound) and attempt != state.dealt:
+            plan = state.plans.at(state.round_number)
+            members = plan.deal(action.cohort, state.rules.seed, *attempt)
+            dealt = tuple(circle_of(each, masked=plan.masked) for each in members)
+            discard = (Discard(state.round_number),) if state.attempt else ()
+            return replace(state, circles=dealt, dealt=attempt, arrived=frozenset()), (*discard, *actions)
+    return state, actions
+
+
+def advance(state: SummedState, event: Event) -> Step:
+    """Return the state after `event` and what must be done now, in that order."""
+    handler = TABLE[state.phase].get(type(event))
+    if handler is None:
+        return state, ()
+    if state.rules.select.uses_facts and isinstance(event, Joined | Accept):
+        state = replace(state, facts=facts_after(state.facts, event, state.wants))
+    after, actions = handler(state, event)
+    assert isinstance(after, SummedState), "a state keeps its kind"
+    state, actions = _deal(after, actions)
+    if state.rules.select.uses_facts:
+        state = replace(state, facts=facts_of_asked(state.facts, state.round_number, actions))
+    return state, actions
