@@ -22,7 +22,7 @@ import numpy.typing as npt
 from featherfed.codec import blocks, golomb
 from featherfed.codec.bits import pack, packed_bytes, unpack
 from featherfed.codec.registry import stage
-from featherfed.codec.stage import I64, U8, Quantizer, Reader, Slot, Stage
+from featherfed.codec.stage import I64, U8, Quantizer, Reader, Slot, Stage, Trait
 from featherfed.errors import CodecError
 
 Categorical, Uniform = constriction.stream.model.Categorical, constriction.stream.model.Uniform
@@ -113,6 +113,7 @@ class Entropy(Stage):
 
     slot = Slot.CODER
     paper = "Martin 1979, Range encoding; Bamler 2022, arXiv 2201.01741"
+    offers = frozenset({Trait.VARYING_LENGTH})
     fixed_size: ClassVar[bool] = False
 
     def max_bytes(self, size: int, symbol_bits: int) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 from featherfed.codec.eden import Eden
 from featherfed.codec.entropy import Entropy
 from featherfed.codec.floats import BFloat16, Float16, Float32
+from featherfed.codec.grid import Grid
 from featherfed.codec.lowrank import LowRank
 from featherfed.codec.mask import Mask
 from featherfed.codec.model_stages import Exact, Feedback, Flat
@@ -31,7 +32,7 @@ from featherfed.errors import SpecError
 
 OURS: tuple[type[Stage], ...] = (
     Feedback, Exact, Flat, Mask, LowRank, Subspace, Subsample, TopK, Rotate, RotateShared, Float32, Float16,
-    BFloat16, Quantize, Eden, Vertex, Stochastic, Qsgd, Sign, Ternary, Entropy,
+    BFloat16, Quantize, Eden, Vertex, Stochastic, Grid, Qsgd, Sign, Ternary, Entropy,
 )  # fmt: skip
 """In the order of the page about them."""
 
@@ -50,6 +51,8 @@ PRESETS: dict[str, str] = {
     "sign-feedback": "feedback | sign",
     "qsgd-4bit": "qsgd(4) | entropy",
     "intrinsic-1000": "subspace(1000)",
+    "secure-small": "subspace(1536) | grid(4)",
+    "secure-4bit": "exact(0) | flat | rotate_shared | grid(4)",
 }
 MAX_SPEC = 256
 _STAGE = re.compile(rf"({NAME.pattern})(?:\(\s*([0-9]+(?:/[0-9]+|\.[0-9]+)?)\s*\))?")
@@ -76,7 +79,7 @@ def parse_stages(spec: str, *, direction: str) -> list[Stage]:
         if direction == "downlink" and stage.phone_only:
             raise SpecError(f"{stage} cannot be used on the downlink: {stage.phone_only}")
         for trait, why in stage.needs.items():
-            if not any(trait in other.offers for other in stages):
+            if not any(trait in other.offered for other in stages):
                 raise SpecError(f"{stage} needs {' or '.join(_offering(trait))} before it: {why}")
     _check_coder(stages)
     return stages
@@ -86,7 +89,7 @@ def _check_pairs(stages: list[Stage]) -> None:
     """Raise `SpecError` where a stage refuses what another one does."""
     for first, second in itertools.permutations(sorted(stages, key=lambda stage: stage.slot), 2):
         for trait, why in first.refuses.items():
-            if trait in second.offers:
+            if trait in second.offered:
                 raise SpecError(f"{first.name} does not go with {second.name}: {why}")
 
 

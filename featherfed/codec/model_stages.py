@@ -41,12 +41,18 @@ class Exact(Stage):
 
     slot = Slot.EXACT
     paper = "featherfed: biases are small and matter"
+    offers = frozenset({Trait.WHOLLY_CODED})
     parameter = "values, 0 or more"
     example = "0"
 
     def __post_init__(self) -> None:
         if self.below < 0:
             raise SpecError(f"exact({self.below}) is below 0")
+
+    @property
+    def offered(self) -> frozenset[Trait]:
+        """Only `exact(0)` sends nothing as float32."""
+        return frozenset() if self.below else self.offers
 
 
 @stage("flat")

@@ -57,7 +57,7 @@ class Pipeline:
         self._exact_below = slots[Slot.EXACT].below if Slot.EXACT in slots else exact_below
         self._flat = Slot.WHOLE in slots
         self._structured = cast(Structured | None, slots.get(Slot.STRUCTURED))
-        self._sparse = cast(Sparse | None, slots.get(Slot.SPARSE))
+        self.sparse = cast(Sparse | None, slots.get(Slot.SPARSE))
         self.rotation = cast(Rotation | None, slots.get(Slot.ROTATION))
         self.quantizer = cast(Quantizer, slots.get(Slot.QUANTIZER, Float32()))
         self._levels = cast(Levels | None, self.quantizer if self.quantizer.in_blocks else None)
@@ -68,6 +68,8 @@ class Pipeline:
         self.needs_state = any(stage.needs_state for stage in stages)
         self.unbiased = all(stage.unbiased for stage in stages)
         self.leaves_zeros = any(stage.leaves_zeros for stage in stages)
+        self.summed = any(stage.summed for stage in stages)
+        """Whether payloads are summed before they are decoded (`summable`): one alone has no meaning."""
 
     @classmethod
     def parse(cls, spec: str, *, direction: str = "uplink", exact_below: int = EXACT_BELOW) -> "Pipeline":
@@ -94,19 +96,19 @@ class Pipeline:
     @property
     def sums_rotated(self) -> bool:
         """Whether the server sums before the inverse rotation: all phones share it, and all is linear after it."""
-        return bool(self.rotation and self.rotation.shared and not self._sparse and not self._structured)
+        return bool(self.rotation and self.rotation.shared and not self.sparse and not self._structured)
 
     @property
     def in_rows(self) -> bool:
         """Whether all payloads have the same places, with a few levels in whole bytes: many are decoded at once."""
         levels = len(self.quantizer.block_levels) and 8 % self.quantizer.symbol_bits == 0
-        dense = not self._sparse and not self._structured
+        dense = not self.sparse and not self._structured
         return bool(self.rotation and dense and levels and self._coder.fixed_size)
 
     def space(self, layout: Layout, key: RoundKey) -> Space:
-        """Return the coordinates that the phone of `key` trains in its round."""
+        """Return the coordinates that the phone of `key` trains in its round: of a sum, the same for all phones."""
         if self._structured is not None:
-            return self._structured.space(layout, key, self._exact_below)
+            return self._structured.space(layout, key.shared() if self.summed else key, self._exact_below)
         known, space = self._known_space
         if known is not layout:
             sizes = [layout.size] if self._flat else [tensor.size for tensor in layout.tensors]
@@ -142,10 +144,10 @@ class Pipeline:
         if part.exact:
             return {Kind.EXACT: values.astype("<f4", copy=False).tobytes()}
         made = {}
-        if self._sparse:
-            positions = self._sparse.select(values, key.generator(f"sparse/{part.index}"))
+        if self.sparse:
+            positions = self.sparse.select(values, key.generator(f"sparse/{part.index}"))
             values = values[positions]
-            if self._sparse.sends_positions:
+            if self.sparse.sends_positions:
                 made[Kind.POSITIONS] = self._coder.encode_positions(positions, part.size)
         made[Kind.HEADER], symbols = self._quantized(values, generator, key, part.index)
         if self.quantizer.symbol_bits:
@@ -210,12 +212,12 @@ class Pipeline:
             values = self.rotation.backward(values, key, part.index, numbers)
         elif numbers is not None:
             blocks.multiply(values, numbers)
-        if self._sparse is None:
+        if self.sparse is None:
             return values
         dense = np.zeros(part.size, np.float32)
         if positions is None:
-            positions = self._sparse.select(dense, key.generator(f"sparse/{part.index}"))
-        dense[positions] = values * self._sparse.factors(part.size)
+            positions = self.sparse.select(dense, key.generator(f"sparse/{part.index}"))
+        dense[positions] = values * self.sparse.factors(part.size)
         return dense
 
     def _decoded(self, header: bytes, symbols: U8, kept: int) -> F32:
@@ -233,7 +235,7 @@ class Pipeline:
         """Return what lies where in the payloads of a space."""
         parts, known = self._known_formats
         if parts != space.parts:
-            known = tuple(formats(space.parts, self._sparse, self.quantizer, self._coder))
+            known = tuple(formats(space.parts, self.sparse, self.quantizer, self._coder))
             self._known_formats = space.parts, known
         return known
 

@@ -193,7 +193,7 @@ class RotateShared(Rotate):
     """
 
     paper = "Ben Basat et al. 2023, arXiv 2205.13341"
-    offers = frozenset({Trait.NORMAL, Trait.SPREAD})
+    offers = frozenset({Trait.NORMAL, Trait.SPREAD, Trait.EVEN})
     shared: ClassVar[bool] = True
 
     def _key(self, key: RoundKey) -> RoundKey:

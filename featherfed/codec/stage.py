@@ -55,6 +55,9 @@ class Trait(enum.Enum):
     SCALED_UP = "values scaled up, to make up for those that are left out"
     SUBSPACE = "a subspace of the round's own in place of all weights"
     ONE_TENSOR = "a model without tensors"
+    WHOLLY_CODED = "no tensor as it is"
+    EVEN = "coordinates that are about equally large"
+    VARYING_LENGTH = "codes of varying length"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +78,10 @@ class Stage:
     """Of a quantizer: whether `encode` takes anything from its generator."""
     in_blocks: ClassVar[bool] = False
     """Of a quantizer: whether its values are whole numbers times their block's number (`levels`)."""
+    summed: ClassVar[bool] = False
+    """Of a quantizer: whether what phones send is summed before it is decoded (`summable`)."""
     offers: ClassVar[frozenset[Trait]] = frozenset()
-    """What it does to the values after it."""
+    """What it does to the values after it; `offered` says so of one with its parameter."""
     needs: ClassVar[Mapping[Trait, str]] = MappingProxyType({})
     """What a stage before it must offer, and why."""
     refuses: ClassVar[Mapping[Trait, str]] = MappingProxyType({})
@@ -92,6 +97,11 @@ class Stage:
     def block_levels(self) -> F32:
         """Levels, where a value is its symbol's level times its block's number: whole numbers, at most 2¹¹."""
         return _NO_LEVELS
+
+    @property
+    def offered(self) -> frozenset[Trait]:
+        """What it does to the values after it, with its parameter."""
+        return self.offers
 
     def symbols(self, size: int) -> int:
         """Return how many symbols a quantizer makes of `size` values: one each where it says nothing else."""

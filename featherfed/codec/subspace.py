@@ -39,7 +39,7 @@ class Subspace(Stage):
 
     slot = Slot.STRUCTURED
     paper = "Li et al. 2018, arXiv 1804.08838"
-    offers = frozenset({Trait.SUBSPACE})
+    offers = frozenset({Trait.SUBSPACE, Trait.WHOLLY_CODED, Trait.EVEN})
     refuses: ClassVar[Mapping[Trait, str]] = {Trait.ONE_TENSOR: "a subspace is of the whole model already"}
     phone_only = "nothing is trained on the downlink"
     parameter = "dimensions, 1 or more"

@@ -1,6 +1,7 @@
 """Every stage in a pipeline of its own, and every preset: what the conformance suite runs over."""
 
 from featherfed.codec.grammar import PRESETS
+from featherfed.codec.pipeline import Pipeline
 
 STAGE_SPECS = (
     "float32",
@@ -40,4 +41,6 @@ STAGE_SPECS = (
     "subspace(100) | quantize(4) | entropy",
     "mask(1/2) | subsample(1/2) | rotate | quantize(2)",
 )
-ALL_SPECS = tuple(dict.fromkeys([*STAGE_SPECS, *PRESETS.values()]))
+SUMMED = tuple(spec for spec in PRESETS.values() if Pipeline.parse(spec).summed)
+"""Presets of which nothing is decoded but sums: tests/codec/test_summable.py."""
+ALL_SPECS = tuple(spec for spec in dict.fromkeys([*STAGE_SPECS, *PRESETS.values()]) if spec not in SUMMED)

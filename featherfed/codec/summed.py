@@ -1,0 +1,143 @@
+"""The sum of a round's circles: whole numbers until it is divided, the same bits in any order.
+
+Of a circle of n phones the server has Q = Σq mod 2^r, and all it adds is their dithers, u = (2w + 1)/2¹⁷ − ½:
+
+    S = Q·2¹⁷ − Σ(2w + 1) + n·2¹⁶, brought into [−2^(r+16), 2^(r+16)) modulo 2^(r+17): in units of 2⁻¹⁷ steps
+
+Circles that send the same slice add up, each coordinate's mean is SΔ/(2¹⁷n) over the phones that sent it, and zero
+where none did. Then come the inverse rotation and all that is linear, once.
+
+A block of a circle whose RMS is above 0.24·2^r steps has wrapped: it counts as nothing, and its next step is twice as
+large. What the RMS of the others says of the next round's sums is in `steps`.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from featherfed.codec import steps as stepping
+from featherfed.codec.space import F32
+from featherfed.codec.stage import finite
+from featherfed.codec.steps import StepState
+from featherfed.codec.summable import DITHER_BITS, Summable, dither
+from featherfed.errors import CodecError
+from featherfed.randomness import RoundKey
+
+UNIT_BITS = DITHER_BITS + 1
+"""Sums are whole numbers of 2⁻¹⁷ steps."""
+_COARSE = 9
+"""Bits that are cut off before squares are summed, which is exact then: (2²⁴)² · 12288 < 2⁶³."""
+
+
+class Summed:
+    """One round's sum, for steps that were made for circles of `members`; `count` phones are in it."""
+
+    def __init__(self, summable: Summable, key: RoundKey, *, steps: bytes, members: int, slices: int = 1) -> None:
+        """Raise `CodecError` for steps of another model, `SpecError` for slices that there cannot be."""
+        summable.check(members=members, slices=slices)
+        self._summable, self._key, self._steps, self._members, self._slices = summable, key, steps, members, slices
+        self._sizes = summable.step_sizes(steps)
+        self._sums: dict[int, npt.NDArray[np.int64]] = {}
+        self._phones = np.zeros((slices, summable.num_blocks), np.int64)
+        self._clients: set[int] = set()
+        # By the size of a circle, so that nothing is divided before all are in: block by block.
+        self._squares: dict[int, list[int]] = {}
+        self._values: dict[int, list[int]] = {}
+        self._overflowed: set[int] = set()
+
+    @property
+    def count(self) -> int:
+        """Phones in the sum."""
+        return len(self._clients)
+
+    @property
+    def overflowed(self) -> tuple[int, ...]:
+        """Blocks that wrapped in a circle."""
+        return tuple(sorted(self._overflowed))
+
+    def add_circle(self, residues_sum: npt.NDArray[np.integer], clients: Sequence[int], slice_: int = 0) -> list[int]:
+        """Add the sum of what `clients`, the phones of a circle, sent of a slice; return the blocks that wrapped.
+
+        `residues_sum`: (coordinates of the slice,), of which only residues modulo 2^r count. Raises `CodecError` for
+        another length, and for a phone that is in the sum already.
+        """
+        summable, bits = self._summable, self._summable.bits
+        if residues_sum.shape != (count := summable.count(slice_, self._slices),):
+            raise CodecError(f"a sum of shape {residues_sum.shape} came for {count} coordinates of slice {slice_}")
+        if twice := sorted(self._clients.intersection(clients)) or len(set(clients)) < len(clients):
+            raise CodecError(f"phones {twice if isinstance(twice, list) else list(clients)} would count twice in a sum")
+        total = self._centred(residues_sum, clients)
+        held = self._sums.setdefault(slice_, np.zeros(count, np.int64))
+        squares = self._squares.setdefault(len(clients), [0] * summable.num_blocks)
+        values = self._values.setdefault(len(clients), [0] * summable.num_blocks)
+        wrapped = []
+        for block, run in summable.runs(slice_, self._slices):
+            coarse = total[run] >> _COARSE
+            square, size = int((coarse * coarse).sum()), run.stop - run.start
+            if square > (stepping.OVERFLOW * (1 << (bits + UNIT_BITS - _COARSE))) ** 2 * size:
+                wrapped.append(block)
+                continue
+            held[run] += total[run]
+            self._phones[slice_, block] += len(clients)
+            squares[block] += square
+            values[block] += size
+        self._clients.update(clients)
+        self._overflowed.update(wrapped)
+        return wrapped
+
+    def _centred(self, residues_sum: npt.NDArray[np.integer], clients: Sequence[int]) -> npt.NDArray[np.int64]:
+        """Return the sum without its dithers, in 2⁻¹⁷ steps, in half a modulus around zero."""
+        drawn = np.zeros(len(residues_sum), np.int64)
+        for client in clients:
+            drawn += dither(RoundKey(self._key.seed, self._key.round_number, client), len(drawn))
+        total = residues_sum.astype(np.int64)
+        total <<= UNIT_BITS
+        drawn <<= 1
+        total -= drawn
+        # All phones' (2w + 1), n·2¹⁶ and half a modulus, which goes again.
+        half = 1 << (self._summable.bits + UNIT_BITS - 1)
+        total += len(clients) * ((1 << DITHER_BITS) - 1) + half
+        total &= 2 * half - 1
+        total -= half
+        return total
+
+    def mean(self) -> F32:
+        """Return the mean update, (parameters,) float32; zero where no phone's sum is known."""
+        summable, slices = self._summable, self._slices
+        values = np.zeros(summable.coordinates, np.float32)
+        for slice_, sums in self._sums.items():
+            mine = values[slice_::slices]
+            for block, run in summable.runs(slice_, slices):
+                if phones := int(self._phones[slice_, block]):
+                    mine[run] = sums[run] * (self._sizes[block] / (phones << UNIT_BITS))
+        space = summable.pipeline.space(summable.layout, self._key.shared())
+        return finite(space.expand(summable.spread(values, self._key)))
+
+    def next_state(self, before: StepState | None) -> StepState:
+        """Return what this sum says of the next round's steps; `before` is the state that gave this one's."""
+        bits, members, coordinates = self._summable.bits, self._members, self._summable.coordinates
+        deviations = []
+        for block, step in enumerate(self._steps):
+            size, made_for = stepping.size_of(step), stepping.deviation_for(step, members, bits)
+            if block in self._overflowed:
+                deviations.append(2 * made_for)
+            elif (deviation := self._deviation(block)) is None:
+                deviations.append(made_for)
+            else:
+                deviations.append(deviation * size)
+        ratios = stepping.ratio_to(before, deviations, members, coordinates)
+        return StepState(coordinates, members, tuple(deviations), tuple(ratios))
+
+    def _deviation(self, block: int) -> float | None:
+        """Return σ of a block's coordinates in a sum of `members`, in steps; None where no sum is known."""
+        values = sum(by_block[block] for by_block in self._values.values())
+        if not values:
+            return None
+        variance, unit = 0.0, float(1 << 2 * (UNIT_BITS - _COARSE))
+        for phones in sorted(self._squares):
+            grid = self._values[phones][block] * phones / 12
+            # A circle that lost phones stands for a whole one whose updates are all alike, the largest there can be.
+            variance += (self._squares[phones][block] / unit - grid) * (self._members / phones) ** 2
+        least = stepping.FLOOR * stepping.FLOOR * self._members / 12
+        return float(np.sqrt(max(variance / values, least)))
