@@ -152,7 +152,9 @@ class RunConfig(Training):
         if self.mode == "async":
             raise ConfigError("--secure hides updates in the sum of one round, and --mode async sums those of several")
         if self.gateways:
-            raise ConfigError(f"--secure has no circles across --gateways {self.gateways} yet; leave one of the two out")
+            raise ConfigError(
+                f"--secure has no circles across --gateways {self.gateways} yet; leave one of the two out"
+            )
         if self.connect == "when-chosen":
             raise ConfigError(
                 "--secure needs the keys of a cohort's phones before its round opens, and with --connect when-chosen"

@@ -18,13 +18,16 @@ from featherfed.server.door.limits import FRAME_BYTES, OPEN_S
 from featherfed.server.model.run_model import RunModel
 from featherfed.server.phones.admission import check_gateway
 from featherfed.server.phones.connections import Connections
-from featherfed.server.phones.faultbook import FaultBook
+from featherfed.server.phones.fault_desk import FaultDesk
 from featherfed.server.phones.fleet import Fleet
 from featherfed.server.phones.phone_connection import STRANGER, PhoneConnection
 from featherfed.server.rounds.action_runner import ActionRunner
+from featherfed.server.rounds.arrivals import Arrivals
 from featherfed.server.rounds.assignments import Assignments
+from featherfed.server.rounds.circle_book import CircleBook
+from featherfed.server.rounds.circle_hands import CircleHands
 from featherfed.server.rounds.closing import RoundCloser
-from featherfed.server.rounds.current_round import CurrentRound
+from featherfed.server.rounds.current_round import CurrentRound, Hands
 from featherfed.server.rounds.downlink import Downlink
 from featherfed.server.rounds.events import Asked, Fail, GaveUp, Joined, Lost, Resume, Stop
 from featherfed.server.rounds.folding import Folding
@@ -33,21 +36,25 @@ from featherfed.server.rounds.pacing import Pacing
 from featherfed.server.rounds.receiving import Receiver
 from featherfed.server.rounds.resume_point import ResumePoint
 from featherfed.server.rounds.round_machine import Phase
+from featherfed.server.rounds.summed_machine import SummedState
+from featherfed.server.rounds.unmasking import Unmasking
 from featherfed.server.rounds.upload_register import UploadRegister
 from featherfed.server.run_clock import RunClock
 from featherfed.server.run_tasks import RunTasks
 from featherfed.server.storage.ledger import Ledger
 from featherfed.server.storage.run_folder import RunFolder
 from featherfed.server.storage.run_storage import RunStorage
-from featherfed.server.storage.store import Statement, Store, put_fault, put_phone
+from featherfed.server.storage.store import Statement, Store, put_phone
 from featherfed.server.watchers.watcher import Visitor, Watcher, Watchers
 from featherfed.server.welcoming import Welcomes
 from featherfed.wire.closing import Close, readable
 from featherfed.wire.liveness import SILENT_HEARTBEATS, Pulse
-from featherfed.wire.messages import Finish, Hello, UpdateBegin, UpdateChunk, WholeUpdate
+from featherfed.wire.messages import Finish, Hello, Key, Shares, UpdateBegin, UpdateChunk, WholeUpdate
 
 HELLO_S = 10.0
 """A connection that has said no Hello after so long is closed."""
+KEY_S = 60.0
+"""Who sends no key after its Welcome, in a run that sums under masks: on a slow link Welcome takes its time."""
 LEDGER_S = 1.0
 """How old the bytes in the ledger's file may be: what a killed server forgets of them."""
 GOODBYE_S = 5.0
@@ -74,10 +81,10 @@ class Service:
         self._run = start.run
         self._reached = start.reached
         self._watcher = watcher
-        self._faults = FaultBook()
         self._clock = clock = RunClock(start.clock_s)
         self._tasks = tasks = RunTasks()
         self._storage = storage = RunStorage(folder, store, clock, tasks)
+        self._desk = desk = FaultDesk(storage, watcher)
         self._connections = connections = Connections()
         rules = start.state.rules
         self._fleet = fleet = Fleet(
@@ -88,17 +95,23 @@ class Service:
             here=range(rules.first, rules.first + rules.phones),
         )
         self._welcomes = Welcomes(config, start.run, model, shards=fleet.shards)
-        self._downlink = downlink = Downlink(config, model.versions, watcher)
+        self._book = book = CircleBook(config, start.run, model, store)
+        self._downlink = downlink = Downlink(config, model.versions, book, watcher)
         # Each is given those that it calls, and none of them calls one that is made after it.
         self._uploads = uploads = UploadRegister(model, storage)
         self._pacing = pacing = Pacing(rules, fleet, clock, tasks)
         watcher = Watchers([watcher, pacing])
-        assignments = Assignments(config, fleet, downlink, watcher, clock, tasks)
+        assignments = Assignments(config, fleet, downlink, book, watcher, clock, tasks)
         closer = RoundCloser(config, model, storage, uploads, connections, watcher, tasks)
-        hands = ActionRunner(model, storage, uploads, assignments, closer, watcher, tasks)
+        runner = ActionRunner(model, storage, uploads, assignments, closer, watcher, tasks)
+        hands: Hands = runner
+        self._unmasking = unmasking = Unmasking(config, book, storage, uploads, fleet, desk, tasks)
+        if isinstance(start.state, SummedState):
+            hands = CircleHands(runner, unmasking, book, storage.commits)
         self._round = current = CurrentRound(start.state, hands, clock, started_s=start.round_start_s)
-        self._folding = folding = Folding(current, model, storage, uploads, assignments, watcher)
-        self._receiver = Receiver(current, model, storage, uploads, folding, watcher, pacing)
+        kind = Arrivals if isinstance(start.state, SummedState) else Folding
+        self._intake = intake = kind(current, model, storage, uploads, assignments, watcher)
+        self._receiver = Receiver(current, model, storage, uploads, intake, watcher, pacing)
 
     async def run(
         self, entrance: Entrance | None = None, *, host: str | None = None, port: int | None = None
@@ -116,6 +129,8 @@ class Service:
         if self.state.round_number:
             # Before the first phone comes back: what it sends again must be known.
             await loop.run_in_executor(None, self._uploads.restore, self._round.number, self._round.is_open)
+            if isinstance(self.state, SummedState) and self._round.is_open:
+                await loop.run_in_executor(None, self._unmasking.restore, self.state)
         where = entrance.serve_arguments(self._turned_away) if entrance else {"create_connection": GuardedConnection}
         async with contextlib.AsyncExitStack() as doors:
             if entrance is not None:
@@ -156,7 +171,7 @@ class Service:
                 self._round.stop()
                 self._fleet.stop()
                 self._tasks.cancel()
-                await self._folding.end()
+                await self._intake.end()
         # The last bytes of every connection are known now.
         await self._storage.commits.write()
         return pause
@@ -233,6 +248,7 @@ class Service:
             phone.count()
             self._connections.remove(phone)
             self._receiver.forget(phone)
+            self._book.forget(phone)
             self._downlink.stop(phone)
             if self._fleet.left(phone, for_good=unable):
                 left = self._watcher.phone_rests if phone.sent_away else self._watcher.phone_left
@@ -254,6 +270,10 @@ class Service:
                     await self._receiver.begin(phone, message)
                 elif isinstance(message, UpdateChunk):
                     await self._receiver.chunk(phone, message)
+                elif isinstance(message, Key):
+                    raise ProtocolError("a Key that nobody has asked for")
+                elif isinstance(message, Shares):
+                    await self._unmasking.take(phone, message, self._round)
         except ConnectionClosed as error:
             if fault := phone.websocket.fault(error):
                 await self._refuse(phone, fault)
@@ -294,12 +314,26 @@ class Service:
             self._tasks.spawn(older.close(Close.REPLACED, f"phone {phone.name!r} has a newer connection"))
         visitor = Visitor(phone.shard, phone.name, hello.link, hello.link_bytes_per_s)
         self._watcher.phone_came(visitor, len(self._fleet.connections), self.state.rules.phones)
+        if self._config.secure:
+            await self._take_key(phone)
         self._round.post(Joined(phone.shard, hello.link, hello.link_bytes_per_s))
         self._pacing.release(phone, self.state)
 
+    async def _take_key(self, phone: PhoneConnection) -> None:
+        """Note the key of a phone, durable before others are told of it; without one it is in no circle."""
+        try:
+            async with asyncio.timeout(KEY_S):
+                message = await phone.receive()
+        except TimeoutError as error:
+            raise ProtocolError(f"no Key within {KEY_S:g} seconds, in a run that sums under masks") from error
+        if not isinstance(message, Key):
+            raise ProtocolError(f"{type(message).__name__} in place of Key, in a run that sums under masks")
+        if new := self._book.learn(phone, message.public):
+            await self._storage.commits.write(*new)
+
     async def _refuse(self, phone: PhoneConnection, error: RemoteError) -> None:
         name = phone.name or "stranger"
-        booked = self._book(phone.shard, name, error.code, str(error))
+        booked = self._booked(phone.shard, name, error.code, str(error))
         await phone.close(error.code, str(error))
         if booked:
             await self._storage.commits.write(*booked)
@@ -309,21 +343,16 @@ class Service:
     async def _note_given_up(self, phone: PhoneConnection, code: Close, sentence: str) -> None:
         """Book why a phone cannot play, or has no update of this round, and wait for it no longer."""
         what = "it cannot play" if code is Close.UNABLE else "it has no update of this round"
-        if booked := self._book(phone.shard, phone.name, code, f"{what}: {readable(sentence)}"):
+        if booked := self._booked(phone.shard, phone.name, code, f"{what}: {readable(sentence)}"):
             await self._storage.commits.write(*booked)
         if self._fleet.connections.get(phone.shard) is phone:
             await self._receiver.give_up(GaveUp(phone.shard))
 
-    def _book(self, shard: int, name: str, code: int, sentence: str) -> list[Statement]:
-        """Tell who watches of a fault; return what keeps it, where there have not been too many."""
-        kept = self._faults.note(shard, sentence)
-        if kept is None:
-            return []
-        self._watcher.fault(name, code, kept)
-        return [put_fault(self.clock_s(), self._round.number, name, code, kept)]
+    def _booked(self, shard: int, name: str, code: int, sentence: str) -> list[Statement]:
+        return self._desk.book(shard, name, code, sentence, round_number=self._round.number)
 
     def _turned_away(self, code: int, sentence: str) -> None:
-        if booked := self._book(STRANGER, "stranger", code, sentence):
+        if booked := self._booked(STRANGER, "stranger", code, sentence):
             self._storage.commits.queue(*booked)
 
     def _phone_lost(self, shard: int) -> None:

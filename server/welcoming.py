@@ -2,6 +2,7 @@
 
 from featherfed.codec.downlink_grammar import parse_downlink
 from featherfed.codec.pipeline import Pipeline
+from featherfed.server.circle_plan import clip_of
 from featherfed.server.config import RunConfig
 from featherfed.server.model.run_model import RunModel
 from featherfed.wire.messages import NOTHING, Hello, Welcome, tensor_entries
@@ -45,4 +46,6 @@ class Welcomes:
             b"" if initial is None else initial.digest,
             [] if initial is None else initial.to_wire(),
             [] if knows_model else tensor_entries(known.rows()),
+            masked=config.secure,
+            clip=0.0 if self._model.sum.circles is None else clip_of(config),
         )

@@ -148,6 +148,8 @@ class Aggregator:
             others |= under(prefix, arrays)
         if self.initial is not None:
             others[DRAWN] = np.frombuffer(self.initial.digest, np.uint8)
+        if self.sum.circles is not None:
+            others |= self.sum.circles.saved()
         others |= under(PHONES, self.versions.saved())
         title = f"{self.problem}, version {self.versions.version}"
         write_model(path, self.layout, self._average, others, title=title)
@@ -162,4 +164,6 @@ class Aggregator:
         if self.initial is not None and drawn != self.initial.digest:
             # The run began with others, of an earlier release or before the problem's file was edited.
             self.initial = None
+        if self.sum.circles is not None:
+            self.sum.circles.restore(tensors)
         self.versions.restore(version, after(PHONES, tensors))

@@ -3,6 +3,7 @@
 The steps of a round's grid follow from the sums before it (`featherfed.codec.steps`), and are kept with the model.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -18,8 +19,7 @@ from featherfed.codec.summed import Summed
 from featherfed.errors import CodecError
 from featherfed.randomness import RoundKey
 from featherfed.rules.aggregate import Updates
-from featherfed.secure.circles import threshold_of
-from featherfed.secure.context import head_bytes
+from featherfed.secure.circles import head_bytes
 from featherfed.server.circle_plan import clip_of, plan_of
 from featherfed.server.config import RunConfig
 
@@ -68,7 +68,7 @@ class CircleSums:
     def upload_bytes(self, round_number: int, circle: int, members: int) -> int:
         """Return how long the update of a phone is, in a circle of so many (0: one without masks)."""
         summable, sent = self.uplink.at(round_number), self.slice_of(circle)
-        head = head_bytes(members, threshold_of(members)) if members and self._config.secure else 0
+        head = head_bytes(members) if members and self._config.secure else 0
         return head + WORD_BYTES + summable.payload_bytes(summable.count(sent.number, sent.of))
 
     def open(self, round_number: int) -> None:
@@ -105,6 +105,6 @@ class CircleSums:
         """Return what `restore` needs, by name."""
         return {} if self._state is None else {STEPS: np.frombuffer(self._state.to_bytes(), np.uint8)}
 
-    def restore(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
+    def restore(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Go on with the steps that a saved model has."""
         self._state = StepState.from_bytes(arrays[STEPS].tobytes()) if STEPS in arrays else None

@@ -63,7 +63,9 @@ class Arrivals:
             number = state.place(shard)
             if number is None:
                 return False
-            wanted = self._model.sum.upload_bytes(round_number, number, len(state.circles[number].members))
+            sums = self._model.sum.circles
+            assert sums is not None, "of a run that sums circles"
+            wanted = sums.upload_bytes(round_number, number, len(state.circles[number].members))
             if len(payload) != wanted:
                 raise CodecError(f"update of {len(payload)} bytes in a circle that sums {wanted}")
             upload = update.upload

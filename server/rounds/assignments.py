@@ -4,9 +4,11 @@ import asyncio
 
 from featherfed.server.config import RunConfig
 from featherfed.server.phones.fleet import Fleet
+from featherfed.server.rounds.circle_book import CircleBook
 from featherfed.server.rounds.current_round import CurrentRound
 from featherfed.server.rounds.downlink import Downlink
 from featherfed.server.rounds.events import Deadline
+from featherfed.server.rounds.summed_machine import SummedState
 from featherfed.server.run_clock import RunClock
 from featherfed.server.run_tasks import RunTasks
 from featherfed.server.watchers.watcher import Watcher
@@ -16,9 +18,17 @@ class Assignments:
     """The tasks of all phones, by shard. `late` are the shards that were called off in the current round."""
 
     def __init__(
-        self, config: RunConfig, fleet: Fleet, downlink: Downlink, watcher: Watcher, clock: RunClock, tasks: RunTasks
+        self,
+        config: RunConfig,
+        fleet: Fleet,
+        downlink: Downlink,
+        book: CircleBook,
+        watcher: Watcher,
+        clock: RunClock,
+        tasks: RunTasks,
     ) -> None:
         self._config = config
+        self._book = book
         self._fleet = fleet
         self._downlink = downlink
         self._watcher = watcher
@@ -32,8 +42,12 @@ class Assignments:
     def assign(self, shard: int, current: CurrentRound) -> None:
         """Give a phone that is connected the task that it needs, if it needs one."""
         phone, state = self._fleet.connections.get(shard), current.state
-        # A phone that came back with a finished update that counts needs no task: it is about to send it.
-        if phone is None or state.wants(phone.pending_round, shard):
+        if phone is None:
+            return
+        circle = self._book.message(phone, state)
+        # A phone that came back with a finished update that counts needs no task: it is about to send it. Where circles
+        # are summed it needs to know with whom, and a phone that is in none is not asked.
+        if circle is None and (isinstance(state, SummedState) or state.wants(phone.pending_round, shard)):
             return
         # Who was in the middle of a round whose update counts goes on with it.
         given = self._given.get(shard, state.round_number)
@@ -42,7 +56,7 @@ class Assignments:
         if self._given.get(shard) != given:
             self._given_s[shard] = self._clock.now_s()
         self._given[shard] = given
-        self._tasks.spawn(self._downlink.deliver(phone, given))
+        self._tasks.spawn(self._downlink.deliver(phone, given, circle))
 
     def cancel(self, round_number: int, shards: tuple[int, ...]) -> None:
         """Tell these phones to stop their work on a round."""

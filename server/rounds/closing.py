@@ -12,6 +12,7 @@ from featherfed.server.rounds.current_round import CurrentRound
 from featherfed.server.rounds.events import Closed, CloseRound
 from featherfed.server.rounds.upload_register import UploadRegister
 from featherfed.server.run_tasks import RunTasks
+from featherfed.server.storage.circle_rows import drop_circles
 from featherfed.server.storage.run_storage import RunStorage
 from featherfed.server.storage.spent import Spent
 from featherfed.server.storage.store import close_round, drop_chunks, put_value
@@ -72,6 +73,7 @@ class RoundCloser:
                 put_value("version", str(closing.version)),
                 *([put_value("best", str(closing.version))] if closing.best else []),
                 drop_chunks(number),
+                *([] if self._model.sum.circles is None else drop_circles(number)),
             )
             await loop.run_in_executor(None, lambda: folder.promote(closing.version, best=closing.best))
             self._uploads.forget_round(number)

@@ -46,7 +46,7 @@ class CurrentRound:
     def post(self, event: Event) -> None:
         """Advance the machine and do what it says."""
         self.state, actions = advance(self.state, event)
-        if self.state.phase in (Phase.OPEN, Phase.CLOSING):
+        if self.state.phase in (Phase.OPEN, Phase.UNMASKING, Phase.CLOSING):
             self._known.set()
         for action in actions:
             self._hands.carry_out(action, self)
@@ -63,8 +63,8 @@ class CurrentRound:
 
     @property
     def is_open(self) -> bool:
-        """Whether updates are awaited."""
-        return self.state.phase is Phase.OPEN
+        """Whether the sum of the round is still being made."""
+        return self.state.phase in (Phase.OPEN, Phase.UNMASKING)
 
     @property
     def is_closing(self) -> bool:

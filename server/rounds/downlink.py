@@ -1,5 +1,6 @@
 """Tasks and models on their way to phones: the parcel that each one lacks, in chunks, from where it broke off."""
 
+import asyncio
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
@@ -9,9 +10,10 @@ from featherfed.codec.pipeline import Pipeline
 from featherfed.server.config import RunConfig
 from featherfed.server.model.versions import Parcel, Versions
 from featherfed.server.phones.phone_connection import PhoneConnection
+from featherfed.server.rounds.circle_book import CircleBook
 from featherfed.server.watchers.watcher import Watcher
 from featherfed.wire.chunking import ChunkSizer
-from featherfed.wire.messages import Cancel, ModelBegin, ModelChunk, Task, WholeModel
+from featherfed.wire.messages import AnyMessage, Cancel, Circle, ModelBegin, ModelChunk, Task, WholeModel
 
 CHUNK_BYTES = 16 * 1024
 """Of a model: so little that a Cancel or a ping never waits long behind it on a slow link."""
@@ -35,8 +37,9 @@ class _Sent:
 class Downlink:
     """Gives phones their tasks."""
 
-    def __init__(self, config: RunConfig, versions: Versions, watcher: Watcher) -> None:
+    def __init__(self, config: RunConfig, versions: Versions, book: CircleBook, watcher: Watcher) -> None:
         self._config = config
+        self._book = book
         self._spec = str(parse_downlink(config.downlink))
         self._versions = versions
         self._watcher = watcher
@@ -44,25 +47,30 @@ class Downlink:
         self._sent: dict[int, _Sent] = {}  # by shard
         self._sizers: dict[int, ChunkSizer] = {}
 
-    def deliver(self, phone: PhoneConnection, round_number: int) -> Coroutine[None, None, None]:
-        """Send the task of a round, and the model where the phone has another version; returns when all is sent.
+    def deliver(self, phone: PhoneConnection, round_number: int, circle: Circle | None) -> Coroutine[None, None, None]:
+        """Send the task of a round, with whom its update is summed if it is, and the model where the phone has another version; returns when all is sent.
 
         A round trains the version that the round before it made: a phone that does not hold it must be asked for the
         newest round. The model is chosen now: when the coroutine runs, the next version may be in the making.
         """
         held = phone.held_version == round_number - 1
         parcel = None if held else self._versions.parcel(phone.held_version)
-        return self._deliver(phone, round_number, parcel)
+        return self._deliver(phone, round_number, circle, parcel)
 
-    async def _deliver(self, phone: PhoneConnection, round_number: int, parcel: Parcel | None) -> None:
+    async def _deliver(
+        self, phone: PhoneConnection, round_number: int, circle: Circle | None, parcel: Parcel | None
+    ) -> None:
         self.stop(phone)
         delivery = self._under_way[phone] = _Delivery(round_number)
         self._watcher.download_began(phone.shard, round_number)
         task = Task(round_number, round_number - 1, self._changes(round_number))
+        first: list[AnyMessage] = [task] if circle is None else [task, circle]
+        if circle is not None and self._book.kept is not None:
+            await asyncio.shield(self._book.kept)
         if parcel is None:
-            await phone.send(task)
+            await phone.send(*first)
         else:
-            await self._send_model(phone, task, parcel, delivery)
+            await self._send_model(phone, first, parcel, delivery)
         if self._under_way.get(phone) is delivery:
             del self._under_way[phone]
             self._watcher.download_ended(phone.shard, round_number)
@@ -87,7 +95,9 @@ class Downlink:
         if delivery is not None:
             delivery.stopped = True
 
-    async def _send_model(self, phone: PhoneConnection, task: Task, parcel: Parcel, delivery: _Delivery) -> None:
+    async def _send_model(
+        self, phone: PhoneConnection, first: list[AnyMessage], parcel: Parcel, delivery: _Delivery
+    ) -> None:
         digest, had = phone.partial
         offset = min(had, len(parcel.payload)) if digest == parcel.digest else 0
         sizer = self._sizers.setdefault(phone.shard, ChunkSizer())
@@ -118,7 +128,6 @@ class Downlink:
                 parcel.payload[offset : offset + chunk_bytes],
             )
         # The task travels with the first bytes of its model: headers of TCP and IP weigh as much as itself.
-        first = [task]
         while phone.open:
             # Noted before the chunk is known to have arrived.
             sent.sent += len(message.data)

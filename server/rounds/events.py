@@ -194,6 +194,4 @@ class Pause:
 
 
 Event = Joined | Lost | GaveUp | Accept | Fail | Deadline | Closed | Asked | Resume | Stop | Answered | Expired | Opened
-Action = (
-    OpenRound | Assign | CancelPhones | CloseRound | Finished | Pause | Discard | SendList | OpenCircle | Count
-)
+Action = OpenRound | Assign | CancelPhones | CloseRound | Finished | Pause | Discard | SendList | OpenCircle | Count

@@ -7,15 +7,19 @@ from types import MappingProxyType
 from typing import Any
 
 from featherfed.by_round import ByRound
+from featherfed.codec.pipeline import Pipeline
 from featherfed.errors import ConfigError
 from featherfed.rules.naming import load_select
 from featherfed.rules.select import PhoneFacts
+from featherfed.server.circle_plan import plan_of
 from featherfed.server.config import RunConfig
 from featherfed.server.model.run_model import RunModel
 from featherfed.server.rounds.async_machine import AsyncState
 from featherfed.server.rounds.cohort import Facts, learned
 from featherfed.server.rounds.machines import State
 from featherfed.server.rounds.round_machine import Phase, Rules, RunState
+from featherfed.server.rounds.stored_circles import StoredCircles
+from featherfed.server.rounds.summed_machine import SummedState
 from featherfed.server.storage.run_folder import RunFolder
 from featherfed.server.storage.store import Statement, Store, figures_of, put_measures, put_value
 
@@ -70,7 +74,23 @@ def begin(config: RunConfig, store: Store, model: RunModel) -> ResumePoint:
 
 
 def _state(config: RunConfig, **known: Any) -> State:
-    return AsyncState(rules(config), **known) if config.mode == "async" else RunState(rules(config), **known)
+    if config.mode == "async":
+        return AsyncState(rules(config), **known)
+    if Pipeline.parse(config.uplink_at(1)).summed:
+        plans = config.by_round(lambda number: plan_of(config, number))
+        return SummedState(rules(config), plans=plans, **known)
+    return RunState(rules(config), **known)
+
+
+def _circles(config: RunConfig, store: Store, row: Any, accepted: frozenset[int]) -> tuple[Phase, dict[str, Any]]:
+    """Return the phase of an open round of circles, and what is known of them."""
+    arrived = frozenset(update.shard for update in store.updates(row.round) if update.state == "arrived")
+    stored = StoredCircles.read(store, row.round, accepted | arrived, masked=config.secure)
+    circles = stored.attempts.get(row.attempt, ())
+    # Once a list of an attempt has gone out while a member is missing, no more updates are taken in it.
+    over = any(circle.lists and len(circle.arrived) < len(circle.members) for circle in circles)
+    known = {"arrived": arrived, "circles": circles, "dealt": (row.round, row.attempt)}
+    return Phase.UNMASKING if over else Phase.OPEN, known
 
 
 def resume(config: RunConfig, store: Store, folder: RunFolder, model: RunModel) -> ResumePoint:
@@ -116,9 +136,13 @@ def resume(config: RunConfig, store: Store, folder: RunFolder, model: RunModel) 
     else:
         known["accepted"] = frozenset(update.shard for update in counting)
         known["cohort"] = frozenset(json.loads(row.cohort)) | known["accepted"]
+    phase = Phase.OPEN
+    if model.sum.circles is not None:
+        phase, of_circles = _circles(config, store, row, known["accepted"])
+        known |= of_circles
     state = _state(
         config,
-        phase=Phase.OPEN,
+        phase=phase,
         round_number=row.round,
         attempt=row.attempt,
         failed=frozenset(json.loads(row.refused)),

@@ -16,10 +16,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from featherfed.by_round import ByRound
+from featherfed.secure.circles import least_of, threshold_of
 from featherfed.server.circle_plan import CirclePlan
 from featherfed.server.rounds import circle as circles
 from featherfed.server.rounds import round_machine
-from featherfed.secure.circles import least_of, threshold_of
 from featherfed.server.rounds.circle import Circle, CircleAction, CircleEvent, CirclePhase
 from featherfed.server.rounds.cohort import facts_after, facts_of_asked
 from featherfed.server.rounds.events import (
@@ -63,6 +63,11 @@ class SummedState(RunState):
     """Of this attempt."""
     dealt: tuple[int, int] = (0, 0)
     """The round and attempt that they are of."""
+
+    @property
+    def masked(self) -> bool:
+        """Whether circles are summed under masks."""
+        return self.plans.first.masked
 
     @property
     def outstanding(self) -> frozenset[int]:

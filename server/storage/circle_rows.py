@@ -33,8 +33,7 @@ lists_table = sa.Table(
     sa.Column("attempt", Whole, primary_key=True, autoincrement=False),
     sa.Column("circle", Whole, primary_key=True, autoincrement=False),
     sa.Column("version", Whole, primary_key=True, autoincrement=False),
-    sa.Column("final", sa.Boolean, nullable=False),
-    sa.Column("alive", sa.String, nullable=False),  # JSON list of shards
+    sa.Column("data", sa.LargeBinary, nullable=False),  # `SentList.to_bytes`
 )
 shares_table = sa.Table(
     "shares",
@@ -58,18 +57,6 @@ class StoredCircle:
     members: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class StoredList:
-    """A list of survivors as it was sent to a circle."""
-
-    round_number: int
-    attempt: int
-    circle: int
-    version: int
-    final: bool
-    alive: tuple[int, ...]
-
-
 def put_key(shard: int, public: bytes) -> Statement:
     """Keep the public key of the phone of a shard."""
     return upsert(keys_table, ("shard",)), {"shard": shard, "public": public}
@@ -83,12 +70,10 @@ def put_circle(circle: StoredCircle) -> Statement:
     }  # fmt: skip
 
 
-def put_list(sent: StoredList) -> Statement:
+def put_list(round_number: int, attempt: int, circle: int, version: int, data: bytes) -> Statement:
     """Keep a list of survivors, before anybody is told of it."""
-    return upsert(lists_table, ("round", "attempt", "circle", "version")), {
-        "round": sent.round_number, "attempt": sent.attempt, "circle": sent.circle, "version": sent.version,
-        "final": sent.final, "alive": json.dumps(sent.alive),
-    }  # fmt: skip
+    values = {"round": round_number, "attempt": attempt, "circle": circle, "version": version, "data": data}
+    return upsert(lists_table, ("round", "attempt", "circle", "version")), values
 
 
 def put_shares(round_number: int, attempt: int, shard: int, version: int, data: bytes) -> Statement:
@@ -113,14 +98,16 @@ def circles(store: Store, round_number: int) -> list[StoredCircle]:
     """Return the circles of a round, of all of its attempts, in order."""
     query = circles_table.select().where(circles_table.c.round == round_number)
     rows = store.read(query.order_by(circles_table.c.attempt, circles_table.c.circle))
-    return [StoredCircle(*row[:4], tuple(json.loads(row.members))) for row in rows]
+    return [StoredCircle(row.round, row.attempt, row.circle, row.state, tuple(json.loads(row.members))) for row in rows]
 
 
-def lists(store: Store, round_number: int) -> list[StoredList]:
-    """Return the lists that were sent in a round, in their order."""
+def lists(store: Store, round_number: int) -> dict[tuple[int, int], list[bytes]]:
+    """Return the lists that were sent in a round, by attempt and circle, in the order of their versions."""
     query = lists_table.select().where(lists_table.c.round == round_number)
-    rows = store.read(query.order_by(*lists_table.primary_key.columns))
-    return [StoredList(*row[:5], tuple(json.loads(row.alive))) for row in rows]
+    found: dict[tuple[int, int], list[bytes]] = {}
+    for row in store.read(query.order_by(*lists_table.primary_key.columns)):
+        found.setdefault((row.attempt, row.circle), []).append(row.data)
+    return found
 
 
 def shares(store: Store, round_number: int) -> dict[tuple[int, int, int], bytes]:

@@ -21,6 +21,11 @@ class RunStorage:
         self.commits = Commits(store, self._ledger_changes, tasks.end)
         self._clock = clock
 
+    @property
+    def clock_s(self) -> float:
+        """The seconds that the run has been served, pauses left out."""
+        return self._clock.now_s()
+
     def _ledger_changes(self) -> list[Statement]:
         clock = put_value("clock_s", f"{self._clock.now_s():.3f}")
         return [clock, *put_traffic(self.ledger.take_changed())]

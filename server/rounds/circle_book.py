@@ -1,0 +1,83 @@
+"""What phones of a circle are told of each other, and what their sums are opened with."""
+
+import asyncio
+
+from featherfed.errors import RefusedError
+from featherfed.initial_weights import digest_of
+from featherfed.secure.context import Context
+from featherfed.server.circle_plan import clip_of
+from featherfed.server.config import RunConfig
+from featherfed.server.model.circle_sums import CircleSums
+from featherfed.server.model.run_model import RunModel
+from featherfed.server.phones.phone_connection import PhoneConnection
+from featherfed.server.rounds.machines import State
+from featherfed.server.rounds.summed_machine import SummedState
+from featherfed.server.storage.circle_rows import keys, put_key
+from featherfed.server.storage.store import Statement, Store
+from featherfed.wire.messages import Circle
+
+
+class CircleBook:
+    """The public keys of a run's phones, and the circles of its rounds as messages."""
+
+    def __init__(self, config: RunConfig, run: str, model: RunModel, store: Store) -> None:
+        self._config, self._run, self._model = config, run, model
+        self._keys = keys(store)
+        self._told: dict[PhoneConnection, set[int]] = {}
+        """Whose keys a connection has been told."""
+        self.kept: asyncio.Future[None] | None = None
+        """Done when the circles of this attempt are on the disk."""
+
+    @property
+    def sums(self) -> CircleSums:
+        """The sum of the open round."""
+        sums = self._model.sum.circles
+        assert sums is not None, "of a run that sums circles"
+        return sums
+
+    def learn(self, phone: PhoneConnection, public: bytes) -> list[Statement]:
+        """Note the key of a phone; return what keeps it, if it is new. Raises `RefusedError` for another than before."""
+        known = self._keys.get(phone.shard)
+        if known == public:
+            return []
+        if known is not None:
+            raise RefusedError(
+                f"shard {phone.shard} has another key in this run: its phone has lost its own (--state-dir keeps it)"
+            )
+        if public in self._keys.values():
+            raise RefusedError("another shard of this run has the same key")
+        self._keys[phone.shard] = public
+        return [put_key(phone.shard, public)]
+
+    def message(self, phone: PhoneConnection, state: State) -> Circle | None:
+        """Return the circle of a phone in this attempt, with the keys that its connection was not told yet."""
+        if not isinstance(state, SummedState) or (number := state.place(phone.shard)) is None:
+            return None
+        circle, sent = state.circles[number], self.sums.slice_of(number)
+        members: list[int] = []
+        new = b""
+        if circle.threshold:
+            members = list(circle.members)
+            told = self._told.setdefault(phone, {phone.shard})
+            new = b"".join(self._keys[each] for each in members if each not in told)
+            told.update(members)
+        return Circle(
+            state.round_number, state.attempt, number, sent.number, sent.of, circle.threshold, circle.least,
+            self.sums.steps, members, new,
+        )  # fmt: skip
+
+    def forget(self, phone: PhoneConnection) -> None:
+        """Forget what a connection was told: it is over."""
+        self._told.pop(phone, None)
+
+    def context(self, state: SummedState, number: int) -> Context:
+        """Return what the keys of a circle hang on; reads the whole model, and is for a thread."""
+        circle, sent, sums = state.circles[number], self.sums.slice_of(number), self.sums
+        summable = sums.uplink.at(state.round_number)
+        return Context(
+            run=self._run, round_number=state.round_number, attempt=state.attempt, circle=number, slice_=sent.number,
+            slices=sent.of, threshold=circle.threshold, least=circle.least, uplink=str(summable.pipeline),
+            bits=summable.bits, steps=sums.steps, clip=float(clip_of(self._config)),
+            model=digest_of(self._model.versions.view) if circle.threshold else b"", members=circle.members,
+            keys=tuple(self._keys[each] for each in circle.members) if circle.threshold else (),
+        )  # fmt: skip

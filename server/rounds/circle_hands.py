@@ -1,0 +1,45 @@
+"""The hands of a round whose circles are summed: what concerns circles is `Unmasking`'s, all else as in any round."""
+
+from featherfed.server.rounds.action_runner import ActionRunner
+from featherfed.server.rounds.circle_book import CircleBook
+from featherfed.server.rounds.current_round import CurrentRound
+from featherfed.server.rounds.events import Action, Count, Discard, OpenCircle, OpenRound, SendList
+from featherfed.server.rounds.summed_machine import SummedState
+from featherfed.server.rounds.unmasking import Unmasking
+from featherfed.server.storage.commits import Commits
+
+
+class CircleHands:
+    """The `Hands` of a `CurrentRound` with circles."""
+
+    def __init__(self, hands: ActionRunner, unmasking: Unmasking, book: CircleBook, commits: Commits) -> None:
+        self._hands = hands
+        self._book = book
+        self._unmasking = unmasking
+        self._commits = commits
+
+    def carry_out(self, action: Action, current: CurrentRound) -> None:
+        """Do what the machine says, or begin it: returns at once."""
+        state = current.state
+        assert isinstance(state, SummedState), "the machine of a run that sums circles"
+        match action:
+            case SendList():
+                self._unmasking.send_list(action, state, current)
+            case OpenCircle():
+                self._unmasking.open_circle(action, state, current)
+            case Count():
+                self._unmasking.count(action, state)
+            case Discard():
+                self._unmasking.discard(action)
+            case OpenRound():
+                self._unmasking.begin(state.round_number)
+                # No phone is told of a circle that a killed server could deal otherwise.
+                self._book.kept = self._commits.queue(*self._unmasking.rows(state))
+                self._hands.carry_out(action, current)
+            case _:
+                self._hands.carry_out(action, current)
+
+    def stop(self) -> None:
+        """Begin nothing more by itself."""
+        self._unmasking.stop()
+        self._hands.stop()
