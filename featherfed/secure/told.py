@@ -83,6 +83,8 @@ class Told:
         """Return what this phone will have told once it answers a list; raises `SecrecyError` if it must not."""
         if new in self.heard:
             return self
+        if not self.upload:
+            raise SecrecyError(f"a list of attempt {self.attempt} of round {self.round_number} came before the upload")
         last = self.heard[-1] if self.heard else Survivors(0, False, frozenset(members), frozenset())
         name = f"list {new.version} of attempt {self.attempt} of round {self.round_number}"
         if new.version <= last.version:

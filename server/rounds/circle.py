@@ -361,12 +361,13 @@ def _ask_again(circle: Circle) -> Step:
 
 def _enough(circle: Circle) -> bool:
     """Whether the shares here may give all own seeds: t of each, or all that will come where some are in doubt."""
-    for of in circle.survivors:
-        here = sum((holder, of) in circle.told for holder in circle.survivors - circle.at_fault - {of})
-        if here < circle.threshold:
-            return False
-    coming = circle.waiting - circle.lost - circle.at_fault
-    return not (circle.doubted and coming)
+    here = dict.fromkeys(circle.survivors, 0)
+    for holder, of in circle.told:
+        if of in here and holder not in circle.at_fault:
+            here[of] += 1
+    if min(here.values()) < circle.threshold:
+        return False
+    return not (circle.doubted and circle.waiting - circle.lost - circle.at_fault)
 
 
 def _open(circle: Circle) -> Step:
@@ -376,7 +377,10 @@ def _open(circle: Circle) -> Step:
 def _settle_opening(circle: Circle) -> Step:
     if circle.opening:
         return circle, ()
-    return _open(circle) if _enough(circle) else _ask_again(circle)
+    if _enough(circle):
+        return _open(circle)
+    # Where all who were asked are there and believed, what they were asked for is enough.
+    return _ask_again(circle) if circle.lost or circle.at_fault or circle.doubted else (circle, ())
 
 
 def _settle(circle: Circle) -> Step:
@@ -440,7 +444,12 @@ def _opened(circle: Circle, event: Opened) -> Step:
     if not event.lacking:
         return replace(circle, phase=CirclePhase.SUMMED), ()
     circle, actions = _ask_again(replace(circle, doubted=circle.doubted | event.lacking))
-    return (circle, actions) if actions or circle.waiting - circle.lost else _failed(circle)
+    if actions or circle.waiting - circle.lost:
+        return circle, actions
+    # All have told. Where there was a share to spare, either the phone itself lied or two of its neighbours did.
+    told = [sum(holder_of[1] == of for holder_of in circle.told) for of in event.lacking]
+    own = {of for of, shares in zip(event.lacking, told, strict=True) if shares > circle.threshold}
+    return _failed(replace(circle, at_fault=circle.at_fault | own))
 
 
 TABLE: Mapping[CirclePhase, Mapping[type, Callable[..., Step]]] = {
