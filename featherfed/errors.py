@@ -13,9 +13,11 @@
     │   └── UnexpectedError   a fault that nobody foresaw: says what and where, for whoever mends it
     └── RemoteError           the other side's fault: ends that connection with a close code, never the round
         ├── ProtocolError     not our protocol: a bad frame, a message out of turn, a wrong length
+        │   └── SecrecyError  a message that a phone of a masked round must not answer
         ├── VersionError      another version of our protocol
         ├── CodecError        a payload that does not decode to what was announced
-        └── RefusedError      understood and refused: admission, limits, a wrong digest
+        ├── RefusedError      understood and refused: admission, limits, a wrong digest
+        └── OpeningError      a circle whose sum cannot be opened, with the shards at fault where they are known
 
 A sentence is lower case, has no full stop and gives the actual numbers.
 """
@@ -92,6 +94,10 @@ class ProtocolError(RemoteError):
     code = 4001
 
 
+class SecrecyError(ProtocolError):
+    """What a phone of a masked round was asked, and must not do (docs/PRIVACY.md)."""
+
+
 class VersionError(RemoteError):
     """Another version of our protocol."""
 
@@ -108,3 +114,25 @@ class RefusedError(RemoteError):
     """Understood, and refused."""
 
     code = 4004
+
+
+class OpeningError(RemoteError):
+    """A circle whose sum cannot be opened: of whom own seeds are lacking, and who is known to have sent wrong parts.
+
+    `lacking` is empty where all seeds were found and the sum is still no sum of the survivors' updates: nobody is known
+    to be at fault then.
+    """
+
+    code = 4001
+
+    def __init__(self, lacking: frozenset[int] = frozenset(), at_fault: frozenset[int] = frozenset()) -> None:
+        self.lacking, self.at_fault = lacking, at_fault
+
+    def __str__(self) -> str:
+        if not self.lacking:
+            return "the masks of the circle do not cancel: seeds, shares or models differ, and nothing says whose"
+        of = ", ".join(map(str, sorted(self.lacking)))
+        who = f"; wrong parts came from {', '.join(map(str, sorted(self.at_fault)))}" if self.at_fault else ""
+        return (
+            f"the shares of the own seeds of {len(self.lacking)} shards ({of}) do not give what these committed to{who}"
+        )

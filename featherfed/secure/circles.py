@@ -1,0 +1,109 @@
+"""Circles: the groups of a cohort that mask together, and what a circle of so many stands.
+
+A circle of m phones has k = m − 1 neighbours for each. A phone's own seed comes back from t of its neighbours' shares,
+and an answer to a list of survivors wants `least` = t + 1 of them. By `threshold_of`, 2t − k ≥ 2 in every circle:
+docs/PRIVACY.md says what follows from that.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import comb, log2
+
+from featherfed.errors import ConfigError
+
+LEAST_MEMBERS = 3
+"""Of two phones each would know the other's update from the sum."""
+MOST_MEMBERS = 40
+DEFAULT_MEMBERS = 20
+DEFAULT_LEAST_CIRCLE = 5
+"""The smallest circle that a phone takes part in by default."""
+
+
+def threshold_of(members: int) -> int:
+    """Return t: how many neighbours' shares give a phone's own seed, in a circle of `members`.
+
+    It is ⌈0.6 k⌉, and one more in circles of four and of six, where that would leave 2t − k below 2.
+
+    >>> [threshold_of(m) for m in (3, 4, 5, 6, 7, 10, 20, 32)]
+    [2, 3, 3, 4, 4, 6, 12, 19]
+    """
+    neighbours = members - 1
+    return max(-(-3 * neighbours // 5), -(-(neighbours + 2) // 2))
+
+
+def least_of(members: int) -> int:
+    """Return how many survivors a sum has at least: below that no phone says anything.
+
+    >>> least_of(10)
+    7
+    """
+    return threshold_of(members) + 1
+
+
+def deal(cohort: Sequence[int], size: int) -> tuple[tuple[int, ...], ...]:
+    """Return the circles of a cohort, in the order of its draw: ⌊cohort / size⌋, at least one, none above 40.
+
+    Their sizes differ by one at most. One of fewer than `LEAST_MEMBERS`, as a retry may have, cannot be masked.
+
+    >>> [len(circle) for circle in deal(range(25), 10)]
+    [13, 12]
+    """
+    circles = max(1, len(cohort) // size, -(-len(cohort) // MOST_MEMBERS))
+    short, longer = divmod(len(cohort), circles)
+    ends = [number * short + min(number, longer) for number in range(circles + 1)]
+    return tuple(tuple(cohort[begin:end]) for begin, end in pairwise(ends))
+
+
+def check_flags(cohort: int, size: int) -> None:
+    """Raise `ConfigError` for a cohort, or a size of circles, that cannot be masked."""
+    if not LEAST_MEMBERS <= size <= MOST_MEMBERS:
+        raise ConfigError(f"--secure-circle is {size}, and must be {LEAST_MEMBERS} to {MOST_MEMBERS}")
+    if cohort < LEAST_MEMBERS:
+        raise ConfigError(
+            f"a cohort of {cohort} cannot be masked, since each of its phones would know the others' updates from the"
+            f" sum; --cohort must be at least {LEAST_MEMBERS} with --secure"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Risks:
+    """What a circle of `members` stands, for shares of colluding and of lost phones; the server prints it."""
+
+    phones: int
+    members: int
+    colluding: float
+    lost: float
+
+    @property
+    def may_be_lost(self) -> int:
+        """How many phones of a circle may be lost while it still gives a sum."""
+        return self.members - least_of(self.members)
+
+    @property
+    def revealed(self) -> float:
+        """The chance that a circle has as many colluders as give the seeds of the others: P[Hyp(N, γN, m) ≥ t]."""
+        all_, bad, m = self.phones, int(self.colluding * self.phones), self.members
+        ways = sum(comb(bad, j) * comb(all_ - bad, m - j) for j in range(threshold_of(m), m + 1))
+        return ways / comb(all_, m)
+
+    @property
+    def fails(self) -> float:
+        """The chance that too few of a circle are left for a sum: P[Bin(m, 1 − δ) < least]."""
+        m, here = self.members, 1 - self.lost
+        return sum(comb(m, j) * here**j * self.lost ** (m - j) for j in range(least_of(m)))
+
+    @property
+    def honest_in_a_sum(self) -> int:
+        """How many honest phones any sum has, though the server lies about survivors: 2t − k − c + 1, c = ⌊γm⌋."""
+        m = self.members
+        return max(0, 2 * threshold_of(m) - (m - 1) - int(self.colluding * m) + 1)
+
+    def __str__(self) -> str:
+        chance = f"2^{log2(self.revealed):.0f}" if self.revealed else "0"
+        enough = threshold_of(self.members)
+        return (
+            f"circles of {self.members}: a sum stands {self.may_be_lost} lost phones and fails with chance"
+            f" {self.fails:.2g} if {self.lost:.0%} are lost; if {self.colluding:.0%} of {self.phones} phones collude"
+            f" with the server, a circle has the {enough} that open its updates with chance {chance}"
+        )

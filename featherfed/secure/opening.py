@@ -1,0 +1,116 @@
+"""The server's part: from the masked uploads of a circle's survivors, and what was told of them, to their sum."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import combinations, islice
+
+from featherfed.errors import OpeningError
+from featherfed.secure import field, keys
+from featherfed.secure.context import Context
+from featherfed.secure.keys import COMMITMENT_BYTES
+from featherfed.secure.streams import Masked, Residues
+
+MOST_TRIES = 600
+"""How many choices of shares are tried for one own seed: enough to leave any two liars out of 34."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """What one phone sent: `head` (commitment and points; empty where nothing is masked), word and residues."""
+
+    head: bytes
+    word: int
+    residues: Residues
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A circle's sum: residues modulo 2^r, whose words are the number of survivors, and who told a wrong share."""
+
+    word: int
+    residues: Residues
+    liars: frozenset[int]
+
+
+def open_circle(
+    context: Context,
+    uploads: Mapping[int, Upload],
+    survivors: frozenset[int],
+    seeds: Mapping[tuple[int, int], bytes],
+    shares: Mapping[tuple[int, int], bytes],
+) -> Opened:
+    """Return the sum of the survivors' updates.
+
+    `seeds` has for each (survivor, gone) their pair seed, `shares` for (holder, survivor) the holder's share of the
+    survivor's own seed: t of each survivor's or more. What is above t finds liars. Raises `OpeningError` if the shares
+    of a survivor give no seed that it committed to, or if the sum has another number of updates than survivors.
+    """
+    order = sorted(survivors)
+    first = uploads[order[0]]
+    total = Masked(first.word, first.residues, bits=context.bits, digest=context.digest)
+    for shard in order[1:]:
+        total.add(uploads[shard].word, uploads[shard].residues)
+    liars: frozenset[int] = frozenset()
+    if context.threshold:
+        own_seeds, liars = _own_seeds(context, {shard: uploads[shard].head for shard in order}, shares)
+        for own_seed in own_seeds:
+            total.add_stream(own_seed, -1)
+        gone = [shard for shard in context.members if shard not in survivors]
+        for holder in order:
+            for other in gone:
+                total.add_stream(seeds[holder, other], -1 if holder < other else 1)
+    if total.word != len(survivors):
+        raise OpeningError(at_fault=liars)
+    return Opened(total.word, total.residues, liars)
+
+
+def _own_seeds(
+    context: Context, heads: Mapping[int, bytes], shares: Mapping[tuple[int, int], bytes]
+) -> tuple[list[bytes], frozenset[int]]:
+    """Return the own seeds of all in `heads`, and the holders of wrong shares."""
+    found: list[bytes] = []
+    lacking: set[int] = set()
+    liars: set[int] = set()
+    for shard, head in heads.items():
+        told = {context.place(holder): field.from_bytes(data) for (holder, of), data in shares.items() if of == shard}
+        suspects = {context.place(liar) for liar in liars}
+        solved = _own_seed(context, head, told, suspects)
+        if solved is None:
+            lacking.add(shard)
+            continue
+        own_seed, wrong = solved
+        found.append(own_seed)
+        liars |= {context.members[place - 1] for place in wrong}
+    if lacking:
+        raise OpeningError(frozenset(lacking), frozenset(liars))
+    return found, frozenset(liars)
+
+
+def _own_seed(
+    context: Context, head: bytes, told: Mapping[int, int], suspects: set[int]
+) -> tuple[bytes, set[int]] | None:
+    """Return the seed that a head commits to and the places whose shares are not on its polynomial; None: none is."""
+    commitment = head[:COMMITMENT_BYTES]
+    points = [
+        field.from_bytes(head[begin : begin + field.VALUE_BYTES])
+        for begin in range(COMMITMENT_BYTES, len(head), field.VALUE_BYTES)
+    ]
+    for chosen in islice(_choices(told, context.threshold, suspects), MOST_TRIES):
+        spare = [place for place in told if place not in chosen]
+        secret, *others = field.secret_of(points, {place: told[place] for place in chosen}, (0, *spare))
+        own_seed = field.to_bytes(secret)
+        if keys.commitment(own_seed, context.digest) == commitment:
+            return own_seed, {place for place, value in zip(spare, others, strict=True) if value != told[place]}
+    return None
+
+
+def _choices(told: Mapping[int, int], threshold: int, suspects: set[int]) -> Iterator[tuple[int, ...]]:
+    """Yield sets of `threshold` places: one for each way to leave nobody out, then one place, then two, and so on."""
+    places = sorted(told, key=lambda place: (place in suspects, place))
+    seen = set()
+    for left_out in range(len(places) - threshold + 1):
+        for out in combinations(places, left_out):
+            chosen = tuple([place for place in places if place not in out][:threshold])
+            if chosen not in seen:
+                seen.add(chosen)
+                yield chosen
