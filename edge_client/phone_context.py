@@ -23,7 +23,8 @@ class PhoneSettings:
     """`shard` is (index, of), or None to be given one. `step_s`: seconds a training step of this device takes.
 
     `link` and `link_bytes_per_s` are what the phone says of its way up: a label, and bytes a second (0: not known).
-    `others` are more addresses where the server may be. In circles of fewer than `least_circle` phones it masks nothing. `server_flag` and `token_flag` are what errors call them.
+    `others` are more addresses where the server may be. `server_flag` and `token_flag` are what errors call them.
+    In a masked circle of fewer than `least_circle` phones it takes no part.
     """
 
     server: str

@@ -1,5 +1,6 @@
 """How the cohorts of a run are dealt into circles, whose updates are summed before they are decoded."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,9 +27,10 @@ class CirclePlan:
 
     def members(self, cohort: int) -> int:
         """Return how many members the largest circle of a cohort has."""
-        return -(-cohort // self._count(cohort))
+        return -(-cohort // self.count(cohort))
 
-    def _count(self, cohort: int) -> int:
+    def count(self, cohort: int) -> int:
+        """Return how many circles a cohort is dealt into."""
         return max(1, cohort // self.size, -(-cohort // self.most))
 
     def deal(self, cohort: Sequence[int], seed: int, round_number: int, attempt: int) -> tuple[tuple[int, ...], ...]:
@@ -42,12 +44,10 @@ class CirclePlan:
         if len(cohort) < self.least:
             return ()
         order = RoundKey(seed, round_number).generator(f"circles/{attempt}").permutation(len(cohort))
-        number = self._count(len(cohort))
+        number = self.count(len(cohort))
         short, longer = divmod(len(cohort), number)
         ends = [each * short + min(each, longer) for each in range(number + 1)]
-        return tuple(
-            tuple(int(cohort[place]) for place in order[first:end]) for first, end in zip(ends, ends[1:], strict=False)
-        )
+        return tuple(tuple(int(cohort[place]) for place in order[first:end]) for first, end in itertools.pairwise(ends))
 
 
 def plan_of(config: RunConfig, round_number: int) -> CirclePlan:

@@ -23,6 +23,7 @@ from featherfed.training_settings import KINDS, LARGEST, Training, flag, range_o
 
 MODES = ("sync", "async")
 CONNECT = ("always", "when-chosen")
+SECURE_UPLINK = "secure-4bit"
 LEAST_CIRCLE = 5
 """Of a masked sum: a phone plays in no smaller one unless it is told to."""
 COHORT = 10
@@ -307,7 +308,7 @@ def _text(value: object) -> str:
 def config_from(values: Mapping[str, Any]) -> RunConfig:
     """Return the configuration with these values; raises `ConfigError`, for an unknown key with the nearest known one.
 
-    The cohort is at most the phones where only they are given.
+    The cohort is at most the phones where only they are given; with `secure` the uplink is one that can be summed.
     """
     checked: dict[str, Any] = {}
     later: dict[str, dict[int, Any]] = {}
@@ -323,6 +324,8 @@ def config_from(values: Mapping[str, Any]) -> RunConfig:
             checked[key] = _checked(key, value)
     if "phones" in checked:
         checked.setdefault("cohort", min(COHORT, checked["phones"]))
+    if checked.get("secure"):
+        checked.setdefault("uplink", SECURE_UPLINK)
     return RunConfig(**checked, later=later)
 
 

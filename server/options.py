@@ -87,7 +87,11 @@ _RUN: tuple[tuple[str, Any, str], ...] = (
         "Memory of a mean over the rounds' models, like 0.85, which is kept and evaluated; phones train the newest."
         " 0 keeps the newest.  [default: 0]",
     ),
-    ("--uplink", Changing(str), "How updates are compressed: a codec spec or preset.  [default: vertex-small]"),
+    (
+        "--uplink",
+        Changing(str),
+        "How updates are compressed: a codec spec or preset.  [default: vertex-small, or secure-4bit with --secure]",
+    ),
     (
         "--downlink",
         str,

@@ -41,6 +41,15 @@ def least_of(members: int) -> int:
     return threshold_of(members) + 1
 
 
+def head_bytes(members: int) -> int:
+    """Return how long commitment and points of an upload are in a circle of `members`.
+
+    >>> head_bytes(10)
+    72
+    """
+    return 8 + 16 * (members - threshold_of(members))
+
+
 def deal(cohort: Sequence[int], size: int) -> tuple[tuple[int, ...], ...]:
     """Return the circles of a cohort, in the order of its draw: ⌊cohort / size⌋, at least one, none above 40.
 

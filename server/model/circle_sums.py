@@ -88,7 +88,7 @@ class CircleSums:
         return int.from_bytes(data[:WORD_BYTES], "little"), summable.unpack(data[WORD_BYTES:], count)
 
     def add(self, circle: int, residues: npt.NDArray[Any], shards: tuple[int, ...]) -> list[int]:
-        """Add the sum of what the phones of a circle sent; return the blocks of it that wrapped and count as nothing."""
+        """Add the sum of what the phones of a circle sent; return its blocks that wrapped, and count as nothing."""
         assert self._sum is not None, "a circle is opened in its round"
         return self._sum.add_circle(residues, shards, self.slice_of(circle).number)
 

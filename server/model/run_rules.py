@@ -3,9 +3,12 @@
 from featherfed.by_round import ByRound
 from featherfed.codec.downlink_grammar import parse_downlink, pipeline_of
 from featherfed.codec.pipeline import Pipeline
+from featherfed.codec.summable import unsummable
 from featherfed.codec.trial import try_out
+from featherfed.errors import ConfigError
 from featherfed.rules.naming import load_aggregate, load_select, load_server_optimizer
 from featherfed.rules.ruleset import RuleSet
+from featherfed.server.circle_plan import plan_of
 from featherfed.server.config import RunConfig
 from featherfed.user_modules import import_plugins
 
@@ -39,6 +42,7 @@ def check_codecs(config: RunConfig) -> None:
 def check_rules(config: RunConfig) -> None:
     """Raise `ConfigError` for rules, uplink and mode that do not go together, naming both."""
     rules = rules_of(config)
+    _check_sums(config, rules)
     for uplink in uplinks_of(config).values:
         rules.check(
             uplink,
@@ -47,3 +51,38 @@ def check_rules(config: RunConfig) -> None:
             min_updates=config.min_updates,
             beforehand=config.connect == "when-chosen",
         )
+
+
+def _check_sums(config: RunConfig, rules: RuleSet) -> None:
+    """Raise `ConfigError` where sums of circles do not go together with the rest of a run."""
+    uplinks = uplinks_of(config)
+    summed = [uplink for uplink in uplinks.values if uplink.summed]
+    if config.secure:
+        for uplink in uplinks.values:
+            if (why := unsummable(uplink)) is not None:
+                raise ConfigError(f"--secure: --uplink {why}")
+    if not summed:
+        if config.slices > 1:
+            raise ConfigError(f"--slices {config.slices} is for an uplink that ends in grid, like secure-4bit")
+        return
+    first = summed[0]
+    if len(summed) < len(uplinks.values):
+        raise ConfigError(f"--uplink {config.spelled('uplink')}: either all rounds sum circles ({first}), or none")
+    if rules.aggregate.needs_all:
+        raise ConfigError(
+            f"--aggregate {rules.aggregate} looks at single updates, and of --uplink {first} the server knows sums"
+            " alone; use --aggregate mean, and --clip-norm"
+        )
+    if config.mode == "async":
+        raise ConfigError(f"--uplink {first} is summed within one round, and --mode async sums several; name another")
+    if config.gateways:
+        raise ConfigError(
+            f"--uplink {first} is summed in circles of phones, which --gateways {config.gateways} cannot be; name another"
+        )
+    for number in (1, *sorted({number for values in config.later.values() for number in values})):
+        plan, asked = plan_of(config, number), config.cohort_size_at(number)
+        if (there := plan.count(asked)) < config.slices:
+            raise ConfigError(
+                f"--slices {config.slices} exceeds the {there} circles of {asked} phones (--circle {config.circle}):"
+                " some coordinates would never be sent"
+            )

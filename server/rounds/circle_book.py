@@ -36,7 +36,7 @@ class CircleBook:
         return sums
 
     def learn(self, phone: PhoneConnection, public: bytes) -> list[Statement]:
-        """Note the key of a phone; return what keeps it, if it is new. Raises `RefusedError` for another than before."""
+        """Note the key of a phone; return what keeps it, if it is new. Raises `RefusedError` for another one."""
         known = self._keys.get(phone.shard)
         if known == public:
             return []

@@ -48,7 +48,9 @@ class Downlink:
         self._sizers: dict[int, ChunkSizer] = {}
 
     def deliver(self, phone: PhoneConnection, round_number: int, circle: Circle | None) -> Coroutine[None, None, None]:
-        """Send the task of a round, with whom its update is summed if it is, and the model where the phone has another version; returns when all is sent.
+        """Send the task of a round, its circle where one is summed, and the model where the phone has another one.
+
+        Returns when all is sent.
 
         A round trains the version that the round before it made: a phone that does not hold it must be asked for the
         newest round. The model is chosen now: when the coroutine runs, the next version may be in the making.

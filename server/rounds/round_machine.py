@@ -312,6 +312,7 @@ def settle(state: RunState) -> Step:
 
 
 def cancel(state: RunState, shards: frozenset[int]) -> tuple[Action, ...]:
+    """Return what calls these phones off."""
     return (CancelPhones(state.round_number, tuple(sorted(shards))),) if shards else ()
 
 
