@@ -90,7 +90,7 @@ _RUN: tuple[tuple[str, Any, str], ...] = (
     (
         "--uplink",
         Changing(str),
-        "How updates are compressed: a codec spec or preset.  [default: vertex-small, or secure-4bit with --secure]",
+        "How updates are compressed: a codec spec or preset; with --secure it is secure-4bit.  [default: vertex-small]",
     ),
     (
         "--downlink",

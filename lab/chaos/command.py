@@ -61,6 +61,7 @@ def play(schedules: tuple[Path, ...], out: Path | None, docs: Path | None) -> No
 @click.option("--mode", default="sync", show_default=True)
 @click.option("--tls", is_flag=True, help="Over TLS.")
 @click.option("--gateways", default=0, show_default=True, help="Gateways between the phones and the root.")
+@click.option("--secure", is_flag=True, help="Sum under masks; name an uplink like secure-4bit.")
 @click.option("--heartbeat", default="3s", show_default=True, help="Silence is found in two.")
 def plan(**run: object) -> None:
     """Print a schedule drawn from --seed."""

@@ -53,7 +53,7 @@ class Fault:
 class Schedule:
     """A run and its faults. `trainers` phones run real SGD, the others send seeded noise.
 
-    `gateways` 0 is one server. `heartbeat`: a silent connection is found in two.
+    `gateways` 0 is one server; `secure` sums under masks. `heartbeat`: silence is found in two.
     """
 
     phones: int
@@ -67,6 +67,7 @@ class Schedule:
     mode: str = "sync"
     tls: bool = False
     gateways: int = 0
+    secure: bool = False
     heartbeat: str = "60s"
     faults: tuple[Fault, ...]
 
@@ -83,6 +84,9 @@ class Schedule:
         flags = ["--deadline", "600s", "--eval-every", str(self.rounds)]
         for name in ("phones", "rounds", "seed", "problem", "uplink", "downlink", "mode", "heartbeat"):
             flags += [f"--{name}", str(getattr(self, name))]
+        if self.secure:
+            # A phone that is killed is not out of its circle before it is back: the calm run's updates are to count.
+            flags += ["--secure", "--unmask-deadline", "600s"]
         if self.gateways:
             flags += ["--gateways", str(self.gateways)]
         return [*flags, "--cohort", str(self.phones)]

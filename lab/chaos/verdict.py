@@ -55,6 +55,7 @@ def _column(schedule: Schedule, outcome: Outcome) -> dict[str, str]:
                 schedule.mode,
                 schedule.bandwidth or "loopback",
                 *["TLS"] * schedule.tls,
+                *["masked"] * schedule.secure,
                 *[f"{schedule.gateways} gateways"] * bool(schedule.gateways),
             ]
         ),

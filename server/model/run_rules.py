@@ -77,7 +77,7 @@ def _check_sums(config: RunConfig, rules: RuleSet) -> None:
         raise ConfigError(f"--uplink {first} is summed within one round, and --mode async sums several; name another")
     if config.gateways:
         raise ConfigError(
-            f"--uplink {first} is summed in circles of phones, which --gateways {config.gateways} cannot be; name another"
+            f"--uplink {first} is summed in circles of phones, which --gateways {config.gateways} are not; name another"
         )
     for number in (1, *sorted({number for values in config.later.values() for number in values})):
         plan, asked = plan_of(config, number), config.cohort_size_at(number)

@@ -353,6 +353,7 @@ TABLE: Mapping[Phase, Mapping[type, Callable[..., Step]]] = {
         Asked: _asked_open,
         Resume: _resume_open,
     },
+    Phase.UNMASKING: {},  # of `summed_machine`
     Phase.CLOSING: {**EVERYWHERE, Closed: _closed},
     Phase.DONE: {Lost: _note_lost, GaveUp: _note_lost},
     Phase.PAUSED: {Lost: _note_lost, GaveUp: _note_lost},

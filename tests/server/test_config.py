@@ -71,7 +71,7 @@ def test_toml_round_trips(tmp_path: Path) -> None:
 
 
 def test_every_setting_has_its_flag() -> None:
-    assert {flag.removeprefix("--").replace("-", "_") for flag, _, _ in FLAGS} == {*KNOWN} - {"set", "plugin"}
+    assert {flag.removeprefix("--").replace("-", "_") for flag, _, _ in FLAGS} == {*KNOWN} - {"set", "plugin", "secure"}
 
 
 def test_help_names_the_defaults_that_hold() -> None:

@@ -19,7 +19,10 @@ INITIAL = InitialWeights((25, 25, 144, 144, 288, 288, 576, 576), b"12345678")
 def welcomes(initial: InitialWeights | None = INITIAL, **settings: Any) -> Welcomes:
     config = RunConfig(problem="digits/lite", **settings)
     model: Any = SimpleNamespace(
-        problem="digits/lite", fingerprint=known(), initial=initial, sum=SimpleNamespace(max_examples=144)
+        problem="digits/lite",
+        fingerprint=known(),
+        initial=initial,
+        sum=SimpleNamespace(max_examples=144, circles=None),
     )
     return Welcomes(config, RUN, model, shards=10)
 

@@ -27,6 +27,7 @@ from featherfed.server.rounds.events import (
 )
 from featherfed.server.rounds.machines import State, advance
 from featherfed.server.rounds.round_machine import Phase, Rules, RunState
+from featherfed.server.rounds.summed_machine import SummedState
 
 SHARDS = st.integers(0, 7)
 ROUNDS = st.integers(0, 6)
@@ -201,7 +202,7 @@ def test_every_phase_takes_every_event() -> None:
     events: list[Event] = [
         Joined(1), Lost(1), Accept(1, 1), Fail(1), Deadline(1, 0), Closed(1, False), Resume(), Stop(),
     ]  # fmt: skip
-    for kind in (RunState, AsyncState):
+    for kind in (RunState, AsyncState, SummedState):
         for phase in Phase:
             for number in (0, 1, 2):
                 for event in events:
