@@ -13,11 +13,13 @@ probability 2Q(z) (it is then off by 2^r Δ). In σ² the error is
 and z is the one for which it is least. Wrapping is a bias, so that a step rather too large is the better mistake: it is
 rounded up, and made for a deviation 1.05 times what is expected.
 
-At first nothing is known but that m phones send at most mC: σ = mC/√K for K coordinates. Later rounds' sums say it:
-RMS² − nΔ²/12 of the last sum, times the square root of its ratio to the one before (½ … 4/3): half of a trend goes on,
-which over the first rounds of MNIST's models, IID or with two labels a phone, erred least. A block that wrapped says
-nothing of its σ: it gets a step twice as large, and in the rounds after four and eight times, if it wraps again, but
-none for more than C in that block alone. All is IEEE arithmetic on single numbers, the same on every machine.
+At first nothing is known but that the sum of m phones is no longer than mC, for which σ = mC/√K for K coordinates.
+Steps are made for 0.7 of that, since phones differ, and few send all of C; should all be alike, more values wrap.
+Later rounds' sums say it: RMS² − nΔ²/12 of the last sum, times the square root of its ratio to the one before (½ …
+4/3): half of a trend goes on, which over the first rounds of MNIST's models, IID or with two labels a phone, erred
+least. A block that wrapped says nothing of its σ: it gets a step twice as large, and in the rounds after four and
+eight times, if it wraps again, but none for more than C in that block alone. All is IEEE arithmetic on single numbers,
+the same on every machine.
 """
 
 import math
@@ -35,8 +37,10 @@ RATIOS = 1 / 2, 4 / 3
 WRAPPED_FACTOR = 2.0
 FLOOR = 0.2
 """Of the grid's own deviation: below that a sum says nothing of its coordinates' deviation."""
+FIRST_SHARE = 0.7
+"""Of the most that a sum's σ can be, in the first round."""
 LEAST_SHARE = 2.0**-12
-"""Of the first round's σ: a block that was zero for long would otherwise take many rounds to be heard again."""
+"""Of the most that a sum's σ can be: a block that was zero for long must not take many rounds to be heard again."""
 OVERFLOW = 0.24
 """A sum whose RMS is above this share of the modulus has wrapped: uniform values have 0.289 of it."""
 _ROOTS = (
@@ -198,4 +202,4 @@ def at_most(members: int, coordinates: int) -> float:
 
 def first(coordinates: int, blocks: int, members: int, bits: int) -> bytes:
     """Return the steps of a round before any sum, a byte a block."""
-    return bytes([step_for(at_most(members, coordinates), members, bits)]) * blocks
+    return bytes([step_for(FIRST_SHARE * at_most(members, coordinates), members, bits)]) * blocks

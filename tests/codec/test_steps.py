@@ -82,9 +82,13 @@ def test_too_many_phones_are_refused_with_what_would_do() -> None:
     assert steps.check_members(100, 6).error < 0.25
 
 
-def test_first_step_has_room_for_phones_that_all_send_the_same() -> None:
-    (step,) = set(steps.first(10_000, 1, 10, 4))
-    assert steps.deviation_for(step, 10, 4) >= 10 / math.sqrt(10_000)
+@pytest.mark.parametrize(("members", "bits"), [(10, 4), (20, 5), (100, 6)])
+def test_first_step_is_for_most_of_what_can_come_and_all_of_it_is_no_overflow(members: int, bits: int) -> None:
+    (step,) = set(steps.first(10_000, 1, members, bits))
+    assert steps.deviation_for(step, members, bits) >= 0.7 * members / 100 * (1 - 1e-8)
+    grid = members * steps.size_of(step) ** 2 / 12
+    rms = math.sqrt((members / 100) ** 2 + grid)
+    assert rms < steps.OVERFLOW * 2**bits * steps.size_of(step)
 
 
 def state(*deviations: float, factors: tuple[float, ...] = (), members: int = 10) -> StepState:
