@@ -1,11 +1,12 @@
 """Residues modulo 2^r: packed without gaps, r bits each, highest bit first, for r up to 16."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from featherfed.codec import bits, blocks
+from featherfed.codec import bits
 from featherfed.errors import CodecError
 
 U16 = npt.NDArray[np.uint16]
@@ -26,13 +27,15 @@ def pack(residues: Residues, width: int) -> bytes:
     """
     if width <= 8:
         return bits.pack(residues.astype(np.uint8, copy=False), width)
-    # In runs, since each bit is a byte in between; all but the last end on a whole byte.
-    return b"".join(_packed(residues[place], width) for place, _ in blocks.runs(len(residues)))
-
-
-def _packed(residues: Residues, width: int) -> bytes:
-    spread = np.unpackbits(residues.astype(">u2").view(np.uint8).reshape(-1, 2), axis=1)
-    return np.packbits(spread[:, 16 - width :]).tobytes()
+    groups = np.zeros((-(-len(residues) // 8), 8), np.uint32)
+    groups.reshape(-1)[: len(residues)] = residues
+    packed = np.zeros((len(groups), width), np.uint8)
+    for lane, columns, spare in _lanes(width):
+        word = groups[:, lane] << spare
+        for column in reversed(columns):
+            packed[:, column] |= word.astype(np.uint8)
+            word >>= 8
+    return packed.tobytes()[: bits.packed_bytes(len(residues), width)]
 
 
 def unpack(data: bytes, count: int, width: int) -> Residues:
@@ -48,12 +51,23 @@ def unpack(data: bytes, count: int, width: int) -> Residues:
         raise CodecError(f"the last {spare} bits of {count} residues of {width} bits are {data[-1]:08b}, and not zeros")
     if width <= 8:
         return bits.unpack(data, count, width)
-    residues = np.empty(count, np.uint16)
-    raw = np.frombuffer(data, np.uint8)
-    for place, _ in blocks.runs(count):
-        run = residues[place]
-        some = np.unpackbits(raw[place.start * width // 8 :], count=len(run) * width).reshape(-1, width)
-        spread = np.zeros((len(run), 16), np.uint8)
-        spread[:, 16 - width :] = some
-        run[...] = np.packbits(spread, axis=1).view(">u2")[:, 0]
-    return residues
+    packed = np.zeros((-(-count // 8), width), np.uint8)
+    packed.reshape(-1)[: len(data)] = np.frombuffer(data, np.uint8)
+    residues = np.empty((len(packed), 8), np.uint16)
+    for lane, columns, spare in _lanes(width):
+        word = np.zeros(len(packed), np.uint32)
+        for column in columns:
+            word <<= 8
+            word |= packed[:, column]
+        word >>= spare
+        word &= (1 << width) - 1
+        residues[:, lane] = word
+    return residues.reshape(-1)[:count]
+
+
+def _lanes(width: int) -> Iterator[tuple[int, range, int]]:
+    """Yield of each of the eight residues that fill `width` bytes its bytes, and the bits behind it in the last."""
+    for lane in range(8):
+        end = (lane + 1) * width
+        columns = range(lane * width // 8, -(-end // 8))
+        yield lane, columns, 8 * columns.stop - end

@@ -116,18 +116,11 @@ class Summed:
 
     def next_state(self, before: StepState | None) -> StepState:
         """Return what this sum says of the next round's steps; `before` is the state that gave this one's."""
-        bits, members, coordinates = self._summable.bits, self._members, self._summable.coordinates
-        deviations = []
-        for block, step in enumerate(self._steps):
-            size, made_for = stepping.size_of(step), stepping.deviation_for(step, members, bits)
-            if block in self._overflowed:
-                deviations.append(2 * made_for)
-            elif (deviation := self._deviation(block)) is None:
-                deviations.append(made_for)
-            else:
-                deviations.append(deviation * size)
-        ratios = stepping.ratio_to(before, deviations, members, coordinates)
-        return StepState(coordinates, members, tuple(deviations), tuple(ratios))
+        measured = [None if block in self._overflowed else self._deviation(block) for block in range(len(self._steps))]
+        return StepState.after(
+            before, measured, self._steps, self._overflowed,
+            coordinates=self._summable.coordinates, members=self._members, bits=self._summable.bits,
+        )  # fmt: skip
 
     def _deviation(self, block: int) -> float | None:
         """Return σ of a block's coordinates in a sum of `members`, in steps; None where no sum is known."""

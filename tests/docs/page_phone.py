@@ -59,7 +59,23 @@ def decode(
 ) -> list[float]:
     """Return the update; `levels` are the page's, by stage with its number."""
     spec, payload = Spec.parse(text), Payload(data)
-    below = spec.number("exact") if "exact" in spec.stages else 64
+    coordinates = []
+    for index, (size, exact) in enumerate(parts_of(spec, shapes)):
+        if exact:
+            coordinates.append(floats(payload.take(4 * size)))
+        else:
+            coordinates.append(part(spec, payload, size, key, index, levels))
+    assert not payload.left
+    return weights_of(spec, shapes, coordinates, key)
+
+
+def exact_below(spec: Spec) -> int:
+    return spec.number("exact") if "exact" in spec.stages else 64
+
+
+def parts_of(spec: Spec, shapes: Sequence[Sequence[int]]) -> list[tuple[int, bool]]:
+    """Return how many numbers each part has, and whether it travels as it is."""
+    below = exact_below(spec)
     sizes = [math.prod(shape) for shape in shapes]
     total = sum(sizes)
     parts = [(size, size < below) for size in sizes]
@@ -75,19 +91,22 @@ def decode(
             (k * shape[0] if k else math.prod(shape), math.prod(shape) < below)
             for k, shape in zip(ranks, shapes, strict=True)
         ]
-    coordinates = []
-    for index, (size, exact) in enumerate(parts):
-        if exact:
-            coordinates.append(floats(payload.take(4 * size)))
-        else:
-            coordinates.append(part(spec, payload, size, key, index, levels))
-    assert not payload.left
+    return parts
+
+
+def weights_of(
+    spec: Spec, shapes: Sequence[Sequence[int]], coordinates: Sequence[Sequence[float]], key: Key
+) -> list[float]:
+    """Return the weights that the parts' numbers stand for."""
+    below = exact_below(spec)
+    sizes = [math.prod(shape) for shape in shapes]
     if "mask" in spec.stages:
         return [x for i, size in enumerate(sizes) for x in masked(spec, size, coordinates[i], below, key, i)]
     if "lowrank" in spec.stages:
+        ranks = [rank(spec, shape, below) for shape in shapes]
         return [x for i, shape in enumerate(shapes) for x in product(shape, ranks[i], coordinates[i], key, i)]
     flat = [x for values in coordinates for x in values]
-    return expand(flat, total, key) if "subspace" in spec.stages else flat
+    return expand(flat, sum(sizes), key) if "subspace" in spec.stages else flat
 
 
 def part(spec: Spec, payload: Payload, size: int, key: Key, index: int, levels: dict[str, list[int]]) -> list[float]:

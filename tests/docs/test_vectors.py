@@ -18,7 +18,7 @@ from featherfed.codec.layout import Layout, Tensor
 from featherfed.codec.pipeline import Pipeline
 from featherfed.errors import CodecError
 from featherfed.randomness import RoundKey
-from tests.docs import page_initial, page_lattice, page_phone, vectors
+from tests.docs import page_initial, page_lattice, page_phone, page_summed, vectors
 from tests.docs.page_arithmetic import f32
 from tests.docs.page_random import PageGenerator, digest_of
 
@@ -55,7 +55,7 @@ def test_the_file_is_what_the_code_gives() -> None:
 
 
 def test_every_stage_has_a_vector() -> None:
-    used = {stage.name for row in DOCUMENT["stages"] for stage in Pipeline.parse(row["spec"]).stages}
+    used = {stage.name for row in DOCUMENT["stages"] + DOCUMENT["sums"] for stage in Pipeline.parse(row["spec"]).stages}
     # Feedback changes what is encoded, and nothing of what is decoded.
     assert used == set(STAGES) - {"feedback"}
 
@@ -119,6 +119,28 @@ def test_page_decodes_long_payloads(row: dict[str, Any]) -> None:
     assert hashlib.sha256(data).hexdigest() == row["payload SHA-256"]
     decoded = page_phone.decode(row["spec"], row["shapes"], page_key(row), data, LEVELS)
     assert hashlib.sha256(bits(decoded)).hexdigest() == row["decoded SHA-256"]
+
+
+@pytest.mark.parametrize("row", DOCUMENT["sums"], ids=lambda row: row["spec"])
+def test_page_sends_and_sums_what_the_vectors_say(row: dict[str, Any]) -> None:
+    """Both ends: a phone and a server that know nothing but the page."""
+    steps, clip, slices = bytes.fromhex(row["steps"]), row["clip"], row["slices"]
+    long, circles = row["circles"][0]["inputs"][0] is None, []
+    for circle in row["circles"]:
+        sent = []
+        for client, given, payload in zip(circle["clients"], circle["inputs"], circle["payloads"], strict=True):
+            values = vectors.phones_input(row["shapes"][0][0], client).tolist() if long else floats(given)
+            key = page_phone.Key(row["seed"], row["round"], client)
+            numbers = page_summed.residues(
+                row["spec"], row["shapes"], key, values, steps, clip, circle["slice"], slices
+            )  # fmt: skip
+            data = page_summed.packed(numbers, page_phone.Spec.parse(row["spec"]).number("grid"))
+            assert (hashlib.sha256(data).hexdigest() if long else data.hex()) == payload
+            sent.append(data)
+        circles.append((circle["slice"], circle["clients"], sent))
+    key = page_phone.Key(row["seed"], row["round"], -1)
+    mean = bits(page_summed.mean(row["spec"], row["shapes"], key, circles, steps, clip, slices))
+    assert (hashlib.sha256(mean).hexdigest() if long else mean.hex()) == row["mean"]
 
 
 @pytest.mark.parametrize("row", DOCUMENT["lattice"], ids=lambda row: str(row["exponents"]))

@@ -11,6 +11,8 @@ import numpy as np
 from featherfed.codec import lattice
 from featherfed.codec.layout import Layout, Tensor
 from featherfed.codec.pipeline import Pipeline
+from featherfed.codec.summable import Summable
+from featherfed.codec.summed import Summed
 from featherfed.initial_weights import Draw, InitialWeights, digest_of, drawn
 from featherfed.randomness import RoundKey, derive
 
@@ -44,6 +46,16 @@ LONG = [
 ]
 """Where rotations have blocks of 8192 and one that overlaps."""
 
+SUMS: list[tuple[str, tuple[tuple[int, ...], ...], str, float, list[int]]] = [
+    ("exact(0) | flat | rotate_shared | grid(4)", SHAPES, "b1", 9.0, [3]),
+    ("subspace(20) | grid(4)", SHAPES, "b0", 9.0, [2]),
+    ("exact(0) | flat | subsample(1/2) | rotate_shared | grid(5)", SHAPES, "a9", 9.0, [2, 2]),
+    ("exact(0) | mask(1/4) | rotate_shared | grid(12)", SHAPES, "78", 9.0, [2]),
+    ("exact(0) | lowrank(1/2) | rotate_shared | grid(2)", SHAPES, "c8", 9.0, [1]),
+    ("exact(0) | rotate_shared | grid(9)", SHAPES, "84", 0.75, [1, 2, 1]),
+    ("exact(0) | flat | rotate_shared | grid(6)", ((12_300,),), "8058", 300.0, [1, 1]),
+]
+"""Specs, shapes, steps, the clip norm, and how many phones are in the circle of each slice."""
 LATTICES = [
     ((-5, -6, -5), 2.0, 0), ((-3, -3, -18), 30.0, 0), ((-9, -7, -8), 400.0, -300_000), ((1, 1, 1), 0.0, 0),
     ((-2, -2, -2), 0.0, 9),
@@ -133,6 +145,7 @@ def vectors() -> dict[str, Any]:
         "initial": [initial_vector(*given) for given in INITIAL],
         "long": [long_vector(spec, size) for spec, size in LONG],
         "lattice": [lattice_vector(*each) for each in LATTICES],
+        "sums": [sum_vector(*each) for each in SUMS],
     }
 
 
@@ -147,6 +160,45 @@ def lattice_vector(exponents: tuple[int, int, int], scale: float, far: int) -> d
         "shapes": SHAPES, "exponents": exponents, "numbers": numbers.tolist(),
         "weights": weights.astype("<f4").tobytes().hex(), "difference": difference.hex(),
         "moved": lattice.moved(weights, numbers, exponents, layout).astype("<f4").tobytes().hex(),
+    }  # fmt: skip
+
+
+def phones_input(size: int, client: int) -> np.ndarray:
+    """Return what a phone of a sum has to send: its own turn of `sparse`."""
+    return np.roll(sparse(size), 3 * client)
+
+
+def sum_vector(
+    spec: str, shapes: Sequence[tuple[int, ...]], steps: str, clip: float, circles: Sequence[int]
+) -> dict[str, Any]:  # fmt: skip
+    """Return what the phones of circles, one a slice, send of inputs, and the mean; digests where they are long."""
+    layout = Layout(tuple(Tensor(str(number), shape) for number, shape in enumerate(shapes)))
+    adder, key = Summable(Pipeline.parse(spec), layout, clip=clip), RoundKey(5, 3)
+    size = adder.pipeline.space(layout, key).size
+    long = layout.size > 1000
+    summed = Summed(adder, key, steps=bytes.fromhex(steps), members=max(circles), slices=len(circles))
+    rows, client = [], 0
+    for slice_, phones in enumerate(circles):
+        total, payloads, clients = np.zeros(adder.count(slice_, len(circles)), np.int64), [], []
+        for _ in range(phones):
+            quantized = adder.encode(
+                phones_input(size, client), RoundKey(5, 3, client),
+                steps=bytes.fromhex(steps), slice_=slice_, slices=len(circles),
+            )  # fmt: skip
+            total += quantized.residues
+            payloads.append(adder.pack(quantized.residues))
+            clients.append(client)
+            client += 1
+        wrapped = summed.add_circle(total, clients, slice_)
+        rows.append({
+            "slice": slice_, "clients": clients, "wrapped": wrapped,
+            "inputs": [None if long else phones_input(size, each).astype("<f4").tobytes().hex() for each in clients],
+            "payloads": [hashlib.sha256(payload).hexdigest() if long else payload.hex() for payload in payloads],
+        })  # fmt: skip
+    mean = summed.mean().astype("<f4").tobytes()
+    return {
+        "spec": spec, "shapes": shapes, "seed": 5, "round": 3, "steps": steps, "clip": clip, "slices": len(circles),
+        "circles": rows, "mean": hashlib.sha256(mean).hexdigest() if long else mean.hex(),
     }  # fmt: skip
 
 
