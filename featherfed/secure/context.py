@@ -106,9 +106,7 @@ class Context:
         """
         size = len(self.members)
         if shard not in self.members or self.key(shard) != public:
-            raise SecrecyError(
-                f"the circle {list(self.members)} does not have shard {shard} with the key of this phone"
-            )
+            raise SecrecyError(f"the circle {list(self.members)} lacks shard {shard} with the key of this phone")
         if size < max(least_circle, circles.LEAST_MEMBERS):
             raise SecrecyError(f"a circle of {size} is below the {least_circle} of --least-circle")
         if self.threshold < circles.threshold_of(size):
