@@ -21,6 +21,9 @@ import msgpack
 
 from featherfed.errors import SecrecyError
 
+MOST_LISTS = 64
+"""How many lists of one attempt a phone answers: each stays on its disk."""
+
 
 def to_bits(members: Sequence[int], shards: Collection[int]) -> bytes:
     """Return a bit for each member, one byte for eight of them, the lowest bit first.
@@ -88,6 +91,8 @@ class Told:
             raise SecrecyError(f"a list of attempt {self.attempt} of round {self.round_number} came before the upload")
         last = self.heard[-1] if self.heard else Survivors(0, False, frozenset(members), frozenset())
         name = f"list {new.version} of attempt {self.attempt} of round {self.round_number}"
+        if len(self.heard) == MOST_LISTS:
+            raise SecrecyError(f"{name} comes after {MOST_LISTS} others")
         if any(new.version == list_.version for list_ in self.heard):
             raise SecrecyError(f"{name} says another thing than before")
         if new.version < last.version and not last.final:

@@ -44,8 +44,8 @@ def test_circles_stand_what_the_table_says(row: tuple[str, ...]) -> None:
 def test_the_context_is_hashed_in_the_order_of_the_page() -> None:
     order = (
         f'`"{context.LABEL}"`, run, round, attempt, circle, slice, slices, t, least, uplink, r, steps (bin), clip'
-        ' (float 64), weights (`"uniform"`), digest of the model that is changed (bin), shards of all members in their order'
-        " (array), their public keys in the same order (array of bin)"
+        ' (float 64), weights (`"uniform"`), digest of the model that is changed (bin), shards of all members in'
+        " their order (array), their public keys in the same order (array of bin)"
     )
     assert order in FLAT
     assert [one.name for one in fields(context.Context)] == [

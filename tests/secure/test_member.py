@@ -85,6 +85,11 @@ def test_a_circle_that_protects_too_little_is_refused(changes: dict[str, object]
         Member.begin(key_of(7), new_own_seed(), replace(CONTEXT, **changes), 7)  # type: ignore[arg-type]
 
 
+def test_a_circle_above_forty_is_refused() -> None:
+    with pytest.raises(SecrecyError, match="a circle of 41 is above 40"):
+        Member.begin(key_of(7), new_own_seed(), context_of(range(41)), 7)
+
+
 def test_a_circle_below_the_phones_own_floor_is_refused() -> None:
     with pytest.raises(SecrecyError, match="a circle of 5 is below the 6 of --least-circle"):
         Member.begin(key_of(7), new_own_seed(), CONTEXT, 7, least_circle=6)

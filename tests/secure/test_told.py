@@ -103,3 +103,9 @@ def test_a_key_that_changes_within_a_run_is_refused() -> None:
     assert pinned(pins, (2, 3), (b"two", b"three")) == {1: b"one", 2: b"two", 3: b"three"}
     with pytest.raises(SecrecyError, match="the key of shard 2 has changed within the run, from 74776f"):
         pinned(pins, (3, 2), (b"three", b"four"))
+
+
+def test_lists_without_end_are_refused() -> None:
+    told = heard(*(replace(FINAL, version=version) for version in range(1, 65)))
+    with pytest.raises(SecrecyError, match="list 65 of attempt 1 of round 3 comes after 64 others"):
+        told.hear(replace(FINAL, version=65), shard=4, members=MEMBERS, least=3)
