@@ -133,6 +133,4 @@ class OpeningError(RemoteError):
             return "the masks of the circle do not cancel: seeds, shares or models differ, and nothing says whose"
         of = ", ".join(map(str, sorted(self.lacking)))
         who = f"; wrong parts came from {', '.join(map(str, sorted(self.at_fault)))}" if self.at_fault else ""
-        return (
-            f"the shares of the own seeds of {len(self.lacking)} shards ({of}) do not give what these committed to{who}"
-        )
+        return f"the shares of the own seeds of {len(self.lacking)} shards ({of}) miss their commitments{who}"

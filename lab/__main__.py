@@ -40,6 +40,14 @@ def codec() -> click.Command:
 
 
 @main.late
+def curious() -> click.Command:
+    """Attack a masked round as a server that keeps every byte: what it learns of one phone, and of the circle."""
+    from lab.curious import curious
+
+    return curious
+
+
+@main.late
 def dashboard() -> click.Command:
     """Measure what the live page, opened once, costs a round without training and links (Linux)."""
     from lab.dashboard import dashboard

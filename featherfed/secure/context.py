@@ -106,11 +106,11 @@ class Context:
         """
         size = len(self.members)
         if shard not in self.members or self.key(shard) != public:
-            raise SecrecyError(
-                f"the circle {list(self.members)} does not have shard {shard} with the key of this phone"
-            )
+            raise SecrecyError(f"the circle {list(self.members)} lacks shard {shard} with the key of this phone")
         if size < max(least_circle, circles.LEAST_MEMBERS):
             raise SecrecyError(f"a circle of {size} is below the {least_circle} of --least-circle")
+        if size > circles.MOST_MEMBERS:
+            raise SecrecyError(f"a circle of {size} is above {circles.MOST_MEMBERS}")
         if self.threshold < circles.threshold_of(size):
             raise SecrecyError(
                 f"{self.threshold} shares would open an update in a circle of {size}, which needs"

@@ -26,6 +26,11 @@ def dtype_of(bits: int) -> np.dtype[np.unsignedinteger[Any]]:
     return np.dtype("u1" if bits <= 8 else "<u2")
 
 
+def keystream(key: bytes, length: int) -> bytes:
+    """Return so many bytes of ChaCha20's stream under a key of 32 bytes, from counter 0 with nonce 0."""
+    return Cipher(ChaCha20(key, _START), mode=None).encryptor().update(bytes(length))
+
+
 class Masked:
     """A word and residues to which streams are added: an upload that is being masked, or a sum that is being opened."""
 
@@ -33,7 +38,6 @@ class Masked:
         self._bits, self._digest = bits, digest
         self._word = word
         self._residues = residues.astype(dtype_of(bits))  # a copy
-        self._zeros = bytes(WORD_BYTES + self._residues.nbytes)
 
     def add(self, word: int, residues: Residues) -> None:
         """Add another upload."""
@@ -42,8 +46,7 @@ class Masked:
 
     def add_stream(self, seed: bytes, sign: int) -> None:
         """Add the stream of a seed, or subtract it (`sign` = −1)."""
-        cipher = Cipher(ChaCha20(stream_key(seed, self._digest), _START), mode=None).encryptor()
-        stream = cipher.update(self._zeros)
+        stream = keystream(stream_key(seed, self._digest), WORD_BYTES + self._residues.nbytes)
         self._word += sign * int.from_bytes(stream[:WORD_BYTES], "little")
         numbers = np.frombuffer(stream, self._residues.dtype, offset=WORD_BYTES)
         (np.add if sign > 0 else np.subtract)(self._residues, numbers, out=self._residues)

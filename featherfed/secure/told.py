@@ -5,7 +5,8 @@ share of the neighbour's own seed. The server may have the first of those who ar
 left; whoever had both of one phone could read its update. So:
 
 - a list of survivors never grows, and has this phone and at least `least` in it;
-- a share is told in final lists only, of which there is one: a later one may ask for more shares of the same survivors;
+- a share is told in final lists only, of which there is one: others may ask for more shares of the same survivors, and
+  may come in any order;
 - the same list gets the same answer, however often it comes;
 - what is told is on this phone's disk before it leaves.
 
@@ -19,6 +20,9 @@ from dataclasses import dataclass, replace
 import msgpack
 
 from featherfed.errors import SecrecyError
+
+MOST_LISTS = 64
+"""How many lists of one attempt a phone answers: each stays on its disk."""
 
 
 def to_bits(members: Sequence[int], shards: Collection[int]) -> bytes:
@@ -87,8 +91,12 @@ class Told:
             raise SecrecyError(f"a list of attempt {self.attempt} of round {self.round_number} came before the upload")
         last = self.heard[-1] if self.heard else Survivors(0, False, frozenset(members), frozenset())
         name = f"list {new.version} of attempt {self.attempt} of round {self.round_number}"
-        if new.version <= last.version:
-            raise SecrecyError(f"{name} comes after list {last.version}, or says another thing than before")
+        if len(self.heard) == MOST_LISTS:
+            raise SecrecyError(f"{name} comes after {MOST_LISTS} others")
+        if any(new.version == list_.version for list_ in self.heard):
+            raise SecrecyError(f"{name} says another thing than before")
+        if new.version < last.version and not last.final:
+            raise SecrecyError(f"{name} comes after list {last.version}")
         if last.final and not (new.final and new.alive == last.alive):
             raise SecrecyError(f"{name} contradicts the final list {last.version}")
         if not new.alive <= last.alive:

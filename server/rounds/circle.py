@@ -332,8 +332,8 @@ def _ask(circle: Circle, list_: SentList) -> Step:
             continue
         wanted = len(alive) if of in circle.doubted else circle.threshold + circle.spare - here - coming
         free = [holder for holder in there if holder not in before[of]][:wanted]
-        if here + coming + len(free) < circle.threshold:
-            # Too few are there: who is away may come back before the deadline.
+        if here + coming + len(free) < circle.threshold and not any(row.final for row in circle.lists):
+            # Too few are there: who is away may come back before the deadline. Later it is asked when it does.
             free += [holder for holder in holders if holder in circle.lost and holder not in before[of]]
         for holder in free:
             asked.setdefault(holder, set()).add(of)
@@ -424,7 +424,9 @@ def _note_back(circle: Circle, event: Back) -> Step:
 
 
 def _back(circle: Circle, event: Back) -> Step:
-    return _note_back(circle, event)[0], _unanswered(circle, {event.shard})
+    unanswered = _unanswered(circle, {event.shard})
+    circle, actions = _settle(_note_back(circle, event)[0])
+    return circle, (*unanswered, *actions)
 
 
 def _unanswered(circle: Circle, shards: Collection[int]) -> tuple[SendList, ...]:

@@ -1,5 +1,6 @@
 """A circle of phones and its server in one process: what tests of masked rounds are made of."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cache
@@ -49,13 +50,19 @@ def sum_of(updates: Iterable[Residues], *, bits: int = 4) -> list[int]:
 class Phones:
     """The phones of a circle; each keeps what it has told as bytes, and is a new `Member` for each message."""
 
-    def __init__(self, context: Context, least_circle: int = 3, **sizes: int) -> None:
+    def __init__(self, context: Context, *, bits: int = 4, count: int = 50) -> None:
         self.context = context
-        self.disk: dict[int, bytes] = {}
-        self.updates = {shard: update_of(shard, **sizes) for shard in context.members}
-        for shard in context.members:
-            member = Member.begin(key_of(shard), new_own_seed(), context, shard, least_circle=least_circle)
-            self.disk[shard] = member.told.to_bytes()
+        self.updates = {shard: update_of(shard, bits=bits, count=count) for shard in context.members}
+        self.disk = {shard: self._begin(shard).to_bytes() for shard in context.members}
+
+    def _begin(self, shard: int) -> Told:
+        context, own_seed = self.context, new_own_seed()
+        if context.threshold >= threshold_of(len(context.members)):
+            return Member.begin(key_of(shard), own_seed, context, shard, least_circle=3).told
+        # No phone would take part in such a circle.
+        return Told(
+            round_number=context.round_number, attempt=context.attempt, digest=context.digest, own_seed=own_seed
+        )
 
     def member(self, shard: int) -> Member:
         return Member(key_of(shard), self.context, shard, Told.from_bytes(self.disk[shard]))
@@ -73,14 +80,23 @@ class Phones:
         return data
 
 
+Reaches = Callable[[int, machine.SentList], bool]
+
+
 class Server:
     """One circle of a server. `reaches` says whether a phone hears a list and answers: who does not is silent for good.
 
-    After each event the circle is what `Circle.restored` gives of what was stored: it may be killed anywhere.
+    `killed`: after each event that it has stored, and before it says anything, it is killed and comes back.
     """
 
-    def __init__(self, phones: Phones, reaches: Callable[[int, machine.SentList], bool] = lambda *_: True) -> None:
-        self.phones, self.context, self.reaches = phones, phones.context, reaches
+    def __init__(
+        self,
+        phones: Phones,
+        reaches: Callable[[int, machine.SentList], bool] = lambda *_: True,
+        *,
+        killed: bool = False,
+    ) -> None:
+        self.phones, self.context, self.reaches, self.killed = phones, phones.context, reaches, killed
         self.circle = Circle(members=self.context.members, threshold=self.context.threshold, least=self.context.least)
         self.uploads: dict[int, Upload] = {}
         self.answers: dict[tuple[int, int], bytes] = {}
@@ -99,23 +115,31 @@ class Server:
             self.post(machine.Expired(self.circle.lists[-1].version))
 
     def post(self, event: machine.CircleEvent) -> None:
-        self.circle, actions = machine.advance(self.circle, event)
-        rows = [machine.SentList.from_bytes(row.to_bytes()) for row in self.circle.lists]
-        again = Circle.restored(
-            members=self.circle.members, threshold=self.circle.threshold, least=self.circle.least,
-            arrived=self.circle.arrived, lists=rows, answered=self.circle.answered,
-            ended=self.circle.phase if self.circle.over else None,
-        )  # fmt: skip
-        none = frozenset[int]()
-        assert again == replace(self.circle, lost=none, at_fault=none, doubted=none, opening=False)
-        for action in actions:
-            if isinstance(action, SendList):
+        """Handle an event and all that follow from it, in their order."""
+        events = deque([event])
+        while events:
+            self.circle, actions = machine.advance(self.circle, events.popleft())
+            back = self._from_the_disk()
+            none = frozenset[int]()
+            assert back == replace(self.circle, lost=none, at_fault=none, doubted=none, opening=False)
+            if self.killed:
+                self.circle, actions = machine.resumed(back)
+            for action in actions:
+                if not isinstance(action, SendList):
+                    events.append(self.open(action.survivors))
+                    continue
                 for shard in action.to:
                     if self.reaches(shard, action.list_):
                         self.answers[shard, action.list_.version] = self.phones.answer(shard, action.list_)
-                        self.post(machine.Answered(shard, action.list_.version))
-            else:
-                self.post(self.open(action.survivors))
+                        events.append(machine.Answered(shard, action.list_.version))
+
+    def _from_the_disk(self) -> Circle:
+        circle = self.circle
+        rows = [machine.SentList.from_bytes(row.to_bytes()) for row in circle.lists]
+        return Circle.restored(
+            members=circle.members, threshold=circle.threshold, least=circle.least, arrived=circle.arrived, lists=rows,
+            answered=circle.answered, ended=circle.phase if circle.over else None,
+        )  # fmt: skip
 
     def open(self, survivors: frozenset[int]) -> machine.Opened:
         seeds, shares = self.circle.secrets(self.answers)

@@ -1,0 +1,61 @@
+"""Circles of a cohort, their thresholds, and the table of docs/PRIVACY.md."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from featherfed.errors import ConfigError
+from featherfed.secure.circles import (
+    LEAST_MEMBERS,
+    MOST_MEMBERS,
+    Risks,
+    check_flags,
+    deal,
+    least_of,
+    threshold_of,
+)
+
+
+@pytest.mark.parametrize("members", range(LEAST_MEMBERS, MOST_MEMBERS + 1))
+def test_a_threshold_is_six_tenths_and_leaves_two_neighbours_tied(members: int) -> None:
+    neighbours, threshold = members - 1, threshold_of(members)
+    assert 0.6 * neighbours <= threshold <= neighbours
+    assert 2 * threshold - neighbours >= 2
+    assert least_of(members) <= members
+
+
+@given(cohort=st.integers(1, 500), size=st.integers(LEAST_MEMBERS, MOST_MEMBERS))
+def test_circles_deal_everybody_once_and_evenly(cohort: int, size: int) -> None:
+    circles = deal(range(cohort, 0, -1), size)
+    assert [shard for circle in circles for shard in circle] == list(range(cohort, 0, -1))
+    sizes = {len(circle) for circle in circles}
+    assert max(sizes) - min(sizes) <= 1
+    assert max(sizes) <= MOST_MEMBERS
+    assert min(sizes) >= min(cohort, size, MOST_MEMBERS // 2)
+
+
+@pytest.mark.parametrize(
+    ("members", "may_be_lost", "revealed", "fails", "honest"),
+    [(10, 3, -13, 0.0128, 3), (20, 7, -25, 0.0004, 4), (32, 12, -39, 5.5e-6, 5)],
+)
+def test_risks_are_those_of_the_page(members: int, may_be_lost: int, revealed: int, fails: float, honest: int) -> None:
+    risks = Risks(phones=1000, members=members, colluding=0.1, lost=0.1)
+    assert risks.may_be_lost == may_be_lost
+    assert 2.0 ** (revealed - 0.5) < risks.revealed < 2.0 ** (revealed + 0.5)
+    assert risks.fails == pytest.approx(fails, rel=0.15)
+    assert risks.honest_in_a_sum == honest
+
+
+def test_risks_in_a_sentence() -> None:
+    assert str(Risks(phones=1000, members=10, colluding=0.1, lost=0.1)) == (
+        "circles of 10: a sum stands 3 lost phones and fails with chance 0.013 if 10% are lost; if 10% of 1000 phones"
+        " collude with the server, a circle has the 6 that open its updates with chance 2^-13"
+    )
+
+
+def test_flags_that_mask_nothing_are_refused() -> None:
+    check_flags(cohort=3, size=40)
+    with pytest.raises(ConfigError, match="a cohort of 2 cannot be masked"):
+        check_flags(cohort=2, size=20)
+    with pytest.raises(ConfigError, match="--secure-circle is 41, and must be 3 to 40"):
+        check_flags(cohort=100, size=41)
