@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from featherfed.edge_client.round_settings import settings_of
+from featherfed.edge_client.round_settings import RunSettings
 from featherfed.errors import ConfigError
 from featherfed.fingerprint import Fingerprint
 from featherfed.randomness import RoundKey
@@ -50,6 +50,7 @@ class NoiseLearner:
 
     def __init__(self, welcome: Welcome) -> None:
         self._welcome, self._layout = welcome, fingerprint_of(welcome).layout
+        self._settings = RunSettings(welcome)
         self.examples = 1
 
     def train(self, weights: F32, task: Task, residual: F32 | None, stopped: Callable[[], bool]) -> Trained | None:
@@ -57,7 +58,7 @@ class NoiseLearner:
         from featherfed.learning.noise import noise_update
 
         layout, key = self._layout, RoundKey(self._welcome.seed, task.round, self._welcome.shard)
-        pipeline = settings_of(self._welcome, task).uplink
+        pipeline = self._settings.in_round(task).uplink
         noise = noise_update(pipeline.space(layout, key).size, key)
         encoded = pipeline.encode(noise, layout, key, residual)
         return Trained(encoded.payload, encoded.state, self.examples, 0, float("nan"))
@@ -81,13 +82,14 @@ class SgdLearner:
 
     def __init__(self, welcome: Welcome, trainer: "Trainer | OwnTrainer") -> None:
         self._welcome, self._layout = welcome, fingerprint_of(welcome).layout
+        self._settings = RunSettings(welcome)
         self._trainer = trainer
         self.examples = trainer.examples
 
     def train(self, weights: F32, task: Task, residual: F32 | None, stopped: Callable[[], bool]) -> Trained | None:
         """Return the compressed update of local training."""
         layout, key = self._layout, RoundKey(self._welcome.seed, task.round, self._welcome.shard)
-        asked = settings_of(self._welcome, task)
+        asked = self._settings.in_round(task)
         pipeline = asked.uplink
         update = self._trainer.train(weights, asked.training, key, pipeline.space(layout, key), stopped=stopped)
         if update is None:
