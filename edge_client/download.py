@@ -21,9 +21,14 @@ class SpoiltDownloadError(CodecError):
 class Download:
     """One model that is being received; the session has checked that its chunks are in order."""
 
-    def __init__(self, begin: ModelBegin, phone_state: PhoneState, layout: Layout) -> None:
-        """Check what is announced before a byte is kept; raises `ProtocolError`."""
-        self._downlink = _buildable(begin.spec)
+    def __init__(
+        self, begin: ModelBegin, phone_state: PhoneState, layout: Layout, downlink: Downlink | None = None
+    ) -> None:
+        """Check what is announced before a byte is kept; raises `ProtocolError`.
+
+        `downlink` is what the announced spec makes, where it has been built before.
+        """
+        self._downlink = buildable_downlink(begin.spec) if downlink is None else downlink
         self._step = Step(begin.base, begin.version, tuple(begin.lengths))
         try:
             self._downlink.check(self._step, layout)
@@ -81,7 +86,8 @@ def buildable(spec: str, direction: str) -> Pipeline:
         return Pipeline.parse(spec, direction=direction)
 
 
-def _buildable(spec: str) -> Downlink:
+def buildable_downlink(spec: str) -> Downlink:
+    """Return the downlink of the server's spec; raises `ProtocolError` where this phone cannot build it."""
     with _building("downlink"):
         return parse_downlink(spec)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from featherfed.edge_client.round_settings import settings_of
+from featherfed.edge_client.round_settings import RunSettings
 from featherfed.errors import ConfigError
 from featherfed.fingerprint import Fingerprint
 from featherfed.randomness import RoundKey
@@ -24,7 +24,8 @@ F32 = npt.NDArray[np.float32]
 class Trained:
     """An update ready to send. `loss` is the mean of the last epoch, NaN where nothing was trained.
 
-    One that is summed before it is decoded has no payload yet, but the `coordinates` that were trained.
+    One that is summed before it is decoded has no payload yet, but the `coordinates` that were trained, for the spec
+    `uplink`.
     """
 
     payload: bytes
@@ -33,6 +34,7 @@ class Trained:
     steps: int
     loss: float
     coordinates: F32 | None = None
+    uplink: str = ""
 
 
 class Learner(Protocol):
@@ -54,6 +56,7 @@ class NoiseLearner:
 
     def __init__(self, welcome: Welcome) -> None:
         self._welcome, self._layout = welcome, fingerprint_of(welcome).layout
+        self._settings = RunSettings(welcome)
         self.examples = 1
 
     def train(self, weights: F32, task: Task, residual: F32 | None, stopped: Callable[[], bool]) -> Trained | None:
@@ -61,10 +64,10 @@ class NoiseLearner:
         from featherfed.learning.noise import noise_update
 
         layout, key = self._layout, RoundKey(self._welcome.seed, task.round, self._welcome.shard)
-        pipeline = settings_of(self._welcome, task).uplink
+        pipeline = self._settings.in_round(task).uplink
         noise = noise_update(pipeline.space(layout, key).size, key)
         if pipeline.summed:
-            return Trained(b"", None, self.examples, 0, float("nan"), noise)
+            return Trained(b"", None, self.examples, 0, float("nan"), noise, str(pipeline))
         encoded = pipeline.encode(noise, layout, key, residual)
         return Trained(encoded.payload, encoded.state, self.examples, 0, float("nan"))
 
@@ -87,18 +90,19 @@ class SgdLearner:
 
     def __init__(self, welcome: Welcome, trainer: "Trainer | OwnTrainer") -> None:
         self._welcome, self._layout = welcome, fingerprint_of(welcome).layout
+        self._settings = RunSettings(welcome)
         self._trainer = trainer
         self.examples = trainer.examples
 
     def train(self, weights: F32, task: Task, residual: F32 | None, stopped: Callable[[], bool]) -> Trained | None:
         """Return the compressed update of local training."""
         layout, key = self._layout, RoundKey(self._welcome.seed, task.round, self._welcome.shard)
-        asked = settings_of(self._welcome, task)
+        asked = self._settings.in_round(task)
         pipeline = asked.uplink
         update = self._trainer.train(weights, asked.training, key, pipeline.space(layout, key), stopped=stopped)
         if update is None:
             return None
         if pipeline.summed:
-            return Trained(b"", None, update.examples, update.steps, update.loss, update.coordinates)
+            return Trained(b"", None, update.examples, update.steps, update.loss, update.coordinates, str(pipeline))
         encoded = pipeline.encode(update.coordinates, layout, key, residual)
         return Trained(encoded.payload, encoded.state, update.examples, update.steps, update.loss)

@@ -30,8 +30,8 @@ Label64 = Annotated[str, msgspec.Meta(max_length=64)]
 class PendingUpdate:
     """A finished update that is not known to be accepted; `residual` is kept when it is, (parameters,) float32.
 
-    Where updates are summed before they are decoded, `coordinates` are what was trained, float32, on the model with the
-    digest `model`; `payload` is made of them for the circle of an attempt, whose context is kept where it is masked. It
+    Where updates are summed before they are decoded, `coordinates` are what was trained for the spec `uplink`, float32,
+    on the model with the digest `model`; `payload` is made of them for the circle of an attempt, whose context is kept where it is masked. It
     is empty before the first one.
     """
 
@@ -40,6 +40,7 @@ class PendingUpdate:
     examples: int
     residual: F32 | None
     coordinates: F32 | None = None
+    uplink: str = ""
     model: bytes = b""
     attempt: int = 0
     context: bytes = b""
@@ -154,6 +155,7 @@ class PhoneState:
                 "examples": update.examples,
                 "residual": _bytes(update.residual),
                 "coordinates": _bytes(update.coordinates),
+                "uplink": update.uplink,
                 "model": update.model,
                 "attempt": update.attempt,
                 "context": update.context,
@@ -262,7 +264,7 @@ class PhoneState:
     def _read_update(self, file: str) -> PendingUpdate | None:
         update = self._read(
             file, round=Version, payload=bytes, examples=Count, residual=bytes | None, coordinates=bytes | None,
-            model=bytes, attempt=Count, context=bytes,
+            uplink=str, model=bytes, attempt=Count, context=bytes,
         )  # fmt: skip
         if not update:
             return None
@@ -270,8 +272,8 @@ class PhoneState:
             None if update[name] is None else self._floats(file, update[name]) for name in ("residual", "coordinates")
         )
         return PendingUpdate(
-            update["round"], update["payload"], update["examples"], residual, coordinates, update["model"],
-            update["attempt"], update["context"],
+            update["round"], update["payload"], update["examples"], residual, coordinates, update["uplink"],
+            update["model"],            update["attempt"], update["context"],
         )  # fmt: skip
 
     def _floats(self, name: str, data: bytes) -> F32:

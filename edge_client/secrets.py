@@ -12,12 +12,12 @@ import msgpack
 from featherfed.codec.layout import Layout
 from featherfed.codec.summable import Summable
 from featherfed.edge_client.phone_state import PendingUpdate, PhoneState
-from featherfed.edge_client.round_settings import settings_of
+from featherfed.edge_client.download import buildable
 from featherfed.errors import LocalError, ProtocolError
 from featherfed.randomness import RoundKey
 from featherfed.secure.context import KEY_BYTES, Context
 from featherfed.secure.told import Told, from_bits, pinned
-from featherfed.wire.messages import Circle, Survivors, Task, Welcome
+from featherfed.wire.messages import Circle, Survivors, Welcome
 
 if TYPE_CHECKING:
     from featherfed.secure.keys import PhoneKey
@@ -79,7 +79,7 @@ class Secrets:
         Raises `SecrecyError` for a circle that this phone must not be in.
         """
         assert update.coordinates is not None, "what is summed is made of coordinates"
-        uplink = settings_of(welcome, Task(circle.round, 0)).uplink
+        uplink = buildable(update.uplink, "uplink")
         summable = Summable(uplink, layout, clip=welcome.clip)
         key = RoundKey(welcome.seed, circle.round, welcome.shard)
         made = summable.encode(

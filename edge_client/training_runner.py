@@ -101,6 +101,8 @@ class TrainingRunner:
         update = PendingUpdate(task.round, trained.payload, trained.examples, trained.residual)
         if trained.coordinates is not None:
             digest = await loop.run_in_executor(None, digest_of, weights)
-            update = dataclasses.replace(update, examples=1, coordinates=trained.coordinates, model=digest)
+            update = dataclasses.replace(
+                update, examples=1, coordinates=trained.coordinates, uplink=trained.uplink, model=digest
+            )
         self._phone_state.put_update(update)
         return update

@@ -4,18 +4,16 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from msgspec.structs import replace
 from websockets.exceptions import ConnectionClosed
 
-from featherfed.codec.downlink_grammar import parse_downlink
 from featherfed.edge_client.connection import PhoneConnection
-from featherfed.edge_client.download import Download
+from featherfed.edge_client.download import Download, buildable_downlink
 from featherfed.edge_client.learner import Learner, fingerprint_of
 from featherfed.edge_client.leaving import PhoneLeftError
 from featherfed.edge_client.limits import EARNED_A_MESSAGE, LEAST_SILENCE_S, LONGEST_HEARTBEAT_S, WELCOME_S
 from featherfed.edge_client.phone_context import PhoneContext
 from featherfed.edge_client.phone_state import PendingUpdate
-from featherfed.edge_client.round_settings import settings_of
+from featherfed.edge_client.round_settings import RunSettings
 from featherfed.edge_client.secrets import Secrets
 from featherfed.errors import CodecError, DivergedError, LocalError, ProtocolError, RemoteError
 from featherfed.initial_weights import F32, InitialWeights, digest_of, drawn
@@ -179,7 +177,8 @@ class Visit:
         knew = self._phone.model.digest
         welcome = self._phone.model.whole(welcome)
         self._welcome, self._layout = welcome, fingerprint_of(welcome).layout
-        settings_of(welcome, Task(1, 0))
+        self._settings, self._downlink = RunSettings(welcome), buildable_downlink(welcome.downlink)
+        self._settings.in_round(Task(1, 0))
         # A phone that knew another model cannot take part.
         drawing = welcome.run != phone_state.run and welcome.initial and knew in (b"", self._phone.model.digest)
         # Before it belongs to the run: of one that holds nothing of its run the server believes that it cannot draw.
@@ -188,8 +187,7 @@ class Visit:
         if weights is not None:
             if digest_of(weights) != welcome.initial_digest:
                 raise OtherWeightsError("the model that this phone draws is not the one that the server has drawn")
-            keeps = parse_downlink(welcome.downlink).keeps_initial
-            phone_state.hold(0, weights, weights if keeps else None)
+            phone_state.hold(0, weights, weights if self._downlink.keeps_initial else None)
         self._leave_pings_to_the_server(welcome.heartbeat_s)
         self._say(f"run {readable(welcome.run)}: {self._phone.name} plays shard {welcome.shard} of {welcome.shards}")
         if welcome.masked:
@@ -228,8 +226,8 @@ class Visit:
                 await self._take_list(message)
             case ModelBegin() | WholeModel():
                 message = message.begin() if isinstance(message, WholeModel) else message
-                begin = replace(message, spec=message.spec or self._welcome.downlink)
-                self._download = Download(begin, self._phone_state, self._layout)
+                built = self._downlink if message.spec in ("", self._welcome.downlink) else None
+                self._download = Download(message, self._phone_state, self._layout, built)
                 await self._downloaded()
             case ModelChunk():
                 if self._download is not None:
@@ -265,7 +263,7 @@ class Visit:
         self._go_on()
 
     async def _take_task(self, task: Task) -> None:
-        settings_of(self._welcome, task)
+        self._settings.in_round(task)
         pending = self._phone_state.pending
         if pending is not None and pending.round_number == task.round:
             return
@@ -373,8 +371,8 @@ class Visit:
         if len(payload) <= offset:
             await self._send(WholeUpdate(update.round_number, update.examples, payload, update.attempt))
             return
-        begin = UpdateBegin(update.round_number, len(payload), update.digest, update.examples, 0, payload[:offset])
-        await self._send(replace(begin, attempt=update.attempt))
+        announced = update.round_number, len(payload), update.digest, update.examples
+        await self._send(UpdateBegin(*announced, 0, payload[:offset], update.attempt))
         if resumed:
             # Only what is not durable there travels again. Accepted or Cancel may come instead of the Ack.
             offset = await durable

@@ -142,6 +142,8 @@ class Training:
 
     def in_round(self, round_number: int) -> "Training":
         """Return the settings of one round, whose learning rate is that round's."""
+        if self.lr_decay == 1:
+            return self
         told = {each.name: getattr(self, each.name) for each in fields(Training)}
         return Training(**{**told, "lr": self.learning_rate(round_number), "lr_decay": 1.0})
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from featherfed.codec.pipeline import Pipeline
 from featherfed.edge_client.learner import Trained
 from featherfed.edge_client.phone_state import PhoneState
-from featherfed.edge_client.round_settings import settings_of
+from featherfed.edge_client.round_settings import RunSettings
 from featherfed.errors import LocalError
 from featherfed.gateway.round_exchange import News, RoundExchange
 from featherfed.server.config import RunConfig
@@ -51,11 +51,12 @@ class GatewayLearner:
         """Raises `LocalError` where the root's run is not the one that this gateway was started for."""
         for name in ("partition", "seed"):
             _agree(name, getattr(welcome, name), getattr(config, name))
-        self._welcome, self._config, self._exchange, self._phone_state = welcome, config, exchange, phone_state
+        self._settings = RunSettings(welcome)
+        self._config, self._exchange, self._phone_state = config, exchange, phone_state
 
     def train(self, weights: F32, task: Task, residual: F32 | None, stopped: Callable[[], bool]) -> Trained | None:
         """Return the sum of the phones' updates."""
-        asked = settings_of(self._welcome, task)
+        asked = self._settings.in_round(task)
         _agree("uplink", str(asked.uplink), str(Pipeline.parse(self._config.uplink_at(task.round))))
         theirs, ours = asked.training, self._config.training(task.round).in_round(task.round)
         for field in fields(Training):

@@ -29,11 +29,11 @@ LEAST_CIRCLE = 5
 COHORT = 10
 SEEDS = 1 << 64
 """What Welcome carries: a seed of 64 bits."""
-BY_ROUND = (
-    "cohort", "quorum", "over_select", "uplink",
-    *(each.name for each in fields(Training) if range_of(each) and each.name != "lr_decay"),
-)  # fmt: skip
+TRAINING_BY_ROUND = tuple(each.name for each in fields(Training) if range_of(each) and each.name != "lr_decay")
+BY_ROUND = ("cohort", "quorum", "over_select", "uplink", *TRAINING_BY_ROUND)
 """The settings that may have another value from some round on."""
+TOLD_BY_ROUND = (*TRAINING_BY_ROUND, "uplink")
+"""Those of them that whoever trains is told."""
 
 T = TypeVar("T")
 
@@ -246,11 +246,8 @@ class RunConfig(Training):
 
     def changes(self, round_number: int) -> dict[str, Any]:
         """Return what whoever trains is told otherwise in a round than in the first one, by name."""
-        first = self.training()
-        told = {each.name: getattr(self.training(round_number), each.name) for each in fields(Training)}
-        changed = {name: value for name, value in told.items() if value != getattr(first, name)}
-        uplink = self.uplink_at(round_number)
-        return changed if uplink == self.uplink_at(1) else {**changed, "uplink": uplink}
+        told = {name: self.value_at(name, round_number) for name in TOLD_BY_ROUND if name in self.later}
+        return {name: value for name, value in told.items() if value != getattr(self, name)}
 
     def spelled(self, name: str) -> Any:
         """Return a setting's value; one that changes as text, like `12,6`."""

@@ -13,7 +13,7 @@ READ_BYTES = MAX_CHUNK_BYTES
 
 Within TLS it does, and twice that where it has read on while the peer's frames waited.
 """
-SLICE_BYTES = 4 * 1024
+SLICE_BYTES = 16 * 1024
 """What comes from the socket is parsed in such slices, so that thousands of empty frames never are objects at once."""
 UNREAD_BYTES = 128 * 1024
 """Sent and not taken by the peer: one that pings and never reads would collect pongs without end."""

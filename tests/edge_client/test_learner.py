@@ -5,7 +5,7 @@ import pytest
 
 from featherfed.edge_client.learner import NoiseLearner, SgdLearner
 from featherfed.edge_client.local_problem import LocalProblem, problem_named_by
-from featherfed.edge_client.round_settings import settings_of
+from featherfed.edge_client.round_settings import RunSettings
 from featherfed.errors import ConfigError
 from featherfed.randomness import RoundKey
 from featherfed.wire.messages import Welcome
@@ -26,7 +26,7 @@ WEIGHTS = np.random.default_rng(0).normal(0, 0.05, LAYOUT.size).astype(np.float3
 def test_update_decodes_on_the_server_with_the_key_of_its_round_and_shard(make) -> None:
     trained = make(WELCOME).train(WEIGHTS, TASK, None, lambda: False)
     assert trained is not None
-    decoded = settings_of(WELCOME, TASK).uplink.decode(trained.payload, LAYOUT, RoundKey(0, 3, 2))
+    decoded = RunSettings(WELCOME).in_round(TASK).uplink.decode(trained.payload, LAYOUT, RoundKey(0, 3, 2))
     assert 0 < np.linalg.norm(decoded) < 100
     again = make(WELCOME).train(WEIGHTS, TASK, None, lambda: False)
     assert again is not None and again.payload == trained.payload

@@ -15,6 +15,7 @@ from featherfed.rules.naming import names_of
 from featherfed.rules.server_optimizer import ServerOptimizer
 from featherfed.server.config import BY_ROUND, KNOWN, RunConfig, config_from, read_config
 from featherfed.server.options import FLAGS, run_flags
+from featherfed.training_settings import Training
 
 ODD = RunConfig(
     phones=20, cohort=7, batch_size=0, uplink="subsample(1/16)|rotate|quantize(2)", downlink="rotate | eden(4)",
@@ -194,6 +195,18 @@ def test_settings_by_round_are_those_of_their_round() -> None:
     assert [(each.epochs, each.batch_size, each.momentum) for each in told] == [(5, 0, 0.0), (5, 10, 0.9), (1, 10, 0.9)]
     assert [each.lr for each in told] == [0.1, 0.05, 0.05]
     assert {"cohort", "uplink", "epochs", "batch_size", "lr"} < set(BY_ROUND) < set(KNOWN)
+
+
+def test_changes_of_a_round_are_found_without_making_its_settings_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = config_from(CHANGING)
+
+    def make(self: Training) -> None:
+        raise AssertionError("each task of each phone asks for them")
+
+    monkeypatch.setattr(Training, "__post_init__", make)
+    assert config.changes(1) == {}
+    assert config.changes(2) == {"batch_size": 10, "lr": 0.05, "momentum": 0.9, "uplink": "eden-1bit"}
+    assert list(config.changes(3)) == ["epochs", "batch_size", "lr", "momentum", "uplink"]
 
 
 def test_settings_by_round_go_through_config_toml_and_the_command_line(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from featherfed.edge_client.learner import fingerprint_of
-from featherfed.edge_client.round_settings import settings_of
+from featherfed.edge_client.round_settings import RunSettings
 from featherfed.initial_weights import InitialWeights, digest_of, drawn
 from featherfed.learning.models import build
 from featherfed.problem_loading import load_problem
@@ -167,7 +167,7 @@ async def test_welcome_carries_the_settings_of_the_run_and_tasks_nothing_more(se
     assert (first, second) == (Task(1, 0), Task(2, 1))
     assert len(pack(second)) == 4
     for task, lr in ((first, 0.5), (second, 0.25)):
-        asked = settings_of(answer, task)
+        asked = RunSettings(answer).in_round(task)
         assert str(asked.uplink) == "rotate | eden(1)"
         assert asked.training == Training(epochs=3, batch_size=0, lr=lr, momentum=0.25, prox_mu=0.125, set={"shift": 2})
 
