@@ -1,6 +1,8 @@
 """How a phone trains in a round, and how its update travels: what Welcome said, with what the Task changes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+
+from msgspec.structs import replace
 
 from featherfed.codec.pipeline import Pipeline
 from featherfed.edge_client.download import buildable
@@ -17,6 +19,15 @@ class RoundSettings:
 
     uplink: Pipeline
     training: Training
+
+
+def spelled_out(welcome: Welcome, task: Task) -> Task:
+    """Return the task with all settings of its round, for who has heard another Welcome of the run.
+
+    Each Welcome has the settings of the round in which it was said, and what a Task changes is other than those.
+    """
+    told = dict(zip((each.name for each in fields(Training)), welcome.training, strict=False))
+    return replace(task, changes={UPLINK: welcome.uplink, **told, **task.changes})
 
 
 def settings_of(welcome: Welcome, task: Task) -> RoundSettings:

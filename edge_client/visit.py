@@ -15,7 +15,7 @@ from featherfed.edge_client.leaving import PhoneLeftError
 from featherfed.edge_client.limits import EARNED_A_MESSAGE, LEAST_SILENCE_S, LONGEST_HEARTBEAT_S, WELCOME_S
 from featherfed.edge_client.phone_context import PhoneContext
 from featherfed.edge_client.phone_state import PendingUpdate
-from featherfed.edge_client.round_settings import settings_of
+from featherfed.edge_client.round_settings import settings_of, spelled_out
 from featherfed.errors import CodecError, DivergedError, LocalError, ProtocolError, RemoteError
 from featherfed.initial_weights import F32, InitialWeights, digest_of, drawn
 from featherfed.wire.closing import Close, readable, reason
@@ -41,6 +41,9 @@ from featherfed.wire.messages import (
     unpack,
 )
 from featherfed.wire.session import Role, Session
+
+NOT_ASKED = "no later round asks this phone"
+"""What a Finish without a reason says."""
 
 
 class NoWelcomeError(ProtocolError):
@@ -190,7 +193,7 @@ class Visit:
         while True:
             message = await self._receive()
             if isinstance(message, Finish):
-                return readable(message.reason)
+                return readable(message.reason) or NOT_ASKED
             await self._handle(message)
 
     async def _draw(self, welcome: Welcome) -> F32:
@@ -212,11 +215,12 @@ class Visit:
         match message:
             case Task():
                 await self._take_task(message)
-            case ModelBegin() | WholeModel():
-                message = message.begin() if isinstance(message, WholeModel) else message
-                begin = replace(message, spec=message.spec or self._welcome.downlink)
-                self._download = Download(begin, self._phone_state, self._layout)
-                await self._downloaded()
+            case WholeModel():
+                if self._task is None or self._task.version != message.version:
+                    await self._take_task(message.task())
+                await self._take_model(message.begin())
+            case ModelBegin():
+                await self._take_model(message)
             case ModelChunk():
                 if self._download is not None:
                     self._download.extend(message.offset, message.data)
@@ -249,7 +253,13 @@ class Visit:
             self._task = None
         self._go_on()
 
+    async def _take_model(self, begin: ModelBegin) -> None:
+        begin = replace(begin, spec=begin.spec or self._welcome.downlink)
+        self._download = Download(begin, self._phone_state, self._layout)
+        await self._downloaded()
+
     async def _take_task(self, task: Task) -> None:
+        task = spelled_out(self._welcome, task)
         settings_of(self._welcome, task)
         pending = self._phone_state.pending
         if pending is not None and pending.round_number == task.round:
@@ -310,7 +320,8 @@ class Visit:
         self._offered = update.round_number
         self._durable = durable = asyncio.get_running_loop().create_future()
         if len(payload) <= offset:
-            await self._send(WholeUpdate(update.round_number, update.examples, payload))
+            examples = 0 if update.examples == self._welcome.max_examples else update.examples
+            await self._send(WholeUpdate(update.round_number, payload, examples))
             return
         await self._send(
             UpdateBegin(update.round_number, len(payload), update.digest, update.examples, 0, payload[:offset])

@@ -214,13 +214,13 @@ class RunConfig(Training):
         """Return what whoever trains in a round is told; `lr` is as it would be in round 1, and decays from there."""
         return Training(**{each.name: self.value_at(each.name, round_number) for each in fields(Training)})
 
-    def changes(self, round_number: int) -> dict[str, Any]:
-        """Return what whoever trains is told otherwise in a round than in the first one, by name."""
-        first = self.training()
+    def changes(self, round_number: int, since: int = 1) -> dict[str, Any]:
+        """Return what whoever trains is told otherwise in a round than in another one, by name."""
+        first = self.training(since)
         told = {each.name: getattr(self.training(round_number), each.name) for each in fields(Training)}
         changed = {name: value for name, value in told.items() if value != getattr(first, name)}
         uplink = self.uplink_at(round_number)
-        return changed if uplink == self.uplink_at(1) else {**changed, "uplink": uplink}
+        return changed if uplink == self.uplink_at(since) else {**changed, "uplink": uplink}
 
     def spelled(self, name: str) -> Any:
         """Return a setting's value; one that changes as text, like `12,6`."""

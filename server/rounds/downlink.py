@@ -58,7 +58,7 @@ class Downlink:
         self.stop(phone)
         delivery = self._under_way[phone] = _Delivery(round_number)
         self._watcher.download_began(phone.shard, round_number)
-        task = Task(round_number, round_number - 1, self._changes(round_number))
+        task = Task(round_number, round_number - 1, self._changes(round_number, phone.told_of))
         if parcel is None:
             await phone.send(task)
         else:
@@ -67,8 +67,8 @@ class Downlink:
             del self._under_way[phone]
             self._watcher.download_ended(phone.shard, round_number)
 
-    def _changes(self, round_number: int) -> dict[str, Any]:
-        changes = self._config.changes(round_number)
+    def _changes(self, round_number: int, told_of: int) -> dict[str, Any]:
+        changes = self._config.changes(round_number, told_of)
         if "uplink" in changes:
             # Written out where the operator named a preset: a phone need not know the presets of this release.
             changes["uplink"] = str(Pipeline.parse(changes["uplink"]))
@@ -106,7 +106,7 @@ class Downlink:
         # Welcome has said it.
         spec = "" if parcel.spec == self._spec else parcel.spec
         if not (spec or offset or len(parcel.lengths) > 1) and len(parcel.payload) <= chunk_bytes:
-            message = WholeModel(parcel.version, parcel.base, parcel.payload)
+            message = WholeModel(parcel.version, parcel.payload, parcel.base)
         else:
             message = ModelBegin(
                 parcel.version,
@@ -117,8 +117,9 @@ class Downlink:
                 offset,
                 parcel.payload[offset : offset + chunk_bytes],
             )
-        # The task travels with the first bytes of its model: headers of TCP and IP weigh as much as itself.
-        first = [task]
+        # The task travels with the first bytes of its model: headers of TCP and IP weigh as much as itself. Where it
+        # changes nothing, a whole model says it.
+        first = [] if isinstance(message, WholeModel) and message.task() == task else [task]
         while phone.open:
             # Noted before the chunk is known to have arrived.
             sent.sent += len(message.data)
