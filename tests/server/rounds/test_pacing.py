@@ -17,7 +17,7 @@ from featherfed.edge_client.one_phone import PhoneOptions, play_phone
 from featherfed.edge_client.visit import NOT_ASKED
 from featherfed.errors import ConfigError, ProblemError
 from featherfed.rules.select import Select, SelectKey
-from featherfed.server.rounds.events import Assign, Closed, Deadline, Fail, Joined, OpenRound, Pause
+from featherfed.server.rounds.events import Assign, Closed, Deadline, Fail, GaveUp, Joined, OpenRound, Pause
 from featherfed.server.rounds.pacing import AHEAD, Pacing, first_rounds
 from featherfed.server.rounds.resume_point import rules
 from featherfed.server.rounds.round_machine import Phase, Rules, RunState, advance
@@ -70,6 +70,21 @@ def test_phone_that_failed_is_not_asked_again_in_a_retry() -> None:
     state, _ = advance(RunState(RULES, Phase.OPEN, 1, 0, cohort), Fail(failed))
     _, (action,) = advance(state, Deadline(1, 0))
     assert action == OpenRound(1, 1, (silent,))
+
+
+def test_where_a_whole_cohort_has_failed_others_are_asked_who_are_there_or_come() -> None:
+    """No deadline need pass for phones that have said that they cannot."""
+    cohort = frozenset(RULES.drawn(1))
+    there, comes = sorted(set(range(6)) - cohort)[:2]
+    rules = replace(RULES, min_updates=1)
+    state = RunState(rules, Phase.OPEN, 1, 0, cohort, present=cohort | {there})
+    first, second = sorted(cohort)
+    state, _ = advance(state, Fail(first))
+    state, actions = advance(state, GaveUp(second))
+    assert actions[-1] == OpenRound(1, 1, (there,))
+    state, actions = advance(state, Joined(comes))
+    assert actions == (Assign(comes),)
+    assert advance(state, Joined(min(set(range(6)) - state.cohort)))[1] == (), "a cohort is two"
 
 
 def test_first_rounds_are_those_of_phones_that_are_asked_at_all() -> None:
