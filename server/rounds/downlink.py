@@ -1,5 +1,6 @@
 """Tasks and models on their way to phones: the parcel that each one lacks, in chunks, from where it broke off."""
 
+import asyncio
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +8,8 @@ from typing import Any
 from featherfed.codec.downlink_grammar import parse_downlink
 from featherfed.codec.pipeline import Pipeline
 from featherfed.server.config import RunConfig
-from featherfed.server.model.versions import Parcel, Versions
+from featherfed.server.model.parcels import Parcel, Parcels
+from featherfed.server.model.versions import Versions
 from featherfed.server.phones.phone_connection import PhoneConnection
 from featherfed.server.watchers.watcher import Watcher
 from featherfed.wire.chunking import ChunkSizer
@@ -43,6 +45,7 @@ class Downlink:
         self._under_way: dict[PhoneConnection, _Delivery] = {}
         self._sent: dict[int, _Sent] = {}  # by shard
         self._sizers: dict[int, ChunkSizer] = {}
+        self._making = asyncio.Lock()
 
     def deliver(self, phone: PhoneConnection, round_number: int) -> Coroutine[None, None, None]:
         """Send the task of a round, and the model where the phone has another version; returns when all is sent.
@@ -50,22 +53,33 @@ class Downlink:
         A round trains the version that the round before it made: a phone that does not hold it must be asked for the
         newest round. The model is chosen now: when the coroutine runs, the next version may be in the making.
         """
-        held = phone.held_version == round_number - 1
-        parcel = None if held else self._versions.parcel(phone.held_version)
-        return self._deliver(phone, round_number, parcel)
+        held = phone.held_version
+        return self._deliver(phone, round_number, held, None if held == round_number - 1 else self._versions.parcels)
 
-    async def _deliver(self, phone: PhoneConnection, round_number: int, parcel: Parcel | None) -> None:
+    async def _deliver(self, phone: PhoneConnection, round_number: int, held: int, parcels: Parcels | None) -> None:
         self.stop(phone)
         delivery = self._under_way[phone] = _Delivery(round_number)
         self._watcher.download_began(phone.shard, round_number)
         task = Task(round_number, round_number - 1, self._changes(round_number, phone.told_of))
-        if parcel is None:
+        if parcels is None:
             await phone.send(task)
         else:
-            await self._send_model(phone, task, parcel, delivery)
+            parcel = await self._parcel(parcels, held)
+            if not delivery.stopped:
+                await self._send_model(phone, task, parcel, delivery)
         if self._under_way.get(phone) is delivery:
             del self._under_way[phone]
             self._watcher.download_ended(phone.shard, round_number)
+
+    async def _parcel(self, parcels: Parcels, held: int) -> Parcel:
+        """Return the parcel for phones that hold a version; the others play on while it is made."""
+        if parcels.quick or parcels.made(held):
+            return parcels.parcel(held)
+        # One at a time: the threads are also those that fold and write to the disk.
+        async with self._making:
+            if made := parcels.made(held):
+                return made
+            return await asyncio.get_running_loop().run_in_executor(None, parcels.parcel, held)
 
     def _changes(self, round_number: int, told_of: int) -> dict[str, Any]:
         changes = self._config.changes(round_number, told_of)

@@ -1,9 +1,11 @@
 """What a phone gets on its way down, as the phone sees it: the real server over a real socket."""
 
 import asyncio
+import contextlib
 import socket
 import struct
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +17,8 @@ from featherfed.edge_client.round_settings import settings_of
 from featherfed.initial_weights import InitialWeights, digest_of, drawn
 from featherfed.learning.models import build
 from featherfed.problem_loading import load_problem
+from featherfed.server.model.lattice_parcels import LatticeParcels
+from featherfed.server.model.parcels import Parcel
 from featherfed.training_settings import Training
 from featherfed.wire.messages import (
     Accepted,
@@ -80,6 +84,27 @@ async def test_model_arrives_in_order_and_has_its_digest(serve: Serve) -> None:
         assert (task.round, begin.base, begin.offset) == (1, -1, 0)
         assert len(data) == sum(begin.lengths) == 4 * 29_322
         assert digest(data) == begin.digest
+
+
+async def test_differences_on_a_lattice_are_made_once_and_not_on_the_event_loop(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[tuple[int, bool]] = []
+    make = LatticeParcels._make
+
+    def making(parcels: LatticeParcels, base: int) -> Parcel:
+        made.append((base, threading.current_thread() is threading.main_thread()))
+        return make(parcels, base)
+
+    monkeypatch.setattr(LatticeParcels, "_make", making)
+    async with serve(phones=3, rounds=2, downlink="lattice(1)") as served, contextlib.AsyncExitStack() as stack:
+        phones = [await stack.enter_async_context(peer(served.address)) for _ in range(3)]
+        for number, phone in enumerate(phones):
+            await welcome(phone, hello(f"p{number}"))
+        for phone in phones:
+            await phone.upload(1, phone.update(await phone.task()))
+        assert [(await phone.task()).round for phone in phones] == [2, 2, 2]
+    assert made == [(0, False)]
 
 
 async def test_first_round_sends_no_model_to_phones_that_are_new_to_the_run(serve: Serve) -> None:
