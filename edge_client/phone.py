@@ -165,10 +165,12 @@ class Phone:
             )
             away_s = loop.time() - lost_at_s
             if away_s >= patience_s:
-                over = "; its run may have ended while this phone rested" if rested else ""
+                nobody = f"no server at {self._phone.addresses} for {away_s:.0f} s ({trouble})"
+                if rested and self._phone.phone_state.pending is None:
+                    # It owes the run nothing: one that reaches its target ends without its resting phones.
+                    return f"{nobody} since this phone's rest, so its run is taken to be over"
                 raise LocalError(
-                    f"no server at {self._phone.addresses} for {away_s:.0f} s ({trouble}){over};"
-                    f" start it with fl-server serve, or name another with {self._phone.settings.server_flag}"
+                    f"{nobody}; start it with fl-server serve, or name another with {self._phone.settings.server_flag}"
                 )
             if around:
                 await asyncio.sleep(min(backoff.next_s(), patience_s - away_s))

@@ -31,8 +31,8 @@ class PendingUpdate:
     """A finished update that is not known to be accepted; `residual` is kept when it is, (parameters,) float32.
 
     Where updates are summed before they are decoded, `coordinates` are what was trained for the spec `uplink`, float32,
-    on the model with the digest `model`; `payload` is made of them for the circle of an attempt, whose context is kept where it is masked. It
-    is empty before the first one.
+    on the model with the digest `model`; `payload` is made of them for the circle of an attempt, whose context is kept
+    where it is masked. It is empty before the first one.
     """
 
     round_number: int

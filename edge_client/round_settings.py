@@ -1,6 +1,9 @@
 """How a phone trains in a round, and how its update travels: what Welcome said, with what the Task changes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
+
+from msgspec.structs import replace
 
 from featherfed.codec.pipeline import Pipeline
 from featherfed.edge_client.download import buildable
@@ -19,28 +22,37 @@ class RoundSettings:
     training: Training
 
 
+def spelled_out(welcome: Welcome, task: Task) -> Task:
+    """Return the task with all settings of its round, for who has heard another Welcome of the run.
+
+    Each Welcome has the settings of the round in which it was said, and what a Task changes is other than those.
+    """
+    told = dict(zip((each.name for each in fields(Training)), welcome.training, strict=False))
+    return replace(task, changes={UPLINK: welcome.uplink, **told, **task.changes})
+
+
 class RunSettings:
     """What a Welcome said, read once; raises `ProtocolError` for what this phone cannot do."""
 
     def __init__(self, welcome: Welcome) -> None:
         self._training = Training.from_wire(welcome.training)
         self._uplink = _Uplink(welcome.uplink)
-        self._changed = self._uplink
-        """The last one that a Task named."""
+        self._told: dict[str, Any] = {}
+        self._changed = self._training
+        """What the last Task's changes made of it."""
 
     def in_round(self, task: Task) -> RoundSettings:
         """Return what holds in the round of a task; raises `ProtocolError` for what this phone cannot do."""
         changes = dict(task.changes)
-        uplink, training = self._uplink, self._training
-        if UPLINK in changes:
-            spec = changes.pop(UPLINK)
-            if not isinstance(spec, str):
-                raise ProtocolError(f"an uplink that is {str(spec)[:64]!r}")
-            if spec != self._changed.spec:
-                self._changed = _Uplink(spec)
-            uplink = self._changed
+        spec = changes.pop(UPLINK, self._uplink.spec)
+        if not isinstance(spec, str):
+            raise ProtocolError(f"an uplink that is {str(spec)[:64]!r}")
+        if spec != self._uplink.spec:
+            self._uplink = _Uplink(spec)
         try:
-            return RoundSettings(uplink.pipeline, training.changed(changes).in_round(task.round))
+            if changes != self._told:
+                self._changed, self._told = self._training.changed(changes), changes
+            return RoundSettings(self._uplink.pipeline, self._changed.in_round(task.round))
         except ConfigError as error:
             raise ProtocolError(f"training in round {task.round} with {error}") from error
 

@@ -11,8 +11,8 @@ import msgpack
 
 from featherfed.codec.layout import Layout
 from featherfed.codec.summable import Summable
-from featherfed.edge_client.phone_state import PendingUpdate, PhoneState
 from featherfed.edge_client.download import buildable
+from featherfed.edge_client.phone_state import PendingUpdate, PhoneState
 from featherfed.errors import LocalError, ProtocolError
 from featherfed.randomness import RoundKey
 from featherfed.secure.context import KEY_BYTES, Context

@@ -40,7 +40,9 @@ class TrainingRunner:
 
     async def prepare(self, welcome: Welcome) -> asyncio.Future[Learner]:
         """Begin to load what a run and shard need, before the first task: that takes longer than a small round."""
-        of = replace(welcome, initial=[], initial_digest=b"")  # said to newcomers alone
+        # The initial weights are said to newcomers alone, and how phones train is said anew with each task, but for the
+        # problem's own settings, which come last.
+        of = replace(welcome, initial=[], initial_digest=b"", uplink="", training=welcome.training[-1:])
         if self._learner_of != of:
             # What was trained for another run or shard is no answer to this one's tasks.
             await self.stop()

@@ -13,7 +13,7 @@ from featherfed.edge_client.leaving import PhoneLeftError
 from featherfed.edge_client.limits import EARNED_A_MESSAGE, LEAST_SILENCE_S, LONGEST_HEARTBEAT_S, WELCOME_S
 from featherfed.edge_client.phone_context import PhoneContext
 from featherfed.edge_client.phone_state import PendingUpdate
-from featherfed.edge_client.round_settings import RunSettings
+from featherfed.edge_client.round_settings import RunSettings, spelled_out
 from featherfed.edge_client.secrets import Secrets
 from featherfed.errors import CodecError, DivergedError, LocalError, ProtocolError, RemoteError
 from featherfed.initial_weights import F32, InitialWeights, digest_of, drawn
@@ -44,6 +44,9 @@ from featherfed.wire.messages import (
     unpack,
 )
 from featherfed.wire.session import Role, Session
+
+NOT_ASKED = "no later round asks this phone"
+"""What a Finish without a reason says."""
 
 
 class NoWelcomeError(ProtocolError):
@@ -198,7 +201,7 @@ class Visit:
         while True:
             message = await self._receive()
             if isinstance(message, Finish):
-                return readable(message.reason)
+                return readable(message.reason) or NOT_ASKED
             await self._handle(message)
 
     async def _draw(self, welcome: Welcome) -> F32:
@@ -224,11 +227,12 @@ class Visit:
                 await self._take_circle(message)
             case Survivors():
                 await self._take_list(message)
-            case ModelBegin() | WholeModel():
-                message = message.begin() if isinstance(message, WholeModel) else message
-                built = self._downlink if message.spec in ("", self._welcome.downlink) else None
-                self._download = Download(message, self._phone_state, self._layout, built)
-                await self._downloaded()
+            case WholeModel():
+                if self._task is None or self._task.version != message.version:
+                    await self._take_task(message.task())
+                await self._take_model(message.begin())
+            case ModelBegin():
+                await self._take_model(message)
             case ModelChunk():
                 if self._download is not None:
                     self._download.extend(message.offset, message.data)
@@ -262,7 +266,13 @@ class Visit:
             self._task = None
         self._go_on()
 
+    async def _take_model(self, begin: ModelBegin) -> None:
+        built = self._downlink if begin.spec in ("", self._welcome.downlink) else None
+        self._download = Download(begin, self._phone_state, self._layout, built)
+        await self._downloaded()
+
     async def _take_task(self, task: Task) -> None:
+        task = spelled_out(self._welcome, task)
         self._settings.in_round(task)
         pending = self._phone_state.pending
         if pending is not None and pending.round_number == task.round:
@@ -369,7 +379,8 @@ class Visit:
         self._offered = update.round_number
         self._durable = durable = asyncio.get_running_loop().create_future()
         if len(payload) <= offset:
-            await self._send(WholeUpdate(update.round_number, update.examples, payload, update.attempt))
+            examples = 0 if update.examples == self._welcome.max_examples else update.examples
+            await self._send(WholeUpdate(update.round_number, payload, examples, update.attempt))
             return
         announced = update.round_number, len(payload), update.digest, update.examples
         await self._send(UpdateBegin(*announced, 0, payload[:offset], update.attempt))

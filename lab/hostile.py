@@ -35,6 +35,7 @@ from featherfed.wire.messages import (
     UpdateBegin,
     UpdateChunk,
     Welcome,
+    WholeModel,
     pack,
     unpack,
 )
@@ -77,7 +78,8 @@ async def _siege(address: str, admitted: int, strangers: int) -> None:
             trickling: asyncio.Task[None] | None = None
             async for frame in connection:
                 assert isinstance(frame, bytes), "the server sends binary frames"
-                if isinstance(task := unpack(frame), Task):
+                if isinstance(task := unpack(frame), Task | WholeModel):
+                    task = task.task() if isinstance(task, WholeModel) else task
                     if trickling is not None:
                         trickling.cancel()
                     trickling = asyncio.create_task(trickle(connection, task.round))

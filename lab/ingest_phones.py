@@ -171,6 +171,7 @@ class SendingPhone(Socket):
         elif isinstance(message, ModelBegin):
             self._receive(sum(message.lengths) - len(message.data))
         elif isinstance(message, WholeModel):
+            self._round = message.task().round
             self._receive(0)
         elif isinstance(message, ModelChunk):
             self._receive(self._left - len(message.data))
@@ -193,7 +194,7 @@ class SendingPhone(Socket):
         payload, first = self._payload, self._payload[:MAX_CHUNK_BYTES]
         begin: UpdateBegin | WholeUpdate = UpdateBegin(self._round, len(payload), self._digest, 1, 0, first)
         if len(first) == len(payload):
-            begin = WholeUpdate(self._round, 1, payload)
+            begin = WholeUpdate(self._round, payload, 1)
         frames = [frame(BINARY, pack(begin))]
         for offset in range(len(first), len(payload), MAX_CHUNK_BYTES):
             frames.append(frame(BINARY, pack(UpdateChunk(offset, payload[offset : offset + MAX_CHUNK_BYTES]))))

@@ -244,10 +244,10 @@ class RunConfig(Training):
         """Return what whoever trains in a round is told; `lr` is as it would be in round 1, and decays from there."""
         return Training(**{each.name: self.value_at(each.name, round_number) for each in fields(Training)})
 
-    def changes(self, round_number: int) -> dict[str, Any]:
-        """Return what whoever trains is told otherwise in a round than in the first one, by name."""
+    def changes(self, round_number: int, since: int = 1) -> dict[str, Any]:
+        """Return what whoever trains is told otherwise in a round than in another one, by name."""
         told = {name: self.value_at(name, round_number) for name in TOLD_BY_ROUND if name in self.later}
-        return {name: value for name, value in told.items() if value != getattr(self, name)}
+        return {name: value for name, value in told.items() if value != self.value_at(name, since)}
 
     def spelled(self, name: str) -> Any:
         """Return a setting's value; one that changes as text, like `12,6`."""

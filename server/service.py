@@ -265,7 +265,7 @@ class Service:
             while True:
                 message = await phone.receive()
                 if isinstance(message, WholeUpdate):
-                    message = message.begin()
+                    message = message.begin(self._model.sum.max_examples)
                 if isinstance(message, UpdateBegin) and await self._round.answers():
                     await self._receiver.begin(phone, message)
                 elif isinstance(message, UpdateChunk):
@@ -306,7 +306,10 @@ class Service:
         phone.websocket.admit()
         if newcomer:
             await self._storage.commits.write(put_phone(phone.shard, phone.name))
-        await phone.send(self._welcomes.answer(hello, phone.shard))
+        # Of the round at hand, which perhaps asks this phone: its Task need not say what is other in it then. A gateway
+        # compares with what it was started with.
+        phone.told_of = 1 if self._config.gateways else max(1, self.state.round_number)
+        await phone.send(self._welcomes.answer(hello, phone.shard, phone.told_of))
         phone.handshake_done()
         # Only now: a round that opened meanwhile must not send its task before the Welcome.
         older = self._fleet.connect(phone)
@@ -374,7 +377,9 @@ class Service:
             self._downlink.stop(phone)
             if phone in self._fleet.connections.values():
                 await phone.send(Finish(f"all {self.state.round_number} rounds are done"))
-            await phone.close(Close.DONE, "the run is over")
+                await phone.close(Close.DONE)
+            else:
+                await phone.close(Close.DONE, "the run is over")
 
     def end(self, outcome: BaseException | str | None) -> None:
         """End the run: None, its rounds are done; a reason, it pauses; an error, phones may look for it again."""

@@ -23,8 +23,8 @@ class Welcomes:
             return hello.held_version
         return NOTHING if self._model.initial is None else 0
 
-    def answer(self, hello: Hello, shard: int) -> Welcome:
-        """Return the Welcome of the phone that plays `shard`."""
+    def answer(self, hello: Hello, shard: int, round_number: int) -> Welcome:
+        """Return the Welcome of the phone that plays `shard`, with the settings of a round."""
         config, known, initial = self._config, self._model.fingerprint, self._model.initial
         knows_model = hello.model_digest == known.digest
         if knows_model and hello.run == self._run:
@@ -40,9 +40,9 @@ class Welcomes:
             # A whole number takes a byte in place of nine.
             int(config.heartbeat) if config.heartbeat.is_integer() else config.heartbeat,
             # Written out where the operator named a preset: a phone need not know the presets of this release.
-            str(Pipeline.parse(config.uplink_at(1))),
+            str(Pipeline.parse(config.uplink_at(round_number))),
             str(parse_downlink(config.downlink)),
-            config.training().to_wire(),
+            config.training(round_number).to_wire(),
             b"" if initial is None else initial.digest,
             [] if initial is None else initial.to_wire(),
             [] if knows_model else tensor_entries(known.rows()),

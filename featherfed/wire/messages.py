@@ -220,34 +220,45 @@ class Cancel(Message, frozen=True, tag=10):
 
 
 class Finish(Message, frozen=True, tag=11):
-    """Server: the run is over; `reason` is a sentence for people."""
+    """Server: the run is over; `reason` is a sentence for people. Left out: no later round asks this phone."""
 
-    reason: Text
+    reason: Text = ""
 
 
 class WholeUpdate(Message, frozen=True, tag=12):
-    """Phone: my update of `round` and its weight, all in this frame. A frame comes whole or not at all."""
+    """Phone: my update of `round` and its weight, all in this frame. A frame comes whole or not at all.
+
+    `examples` 0, or left out, is `Welcome.max_examples`: of data that is cut alike, what every phone has.
+    """
 
     round: Count
-    examples: Positive
     data: Annotated[bytes, Meta(min_length=1, max_length=MAX_CHUNK_BYTES)]
+    examples: Count = 0
     attempt: Count = 0
 
-    def begin(self) -> UpdateBegin:
+    def begin(self, max_examples: int) -> UpdateBegin:
         """Return the same as the beginning of an update that ends with it."""
-        return UpdateBegin(self.round, len(self.data), digest_of(self.data), self.examples, 0, self.data, self.attempt)
+        examples = self.examples or max_examples
+        return UpdateBegin(self.round, len(self.data), digest_of(self.data), examples, 0, self.data, self.attempt)
 
 
 class WholeModel(Message, frozen=True, tag=13):
-    """Server: the model of `version`, as one difference to `base` in the run's downlink, all in this frame."""
+    """Server: the model of `version`, as one difference to `base` in the run's downlink, all in this frame.
+
+    Where the last Task was not of this version, it stands for the Task of the round that trains it, too.
+    """
 
     version: Count
-    base: Version
     data: Chunk
+    base: Version = 0
 
     def begin(self) -> ModelBegin:
         """Return the same as the beginning of a model that ends with it."""
         return ModelBegin(self.version, self.base, "", [len(self.data)], digest_of(self.data), 0, self.data)
+
+    def task(self) -> Task:
+        """Return the Task that it stands for where none of this version came before it."""
+        return Task(self.version + 1, self.version)
 
 
 class Key(Message, frozen=True, tag=14):

@@ -126,7 +126,7 @@ class Conversation:
             case UpdateBegin(number, size, digest, _, offset, data):
                 self._update, self._size = (self.phone, number, digest), size
                 self._sent(offset, data)
-            case WholeUpdate(number, _, data):
+            case WholeUpdate(number, data):
                 self._update, self._size = (self.phone, number, digest_of(data)), len(data)
                 self._sent(0, data)
             case UpdateChunk(offset, data):

@@ -19,7 +19,8 @@ from featherfed.codec.pipeline import Pipeline
 from featherfed.errors import CodecError
 from featherfed.randomness import RoundKey
 from featherfed.server.model.differences import encoded
-from featherfed.server.model.versions import F32, NOTHING, Arrays, Parcel, Versions, float32_bytes
+from featherfed.server.model.parcels import F32, NOTHING, Parcel, Parcels, float32_bytes
+from featherfed.server.model.versions import Arrays, Versions
 
 _STEP = "chain."
 
@@ -42,15 +43,15 @@ class ChainVersions(Versions):
         key = RoundKey(self._seed, version)
         payload, decoded = encoded(self._pipeline, weights - self.view, self._layout, key)
         self.chain[version] = payload
+        self._prune(version)
         self._stand(version, self.view + decoded)
-        self._prune()
 
-    def _prune(self) -> None:
+    def _prune(self, newest: int) -> None:
         whole, total = 4 * self._layout.size, 0
         for version in sorted(self.chain, reverse=True):
             total += len(self.chain[version])
             # The last difference stays whatever it costs: with float32 it is as large as the model.
-            if total > whole and version != self.version:
+            if total > whole and version != newest:
                 del self.chain[version]
 
     def adopt(self, version: int, view: F32, initial: F32 | None, difference: bytes) -> None:
@@ -68,8 +69,8 @@ class ChainVersions(Versions):
             if np.array_equal(self.view + decoded, view):
                 chain = {**self.chain, version: difference}
         self.chain = chain
+        self._prune(version)
         self._stand(version, view)
-        self._prune()
 
     def saved(self) -> dict[str, npt.NDArray[Any]]:
         """Return the view, and the differences that are kept."""
@@ -83,6 +84,17 @@ class ChainVersions(Versions):
         }
         self._stand(version, saved["view"])
 
+    def _parcels(self) -> "ChainParcels":
+        return ChainParcels(self._layout, self.version, self._pipeline, dict(self.chain), self.view)
+
+
+class ChainParcels(Parcels):
+    """The links of the chain up to one version, or that version whole."""
+
+    def __init__(self, layout: Layout, version: int, pipeline: Pipeline, chain: dict[int, bytes], view: F32) -> None:
+        super().__init__(layout, version)
+        self._pipeline, self._chain, self._view = pipeline, chain, view
+
     def _base(self, held: int) -> int:
         return held
 
@@ -90,9 +102,9 @@ class ChainVersions(Versions):
         whole = 4 * self._layout.size
         for start in (base, NOTHING):
             steps = range(start + 1, self.version + 1)
-            if all(step in self.chain for step in steps):
-                parts = [self.chain[step] for step in steps]
+            if all(step in self._chain for step in steps):
+                parts = [self._chain[step] for step in steps]
                 if sum(map(len, parts)) <= whole:
                     theory = round(self._pipeline.theory_bytes(self._layout) * len(parts))
                     return self._pack(start, str(self._pipeline), parts, theory)
-        return self._pack(NOTHING, "float32", [float32_bytes(self.view)], whole)
+        return self._pack(NOTHING, "float32", [float32_bytes(self._view)], whole)

@@ -10,7 +10,8 @@ from featherfed.codec.layout import Layout
 from featherfed.errors import CodecError, LocalError
 from featherfed.randomness import RoundKey
 from featherfed.server.model.differences import encoded
-from featherfed.server.model.versions import F32, NOTHING, Arrays, Parcel, Versions, float32_bytes
+from featherfed.server.model.parcels import F32, NOTHING, Parcel, Parcels, float32_bytes
+from featherfed.server.model.versions import Arrays, Versions
 
 
 class FreshVersions(Versions):
@@ -56,6 +57,17 @@ class FreshVersions(Versions):
         """Go on where a saved run stood."""
         self._initial, self._code = saved["initial"], saved["code"].tobytes()
         self._stand(version, saved["view"])
+
+    def _parcels(self) -> "FreshParcels":
+        return FreshParcels(self._layout, self.version, self._fresh, self._initial, self._code)
+
+
+class FreshParcels(Parcels):
+    """The code of one version, behind the initial weights for those who have not kept them."""
+
+    def __init__(self, layout: Layout, version: int, fresh: Fresh, initial: F32, code: bytes) -> None:
+        super().__init__(layout, version)
+        self._fresh, self._initial, self._code = fresh, initial, code
 
     def _base(self, held: int) -> int:
         # Who holds any version has kept the initial weights.

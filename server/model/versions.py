@@ -7,33 +7,16 @@ that was learned (`fresh_versions`).
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from hashlib import blake2b
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from featherfed.codec.layout import Layout
+from featherfed.server.model.parcels import F32, NOTHING, Parcel, Parcels
 
-F32 = npt.NDArray[np.float32]
 Arrays = Mapping[str, npt.NDArray[Any]]
-NOTHING = -1
-"""What a phone holds that holds nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Parcel:
-    """Bytes that bring a phone from version `base` (−1: nothing) to `version`; see `ModelBegin`."""
-
-    version: int
-    base: int
-    spec: str
-    lengths: tuple[int, ...]
-    payload: bytes
-    digest: bytes
-    theory: int
 
 
 class Versions(ABC):
@@ -43,7 +26,8 @@ class Versions(ABC):
         self._layout = layout
         self.version = NOTHING
         self.view: F32 = np.zeros(layout.size, np.float32)
-        self._parcels: dict[int, Parcel] = {}
+        self.parcels: Parcels
+        """Those of the newest version, once there is one."""
 
     @abstractmethod
     def publish(self, weights: F32) -> None:
@@ -70,33 +54,14 @@ class Versions(ABC):
         raise NotImplementedError
 
     @abstractmethod
-    def _base(self, held: int) -> int:
-        """Return what the parcel for a phone that holds version `held`, one of this run's or −1, begins with."""
-        raise NotImplementedError
-
-    @abstractmethod
-    def _make(self, base: int) -> Parcel:
-        """Return the cheapest way from a base to the newest version."""
+    def _parcels(self) -> Parcels:
+        """Return the parcels of the version that is the newest now."""
         raise NotImplementedError
 
     def parcel(self, held: int) -> Parcel:
-        """Return the cheapest way from version `held` (−1: nothing) to the newest one; phones share it."""
-        base = self._base(held if NOTHING <= held < self.version else NOTHING)
-        if base not in self._parcels:
-            self._parcels[base] = self._make(base)
-        return self._parcels[base]
+        """Return the cheapest way from version `held` (−1: nothing) to the newest one."""
+        return self.parcels.parcel(held)
 
     def _stand(self, version: int, view: F32) -> None:
         self.version, self.view = version, view
-        self._parcels.clear()
-
-    def _pack(self, base: int, spec: str, parts: Sequence[bytes], theory: int) -> Parcel:
-        payload = b"".join(parts)
-        digest = blake2b(payload, digest_size=8).digest()
-        # A whole model in float32 has one part, whatever lies between its base and its version.
-        return Parcel(self.version, base, spec, tuple(map(len, parts)), payload, digest, theory)
-
-
-def float32_bytes(weights: F32) -> bytes:
-    """Return weights as they travel whole."""
-    return weights.astype("<f4").tobytes()
+        self.parcels = self._parcels()

@@ -1,6 +1,7 @@
 """Which phone plays which shard: a pure book of names and shards."""
 
-from collections.abc import Collection, Container
+import math
+from collections.abc import Callable, Collection, Container
 
 from featherfed.errors import RefusedError
 from featherfed.wire.messages import Hello
@@ -25,15 +26,15 @@ def allot(
     held: dict[int, str],
     away: Container[int],
     absent: Collection[int] = (),
-    grace_s: float = 0.0,
+    free_in_s: Callable[[int], float] = lambda shard: 0.0,
     here: range | None = None,
 ) -> int:
     """Return the shard for the phone that says `hello`; raise `NoShardError`, or `ShardLaterError` where it may wait.
 
     `held` maps shards to the names of their phones; the shards in `away` belong to phones that have been gone for
-    longer than the grace time, and may be given to another where no free one is left; those in `absent` will be so when
-    their phones have been gone for `grace_s` seconds. `here` are the shards that this
-    server has, where it is a gateway and has not all.
+    longer than the grace time, and may be given to another where no free one is left; those in `absent` will be so in
+    `free_in_s` seconds, unless their phones come back. `here` are the shards that this server has, where it is a
+    gateway and has not all.
 
     A phone that says of how many shards it asks for one (`fl-edge --shard 7/100`) gets that or none. One that does not
     would like the shard that it had, and takes another where that is not free.
@@ -53,7 +54,8 @@ def allot(
         if free is None and absent:
             # Perhaps it is the one that left, and has forgotten its name.
             raise ShardLaterError(
-                f"all {len(here)} shards are taken; the shard of a phone that left is free after {grace_s:g} s"
+                f"all {len(here)} shards are taken; the shard of a phone that left is free in"
+                f" {math.ceil(min(map(free_in_s, absent)))} s"
             )
         if free is None:
             raise NoShardError(f"all {len(here)} shards are taken; the run was started with --phones {shards}")
@@ -67,7 +69,8 @@ def allot(
     owner = held.get(hello.shard, hello.name)
     if owner != hello.name and hello.shard in absent:
         raise ShardLaterError(
-            f"shard {hello.shard} is that of phone {owner!r}, which left; it is free after {grace_s:g} s"
+            f"shard {hello.shard} is that of phone {owner!r}, which left; it is free in"
+            f" {math.ceil(free_in_s(hello.shard))} s"
         )
     if owner != hello.name and hello.shard not in away:
         raise NoShardError(f"shard {hello.shard} is played by phone {owner!r}; leave out --shard to get a free one")

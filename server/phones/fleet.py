@@ -56,7 +56,7 @@ class Fleet:
             held=self.names,
             away=self._away,
             absent=self._timers,
-            grace_s=self._grace_s,
+            free_in_s=self._free_in_s,
             here=self._here,
         )
         phone.shard, phone.name = shard, hello.name
@@ -102,6 +102,10 @@ class Fleet:
             earlier.cancel()
         timer = asyncio.get_running_loop().call_later(rests_s + self._grace_s, self._give_up, shard)
         self._timers[shard] = timer
+
+    def _free_in_s(self, shard: int) -> float:
+        """Return in how many seconds the shard of a phone that left may be given to another."""
+        return self._timers[shard].when() - asyncio.get_running_loop().time()
 
     def _give_up(self, shard: int) -> None:
         del self._timers[shard]

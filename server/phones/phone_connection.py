@@ -56,6 +56,8 @@ class PhoneConnection:
         """Digest and length of the model bytes that the phone kept from a broken download."""
         self.pending_round = NOTHING
         """The round whose finished update the phone is about to send."""
+        self.told_of = 1
+        """The round whose settings its Welcome has."""
         self.sent_away = False
         """Whether it was told that no round asks it now."""
         self.rests_s = 0.0
@@ -71,6 +73,8 @@ class PhoneConnection:
         self._current_round = current_round
         self._up = self._down = 0  # bytes of the socket that are in the ledger
         self._handshake = True
+        self._to_train = NOTHING
+        """The version that the last task names."""
         keep_little_unsent(websocket)
 
     def traffic(self, direction: str) -> Traffic:
@@ -120,7 +124,8 @@ class PhoneConnection:
             for message in messages:
                 frames.append(pack(message))
                 self._session.follow(Role.SERVER, message)
-                if isinstance(message, Task):
+                if isinstance(message, Task) or (isinstance(message, WholeModel) and message.version != self._to_train):
+                    self._to_train = message.version
                     self.websocket.expect_update()
                 if self.open and not self._handshake:
                     entry = self.traffic("downlink")
@@ -173,7 +178,7 @@ class PhoneConnection:
         self.count()
         self._handshake = False
 
-    async def close(self, code: int, sentence: str) -> None:
+    async def close(self, code: int, sentence: str = "") -> None:
         """End the connection with a code and a sentence; one that is lost is closed too."""
         await self.websocket.close(code, reason(sentence))
 

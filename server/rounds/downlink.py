@@ -8,7 +8,8 @@ from typing import Any
 from featherfed.codec.downlink_grammar import parse_downlink
 from featherfed.codec.pipeline import Pipeline
 from featherfed.server.config import RunConfig
-from featherfed.server.model.versions import Parcel, Versions
+from featherfed.server.model.parcels import Parcel, Parcels
+from featherfed.server.model.versions import Versions
 from featherfed.server.phones.phone_connection import PhoneConnection
 from featherfed.server.rounds.circle_book import CircleBook
 from featherfed.server.watchers.watcher import Watcher
@@ -46,6 +47,7 @@ class Downlink:
         self._under_way: dict[PhoneConnection, _Delivery] = {}
         self._sent: dict[int, _Sent] = {}  # by shard
         self._sizers: dict[int, ChunkSizer] = {}
+        self._making = asyncio.Lock()
 
     def deliver(self, phone: PhoneConnection, round_number: int, circle: Circle | None) -> Coroutine[None, None, None]:
         """Send the task of a round, its circle where one is summed, and the model where the phone has another one.
@@ -55,30 +57,42 @@ class Downlink:
         A round trains the version that the round before it made: a phone that does not hold it must be asked for the
         newest round. The model is chosen now: when the coroutine runs, the next version may be in the making.
         """
-        held = phone.held_version == round_number - 1
-        parcel = None if held else self._versions.parcel(phone.held_version)
-        return self._deliver(phone, round_number, circle, parcel)
+        held = phone.held_version
+        parcels = None if held == round_number - 1 else self._versions.parcels
+        return self._deliver(phone, round_number, circle, held, parcels)
 
     async def _deliver(
-        self, phone: PhoneConnection, round_number: int, circle: Circle | None, parcel: Parcel | None
+        self, phone: PhoneConnection, round_number: int, circle: Circle | None, held: int, parcels: Parcels | None
     ) -> None:
         self.stop(phone)
         delivery = self._under_way[phone] = _Delivery(round_number)
         self._watcher.download_began(phone.shard, round_number)
-        task = Task(round_number, round_number - 1, self._changes(round_number))
+        task = Task(round_number, round_number - 1, self._changes(round_number, phone.told_of))
         first: list[AnyMessage] = [task] if circle is None else [task, circle]
         if circle is not None and self._book.kept is not None:
             await asyncio.shield(self._book.kept)
-        if parcel is None:
+        if parcels is None:
             await phone.send(*first)
         else:
-            await self._send_model(phone, first, parcel, delivery)
+            parcel = await self._parcel(parcels, held)
+            if not delivery.stopped:
+                await self._send_model(phone, first, parcel, delivery)
         if self._under_way.get(phone) is delivery:
             del self._under_way[phone]
             self._watcher.download_ended(phone.shard, round_number)
 
-    def _changes(self, round_number: int) -> dict[str, Any]:
-        changes = self._config.changes(round_number)
+    async def _parcel(self, parcels: Parcels, held: int) -> Parcel:
+        """Return the parcel for phones that hold a version; the others play on while it is made."""
+        if parcels.quick or parcels.made(held):
+            return parcels.parcel(held)
+        # One at a time: the threads are also those that fold and write to the disk.
+        async with self._making:
+            if made := parcels.made(held):
+                return made
+            return await asyncio.get_running_loop().run_in_executor(None, parcels.parcel, held)
+
+    def _changes(self, round_number: int, told_of: int) -> dict[str, Any]:
+        changes = self._config.changes(round_number, told_of)
         if "uplink" in changes:
             # Written out where the operator named a preset: a phone need not know the presets of this release.
             changes["uplink"] = str(Pipeline.parse(changes["uplink"]))
@@ -118,7 +132,7 @@ class Downlink:
         # Welcome has said it.
         spec = "" if parcel.spec == self._spec else parcel.spec
         if not (spec or offset or len(parcel.lengths) > 1) and len(parcel.payload) <= chunk_bytes:
-            message = WholeModel(parcel.version, parcel.base, parcel.payload)
+            message = WholeModel(parcel.version, parcel.payload, parcel.base)
         else:
             message = ModelBegin(
                 parcel.version,
@@ -129,7 +143,10 @@ class Downlink:
                 offset,
                 parcel.payload[offset : offset + chunk_bytes],
             )
-        # The task travels with the first bytes of its model: headers of TCP and IP weigh as much as itself.
+        # The task travels with the first bytes of its model: headers of TCP and IP weigh as much as itself. Where it
+        # changes nothing, and no circle comes with it, a whole model says it.
+        if isinstance(message, WholeModel) and [message.task()] == first:
+            first = []
         while phone.open:
             # Noted before the chunk is known to have arrived.
             sent.sent += len(message.data)

@@ -27,7 +27,6 @@ from featherfed.wire.messages import Finish
 
 AHEAD = 64
 """So many rounds are looked ahead; a phone that is asked in none of them comes back then to be told more."""
-OVER = "no later round asks this phone"
 
 
 class Pacing(Watcher):
@@ -78,8 +77,8 @@ class Pacing(Watcher):
         phone.sent_away = True
         with contextlib.suppress(ConnectionClosed):
             if following > self._rules.rounds:
-                await phone.send(Finish(OVER))
-                await phone.close(Close.DONE, OVER)
+                await phone.send(Finish())
+                await phone.close(Close.DONE)
             else:
                 phone.rests_s = self._seconds_until(following)
                 await phone.close(Close.RESTS, rest_reason(following, phone.rests_s))

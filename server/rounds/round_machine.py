@@ -188,18 +188,19 @@ def _open(state: RunState, round_number: int) -> Step:
 def _retry(state: RunState) -> Step:
     """Ask a fresh cohort; what was accepted stays, since the model that it was trained on has not changed."""
     rules, attempt = state.rules, state.attempt + 1
-    # Whoever may know its rounds beforehand is not asked in others: its phones get more time.
-    fresh = frozenset() if rules.of_all else state.present - state.cohort
-    # Where nobody is left who was not asked, those who did not answer get a second chance.
-    candidates = fresh or (state.cohort if rules.of_all else state.present) - state.accepted - state.failed
+    fresh = state.present - state.cohort
+    # Where nobody is left who was not asked, those who did not answer get a second chance. But whoever may know its
+    # rounds beforehand is asked in no other while one of the cohort may still come.
+    again = state.present - state.accepted - state.failed
+    candidates = state.outstanding or fresh if rules.of_all else fresh or again
     size = rules.cohort_size.at(state.round_number) - len(state.accepted)
     key = SelectKey(rules.seed, state.round_number, attempt)
     try:
-        again = choose_cohort(rules.select, state.facts, candidates, size, key)
+        asked = choose_cohort(rules.select, state.facts, candidates, size, key)
     except ProblemError as error:
         return replace(state, phase=Phase.PAUSED), (Pause(str(error)),)
-    opened = replace(state, attempt=attempt, cohort=state.accepted | state.failed | frozenset(again))
-    return opened, (OpenRound(state.round_number, attempt, again),)
+    opened = replace(state, attempt=attempt, cohort=state.accepted | state.failed | frozenset(asked))
+    return opened, (OpenRound(state.round_number, attempt, asked),)
 
 
 def _gather(state: RunState, event: Joined) -> Step:
@@ -256,7 +257,7 @@ def _join_open(state: RunState, event: Joined) -> Step:
     state = replace(state, present=state.present | {event.shard})
     if event.shard in state.outstanding:
         return state, (Assign(event.shard),)
-    room = state.rules.cohort_size.at(state.round_number) - len(state.cohort)
+    room = state.rules.cohort_size.at(state.round_number) - len(state.cohort - state.failed)
     if state.attempt and event.shard not in state.cohort and room > 0:
         # A retry found too few phones there: who comes now is welcome.
         return replace(state, cohort=state.cohort | {event.shard}), (Assign(event.shard),)

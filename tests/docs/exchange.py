@@ -59,11 +59,11 @@ async def record() -> list[tuple[str, bytes]]:
             await say(phone, hello(NAME))
             phone.welcome = await hear(phone, Welcome)  # type: ignore[assignment]
             for number in (1, 2):
-                task = await hear(phone, Task)
-                if number > 1:
-                    await hear(phone, WholeModel)
+                task = await hear(phone, Task if number == 1 else WholeModel)
+                if isinstance(task, WholeModel):
+                    task = task.task()
                 payload = phone.update(task)  # type: ignore[arg-type]
-                await say(phone, WholeUpdate(number, 144, payload))
+                await say(phone, WholeUpdate(number, payload, 144))
                 await hear(phone, Accepted)
             await hear(phone, Finish)
             await served.ended

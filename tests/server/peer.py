@@ -87,8 +87,11 @@ class Peer:
 
     async def task(self) -> Task:
         """Return the next task, once its model is there; who is new to a run holds version 0 of it."""
-        task = await self.receive_until(Task)
-        assert isinstance(task, Task)
+        while not isinstance(task := await self.receive(), Task | WholeModel):
+            pass
+        if isinstance(task, WholeModel):
+            self.held_version = task.version
+            return task.task()
         if task.version == self.held_version:
             return task
         self.held_version = task.version

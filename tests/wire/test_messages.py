@@ -33,21 +33,32 @@ def test_message_round_trips() -> None:
         assert unpack(pack(message)) == message
 
 
-def test_a_phone_s_round_takes_under_40_bytes_around_its_payloads() -> None:
+def test_a_phone_s_round_takes_27_bytes_around_its_payloads() -> None:
     # Client frames carry 4 bytes of mask; up to 125 bytes a frame's header is 2, above it is 4.
-    update = len(pack(WholeUpdate(20, 600, bytes(195)))) - 195 + 4 + 4
-    model = len(pack(WholeModel(19, 0, bytes(229)))) - 229 + 4
-    assert update + model + len(pack(Task(20, 19))) + 2 + len(pack(Accepted(20))) + 2 < 40
+    update = len(pack(WholeUpdate(20, bytes(195)))) - 195 + 4 + 4
+    model = len(pack(WholeModel(19, bytes(229)))) - 229 + 4
+    assert update + model + len(pack(Accepted(20))) + 2 == 27
+
+
+def test_a_phone_that_is_not_asked_again_is_told_so_in_four_bytes() -> None:
+    assert len(pack(Finish())) + 2 == 4
+    assert unpack(pack(Finish())) == Finish("")
+
+
+def test_whole_model_stands_for_its_task() -> None:
+    assert WholeModel(19, b"").task() == Task(20, 19)
 
 
 def test_whole_messages_are_the_beginnings_of_what_they_end() -> None:
     data = b"hello"
-    assert WholeUpdate(1, 10, data).begin() == UpdateBegin(1, 5, digest_of(data), 10, 0, data)
-    assert WholeModel(2, 0, data).begin() == ModelBegin(2, 0, "", [5], digest_of(data), 0, data)
-    for message in (WholeUpdate(1, 10, data), WholeModel(2, 0, data)):
+    assert WholeUpdate(1, data, 10).begin(600) == UpdateBegin(1, 5, digest_of(data), 10, 0, data)
+    assert WholeUpdate(1, data).begin(600) == UpdateBegin(1, 5, digest_of(data), 600, 0, data)
+    assert WholeModel(2, data).begin() == ModelBegin(2, 0, "", [5], digest_of(data), 0, data)
+    assert WholeModel(2, data, 1).begin() == ModelBegin(2, 1, "", [5], digest_of(data), 0, data)
+    for message in (WholeUpdate(1, data, 10), WholeUpdate(1, data), WholeModel(2, data, -1), WholeModel(2, data)):
         assert unpack(pack(message)) == message
     with pytest.raises(ProtocolError):
-        unpack(msgpack.packb([12, 1, 1, b""]))
+        unpack(msgpack.packb([12, 1, b"", 1]))
 
 
 @pytest.mark.parametrize(

@@ -50,18 +50,18 @@ def test_whole_round() -> None:
 def test_whole_round_in_whole_messages() -> None:
     session = started()
     session.follow(Role.SERVER, TASK)
-    session.follow(Role.SERVER, WholeModel(1, 0, b"abcdef"))
+    session.follow(Role.SERVER, WholeModel(1, b"abcdef"))
     assert session.states[Role.SERVER] is State.IDLE
     # It gives up the one that is under way, as UpdateBegin does.
     session.follow(Role.PHONE, UpdateBegin(1, 5, DIGEST, 10, 0, b"he"))
-    session.follow(Role.PHONE, WholeUpdate(2, 10, b"hello"))
+    session.follow(Role.PHONE, WholeUpdate(2, b"hello"))
     assert session.states[Role.PHONE] is State.READY
     with pytest.raises(ProtocolError, match="UpdateChunk out of turn"):
         session.follow(Role.PHONE, UpdateChunk(2, b"llo"))
     early = Session()
     early.follow(Role.PHONE, HELLO)
     with pytest.raises(ProtocolError, match="before the server is idle"):
-        early.follow(Role.PHONE, WholeUpdate(1, 10, b"hello"))
+        early.follow(Role.PHONE, WholeUpdate(1, b"hello"))
 
 
 def test_model_that_begins_without_bytes_goes_on_where_it_begins() -> None:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from featherfed.codec import lattice
 from featherfed.codec.downlink import NOTHING, Held, Step
 from featherfed.codec.downlink_grammar import parse_downlink
 from featherfed.codec.layout import Layout, Tensor
@@ -146,12 +147,25 @@ def test_lattice_keeps_so_many_versions_and_gives_the_others_all_that_was_learne
 
 def test_lattice_makes_the_numbers_that_have_no_room_when_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     roomy, _ = walk("lattice(1)", 20)
-    monkeypatch.setattr("featherfed.server.model.lattice_versions.NUMBERS_BYTES", 4 * LAYOUT.size)
+    monkeypatch.setattr("featherfed.server.model.lattice_parcels.NUMBERS_BYTES", 4 * LAYOUT.size)
     narrow, _ = walk("lattice(1)", 20)
-    assert len(narrow._numbers) <= 4  # type: ignore[attr-defined]
+    assert len(narrow.parcels.known()) <= 4  # type: ignore[attr-defined]
     for held in (7, 2, 18, 0, 7):
         assert narrow.parcel(held) == roomy.parcel(held)
-        assert len(narrow._numbers) <= 4  # type: ignore[attr-defined]
+        assert len(narrow.parcels.known()) <= 4  # type: ignore[attr-defined]
+
+
+def test_lattice_without_room_for_all_decodes_a_few_differences_for_each_and_not_all_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("featherfed.server.model.lattice_parcels.NUMBERS_BYTES", 24 * LAYOUT.size)
+    versions, _ = walk("lattice(1)", 41)
+    decoded: list[bytes] = []
+    decode = lattice.decode
+    monkeypatch.setattr(lattice, "decode", lambda step, layout: decoded.append(step) or decode(step, layout))
+    for held in range(1, 40):
+        versions.parcel(held)
+    assert 0 < len(decoded) <= 40
 
 
 def test_lattice_begins_with_the_first_round_that_moves_anything() -> None:
@@ -208,6 +222,26 @@ def test_repeated_lossy_downlinks_converge(spec: str) -> None:
         errors.append(float(np.linalg.norm(versions.view - weights) / np.linalg.norm(weights)))
     assert max(errors) <= 1
     assert errors[-1] < 0.02
+
+
+@pytest.mark.parametrize("spec", KINDS)
+def test_parcels_of_a_version_stay_what_they_are_when_the_next_is_published(spec: str) -> None:
+    """They may be made in another thread meanwhile."""
+    versions, _ = walk(spec, 5)
+    expected = [walk(spec, 5)[0].parcel(held) for held in range(-1, 4)]
+    parcels = versions.parcels
+    versions.publish(steps(6)[-1])
+    assert [parcels.parcel(held) for held in range(-1, 4)] == expected
+    assert (parcels.version, versions.parcels.version) == (4, 5)
+
+
+def test_what_was_made_for_phones_is_not_made_again_for_the_next_version() -> None:
+    versions, _ = walk("lattice(1)", 5)
+    again = versions_of("lattice(1)", LAYOUT, SEED)
+    again.restore(versions.version, versions.saved())
+    again.parcel(2)
+    again.publish(steps(6)[-1])
+    assert {0, 2, 3, 5} <= set(again.parcels.known())  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("spec", KINDS)

@@ -117,9 +117,9 @@ async def test_newcomer_is_told_to_wait_for_the_shard_of_a_phone_that_left_and_t
     with pytest.raises(NoShardError, match="all 2 shards are taken; the run"):
         come(fleet, "c")
     fleet.left(gone)
-    with pytest.raises(ShardLaterError, match="the shard of a phone that left is free after 40 s"):
+    with pytest.raises(ShardLaterError, match="the shard of a phone that left is free in 40 s"):
         come(fleet, "c")
-    with pytest.raises(ShardLaterError, match="shard 1 is that of phone 'b', which left; it is free after 40 s"):
+    with pytest.raises(ShardLaterError, match="shard 1 is that of phone 'b', which left; it is free in 40 s"):
         come(fleet, "c", shard=1, shards=2)
     with pytest.raises(NoShardError):
         come(fleet, "c", shard=0, shards=2)
@@ -146,9 +146,11 @@ async def test_shard_of_a_phone_that_rests_is_its_own_until_it_should_be_back() 
     fleet.connect(resting)
     resting.rests_s = 1000.0
     assert fleet.left(resting)
+    with pytest.raises(ShardLaterError, match="the shard of a phone that left is free in 1040 s"):
+        come(fleet, "b")
     await asyncio.sleep(1000.0 + GRACE_S - 1)
     assert lost == []
-    with pytest.raises(ShardLaterError):
+    with pytest.raises(ShardLaterError, match="free in 1 s"):
         come(fleet, "b")
     await asyncio.sleep(2)
     assert lost == [0]

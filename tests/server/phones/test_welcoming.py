@@ -32,7 +32,7 @@ def test_newcomer_holds_version_0_where_it_is_drawn() -> None:
         newcomer = replace(hello("a"), run=run, held_version=7)
         assert welcomes().held_version(newcomer) == 0
         assert welcomes(None).held_version(newcomer) == NOTHING
-        assert welcomes().answer(newcomer, 3).initial_digest == INITIAL.digest
+        assert welcomes().answer(newcomer, 3, 1).initial_digest == INITIAL.digest
 
 
 def test_who_comes_back_holds_what_it_says() -> None:
@@ -41,11 +41,11 @@ def test_who_comes_back_holds_what_it_says() -> None:
 
 
 def test_who_knows_the_run_and_the_model_is_told_neither_again() -> None:
-    stranger = welcomes().answer(hello("a"), 3)
+    stranger = welcomes().answer(hello("a"), 3, 1)
     assert len(stranger.tensors) == len(stranger.initial) == 8
     knows = replace(hello("a"), model_digest=known().digest)
-    newcomer = welcomes().answer(knows, 3)
+    newcomer = welcomes().answer(knows, 3, 1)
     assert (len(newcomer.tensors), len(newcomer.initial)) == (0, 8)
-    back = welcomes().answer(replace(knows, run=RUN), 3)
+    back = welcomes().answer(replace(knows, run=RUN), 3, 1)
     assert (back.tensors, back.initial, back.initial_digest) == ([], [], b"")
     assert len(pack(back)) < len(pack(newcomer)) < len(pack(stranger))

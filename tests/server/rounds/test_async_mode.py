@@ -13,7 +13,7 @@ from featherfed.errors import ConfigError
 from featherfed.randomness import RoundKey
 from featherfed.server.config import RunConfig
 from featherfed.server.model.staleness import UNIT, stale_weight
-from featherfed.wire.messages import Accepted, Finish, Task
+from featherfed.wire.messages import Accepted, Finish
 from tests.layouts import LAYOUTS
 from tests.server.peer import Peer, peer
 
@@ -84,7 +84,7 @@ async def test_phone_trains_each_version_once_and_waits_for_the_next(serve: Serv
         await quick.upload(1, quick.update(tasks[0]))
         await accepted(quick, 1)
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(quick.receive_until(Task), 0.1)
+            await asyncio.wait_for(quick.task(), 0.1)
         await slow.upload(1, slow.update(tasks[1]))
         await accepted(slow, 1)
         assert (await quick.task()).round == 2

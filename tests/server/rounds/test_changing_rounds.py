@@ -10,7 +10,7 @@ from featherfed.codec.pipeline import Pipeline
 from featherfed.edge_client.one_phone import PhoneOptions, play_phone
 from featherfed.server.config import read_config
 from featherfed.wire.closing import Close
-from featherfed.wire.messages import Accepted
+from featherfed.wire.messages import NOTHING, PROTOCOL_VERSION, Accepted, Hello, Task, Welcome
 from tests.layouts import LAYOUTS
 from tests.server.peer import peer
 
@@ -82,3 +82,41 @@ async def test_buffer_of_an_asynchronous_run_is_its_round_s_cohort(
         rows = served.report()["rounds"]
     # Updates that were under way when a buffer closed count in the next one.
     assert all(row["accepted"] >= least for row, least in zip(rows, counts, strict=True))
+
+
+async def test_who_comes_in_a_round_is_welcomed_with_its_settings_and_told_of_no_changes(serve: Serve) -> None:
+    run = {"phones": 1, "cohort": 1, "rounds": 3, "epochs": "1,3", "uplink": CHANGING["uplink"], "run_id": "r"}
+    async with serve(**run, downlink="rotate | eden(1)") as served:
+        async with peer(served.address) as phone:
+            welcome = await phone.join("one")
+            assert (welcome.uplink, welcome.training[0]) == ("float32", 1)
+            await phone.upload(1, phone.update(await phone.task()))
+            await phone.receive_until(Accepted)
+            assert (await phone.task()).changes == {"epochs": 3, "uplink": "rotate | eden(1)"}
+        async with peer(served.address) as phone:
+            await phone.send(Hello(PROTOCOL_VERSION, "one", NOTHING, 0, run="r", held_version=0))
+            phone.welcome = welcome = await phone.receive()
+            assert isinstance(welcome, Welcome)
+            assert (welcome.uplink, welcome.training[0]) == ("rotate | eden(1)", 3)
+            task = await phone.task()
+            assert task == Task(2, 1)
+            await phone.upload(2, phone.update(task))
+            assert await phone.receive_until(Accepted) == Accepted(2)
+
+
+async def test_phone_that_comes_back_goes_on_with_its_training_whatever_its_next_welcome_says(serve: Serve) -> None:
+    """Its learner was made by the first round's Welcome; the update is of the round that asks for it all the same."""
+    run = {"phones": 2, "cohort": 2, "rounds": 3, "uplink": CHANGING["uplink"]}
+    async with serve(**run) as served:
+        lines: list[str] = []
+        options = [PhoneOptions(server=served.address, train=False, name=f"p{number}") for number in range(2)]
+        playing = [asyncio.create_task(play_phone(one, lines.append)) for one in options]
+        while not served.watcher.told("round_closed"):
+            await asyncio.sleep(0.001)
+        for connection in served.service.fleet.connections.values():
+            connection.abort()
+        await asyncio.wait_for(asyncio.gather(*playing), WAIT_S)
+        assert await asyncio.wait_for(served.ended, WAIT_S) is None
+        rows = served.report()["rounds"]
+    assert [row["uplink"]["theory"] for row in rows] == [2 * SIZES[0], 2 * SIZES[1], 2 * SIZES[1]]
+    assert sum("ready with" in line for line in lines) == 2, "each phone has made one learner"

@@ -1,9 +1,11 @@
 """What a phone gets on its way down, as the phone sees it: the real server over a real socket."""
 
 import asyncio
+import contextlib
 import socket
 import struct
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +17,8 @@ from featherfed.edge_client.round_settings import RunSettings
 from featherfed.initial_weights import InitialWeights, digest_of, drawn
 from featherfed.learning.models import build
 from featherfed.problem_loading import load_problem
+from featherfed.server.model.lattice_parcels import LatticeParcels
+from featherfed.server.model.parcels import Parcel
 from featherfed.training_settings import Training
 from featherfed.wire.messages import (
     Accepted,
@@ -52,9 +56,12 @@ async def welcome(phone: Peer, message: Hello) -> Welcome:
 
 async def begun(phone: Peer) -> tuple[Task, ModelBegin]:
     """Return the next task and the beginning of its model."""
-    task, begin = await phone.receive_until(Task), await phone.receive()
+    while not isinstance(message := await phone.receive(), Task | WholeModel):
+        pass
+    task = message if isinstance(message, Task) else message.task()
+    begin = await phone.receive() if isinstance(message, Task) else message
     begin = begin.begin() if isinstance(begin, WholeModel) else begin
-    assert isinstance(task, Task) and isinstance(begin, ModelBegin)
+    assert isinstance(begin, ModelBegin)
     return task, begin
 
 
@@ -77,6 +84,27 @@ async def test_model_arrives_in_order_and_has_its_digest(serve: Serve) -> None:
         assert (task.round, begin.base, begin.offset) == (1, -1, 0)
         assert len(data) == sum(begin.lengths) == 4 * 29_322
         assert digest(data) == begin.digest
+
+
+async def test_differences_on_a_lattice_are_made_once_and_not_on_the_event_loop(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[tuple[int, bool]] = []
+    make = LatticeParcels._make
+
+    def making(parcels: LatticeParcels, base: int) -> Parcel:
+        made.append((base, threading.current_thread() is threading.main_thread()))
+        return make(parcels, base)
+
+    monkeypatch.setattr(LatticeParcels, "_make", making)
+    async with serve(phones=3, rounds=2, downlink="lattice(1)") as served, contextlib.AsyncExitStack() as stack:
+        phones = [await stack.enter_async_context(peer(served.address)) for _ in range(3)]
+        for number, phone in enumerate(phones):
+            await welcome(phone, hello(f"p{number}"))
+        for phone in phones:
+            await phone.upload(1, phone.update(await phone.task()))
+        assert [(await phone.task()).round for phone in phones] == [2, 2, 2]
+    assert made == [(0, False)]
 
 
 async def test_first_round_sends_no_model_to_phones_that_are_new_to_the_run(serve: Serve) -> None:
@@ -120,7 +148,8 @@ async def test_task_and_a_small_model_are_one_segment(serve: Serve) -> None:
         (count,) = struct.unpack_from("I", sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 160), 152)
         return int(count)
 
-    settings = {"phones": 1, "rounds": 2, "uplink": "vertex-small", "downlink": "vertex-small"}
+    # Where nothing changes in round 2, there is no task beside the model.
+    settings = {"phones": 1, "rounds": 2, "uplink": "vertex-small", "downlink": "vertex-small", "epochs": "1,2"}
     async with serve(**settings) as served, peer(served.address) as phone:
         phone.welcome = await welcome(phone, hello("a"))
         task = await phone.task()
@@ -215,8 +244,7 @@ async def test_straggler_s_next_task_is_not_the_cancelled_one(serve: Serve) -> N
         task = await fast.task()
         await fast.upload(1, fast.update(task))
         assert await asyncio.wait_for(slow.receive_until(Cancel), 30) == Cancel(1)
-        following = await asyncio.wait_for(slow.receive_until(Task), 30)
-        assert isinstance(following, Task)
+        following, _ = await asyncio.wait_for(begun(slow), 30)
         assert following.round == 2
 
 

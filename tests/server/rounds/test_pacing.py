@@ -14,10 +14,11 @@ import pytest
 import featherfed as ff
 from featherfed.by_round import ByRound
 from featherfed.edge_client.one_phone import PhoneOptions, play_phone
+from featherfed.edge_client.visit import NOT_ASKED
 from featherfed.errors import ConfigError, ProblemError
 from featherfed.rules.select import Select, SelectKey
-from featherfed.server.rounds.events import Assign, Closed, Deadline, Fail, Joined, OpenRound, Pause
-from featherfed.server.rounds.pacing import AHEAD, OVER, Pacing, first_rounds
+from featherfed.server.rounds.events import Assign, Closed, Deadline, Fail, GaveUp, Joined, OpenRound, Pause
+from featherfed.server.rounds.pacing import AHEAD, Pacing, first_rounds
 from featherfed.server.rounds.resume_point import rules
 from featherfed.server.rounds.round_machine import Phase, Rules, RunState, advance
 from featherfed.wire.closing import LEAST_REST_S, Close, read_rest
@@ -71,6 +72,21 @@ def test_phone_that_failed_is_not_asked_again_in_a_retry() -> None:
     assert action == OpenRound(1, 1, (silent,))
 
 
+def test_where_a_whole_cohort_has_failed_others_are_asked_who_are_there_or_come() -> None:
+    """No deadline need pass for phones that have said that they cannot."""
+    cohort = frozenset(RULES.drawn(1))
+    there, comes = sorted(set(range(6)) - cohort)[:2]
+    rules = replace(RULES, min_updates=1)
+    state = RunState(rules, Phase.OPEN, 1, 0, cohort, present=cohort | {there})
+    first, second = sorted(cohort)
+    state, _ = advance(state, Fail(first))
+    state, actions = advance(state, GaveUp(second))
+    assert actions[-1] == OpenRound(1, 1, (there,))
+    state, actions = advance(state, Joined(comes))
+    assert actions == (Assign(comes),)
+    assert advance(state, Joined(min(set(range(6)) - state.cohort)))[1] == (), "a cohort is two"
+
+
 def test_first_rounds_are_those_of_phones_that_are_asked_at_all() -> None:
     firsts = first_rounds(replace(RULES, rounds=2))
     assert firsts == {
@@ -99,7 +115,7 @@ class FakePhone:
     async def send(self, message: Any) -> None:
         self.sent.append(message)
 
-    async def close(self, code: int, sentence: str) -> None:
+    async def close(self, code: int, sentence: str = "") -> None:
         self.closed.append((code, sentence))
 
 
@@ -152,8 +168,8 @@ def test_phones_are_told_their_next_round_or_stay_for_the_very_next_or_are_done(
         stage.now_s = 20.0
         stage.pacing.round_opened(3, 0, frozenset({0}))
         await stage.settle()
-        assert stage.phones[1].sent == [Finish(OVER)]
-        assert stage.phones[1].closed == [(Close.DONE, OVER)]
+        assert stage.phones[1].sent == [Finish()]
+        assert stage.phones[1].closed == [(Close.DONE, "")]
         assert read_rest(stage.phones[2].closed[-1][1]) == (5, 20.0)
 
     asyncio.run(play())
@@ -305,8 +321,8 @@ async def test_phone_that_no_later_round_asks_is_told_that_it_is_done(serve: Ser
     never = min(set(range(6)) - set(order))
     async with serve(**{**PACED, "rounds": 3}) as served, peer(served.address) as phone:
         await come(phone, never)
-        assert await phone.receive_until(Finish) == Finish(OVER)
-        assert await phone.closed() == (Close.DONE, OVER)
+        assert await phone.receive_until(Finish) == Finish()
+        assert await phone.closed() == (Close.DONE, "")
 
 
 async def test_whole_phones_play_a_paced_run_to_its_end_and_hold_no_connection_meanwhile(serve: Serve) -> None:
@@ -318,7 +334,7 @@ async def test_whole_phones_play_a_paced_run_to_its_end_and_hold_no_connection_m
         rows = served.report()["rounds"]
         assert served.store.faults() == []
     assert [row["accepted"] for row in rows] == [1] * 5
-    assert set(ends) <= {OVER, "all 5 rounds are done"}
+    assert set(ends) <= {NOT_ASKED, "all 5 rounds are done"}
 
 
 async def test_shard_of_a_phone_that_does_not_come_back_from_its_rest_is_given_to_another(
