@@ -24,7 +24,7 @@ MAX_TEXT = 256
 MAX_TENSORS = 4096
 MAX_DIMENSIONS = 16
 MAX_SETTINGS = 64
-MAX_MEMBERS = 4096
+MAX_MEMBERS = 1024
 PUBLIC_KEY_BYTES = 32
 SECRET_BYTES = 16
 """Of a pair's seed, and of a share."""
@@ -39,7 +39,7 @@ Spec = Annotated[str, Meta(max_length=MAX_TEXT, pattern=r"^[ -~]*$")]
 Digest = Annotated[bytes, Meta(min_length=8, max_length=8)]
 Chunk = Annotated[bytes, Meta(max_length=MAX_CHUNK_BYTES)]
 Count = Annotated[int, Meta(ge=0, lt=1 << 53)]
-Members = Annotated[list[Count], Meta(max_length=MAX_MEMBERS)]
+Members = Annotated[list[Count], Meta(min_length=0, max_length=MAX_MEMBERS)]
 MemberBits = Annotated[bytes, Meta(max_length=MAX_MEMBERS // 8)]
 """One bit a member, in the order of `Circle.members`, the lowest of a byte first."""
 Positive = Annotated[int, Meta(ge=1, lt=1 << 53)]
@@ -285,14 +285,14 @@ class Circle(Message, frozen=True, tag=15):
     least: Count
     steps: Chunk
     members: Members = []
-    keys: Chunk = b""
+    keys: Annotated[bytes, Meta(max_length=PUBLIC_KEY_BYTES * MAX_MEMBERS)] = b""
 
 
 class Survivors(Message, frozen=True, tag=16):
-    """Server: `alive` are those whose updates of this attempt are here; versions only shrink.
+    """Server: `alive` are those whose updates of this attempt are in the sum; lists only shrink.
 
-    Not `final`: the phone answers with the seeds that it shares with those who are gone since the version that it
-    answered last. `final`: with its shares of the secrets of those in `asked`.
+    The phone answers with what it knows of those in `asked`: of who is gone the seed that it shares with it, and in a
+    `final` list of who is alive its share of that one's own seed.
     """
 
     round: Count
@@ -304,7 +304,7 @@ class Survivors(Message, frozen=True, tag=16):
 
 
 class Shares(Message, frozen=True, tag=17):
-    """Phone: the answer to `Survivors`: seeds or shares of 16 bytes each, in the order of the circle's members."""
+    """Phone: the answer to `Survivors`: 16 bytes for each of those asked for, in the order of the circle's members."""
 
     round: Count
     attempt: Count

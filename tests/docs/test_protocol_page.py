@@ -119,7 +119,7 @@ def test_limits_and_sizes_are_the_code_s() -> None:
 def test_sizes_are_those_of_the_largest_messages() -> None:
     wide, big = "\N{GRINNING FACE}", (1 << 53) - 1
     data = bytes(MAX_CHUNK_BYTES)
-    assert len(pack(UpdateBegin(big, big, bytes(8), big, big, data))) == most_bytes(UpdateBegin)
+    assert len(pack(UpdateBegin(big, big, bytes(8), big, big, data, big))) == most_bytes(UpdateBegin)
     assert len(pack(ModelBegin(big, big, "x" * 256, [big] * 4096, bytes(8), big, data))) == most_bytes(ModelBegin)
     # Its version is 2, and takes a byte.
     hello = Hello(2, wide * 64, big, big, bytes(8), wide * 64, big, big, wide * 32, big, bytes(8), big)
