@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import comb, log2
 
-from featherfed.errors import ConfigError
-
 LEAST_MEMBERS = 3
 """Of two phones each would know the other's update from the sum."""
 MOST_MEMBERS = 40
@@ -62,17 +60,6 @@ def deal(cohort: Sequence[int], size: int) -> tuple[tuple[int, ...], ...]:
     short, longer = divmod(len(cohort), circles)
     ends = [number * short + min(number, longer) for number in range(circles + 1)]
     return tuple(tuple(cohort[begin:end]) for begin, end in pairwise(ends))
-
-
-def check_flags(cohort: int, size: int) -> None:
-    """Raise `ConfigError` for a cohort, or a size of circles, that cannot be masked."""
-    if not LEAST_MEMBERS <= size <= MOST_MEMBERS:
-        raise ConfigError(f"--secure-circle is {size}, and must be {LEAST_MEMBERS} to {MOST_MEMBERS}")
-    if cohort < LEAST_MEMBERS:
-        raise ConfigError(
-            f"a cohort of {cohort} cannot be masked, since each of its phones would know the others' updates from the"
-            f" sum; --cohort must be at least {LEAST_MEMBERS} with --secure"
-        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,6 +105,8 @@ class Context:
         A server could name a threshold of one; a phone believes none that is below the rule.
         """
         size = len(self.members)
+        if not self.threshold:
+            raise SecrecyError("a circle without masks, in a run that said that its updates are masked")
         if shard not in self.members or self.key(shard) != public:
             raise SecrecyError(f"the circle {list(self.members)} lacks shard {shard} with the key of this phone")
         if size < max(least_circle, circles.LEAST_MEMBERS):

@@ -1,6 +1,6 @@
 """The server's part: from the masked uploads of a circle's survivors, and what was told of them, to their sum."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations, islice
 
@@ -25,7 +25,7 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A circle's sum: residues modulo 2^r, whose words are the number of survivors, and who told a wrong share."""
+    """A circle's sum: residues modulo 2^r, whose words are the number of survivors, and who told what is wrong."""
 
     word: int
     residues: Residues
@@ -42,8 +42,9 @@ def open_circle(
     """Return the sum of the survivors' updates.
 
     `seeds` has for each (survivor, gone) their pair seed, `shares` for (holder, survivor) the holder's share of the
-    survivor's own seed: t of each survivor's or more. What is above t finds liars. Raises `OpeningError` if the shares
-    of a survivor give no seed that it committed to, or if the sum has another number of updates than survivors.
+    survivor's own seed: t of each survivor's or more. What is above t finds who lies (`_blamed`). Raises `OpeningError`
+    if the shares of a survivor give no seed that it committed to, or if the sum has another number of updates than
+    survivors.
     """
     order = sorted(survivors)
     first = uploads[order[0]]
@@ -67,23 +68,43 @@ def open_circle(
 def _own_seeds(
     context: Context, heads: Mapping[int, bytes], shares: Mapping[tuple[int, int], bytes]
 ) -> tuple[list[bytes], frozenset[int]]:
-    """Return the own seeds of all in `heads`, and the holders of wrong shares."""
+    """Return the own seeds of all in `heads`, and who told what is wrong."""
     found: list[bytes] = []
     lacking: set[int] = set()
-    liars: set[int] = set()
+    odds: set[tuple[int, int]] = set()
     for shard, head in heads.items():
         told = {context.place(holder): field.from_bytes(data) for (holder, of), data in shares.items() if of == shard}
-        suspects = {context.place(liar) for liar in liars}
+        suspects = {context.place(holder) for holder, _ in odds}
         solved = _own_seed(context, head, told, suspects)
         if solved is None:
             lacking.add(shard)
             continue
         own_seed, wrong = solved
         found.append(own_seed)
-        liars |= {context.members[place - 1] for place in wrong}
+        odds |= {(context.members[place - 1], shard) for place in wrong}
+    liars = _blamed(odds)
     if lacking:
-        raise OpeningError(frozenset(lacking), frozenset(liars))
-    return found, frozenset(liars)
+        raise OpeningError(frozenset(lacking), liars)
+    return found, liars
+
+
+def _blamed(odds: Collection[tuple[int, int]]) -> frozenset[int]:
+    """Return who lies, of pairs (holder, owner) of which one does.
+
+    A share that is not on its owner's polynomial: the holder told another, or the owner's points are those of another,
+    which it can choose so that all fit but one. So nobody is named on the word of one other phone: named is who is at
+    odds with two that are at odds with fewer than it.
+
+    >>> sorted(_blamed([(3, 5)])), sorted(_blamed([(3, 5), (3, 6), (3, 7), (4, 5), (4, 6), (4, 7)]))
+    ([], [3, 4])
+    """
+    others: dict[int, set[int]] = {}
+    for holder, owner in odds:
+        others.setdefault(holder, set()).add(owner)
+        others.setdefault(owner, set()).add(holder)
+    return frozenset(
+        one for one, against in others.items() if sum(len(others[other]) < len(against) for other in against) > 1
+    )
 
 
 def _own_seed(

@@ -22,7 +22,11 @@ import msgpack
 from featherfed.errors import SecrecyError
 
 MOST_LISTS = 64
-"""How many lists of one attempt a phone answers: each stays on its disk."""
+"""How many lists of one attempt a phone answers: each stays on its disk.
+
+A server that follows the protocol sends fewer: in a circle of 40 at most 16 before the final one, and each final list
+asks a phone for another of 39 shares.
+"""
 
 
 def to_bits(members: Sequence[int], shards: Collection[int]) -> bytes:

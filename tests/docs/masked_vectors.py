@@ -14,7 +14,8 @@ from featherfed.secure.member import Member
 from featherfed.secure.opening import Upload, open_circle
 from featherfed.secure.streams import dtype_of, keystream
 from featherfed.secure.told import to_bits
-from featherfed.server.rounds.circle import Answered, Arrived, Circle, Opened, SendList, UploadsOver, advance
+from featherfed.server.rounds.circle import Answered, Arrived, Circle, Opened, SendList, UploadsOver
+from featherfed.server.rounds.circle_machine import advance
 
 PAGE = Path(__file__).parents[2] / "docs" / "masked_vectors.json"
 CIRCLE = (11, 4, 7, 0, 9)

@@ -18,6 +18,7 @@ from featherfed.secure.streams import Residues, dtype_of
 from featherfed.secure.told import Told
 from featherfed.server.rounds import circle as machine
 from featherfed.server.rounds.circle import Circle, SendList
+from featherfed.server.rounds.circle_machine import advance, resumed
 
 
 @cache
@@ -118,12 +119,12 @@ class Server:
         """Handle an event and all that follow from it, in their order."""
         events = deque([event])
         while events:
-            self.circle, actions = machine.advance(self.circle, events.popleft())
+            self.circle, actions = advance(self.circle, events.popleft())
             back = self._from_the_disk()
             none = frozenset[int]()
             assert back == replace(self.circle, lost=none, at_fault=none, doubted=none, opening=False)
             if self.killed:
-                self.circle, actions = machine.resumed(back)
+                self.circle, actions = resumed(back)
             for action in actions:
                 if not isinstance(action, SendList):
                     events.append(self.open(action.survivors))

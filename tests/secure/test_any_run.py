@@ -19,9 +19,8 @@ from featherfed.server.rounds.circle import (
     SendList,
     SentList,
     UploadsOver,
-    advance,
-    resumed,
 )
+from featherfed.server.rounds.circle_machine import advance, resumed
 from tests.secure.rounds import Phones, context_of, sum_of
 
 

@@ -4,12 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featherfed.errors import ConfigError
 from featherfed.secure.circles import (
     LEAST_MEMBERS,
     MOST_MEMBERS,
     Risks,
-    check_flags,
     deal,
     least_of,
     threshold_of,
@@ -51,11 +49,3 @@ def test_risks_in_a_sentence() -> None:
         "circles of 10: a sum stands 3 lost phones and fails with chance 0.013 if 10% are lost; if 10% of 1000 phones"
         " collude with the server, a circle has the 6 that open its updates with chance 2^-13"
     )
-
-
-def test_flags_that_mask_nothing_are_refused() -> None:
-    check_flags(cohort=3, size=40)
-    with pytest.raises(ConfigError, match="a cohort of 2 cannot be masked"):
-        check_flags(cohort=2, size=20)
-    with pytest.raises(ConfigError, match="--secure-circle is 41, and must be 3 to 40"):
-        check_flags(cohort=100, size=41)

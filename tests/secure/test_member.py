@@ -85,6 +85,12 @@ def test_a_circle_that_protects_too_little_is_refused(changes: dict[str, object]
         Member.begin(key_of(7), new_own_seed(), replace(CONTEXT, **changes), 7)  # type: ignore[arg-type]
 
 
+def test_a_circle_without_masks_is_refused() -> None:
+    """A server may call a run masked and ask for an update in the clear."""
+    with pytest.raises(SecrecyError, match="a circle without masks, in a run that said that its updates are masked"):
+        Member.begin(key_of(7), new_own_seed(), context_of(CIRCLE, threshold=0, keys=()), 7)
+
+
 def test_a_circle_above_forty_is_refused() -> None:
     with pytest.raises(SecrecyError, match="a circle of 41 is above 40"):
         Member.begin(key_of(7), new_own_seed(), context_of(range(41)), 7)

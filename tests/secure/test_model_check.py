@@ -23,9 +23,8 @@ from featherfed.server.rounds.circle import (
     Opened,
     SentList,
     UploadsOver,
-    advance,
-    resumed,
 )
+from featherfed.server.rounds.circle_machine import advance, resumed
 
 State = tuple[Circle, tuple[Told, ...]]
 BEGUN = Told(round_number=1, attempt=0, digest=b"", own_seed=b"", upload=b"sent")
@@ -107,7 +106,7 @@ def fair(state: State, live: frozenset[int]) -> State:
         return advance(circle, Arrived(to_come[0]) if to_come else UploadsOver())[0], phones
     for list_ in circle.lists:
         for shard in sorted(circle.waiting & live):
-            if shard in list_.recipients and list_ in circle._current and (shard, list_.version) not in circle.answered:
+            if shard in list_.recipients and list_ in circle.current and (shard, list_.version) not in circle.answered:
                 # What still matters is never refused.
                 told = hear(circle, phones[shard], shard, list_)
                 phones = (*phones[:shard], told, *phones[shard + 1 :])

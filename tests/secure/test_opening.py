@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 
 from featherfed.errors import OpeningError
-from featherfed.secure import field, opening
+from featherfed.secure import field, keys, opening
 from featherfed.secure.opening import Opened, Upload, open_circle
 from featherfed.server.rounds import circle as machine
 from featherfed.server.rounds.circle import CirclePhase, SentList
-from tests.secure.rounds import Phones, Server, context_of, sum_of, update_of
+from tests.secure.rounds import Phones, Server, context_of, key_of, sum_of, update_of
 
 
 class Liars(Phones):
@@ -66,6 +66,50 @@ def test_liars_are_named_and_the_sum_is_right(liars: set[int]) -> None:
     assert server.opened is not None
     assert server.opened.residues.tolist() == sum_of(phones.updates.values())
     assert server.circle.at_fault == liars
+
+
+def framing(*framed: int) -> type[Phones]:
+    """Return phones of which 4 publishes points that make the shares that some tell of its seed look wrong."""
+
+    class Framer(Phones):
+        def upload(self, shard: int) -> Upload:
+            upload = super().upload(shard)
+            if shard != 4:
+                return upload
+            context, key, digest = self.context, key_of(4), self.context.digest
+            shares = {
+                context.place(other): keys.share(key.shared(context.key(other)), digest, 4, other)
+                for other in context.members if other != 4
+            }  # fmt: skip
+            for other in framed:
+                shares[context.place(other)] += 1
+            own_seed = self.member(4).told.own_seed
+            points = field.points_of(field.from_bytes(own_seed), shares, context.points)
+            return replace(upload, head=upload.head[:8] + b"".join(map(field.to_bytes, points)))
+
+    return Framer
+
+
+def test_one_phone_cannot_have_another_named() -> None:
+    """The points of 4 fit all shares but one, which its holder told as it should: who lied of the two is not known."""
+    server = ran(Server(framing(5)(context_of(range(10)))))
+    assert server.circle.phase is CirclePhase.SUMMED
+    assert server.opened is not None
+    assert server.opened.residues.tolist() == sum_of(server.phones.updates.values())
+    assert not server.circle.at_fault
+
+
+def test_points_that_contradict_two_phones_name_their_own() -> None:
+    phones = framing(5, 6)(context_of(range(10)))
+    uploads = {shard: phones.upload(shard) for shard in range(10)}
+    everybody = frozenset(range(10))
+    shares = {}
+    for shard in everybody:
+        data = phones.member(shard).answer(1, True, everybody, everybody - {shard})
+        others = [other for other in range(10) if other != shard]
+        shares |= {(shard, other): data[16 * place : 16 * place + 16] for place, other in enumerate(others)}
+    opened = open_circle(phones.context, uploads, everybody, {}, shares)
+    assert opened.liars == {4}
 
 
 def test_too_many_liars_end_the_circle() -> None:

@@ -19,9 +19,8 @@ from featherfed.server.rounds.circle import (
     SendList,
     SentList,
     UploadsOver,
-    advance,
-    resumed,
 )
+from featherfed.server.rounds.circle_machine import advance, resumed
 
 MEMBERS = (5, 3, 8, 1, 7, 4, 2)
 CIRCLE = Circle(members=MEMBERS, threshold=4, least=5)
