@@ -11,6 +11,7 @@ A block of a circle whose RMS is above 0.24·2^r steps has wrapped: it counts as
 large. What the RMS of the others says of the next round's sums is in `steps`.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -71,11 +72,12 @@ class Summed:
         held = self._sums.setdefault(slice_, np.zeros(count, np.int64))
         squares = self._squares.setdefault(len(clients), [0] * summable.num_blocks)
         values = self._values.setdefault(len(clients), [0] * summable.num_blocks)
+        longest = stepping.OVERFLOW * (1 << (bits + UNIT_BITS - _COARSE))
         wrapped = []
         for block, run in summable.runs(slice_, self._slices):
             coarse = total[run] >> _COARSE
             square, size = int((coarse * coarse).sum()), run.stop - run.start
-            if square > (stepping.OVERFLOW * (1 << (bits + UNIT_BITS - _COARSE))) ** 2 * size:
+            if square > longest * longest * size:
                 wrapped.append(block)
                 continue
             held[run] += total[run]
@@ -131,6 +133,7 @@ class Summed:
         for phones in sorted(self._squares):
             grid = self._values[phones][block] * phones / 12
             # A circle that lost phones stands for a whole one whose updates are all alike, the largest there can be.
-            variance += (self._squares[phones][block] / unit - grid) * (self._members / phones) ** 2
+            share = self._members / phones
+            variance += (self._squares[phones][block] / unit - grid) * (share * share)
         least = stepping.FLOOR * stepping.FLOOR * self._members / 12
-        return float(np.sqrt(max(variance / values, least)))
+        return math.sqrt(max(variance / values, least))
