@@ -22,6 +22,7 @@ eight times, if it wraps again, but none for more than C in that block alone. Al
 the same on every machine.
 """
 
+import functools
 import math
 import struct
 from collections.abc import Collection, Sequence
@@ -102,6 +103,7 @@ class Fit:
         return best
 
 
+@functools.lru_cache(256)
 def check_members(members: int, bits: int) -> Fit:
     """Return the fit of a sum; raises `SpecError` where its error would be larger than itself.
 
