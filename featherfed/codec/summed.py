@@ -61,11 +61,13 @@ class Summed:
         """Add the sum of what `clients`, the phones of a circle, sent of a slice; return the blocks that wrapped.
 
         `residues_sum`: (coordinates of the slice,), of which only residues modulo 2^r count. Raises `CodecError` for
-        another length, and for a phone that is in the sum already.
+        another length, without phones, and for a phone that is in the sum already.
         """
         summable, bits = self._summable, self._summable.bits
         if residues_sum.shape != (count := summable.count(slice_, self._slices),):
             raise CodecError(f"a sum of shape {residues_sum.shape} came for {count} coordinates of slice {slice_}")
+        if not clients:
+            raise CodecError(f"the sum of slice {slice_} is that of no phone")
         if twice := sorted(self._clients.intersection(clients)) or len(set(clients)) < len(clients):
             raise CodecError(f"phones {twice if isinstance(twice, list) else list(clients)} would count twice in a sum")
         total = self._centred(residues_sum, clients)
