@@ -36,20 +36,35 @@ SPECS = (
 @click.option(
     "--data-dir", type=click.Path(), help="Folder with data sets, like MNIST.  [default: FL_DATA_DIR, else a cache]"
 )
+@click.option(
+    "--sums", is_flag=True, help="Measure means of cohorts of 10, 100 and 1,000 phones that are summed before decoding."
+)
 @click.option("--list", "list_all", is_flag=True, help="Print stages and presets, and measure nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def codec(
-    specs: tuple[str, ...], kinds: str, size: int, seeds: int, data_dir: str | None, list_all: bool, as_json: bool
-) -> None:
+    specs: tuple[str, ...], kinds: str, size: int, seeds: int, data_dir: str | None, sums: bool, list_all: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
     """Measure codecs: bits, error, bias, and the speed of one core beside a plain memory copy.
 
-    Speeds are in megabytes of float32 a second; fold is the server's, a fiftieth of a round of fifty phones.
+    Speeds are in megabytes of float32 a second; fold is the server's, a fiftieth of a round of fifty phones. With
+    --sums the errors of means are measured, of specs that can be summed under a mask and of some that cannot.
     """
     from featherfed.errors import ConfigError, LocalError
-    from featherfed.fl_bench.codec_tables import figures_table, listing, presets_table, stages_table
+    from featherfed.fl_bench.codec_sums import measured_sums
+    from featherfed.fl_bench.codec_tables import figures_table, listing, presets_table, stages_table, sums_table
 
     if list_all:
         click.echo(json.dumps(listing(), indent=1) if as_json else f"{stages_table()}\n\n{presets_table()}")
+        return
+    if sums:
+        if specs:
+            raise click.UsageError("--sums measures specs of its own; leave out --spec")
+        means = []
+        for mean in measured_sums():
+            means.append(mean)
+            click.echo(f"{mean.cohort} phones: {mean.spec}", err=True)
+        click.echo(json.dumps([asdict(mean) for mean in means], indent=1) if as_json else sums_table(means))
         return
     try:
         rows = measured(specs or SPECS, kinds, size, seeds, data_dir)
@@ -71,7 +86,8 @@ def measured(specs: Sequence[str], kinds: str, size: int, seeds: int, data_dir: 
         if kind not in DATA:
             raise ConfigError(f"unknown data {kind!r}; there are {', '.join(DATA)}")
     for spec in specs:
-        Pipeline.parse(spec)
+        if Pipeline.parse(spec).summed:
+            raise ConfigError(f"{spec} has no single updates to measure; --sums measures means of cohorts")
     rows = []
     for kind in wanted:
         try:

@@ -6,6 +6,7 @@ from typing import Any
 from featherfed.codec.grammar import OURS, PRESETS
 from featherfed.codec.stage import Slot, Stage
 from featherfed.fl_bench.codec_figures import Figures
+from featherfed.fl_bench.codec_sums import COMMON, SumFigures
 
 PROPERTIES = {
     Slot.STRUCTURED: "trains in a subspace",
@@ -39,6 +40,7 @@ def _properties(stage: type[Stage]) -> list[str]:
         "needs state": stage.needs_state,
         "leaves zeros": stage.leaves_zeros,
         "sums before the inverse": getattr(stage, "shared", False),
+        "sums before decoding": stage.summed,
         "sends positions": getattr(stage, "sends_positions", False),
         "not on the downlink": bool(stage.phone_only),
     }
@@ -80,6 +82,22 @@ def figures_table(rows: list[Figures]) -> str:
             ]
         )
     return markdown([*columns, "copy", "peak ×"], lines)
+
+
+def sums_table(rows: list[SumFigures]) -> str:
+    """Return the errors of cohorts' means as a table."""
+    lines = [
+        [
+            str(row.cohort),
+            f"{row.circles} of {row.cohort // row.circles}" if row.circles else "each seen",
+            f"`{row.spec}`",
+            _digits(row.bits_per_weight),
+            *(f"{error:.2g}" for error in (row.first, *row.later)),
+        ]
+        for row in rows
+    ]
+    later = [f"later, ρ = {common:g}" for common in COMMON]
+    return markdown(["cohort", "circles:", "spec:", "bits a weight", f"error first, ρ = {COMMON[0]:g}", *later], lines)
 
 
 def _digits(number: float) -> str:

@@ -9,7 +9,8 @@ from featherfed.codec.grammar import PRESETS
 from featherfed.errors import ConfigError, FeatherfedError, LocalError
 from featherfed.fl_bench.cells import report_of
 from featherfed.fl_bench.codec import KINDS, SEEDS, SIZE, SPECS, measured
-from featherfed.fl_bench.codec_tables import figures_table, markdown, presets_table, stages_table
+from featherfed.fl_bench.codec_sums import measured_sums
+from featherfed.fl_bench.codec_tables import figures_table, markdown, presets_table, stages_table, sums_table
 from lab.documents import fill
 
 
@@ -31,16 +32,21 @@ from lab.documents import fill
     metavar="DIR",
     help="Fill the accuracy of the runs in DIR instead.",
 )
+@click.option("--sums", is_flag=True, help="Fill the errors of sums in place of the figures of single updates.")
 def codec(
-    document: Path, specs: tuple[str, ...], kinds: str, size: int, data_dir: str | None, accuracy: Path | None
+    document: Path, specs: tuple[str, ...], kinds: str, size: int, data_dir: str | None, accuracy: Path | None,
+    sums: bool,
 ) -> None:  # fmt: skip
-    """Fill the tables of docs/CODECS.md: stages, presets and measured figures, or the accuracy of runs."""
+    """Fill the tables of docs/CODECS.md: stages, presets and measured figures, or sums, or the accuracy of runs."""
     try:
         if accuracy is not None:
             fill(document, {"codec accuracy": accuracy_table(accuracy)})
             return
-        rows = measured(specs, kinds, size, SEEDS, data_dir)
         tables = {"codec stages": stages_table(), "codec presets": presets_table()}
+        if sums:
+            fill(document, {**tables, "codec sums": sums_table(list(measured_sums()))})
+            return
+        rows = measured(specs, kinds, size, SEEDS, data_dir)
         fill(document, {**tables, "codec figures": figures_table(rows)})
     except ConfigError as error:
         raise click.UsageError(str(error)) from error

@@ -22,6 +22,7 @@ eight times, if it wraps again, but none for more than C in that block alone. Al
 the same on every machine.
 """
 
+import functools
 import math
 import struct
 from collections.abc import Collection, Sequence
@@ -67,7 +68,7 @@ def size_of(step: int) -> float:
     (1.0, 0.5, 5.960464477539063e-08)
     """
     octave, eighth = divmod(step - ZERO_STEP, 8)
-    return _ROOTS[eighth] * 2.0**octave
+    return math.ldexp(_ROOTS[eighth], octave)
 
 
 _SIZES = tuple(map(size_of, range(256)))
@@ -102,6 +103,7 @@ class Fit:
         return best
 
 
+@functools.lru_cache(256)
 def check_members(members: int, bits: int) -> Fit:
     """Return the fit of a sum; raises `SpecError` where its error would be larger than itself.
 
@@ -122,13 +124,13 @@ def check_members(members: int, bits: int) -> Fit:
 def step_for(deviation: float, members: int, bits: int) -> int:
     """Return the byte of the step for a sum of `members` whose coordinates have this deviation, in clip norms."""
     fit = check_members(members, bits)
-    return byte_of(2 * fit.z * deviation / (2.0**bits * math.sqrt(1 - fit.grid_share)))
+    return byte_of(2 * fit.z * deviation / ((1 << bits) * math.sqrt(1 - fit.grid_share)))
 
 
 def deviation_for(step: int, members: int, bits: int) -> float:
     """Return the deviation that a step was made for: the inverse of `step_for`, but for rounding."""
     fit = check_members(members, bits)
-    return size_of(step) * 2.0**bits * math.sqrt(1 - fit.grid_share) / (2 * fit.z)
+    return size_of(step) * (1 << bits) * math.sqrt(1 - fit.grid_share) / (2 * fit.z)
 
 
 @dataclass(frozen=True, slots=True)

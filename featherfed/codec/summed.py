@@ -11,6 +11,7 @@ A block of a circle whose RMS is above 0.24·2^r steps has wrapped: it counts as
 large. What the RMS of the others says of the next round's sums is in `steps`.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -60,22 +61,25 @@ class Summed:
         """Add the sum of what `clients`, the phones of a circle, sent of a slice; return the blocks that wrapped.
 
         `residues_sum`: (coordinates of the slice,), of which only residues modulo 2^r count. Raises `CodecError` for
-        another length, and for a phone that is in the sum already.
+        another length, without phones, and for a phone that is in the sum already.
         """
         summable, bits = self._summable, self._summable.bits
         if residues_sum.shape != (count := summable.count(slice_, self._slices),):
             raise CodecError(f"a sum of shape {residues_sum.shape} came for {count} coordinates of slice {slice_}")
+        if not clients:
+            raise CodecError(f"the sum of slice {slice_} is that of no phone")
         if twice := sorted(self._clients.intersection(clients)) or len(set(clients)) < len(clients):
             raise CodecError(f"phones {twice if isinstance(twice, list) else list(clients)} would count twice in a sum")
         total = self._centred(residues_sum, clients)
         held = self._sums.setdefault(slice_, np.zeros(count, np.int64))
         squares = self._squares.setdefault(len(clients), [0] * summable.num_blocks)
         values = self._values.setdefault(len(clients), [0] * summable.num_blocks)
+        longest = stepping.OVERFLOW * (1 << (bits + UNIT_BITS - _COARSE))
         wrapped = []
         for block, run in summable.runs(slice_, self._slices):
             coarse = total[run] >> _COARSE
             square, size = int((coarse * coarse).sum()), run.stop - run.start
-            if square > (stepping.OVERFLOW * (1 << (bits + UNIT_BITS - _COARSE))) ** 2 * size:
+            if square > longest * longest * size:
                 wrapped.append(block)
                 continue
             held[run] += total[run]
@@ -131,6 +135,7 @@ class Summed:
         for phones in sorted(self._squares):
             grid = self._values[phones][block] * phones / 12
             # A circle that lost phones stands for a whole one whose updates are all alike, the largest there can be.
-            variance += (self._squares[phones][block] / unit - grid) * (self._members / phones) ** 2
+            share = self._members / phones
+            variance += (self._squares[phones][block] / unit - grid) * (share * share)
         least = stepping.FLOOR * stepping.FLOOR * self._members / 12
-        return float(np.sqrt(max(variance / values, least)))
+        return math.sqrt(max(variance / values, least))

@@ -14,6 +14,8 @@ import numpy as np
 from featherfed.codec.fold import Update
 from featherfed.codec.layout import Layout, Tensor
 from featherfed.codec.pipeline import Pipeline
+from featherfed.codec.summable import Summable
+from featherfed.codec.summed import Summed
 from featherfed.errors import SpecError
 from featherfed.initial_weights import drawn
 from featherfed.randomness import RoundKey
@@ -24,7 +26,7 @@ from featherfed.server.model.averaging import averaged
 from featherfed.server.model.kept_updates import KeptUpdates
 from featherfed.server.model.version_kinds import versions_of
 
-from .specs import ALL_SPECS
+from .specs import ALL_SPECS, SUMMED
 
 LAYOUT = Layout((Tensor("a", (40, 30)), Tensor("conv", (8, 3, 5, 5)), Tensor("long", (91, 300)), Tensor("b", (10,))))
 """A matrix, a kernel, blocks of 8192 with one that overlaps, and values that travel as they are."""
@@ -51,6 +53,8 @@ def rows() -> Iterator[tuple[str, bytes]]:
     for spec in ALL_SPECS:
         yield from both_ends(spec)
         yield from downlink(spec)
+    for spec in (*SUMMED, "exact(0) | flat | subsample(1/2) | rotate_shared | grid(9)"):
+        yield from summed(spec)
     for spec in DOWNLINKS:
         yield from downlink(spec)
     yield from learning()
@@ -78,6 +82,28 @@ def both_ends(spec: str) -> Iterator[tuple[str, bytes]]:
         assert fold.add_all(updates) == [None] * PHONES
         yield f"{spec}: sum{name}", fold.to_bytes()
         yield f"{spec}: mean{name}", fold.mean().tobytes()
+
+
+def summed(spec: str) -> Iterator[tuple[str, bytes]]:
+    """Yield what phones send of sums, clipped and not, their means, and the steps of the rounds after."""
+    pipeline, state = Pipeline.parse(spec), None
+    adder = Summable(pipeline, LAYOUT, clip=30.0)
+    for round_number in range(1, 4):
+        key, steps = RoundKey(3, round_number), adder.steps(state, members=PHONES)
+        total, slices = Summed(adder, key, steps=steps, members=PHONES, slices=2), 2
+        for slice_ in range(slices):
+            residues = np.zeros(adder.count(slice_, slices), np.int64)
+            clients = range(PHONES * slice_, PHONES * slice_ + PHONES)
+            for phone in clients:
+                mine = RoundKey(3, round_number, phone)
+                update = values(pipeline.space(LAYOUT, mine).size, f"{phone}", 2.0**-phone)
+                sent = adder.encode(update, mine, steps=steps, slice_=slice_, slices=slices)
+                yield f"{spec}: round {round_number}, residues {phone}", adder.pack(sent.residues)
+                residues += sent.residues
+            total.add_circle(residues, clients, slice_)
+        state = total.next_state(state)
+        yield f"{spec}: round {round_number}, mean", total.mean().tobytes()
+        yield f"{spec}: round {round_number}, steps after", steps + state.to_bytes()
 
 
 def downlink(spec: str) -> Iterator[tuple[str, bytes]]:

@@ -10,6 +10,7 @@ from featherfed.codec.layout import Layout, Tensor
 from featherfed.codec.pipeline import Pipeline
 from featherfed.codec.steps import StepState
 from featherfed.codec.summable import Summable, dither
+from featherfed.codec.summed import Summed
 from featherfed.errors import CodecError, ConfigError, ProblemError, SpecError
 from featherfed.randomness import RoundKey
 
@@ -141,6 +142,20 @@ def test_a_rest_of_less_than_half_a_block_belongs_to_the_block_before(size: int)
     assert lengths[-1:] == [] or len(lengths) == 1 or 4096 <= lengths[-1] < 12_288
 
 
+@pytest.mark.parametrize("shapes", [(), ((0,),), ((1,),), ((2,), (0, 3)), ((65,), (3, 64)), ((8193,),), ((12_289,),)])
+@pytest.mark.parametrize("spec", SPECS)
+def test_models_of_any_shape_are_summed(spec: str, shapes: tuple[tuple[int, ...], ...]) -> None:
+    layout = Layout(tuple(Tensor(str(number), shape) for number, shape in enumerate(shapes)))
+    adder = summable(spec, layout)
+    steps = adder.steps(None, members=1)
+    sent = adder.encode(normal(adder.pipeline.space(layout, KEY).size), KEY, steps=steps).residues
+    assert np.array_equal(adder.unpack(adder.pack(sent), adder.count()), sent)
+    summed = Summed(adder, KEY, steps=steps, members=1)
+    summed.add_circle(sent, [KEY.client])
+    assert summed.mean().shape == (layout.size,)
+    assert len(adder.steps(summed.next_state(None), members=1)) == adder.num_blocks
+
+
 @pytest.mark.parametrize("slices", [1, 2, 3, 10, 64])
 def test_slices_are_all_coordinates_once_and_each_has_its_share_of_every_block(slices: int) -> None:
     adder = summable(FLAT.format(6), Layout((Tensor("x", (20_011,)),)))
@@ -239,7 +254,6 @@ def test_feedback_keeps_exactly_what_the_sum_of_one_phone_lacks() -> None:
     adder = summable("feedback | exact(0) | flat | rotate_shared | grid(5)", clip=2 * math.sqrt(LAYOUT.size))
     values, steps = normal(LAYOUT.size), adder.steps(None, members=1)
     first = adder.encode(values, KEY, steps=steps)
-    from featherfed.codec.summed import Summed
 
     def decoded(residues: np.ndarray, key: RoundKey) -> np.ndarray:
         summed = Summed(adder, key, steps=steps, members=1)

@@ -269,6 +269,12 @@ def test_a_sum_of_another_length_is_refused() -> None:
     assert summed.count == 0
 
 
+def test_a_sum_of_no_phones_is_refused() -> None:
+    adder = summable("subspace(100) | grid(4)")
+    with pytest.raises(CodecError, match="slice 0 is that of no phone"):
+        Summed(adder, KEY, steps=b"\x80", members=10).add_circle(np.ones(100, np.int64), [])
+
+
 def test_a_phone_never_counts_twice() -> None:
     adder = summable("subspace(100) | grid(4)")
     summed = Summed(adder, KEY, steps=b"\x80", members=10)

@@ -138,7 +138,8 @@ def mean(
             total.append((exact + half) % (2 * half) - half)
         for block in set(block_of):
             at = [i for i, place in enumerate(mine) if block_of[place] == block]
-            if sum((total[i] >> 9) ** 2 for i in at) > (0.24 * 2 ** (bits + 8)) ** 2 * len(at):
+            longest = 0.24 * (1 << bits + 8)
+            if sum((total[i] >> 9) ** 2 for i in at) > longest * longest * len(at):
                 continue
             for i in at:
                 sums[mine[i]] += total[i]

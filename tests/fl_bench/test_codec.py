@@ -85,3 +85,15 @@ def test_the_page_lists_every_stage_and_preset_as_they_are() -> None:
 
     text = PAGE.read_text(encoding="utf-8")
     assert stages_table() in text and presets_table() in text, "run python -m lab codec --write docs/CODECS.md"
+
+
+def test_a_spec_of_sums_has_no_single_updates_to_measure() -> None:
+    done = codec("--spec", "secure-4bit", *SMALL)
+    assert done.exit_code == 2
+    assert "secure-4bit has no single updates to measure; --sums measures means of cohorts" in done.output
+
+
+def test_sums_choose_their_specs_themselves() -> None:
+    done = codec("--sums", "--spec", "secure-4bit")
+    assert done.exit_code == 2
+    assert "--sums measures specs of its own" in done.output

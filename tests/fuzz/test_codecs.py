@@ -10,11 +10,14 @@ from featherfed.codec.downlink_grammar import parse_downlink
 from featherfed.codec.exact_sum import ExactSum
 from featherfed.codec.layout import Layout, Tensor
 from featherfed.codec.pipeline import Pipeline
+from featherfed.codec.steps import StepState
+from featherfed.codec.summable import Summable
+from featherfed.codec.summed import Summed
 from featherfed.errors import CodecError, SpecError
 from featherfed.randomness import RoundKey
 from featherfed.server.door.tokens import Tokens, add
 from featherfed.server.model.version_kinds import versions_of
-from tests.codec.specs import ALL_SPECS
+from tests.codec.specs import ALL_SPECS, SUMMED
 
 from .budget import count, inputs
 
@@ -72,6 +75,41 @@ def test_any_bytes_decode_to_the_shape_or_are_refused(spec: str) -> None:
             assert np.isfinite(fold.mean()).all()
 
     decodes_or_refuses()
+
+
+@pytest.mark.parametrize("spec", [*SUMMED, "exact(0) | flat | rotate_shared | grid(11)"])
+def test_any_bytes_are_residues_whose_sum_is_finite_or_are_refused(spec: str) -> None:
+    adder = Summable(Pipeline.parse(spec), LAYOUT, clip=1.0)
+    values = np.random.default_rng(0).standard_normal(adder.pipeline.space(LAYOUT, KEY).size).astype(np.float32)
+    good = adder.pack(adder.encode(values, KEY, steps=adder.steps(None, members=2)).residues)
+
+    @inputs(0.01)
+    @given(payloads(good, len(good)), st.binary(min_size=1, max_size=1), st.integers(1, 3))
+    def adds_or_refuses(payload: bytes, steps: bytes, slices: int) -> None:
+        count("residues of sums")
+        summed = Summed(adder, KEY.shared(), steps=steps, members=2, slices=slices)
+        try:
+            residues = adder.unpack(payload, adder.count(slices - 1, slices))
+        except CodecError as error:
+            assert str(error)
+            return
+        summed.add_circle(residues, [3], slices - 1)
+        assert np.isfinite(summed.mean()).all()
+        assert len(adder.steps(summed.next_state(None), members=2)) == 1
+
+    adds_or_refuses()
+
+
+@inputs(0.02)
+@given(st.binary(max_size=99))
+def test_any_bytes_are_a_state_of_steps_or_are_refused(data: bytes) -> None:
+    count("states of steps")
+    try:
+        state = StepState.from_bytes(data)
+    except CodecError as error:
+        assert str(error)
+    else:
+        assert len(state.announced(3, 8)) == len(state.deviations)
 
 
 MODELS = [np.random.default_rng(seed).standard_normal(LAYOUT.size).astype(np.float32) for seed in range(2)]

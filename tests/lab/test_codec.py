@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner, Result
 
+from featherfed.fl_bench import codec_sums
 from lab.__main__ import main
 
 
@@ -26,6 +28,18 @@ def test_tables_are_written_between_their_marks(tmp_path: Path) -> None:
     assert done.exit_code == 1
     assert "has no lines" in done.output
     assert page.read_text() == "no marks"
+
+
+def test_sums_are_written_between_their_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec_sums, "ROWS", (("secure-small", 10, 1),))
+    page = tmp_path / "page.md"
+    names = ("codec stages", "codec presets", "codec sums")
+    page.write_text("before\n" + "".join(f"<!-- {name}: begin -->stale<!-- {name}: end -->\n" for name in names))
+    done = codec("--sums", "--write", page)
+    assert done.exit_code == 0, done.output
+    text = page.read_text()
+    assert "stale" not in text
+    assert "| 10 | 1 of 10 | `secure-small` | 0.21 |" in text
 
 
 def test_accuracy_needs_a_run_to_compare_with(tmp_path: Path) -> None:
