@@ -39,6 +39,7 @@ class Download:
         self._phone_state = phone_state
         self.begin = begin
         self.total_bytes = sum(begin.lengths)
+        self._payload = b""
         phone_state.begin_download(begin.digest)
         if begin.offset > len(phone_state.download):
             raise ProtocolError(f"model from byte {begin.offset} on, this phone has {len(phone_state.download)}")
@@ -58,7 +59,8 @@ class Download:
 
         Where some of them were kept from before, this phone's disk may have spoilt them: `SpoiltDownloadError`.
         """
-        begin, payload = self.begin, bytes(self._phone_state.download)
+        begin = self.begin
+        payload = self._payload = bytes(self._phone_state.download)
         if blake2b(payload, digest_size=8).digest() != begin.digest:
             self._phone_state.begin_download(b"")
             fault = SpoiltDownloadError if begin.offset else CodecError
@@ -68,7 +70,7 @@ class Download:
     def keep(self, held: Held) -> None:
         """Have the phone keep what `held` returned."""
         assert held.weights is not None, "a download makes weights"
-        last = bytes(self._phone_state.download[self.total_bytes - self.begin.lengths[-1] :])
+        last = self._payload[self.total_bytes - self.begin.lengths[-1] :]
         initial = held.initial if self._downlink.keeps_initial else None
         self._phone_state.hold(held.version, held.weights, initial, last)
 

@@ -33,6 +33,7 @@ from featherfed.own_loop import Stop, apart
 from featherfed.problem import Problem
 from featherfed.problem_names import NamedProblem, named
 from featherfed.progress_bar import ProgressBar
+from featherfed.python_words import in_python_words
 from featherfed.report import Report
 from featherfed.rules.aggregate import Aggregate
 from featherfed.rules.naming import spelled
@@ -91,6 +92,7 @@ class Experiment:
     Raises `ConfigError` (`SpecError`, `ProblemError`) for what could not be run, in one sentence.
     """
 
+    @in_python_words()
     def __init__(
         self,
         problem: Problem | str,
@@ -136,6 +138,7 @@ class Experiment:
         """What is learned."""
         return self._named.problem
 
+    @in_python_words()
     def config(self, seed: int = 0) -> RunConfig:
         """Return the run's configuration, as its `config.toml` has it.
 
@@ -185,6 +188,7 @@ class Experiment:
         config = self.config(seed)
         fleet = _fleet(links, devices, train, dropout, away, phones=config.phones)
         with contextlib.ExitStack() as stack:
+            stack.enter_context(in_python_words())
             if folder is None:
                 path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="featherfed-"))) / "run"
             else:
@@ -206,6 +210,7 @@ class Experiment:
             return _report(kept, kept=folder is not None)
 
     @only_known
+    @in_python_words()
     def serve(
         self,
         address: str = "127.0.0.1:8765",

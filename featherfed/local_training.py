@@ -7,6 +7,7 @@ from typing import Any
 from featherfed.by_round import ByRound, ByRoundOr, by_round, is_by_round
 from featherfed.errors import ConfigError
 from featherfed.keywords import only_known
+from featherfed.python_words import in_python_words
 from featherfed.training_settings import Training, Value
 
 
@@ -19,6 +20,7 @@ class TrainingByRound:
 
 
 @only_known
+@in_python_words()
 def SGD(
     lr: ByRoundOr[float] = 0.1,
     *,

@@ -9,7 +9,7 @@ import csv
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from featherfed.errors import ConfigError, NotReachedError
 from featherfed.nearest import nearest
-from featherfed.server.storage.ledger import Traffic
+from featherfed.server.storage.ledger import DIRECTIONS, Traffic
 from featherfed.server.storage.report import make_report
 from featherfed.server.storage.run_folder import RunFolder, existing
 from featherfed.server.storage.spent import Spent, running, size
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 F32 = npt.NDArray[np.float32]
+SAVED = "report.json"
 AXES = {
     "socket_bytes": "bytes both ways, all phones",
     "uplink_bytes": "bytes up, all phones",
@@ -185,7 +186,10 @@ class Report:
         return rows
 
     def save(self, folder: str | Path) -> None:
-        """Write `report.json`, `rounds.csv` and `model.safetensors` to a new folder; raises `ConfigError`."""
+        """Write `report.json`, `rounds.csv` and `model.safetensors` to a new folder; raises `ConfigError`.
+
+        `Report.load` reads them.
+        """
         from safetensors.numpy import save_file
 
         path, rows = Path(folder), self.as_dicts()
@@ -195,7 +199,7 @@ class Report:
         }  # fmt: skip
         try:
             path.mkdir(parents=True)
-            (path / "report.json").write_text(json.dumps(content, indent=2) + "\n")
+            (path / SAVED).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
             with open(path / "rounds.csv", "w", newline="") as file:
                 writer = csv.DictWriter(file, list(rows[0]) if rows else [], lineterminator="\n")
                 writer.writeheader()
@@ -250,8 +254,31 @@ class Report:
         return axes
 
     @classmethod
+    def load(cls, folder: str | Path) -> "Report":
+        """Return the report that `save` wrote to a folder; raises `ConfigError` where there is none."""
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        path = Path(folder)
+        try:
+            content = json.loads((path / SAVED).read_text(encoding="utf-8"))
+            plain = {name: content[name] for name in ("problem", "parameters", "uplink", "downlink", "seed", "metrics")}
+            rounds = tuple(_saved_round(row, content["metrics"]) for row in content["rounds"])
+            return cls(**plain, rounds=rounds, weights=load_file(path / "model.safetensors"))
+        except OSError as error:
+            way_out = "; Report.read reads the folder of a run" if (path / "run.sqlite").exists() else ""
+            raise ConfigError(f"{path} holds no saved report: {error.strerror or error}{way_out}") from error
+        except KeyError as error:
+            raise ConfigError(f"{path / SAVED} is no saved report: it has no {error}") from error
+        except (ValueError, TypeError, AttributeError, SafetensorError) as error:
+            raise ConfigError(f"{path} is no saved report: {error}") from error
+
+    @classmethod
     def read(cls, folder: str | Path) -> "Report":
-        """Return the report of a run's folder, of `Experiment.serve` or `fl-server serve`; raises `ConfigError`."""
+        """Return the report of a run's folder, of `Experiment.serve` or `fl-server serve`; raises `ConfigError`.
+
+        That is what `simulate(folder=…)` keeps, too; a folder of `Report.save` is for `Report.load`.
+        """
         path = Path(folder)
         run, config = existing(path)
         store = Store(run.database)
@@ -267,10 +294,20 @@ class Report:
         )  # fmt: skip
 
 
+_PLAIN = ("round", "cohort", "accepted", "late", "failed", "loss", "seconds", "ended_s")
+
+
 def _round(row: Mapping[str, Any]) -> Round:
-    names = ("round", "cohort", "accepted", "late", "failed", "loss", "metrics", "seconds", "ended_s")
-    plain = {name: row[name] for name in names}
+    plain = {name: row[name] for name in (*_PLAIN, "metrics")}
     return Round(**plain, uplink=Traffic(**row["uplink"]), downlink=Traffic(**row["downlink"]))
+
+
+def _saved_round(row: Mapping[str, Any], metrics: Mapping[str, bool]) -> Round:
+    """Return the round of a row of `Report.as_dicts`."""
+    plain = {name: row[name] for name in _PLAIN}
+    up, down = (Traffic(**{each.name: row[f"{way}_{each.name}"] for each in fields(Traffic)}) for way in DIRECTIONS)
+    values = {name: row[name] for name in metrics if name != "loss" and row[name] is not None}
+    return Round(**plain, metrics=values, uplink=up, downlink=down)
 
 
 def _weights(run: RunFolder) -> dict[str, F32]:

@@ -25,6 +25,7 @@ from featherfed.edge_client.local_problem import LocalProblem
 from featherfed.edge_client.one_phone import PhoneOptions, play_phone
 from featherfed.edge_client.phone_state import F32, PhoneState
 from featherfed.errors import FeatherfedError, LocalError
+from featherfed.lost_phones import lost_phones
 from featherfed.mixes import OTHER_STEP, dealt
 from featherfed.problem import Problem
 from featherfed.server.config import RunConfig
@@ -138,9 +139,7 @@ def simulate(
                 raise LocalError(f"{run_here} {'pauses' if kept else 'ends'}: {paused}{_last_fault(store)}")
             write_csv(folder, make_report(folder, config, store))
             if why := _reasons(lost, store):
-                first, reason = next(iter(why.items()))
-                which = first if len(why) == 1 else f"{len(why)}, the first of them {first}"
-                watcher.note(f"of {config.phones} phones the run lost {which}: {reason}")
+                watcher.note(lost_phones(config.phones, why))
         finally:
             store.close()
     return folder
@@ -200,7 +199,7 @@ async def _together(
         serving.cancel()
         await asyncio.gather(serving, return_exceptions=True)
         reasons = [str(each) for each in await gathered if isinstance(each, BaseException)]
-        raise LocalError(f"all phones ended before the server did: {reasons[0] if reasons else 'they were dismissed'}")
+        raise LocalError(f"{reasons[0] if reasons else 'they were dismissed'}; all phones ended before the server did")
     for task in phones:
         task.cancel()
     lost: dict[str, FeatherfedError] = {}

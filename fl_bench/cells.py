@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import featherfed
 from featherfed.errors import LocalError
 from featherfed.fl_bench.processes import Processes
 from featherfed.fl_bench.scenario import Cell
+from featherfed.lost_phones import lost_phones
 from featherfed.server.storage.report import Report, make_report
 from featherfed.server.storage.run_folder import create, existing, write_durably
 from featherfed.server.storage.store import Store
@@ -47,10 +49,12 @@ def run_cell(cell: Cell, out: Path, data_dir: str | None) -> None:
     if not left_to_run([cell], out):
         return
     began_s = time.monotonic()
+    lost: dict[str, str] = {}
     if cell.way == "virtual":
         run_virtual(cell, out, data_dir)
-    else:
-        _run_processes(cell, out, data_dir)
+    elif lost := _run_processes(cell, out, data_dir):
+        # In virtual time the simulation says so.
+        print(f"{folder}: {lost_phones(cell.config.phones, lost)}", file=sys.stderr, flush=True)
     facts = {
         "cell": cell.keys,
         "phones": cell.phones,
@@ -58,6 +62,7 @@ def run_cell(cell: Cell, out: Path, data_dir: str | None) -> None:
         "featherfed": featherfed.__version__,
         "wall_s": round(time.monotonic() - began_s, 3),
         "cores": os.cpu_count(),
+        **({"lost": lost} if lost else {}),
     }
     write_durably(folder / FACTS, json.dumps(facts, indent=1).encode())
     (folder / DONE).touch()
@@ -90,7 +95,8 @@ def run_virtual(cell: Cell, out: Path, data_dir: str | None, watcher: Watcher | 
     simulate(cell.config, lambda: create(out, cell.name, cell.config), cell.fleet(), data_dir=data_dir, watcher=watcher)
 
 
-def _run_processes(cell: Cell, out: Path, data_dir: str | None) -> None:
+def _run_processes(cell: Cell, out: Path, data_dir: str | None) -> dict[str, str]:
+    """Run a cell with real processes; return by name what each phone has said that failed before its end."""
     data = ["--data-dir", data_dir] if data_dir else []
     with Processes(logs_of(cell, out)) as processes:
         # Nobody looks at the page of a cell, and what is measured should not pay for it.
@@ -109,5 +115,7 @@ def _run_processes(cell: Cell, out: Path, data_dir: str | None) -> None:
                 flags = ["--name", f"phone-{shard}", "--shard", f"{shard}/{count}", *cell.phone_flags(shard)]
                 processes.start_phone(f"phone-{shard}", ["--server", address, *data, *flags])
         status = processes.wait_for_server()
+        lost = processes.lost_phones()
     if status != 0:
         raise LocalError(f"the run {cell.name} ended with status {status}; see {logs_of(cell, out)}")
+    return lost

@@ -125,6 +125,16 @@ class Processes:
         fields = Path(f"/proc/{self._running['server'].pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
+    def lost_phones(self) -> dict[str, str]:
+        """Return by name what each phone has said last that has failed so far."""
+        lost = {}
+        for name, process in self._running.items():
+            if name != "server" and process.poll() not in (None, 0):
+                said = (self._logs / f"{name}.log").read_text(encoding="utf-8", errors="replace").split("\n")
+                last = next((line.strip() for line in reversed(said) if line.strip()), "")
+                lost[name] = last.removeprefix("Error: ") or f"ended with status {process.returncode}"
+        return lost
+
     def kill_server(self) -> None:
         """End the server as a crash does."""
         self._running["server"].kill()
@@ -144,7 +154,8 @@ class Processes:
                 alone_s = alone_s + 1.0 if gone else 0.0
                 # After the last round the phones leave first, and the server writes its report.
                 if alone_s > GRACE_S:
-                    raise LocalError(f"all phones ended before the server did; see {self._logs}") from None
+                    why = next(iter(self.lost_phones().values()), "they left in order")
+                    raise LocalError(f"{why}; all phones ended before the server did; see {self._logs}") from None
                 if timeout_s is not None and waited_s > timeout_s:
                     raise LocalError(f"the run took longer than {timeout_s:g} s; see {self._logs}") from None
             else:

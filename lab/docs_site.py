@@ -5,7 +5,7 @@ A hook of mkdocs (`make docs`); its functions are called by their names.
 
 import html
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,14 @@ SUBJECTS = {
     "errors": "Errors",
 }
 """The first headings of API.md, by the module that a public name lives in; another module has one of its own name."""
+INTERNAL = {
+    "Examples": ("parts",),
+    "Problem": ("measures", "settings_with", "shared_examples", "test_examples"),
+    "Setting": ("check",),
+    "Spent": ("sizes", "of", "in_row"),
+    "Training": ("to_wire", "from_wire", "changed", "learning_rate", "in_round"),
+}
+"""What our other modules call of public classes, and no user: API.md leaves it out."""
 PUBLIC, COMMANDS = "<!-- public names -->", "<!-- commands -->"
 """Where a page asks for what is written here."""
 
@@ -122,5 +130,12 @@ def public_names() -> str:
         home = featherfed._HOME[name]
         module = home.partition(".")[0]
         heading = SUBJECTS.get(module, module.replace("_", " ").capitalize())
-        by_subject.setdefault(heading, []).append(f"::: featherfed.{home}.{name}")
+        by_subject.setdefault(heading, []).append(f"::: featherfed.{home}.{name}" + _without(INTERNAL.get(name, ())))
     return "\n\n".join(f"## {heading}\n\n" + "\n\n".join(names) for heading, names in by_subject.items() if names)
+
+
+def _without(members: Sequence[str]) -> str:
+    """Return mkdocstrings' options that leave some members out of a class, besides those that begin with `_`."""
+    if not members:
+        return ""
+    return f'\n    options:\n      filters: ["!^_", "!^({"|".join(members)})$"]'

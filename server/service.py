@@ -91,7 +91,6 @@ class Service:
             rules.total or rules.phones,
             store.phones(),
             grace_s=2 * config.heartbeat,
-            lost=self._phone_lost,
             here=range(rules.first, rules.first + rules.phones),
         )
         self._welcomes = Welcomes(config, start.run, model, shards=fleet.shards)
@@ -161,6 +160,7 @@ class Service:
             self._round.post(Resume(self._reached))
             self._tasks.spawn(self._keep_ledger())
             self._tasks.spawn(self._end_silent())
+            self._tasks.spawn(self._tell_who_is_lost())
             try:
                 pause = await self._tasks.ended
                 self._watcher.ended(pause)
@@ -358,8 +358,9 @@ class Service:
         if booked := self._booked(STRANGER, "stranger", code, sentence):
             self._storage.commits.queue(*booked)
 
-    def _phone_lost(self, shard: int) -> None:
-        self._tasks.spawn(self._round.post_alone(Lost(shard)))
+    async def _tell_who_is_lost(self) -> None:
+        while True:
+            await self._round.post_alone(Lost(await self._fleet.lost.get()))
 
     async def _dismiss(self, pause: str | None) -> None:
         """Tell every phone why the run ends, and wait a little for those on slow links."""

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -306,7 +307,7 @@ def test_values_by_round_are_what_each_round_is_run_with(tmp_path: Path) -> None
 
 
 WRONG = [
-    ({"cohort": [3, 5]}, "from round 2 on: --cohort 5 exceeds --phones 4"),
+    ({"cohort": [3, 5]}, "from round 2 on: cohort=5 exceeds phones=4"),
     ({"cohort": {2: 3}}, "cohort = {2: 3} says nothing of round 1"),
     ({"uplink": ["float32", "rotat"]}, "unknown codec stage 'rotat'"),
     ({"cohrt": 3}, "has no keyword 'cohrt'; did you mean 'cohort'"),
@@ -314,12 +315,12 @@ WRONG = [
     ({"seed": 1}, r"has no keyword 'seed'; simulate\(seed=…\) or serve\(seed=…\) takes it"),
     ({"phones": "ten"}, "phones = 'ten' is not a whole number"),
     ({"phones": True}, "phones = True is not a whole number"),
-    ({"cohort": 5}, "--cohort 5 exceeds --phones 4"),
+    ({"cohort": 5}, "cohort=5 exceeds phones=4"),
     ({"local": 0.1}, r"local = 0.1 does not say how phones train; ff.SGD\(lr=0.1\) does"),
     ({"local": ff.SGD(settings={"shft": 1})}, "has no such setting; did you mean 'shift'"),
     ({"server": 0.1}, r"server = 0.1 is no ff.ServerOptimizer; ff.FedAdam\(lr=0.1\) is one"),
     ({"server": ff.Median()}, r"server = Median\(\) is no ff.ServerOptimizer"),
-    ({"server": ff.FedAdam(-1)}, "--server-lr -1.0 is not a number above 0"),
+    ({"server": ff.FedAdam(-1)}, "server.lr=-1.0 is not a number above 0"),
     ({"aggregate": ff.FedAvg()}, r"aggregate = FedAvg\(lr=1.0\) is no ff.Aggregate; ff.TrimmedMean\(0.1\) is one"),
     ({"aggregate": ff.Krum(1), "uplink": "topk(0.1)"}, "aggregate"),
     ({"server": "fedadm"}, "unknown server optimizer 'fedadm'; did you mean 'fedadam'"),
@@ -350,7 +351,7 @@ def test_what_cannot_be_run_is_refused_in_one_sentence(given: dict[str, Any], se
         ({"links": {"3g": 0}}, "shares above 0"),
         ({"devices": "toaster"}, "device 'toaster' is not one of"),
         ({"devices": 3}, "device 3 is neither a name nor a time"),
-        ({"seed": -1}, "--seed -1 is below 0"),
+        ({"seed": -1}, "seed=-1 is below 0"),
         ({"seed": 0.5}, "seed = 0.5 is not a whole number"),
         ({"train": "adam"}, "train = 'adam' is not 'sgd' or 'none'"),
         ({"dropout": 1}, "dropout = 1 is not a share from 0 to below 1"),
@@ -445,3 +446,20 @@ def test_metric_of_the_whole_test_set_is_tried_before_any_round(tmp_path: Path) 
 def test_class_in_place_of_a_rule_is_refused() -> None:
     with pytest.raises(ff.ConfigError, match=r"aggregate = Median is a class; give one of it, like Median\(…\)"):
         small(aggregate=ff.Median)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: ff.Experiment("digits", phones=0), "phones=0 is below 1"),
+        (lambda: ff.Experiment("digits", cohort=[5, 50]), "from round 2 on: cohort=50 exceeds phones=10"),
+        (lambda: ff.Experiment("digits", mode="async", quorum=3), "quorum=3 is for mode='sync'; with mode='async' say"),
+        (lambda: ff.Experiment("digits").config(seed=-1), "seed=-1 is below 0"),
+        (lambda: ff.SGD(epochs=0), "epochs=0 is below 1"),
+    ],
+)
+def test_what_is_wrong_is_said_in_the_keywords_of_python(make: Callable[[], object], words: str) -> None:
+    with pytest.raises(ff.ConfigError) as raised:
+        make()
+    assert str(raised.value).startswith(words)
+    assert "--" not in str(raised.value)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -104,3 +105,29 @@ def test_reports_travel_between_processes_and_say_what_they_are_in_a_line() -> N
     assert pickle.loads(pickle.dumps(report)) == report
     carried = "20 B up + 200 B down = 220 B both ways; 14 B of handshakes beside them"
     assert repr(report) == f"<Report of task: 2 rounds, mae 9, loss 4.5, {carried}, 4.0 s>"
+
+
+def test_saved_report_is_the_same_when_it_is_loaded(tmp_path: Path) -> None:
+    report = made(9.0, None, math.nan)
+    report.save(tmp_path / "x")
+    again = ff.Report.load(tmp_path / "x")
+    assert repr(again) == repr(report) and str(again.rounds) == str(report.rounds)
+    assert replace(again, rounds=()) == replace(report, rounds=(), folder=None)
+    assert again.weights["w"].tolist() == report.weights["w"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "x holds no saved report: No such file"),
+        ("{", "x is no saved report: "),
+        ("[1]", "x is no saved report: "),
+        ('{"problem": "task"}', "report.json is no saved report: it has no 'parameters'"),
+    ],
+)
+def test_what_is_no_saved_report_is_refused_in_a_sentence(tmp_path: Path, text: str | None, words: str) -> None:
+    (tmp_path / "x").mkdir()
+    if text is not None:
+        (tmp_path / "x" / "report.json").write_text(text)
+    with pytest.raises(ff.ConfigError, match=words):
+        ff.Report.load(tmp_path / "x")

@@ -127,7 +127,7 @@ class CountsBytes:
             self._counting.ended = True
         super().connection_lost(error)  # type: ignore[misc]
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: bytes | memoryview) -> None:
         """Count, then parse."""
         self.bytes_received += len(data)
         super().data_received(data)  # type: ignore[misc]

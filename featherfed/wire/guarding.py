@@ -62,13 +62,14 @@ class HeldToLimits(Edge):
             transport.max_size = READ_BYTES
         super().connection_made(transport)
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: bytes | memoryview) -> None:
         """Count and parse, slice by slice, as long as the peer keeps to the limits."""
         what, most = self.handshake_limit
+        slices = memoryview(data)  # without a copy
         for start in range(0, len(data), SLICE_BYTES):
             if self._turned_out:
                 return
-            super().data_received(data[start : start + SLICE_BYTES])
+            super().data_received(slices[start : start + SLICE_BYTES])
             if self.bytes_received > most and not self.upgraded:
                 self.turn_out(Close.PROTOCOL, f"{what} exceeds limit of {most} bytes")
             elif self.transport.get_write_buffer_size() > UNREAD_BYTES:

@@ -67,7 +67,7 @@ class GuardedConnection(HeldToLimits, ServerConnection):
         if self._door is not None:
             self._door.met(self)
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: bytes | memoryview) -> None:
         """Note when a message began, and parse."""
         if self.frame_began_s is None:
             self.frame_began_s = self.loop.time()

@@ -1,7 +1,7 @@
 """The phones of a run: who plays which shard, who is connected, who has been away for too long."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from msgspec.structs import replace
 
@@ -19,7 +19,6 @@ class Fleet:
         names: dict[int, str],
         *,
         grace_s: float,
-        lost: Callable[[int], None],
         here: range | None = None,
     ) -> None:
         """`names` are the phones that an earlier life of this server knew; they may be on their way back.
@@ -32,7 +31,8 @@ class Fleet:
         self.connections: dict[int, PhoneConnection] = {}
         self._away: set[int] = set()
         self._grace_s = grace_s
-        self._lost = lost
+        self.lost: asyncio.Queue[int] = asyncio.Queue()
+        """Shards whose phones nobody waits for any longer, in the order in which that became known."""
         self._timers: dict[int, asyncio.TimerHandle] = {}
 
     def start(self) -> None:
@@ -85,7 +85,7 @@ class Fleet:
         self.connections.pop(phone.shard, None)
         if for_good:
             self._away.add(phone.shard)
-            self._lost(phone.shard)
+            self.lost.put_nowait(phone.shard)
         else:
             # The shard of one that rests stays its own until it should be back.
             self._let_grace_run(phone.shard, phone.rests_s)
@@ -110,4 +110,4 @@ class Fleet:
     def _give_up(self, shard: int) -> None:
         del self._timers[shard]
         self._away.add(shard)
-        self._lost(shard)
+        self.lost.put_nowait(shard)

@@ -1,18 +1,50 @@
 """What a round machine knows of its phones, and whom its rule chooses of them."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import Field, replace
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from featherfed.rules.checked import chosen
 from featherfed.rules.select import PhoneFacts, Select, SelectKey
-from featherfed.server.rounds.events import Accept, Action, Assign, Joined, OpenRound
+from featherfed.server.rounds.events import Accept, Action, Assign, Event, Joined, OpenRound
 
 Facts = Mapping[int, PhoneFacts]
 """By shard; kept only for a selection that looks at them."""
 NOTHING_KNOWN: Facts = MappingProxyType({})
+
+
+class Chooses(Protocol):
+    """A machine's rules, as far as they choose."""
+
+    @property
+    def select(self) -> Select:
+        """Whom a round asks."""
+
+
+class MachineState(Protocol):
+    """What both round machines have."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    @property
+    def rules(self) -> Chooses:
+        """What never changes during a run."""
+
+    @property
+    def facts(self) -> Facts:
+        """What is known of its phones."""
+
+    @property
+    def round_number(self) -> int:
+        """The round that is played."""
+
+    def wants(self, round_number: int, shard: int) -> bool:
+        """Return whether an update counts now."""
+
+
+S = TypeVar("S", bound=MachineState)
 
 
 @lru_cache(maxsize=1 << 16)
@@ -29,6 +61,23 @@ def learned(facts: Facts, shards: Iterable[int], **known: Any) -> Facts:
     """Return what is known once these fields of these shards are."""
     news = {shard: replace(facts.get(shard) or _unknown(shard), **known) for shard in shards}
     return MappingProxyType({**facts, **news}) if news else facts
+
+
+def handled(
+    handler: Callable[[S, Any], tuple[S, tuple[Action, ...]]] | None, state: S, event: Event
+) -> tuple[S, tuple[Action, ...]]:
+    """Return what a machine's handler makes of an event, with what is known of the phones after it.
+
+    Without a handler the event does not matter any more.
+    """
+    if handler is None:
+        return state, ()
+    if not state.rules.select.uses_facts:
+        return handler(state, event)
+    if isinstance(event, Joined | Accept):
+        state = replace(state, facts=facts_after(state.facts, event, state.wants))
+    state, actions = handler(state, event)
+    return replace(state, facts=facts_of_asked(state.facts, state.round_number, actions)), actions
 
 
 def facts_after(facts: Facts, event: Joined | Accept, wants: Callable[[int, int], bool]) -> Facts:

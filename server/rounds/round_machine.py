@@ -18,7 +18,7 @@ from featherfed.errors import ProblemError
 from featherfed.rules.checked import chosen
 from featherfed.rules.select import PhoneFacts, Select, SelectKey
 from featherfed.rules.selections import Uniform
-from featherfed.server.rounds.cohort import NOTHING_KNOWN, Facts, choose_cohort, facts_after, facts_of_asked
+from featherfed.server.rounds.cohort import NOTHING_KNOWN, Facts, choose_cohort, handled
 from featherfed.server.rounds.events import (
     Accept,
     Action,
@@ -363,12 +363,4 @@ TABLE: Mapping[Phase, Mapping[type, Callable[..., Step]]] = {
 
 def advance(state: RunState, event: Event) -> Step:
     """Return the state after `event` and what must be done now, in that order."""
-    handler = TABLE[state.phase].get(type(event))
-    if handler is None:
-        return state, ()
-    if not state.rules.select.uses_facts:
-        return handler(state, event)
-    if isinstance(event, Joined | Accept):
-        state = replace(state, facts=facts_after(state.facts, event, state.wants))
-    state, actions = handler(state, event)
-    return replace(state, facts=facts_of_asked(state.facts, state.round_number, actions)), actions
+    return handled(TABLE[state.phase].get(type(event)), state, event)

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import featherfed as ff
-from lab.docs_site import FROM_THE_TOP, commands, for_python_markdown, moved, public_names
+from lab.docs_site import FROM_THE_TOP, INTERNAL, commands, for_python_markdown, moved, public_names
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,3 +48,10 @@ def test_every_command_has_its_options_and_their_defaults() -> None:
         assert line in text.splitlines(), line
     assert re.search(r"^\| `--phones INTEGER` \| .*\\\[default: 10\\\] \|$", text, re.MULTILINE)
     assert "Sentinel" not in text
+
+
+def test_what_only_our_modules_call_is_not_on_the_page() -> None:
+    text = public_names()
+    for name, members in INTERNAL.items():
+        assert all(hasattr(getattr(ff, name), member) for member in members), name
+        assert f'.{name}\n    options:\n      filters: ["!^_", "!^({"|".join(members)})$"]' in text

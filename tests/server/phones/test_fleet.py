@@ -44,6 +44,11 @@ def come(fleet: Fleet, name: str, **fields: Any) -> PhoneConnection:
     return phone
 
 
+def lost(fleet: Fleet) -> list[int]:
+    """Return the shards whose phones are lost, as far as nobody has heard of them."""
+    return [fleet.lost.get_nowait() for _ in range(fleet.lost.qsize())]
+
+
 def in_virtual_time(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
     def wrapped() -> None:
         run(test())
@@ -54,21 +59,19 @@ def in_virtual_time(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[
 
 @in_virtual_time
 async def test_phone_that_stays_away_is_lost_after_the_grace_time_and_not_before() -> None:
-    lost: list[int] = []
-    fleet = Fleet(2, {}, grace_s=GRACE_S, lost=lost.append)
+    fleet = Fleet(2, {}, grace_s=GRACE_S)
     phone = come(fleet, "a")
     fleet.connect(phone)
     assert fleet.left(phone)
     await asyncio.sleep(GRACE_S - 1)
-    assert lost == []
+    assert lost(fleet) == []
     await asyncio.sleep(2)
-    assert lost == [0]
+    assert lost(fleet) == [0]
 
 
 @in_virtual_time
 async def test_phone_that_comes_back_in_time_is_never_lost() -> None:
-    lost: list[int] = []
-    fleet = Fleet(2, {}, grace_s=GRACE_S, lost=lost.append)
+    fleet = Fleet(2, {}, grace_s=GRACE_S)
     for _ in range(3):
         phone = come(fleet, "a")
         assert phone.shard == 0
@@ -77,25 +80,24 @@ async def test_phone_that_comes_back_in_time_is_never_lost() -> None:
         await asyncio.sleep(GRACE_S - 1)
     fleet.connect(come(fleet, "a"))
     await asyncio.sleep(10 * GRACE_S)
-    assert lost == []
+    assert lost(fleet) == []
 
 
 @in_virtual_time
 async def test_newer_connection_replaces_the_older_whose_end_then_means_nothing() -> None:
-    lost: list[int] = []
-    fleet = Fleet(2, {}, grace_s=GRACE_S, lost=lost.append)
+    fleet = Fleet(2, {}, grace_s=GRACE_S)
     older, newer = come(fleet, "a"), come(fleet, "a")
     assert fleet.connect(older) is None
     assert fleet.connect(newer) is older
     assert not fleet.left(older)
     await asyncio.sleep(2 * GRACE_S)
-    assert lost == []
+    assert lost(fleet) == []
     assert fleet.connections == {0: newer}
 
 
 @in_virtual_time
 async def test_shard_of_a_lost_phone_goes_to_one_newcomer_only() -> None:
-    fleet = Fleet(1, {}, grace_s=GRACE_S, lost=lambda shard: None)
+    fleet = Fleet(1, {}, grace_s=GRACE_S)
     gone = come(fleet, "a")
     fleet.connect(gone)
     fleet.left(gone)
@@ -110,7 +112,7 @@ async def test_shard_of_a_lost_phone_goes_to_one_newcomer_only() -> None:
 
 @in_virtual_time
 async def test_newcomer_is_told_to_wait_for_the_shard_of_a_phone_that_left_and_then_gets_it() -> None:
-    fleet = Fleet(2, {}, grace_s=GRACE_S, lost=lambda shard: None)
+    fleet = Fleet(2, {}, grace_s=GRACE_S)
     stays, gone = come(fleet, "a"), come(fleet, "b")
     fleet.connect(stays)
     fleet.connect(gone)
@@ -129,19 +131,17 @@ async def test_newcomer_is_told_to_wait_for_the_shard_of_a_phone_that_left_and_t
 
 @in_virtual_time
 async def test_shard_of_a_phone_that_cannot_play_is_free_at_once() -> None:
-    lost: list[int] = []
-    fleet = Fleet(1, {}, grace_s=GRACE_S, lost=lost.append)
+    fleet = Fleet(1, {}, grace_s=GRACE_S)
     bare = come(fleet, "a")
     fleet.connect(bare)
     assert fleet.left(bare, for_good=True)
-    assert lost == [0]
+    assert lost(fleet) == [0]
     assert come(fleet, "b").shard == 0
 
 
 @in_virtual_time
 async def test_shard_of_a_phone_that_rests_is_its_own_until_it_should_be_back() -> None:
-    lost: list[int] = []
-    fleet = Fleet(1, {}, grace_s=GRACE_S, lost=lost.append)
+    fleet = Fleet(1, {}, grace_s=GRACE_S)
     resting = come(fleet, "a")
     fleet.connect(resting)
     resting.rests_s = 1000.0
@@ -149,45 +149,43 @@ async def test_shard_of_a_phone_that_rests_is_its_own_until_it_should_be_back() 
     with pytest.raises(ShardLaterError, match="the shard of a phone that left is free in 1040 s"):
         come(fleet, "b")
     await asyncio.sleep(1000.0 + GRACE_S - 1)
-    assert lost == []
+    assert lost(fleet) == []
     with pytest.raises(ShardLaterError, match="free in 1 s"):
         come(fleet, "b")
     await asyncio.sleep(2)
-    assert lost == [0]
+    assert lost(fleet) == [0]
     assert come(fleet, "b").shard == 0
 
 
 @in_virtual_time
 async def test_phones_of_an_earlier_life_have_the_grace_time_to_come_back() -> None:
-    lost: list[int] = []
-    fleet = Fleet(3, {0: "a", 2: "b"}, grace_s=GRACE_S, lost=lost.append)
+    fleet = Fleet(3, {0: "a", 2: "b"}, grace_s=GRACE_S)
     fleet.start()
     await asyncio.sleep(GRACE_S / 2)
     phone = come(fleet, "b")
     assert phone.shard == 2
     fleet.connect(phone)
     await asyncio.sleep(GRACE_S)
-    assert lost == [0]
+    assert lost(fleet) == [0]
 
 
 @in_virtual_time
 async def test_stopped_fleet_tells_nobody() -> None:
-    lost: list[int] = []
-    fleet = Fleet(2, {0: "a"}, grace_s=GRACE_S, lost=lost.append)
+    fleet = Fleet(2, {0: "a"}, grace_s=GRACE_S)
     fleet.start()
     fleet.stop()
     await asyncio.sleep(2 * GRACE_S)
-    assert lost == []
+    assert lost(fleet) == []
 
 
 @in_virtual_time
 async def test_what_a_phone_holds_of_another_run_counts_for_nothing() -> None:
-    fleet = Fleet(2, {}, grace_s=GRACE_S, lost=lambda shard: None)
+    fleet = Fleet(2, {}, grace_s=GRACE_S)
     ours, other = come(fleet, "a"), come(fleet, "b", run="other")
     assert (ours.pending_round, other.pending_round) == (3, NOTHING)
 
 
 @in_virtual_time
 async def test_stranger_that_leaves_is_nobody() -> None:
-    fleet = Fleet(2, {}, grace_s=GRACE_S, lost=lambda shard: None)
+    fleet = Fleet(2, {}, grace_s=GRACE_S)
     assert not fleet.left(cast(PhoneConnection, Connection()))
