@@ -19,9 +19,9 @@ from featherfed.by_round import ByRound
 from featherfed.secure.circles import least_of, threshold_of
 from featherfed.server.circle_plan import CirclePlan
 from featherfed.server.rounds import circle as circles
-from featherfed.server.rounds import round_machine
+from featherfed.server.rounds import circle_machine, round_machine
 from featherfed.server.rounds.circle import Circle, CircleAction, CircleEvent, CirclePhase
-from featherfed.server.rounds.cohort import facts_after, facts_of_asked
+from featherfed.server.rounds.cohort import handled
 from featherfed.server.rounds.events import (
     Accept,
     Action,
@@ -106,7 +106,7 @@ Step = tuple[SummedState, tuple[Action, ...]]
 
 def _with_circle(state: SummedState, number: int, event: CircleEvent) -> Step:
     """Advance one circle; return what it asks for."""
-    return _put(state, number, *circles.advance(state.circles[number], event))
+    return _put(state, number, *circle_machine.advance(state.circles[number], event))
 
 
 def _put(state: SummedState, number: int, circle: Circle, wanted: tuple[CircleAction, ...]) -> Step:
@@ -210,7 +210,7 @@ def _resume(state: SummedState, event: Resume) -> Step:
     """Go on with the circles that the disk gave, and ask again whose update is awaited."""
     actions: tuple[Action, ...] = ()
     for number, circle in enumerate(state.circles):
-        state, more = _put(state, number, *circles.resumed(circle))
+        state, more = _put(state, number, *circle_machine.resumed(circle))
         actions += more
     if state.phase is Phase.UNMASKING:
         return _when_over(state, actions)
@@ -268,14 +268,6 @@ def _deal(state: SummedState, actions: tuple[Action, ...]) -> Step:
 
 def advance(state: SummedState, event: Event) -> Step:
     """Return the state after `event` and what must be done now, in that order."""
-    handler = TABLE[state.phase].get(type(event))
-    if handler is None:
-        return state, ()
-    if state.rules.select.uses_facts and isinstance(event, Joined | Accept):
-        state = replace(state, facts=facts_after(state.facts, event, state.wants))
-    after, actions = handler(state, event)
+    after, actions = handled(TABLE[state.phase].get(type(event)), state, event)
     assert isinstance(after, SummedState), "a state keeps its kind"
-    state, actions = _deal(after, actions)
-    if state.rules.select.uses_facts:
-        state = replace(state, facts=facts_of_asked(state.facts, state.round_number, actions))
-    return state, actions
+    return _deal(after, actions)
