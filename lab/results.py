@@ -249,8 +249,14 @@ EARLIER = (
 )
 
 
+BOTH_WAYS = "| both ways |"
+"""The column of a table that counts them."""
+
+
 def renewed(page: str, fresh: str) -> str:
-    """Return `page` with the head and the sections of `fresh`; sections that only `page` has stay, marked as earlier.
+    """Return `page` with the head and the sections of `fresh`; sections that only `page` has stay.
+
+    Those that count the uplink alone are marked as of an earlier release.
 
     The papers' orderings are judged over all scenarios together: where `fresh` judged none, the verdicts stay too.
     """
@@ -276,7 +282,7 @@ def _title(section: str) -> str:
 
 
 def _marked(section: str) -> str:
-    if EARLIER in section or _title(section) == VERDICTS:
+    if EARLIER in section or BOTH_WAYS in section or _title(section) == VERDICTS:
         return section
     title, rest = section.split("\n", 1)
     return f"{title}\n\n{EARLIER}\n{rest}"
