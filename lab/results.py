@@ -31,6 +31,7 @@ TITLES = {
     "best_noniid": "97 % on two-shard non-IID phones",
     "best_2nn": "McMahan's 2nn to 97 %",
     "best_cnn": "McMahan's cnn to 99 %",
+    "defaults": "97 % without flags",
     "paper_structured": "Structured updates: low rank and random mask",
     "paper_sketched": "Sketched updates: subsample × quantize × rotation",
     "paper_partitions": "IID, two-shard and Dirichlet phones",
