@@ -78,7 +78,8 @@ class Experiment:
     `problem` is an `ff.Problem`, or the name of one: `"mnist/2nn"`, `"mytask:problem"`, `"./mytask.py:problem"`.
     `phones` are in the run, `cohort` of them are wanted in a round (None: 10, or all if there are less), for `rounds`
     rounds. `local` is how phones train, `ff.SGD(…)`; `server` how the server steps, like `ff.FedAdam(lr=0.1)` or
-    `"fedadam"`. `uplink` and `downlink` are codec specs or presets (docs/CODECS.md), `partition` how a data set that
+    `"fedadam"`. `uplink` and `downlink` are codec specs or presets (docs/CODECS.md; None: `lattice(1)`,
+    or `eden-1bit` where each round asks all phones), `partition` how a data set that
     phones share is cut (`iid`, `shards:N`, `dirichlet:A`, `quantity:A`), `aggregate` what becomes of a round's updates
     (`"median"`, `ff.TrimmedMean(0.1)`), `select` who is asked in it (`"uniform"`, `ff.FastLinks()`); rules may be your
     own (docs/RULES.md). `data_dir` is the folder of downloaded data sets.
@@ -102,7 +103,7 @@ class Experiment:
         rounds: int = 20,
         local: Training | TrainingByRound | None = None,
         uplink: ByRoundOr[str] = "vertex-small",
-        downlink: str = "eden-1bit",
+        downlink: str | None = None,
         server: ServerOptimizer | str = "fedavg",
         partition: str = "iid",
         aggregate: Aggregate | str = "mean",
@@ -284,8 +285,9 @@ def _settings(problem: NamedProblem, given: Mapping[str, Any]) -> dict[str, Any]
     rest = dict(given)
     local, server = rest.pop("local"), rest.pop("server")
     del rest["data_dir"]
-    if rest["cohort"] is None:
-        del rest["cohort"]
+    for name in ("cohort", "downlink"):
+        if rest[name] is None:
+            del rest[name]
     if local is None:
         local = Training()
     if type(local) not in (Training, TrainingByRound):

@@ -31,6 +31,7 @@ TITLES = {
     "best_noniid": "97 % on two-shard non-IID phones",
     "best_2nn": "McMahan's 2nn to 97 %",
     "best_cnn": "McMahan's cnn to 99 %",
+    "defaults": "97 % without flags",
     "paper_structured": "Structured updates: low rank and random mask",
     "paper_sketched": "Sketched updates: subsample × quantize × rotation",
     "paper_partitions": "IID, two-shard and Dirichlet phones",
@@ -249,8 +250,14 @@ EARLIER = (
 )
 
 
+BOTH_WAYS = "| both ways |"
+"""The column of a table that counts them."""
+
+
 def renewed(page: str, fresh: str) -> str:
-    """Return `page` with the head and the sections of `fresh`; sections that only `page` has stay, marked as earlier.
+    """Return `page` with the head and the sections of `fresh`; sections that only `page` has stay.
+
+    Those that count the uplink alone are marked as of an earlier release.
 
     The papers' orderings are judged over all scenarios together: where `fresh` judged none, the verdicts stay too.
     """
@@ -276,7 +283,7 @@ def _title(section: str) -> str:
 
 
 def _marked(section: str) -> str:
-    if EARLIER in section or _title(section) == VERDICTS:
+    if EARLIER in section or BOTH_WAYS in section or _title(section) == VERDICTS:
         return section
     title, rest = section.split("\n", 1)
     return f"{title}\n\n{EARLIER}\n{rest}"

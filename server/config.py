@@ -27,6 +27,13 @@ SECURE_UPLINK = "secure-4bit"
 LEAST_CIRCLE = 5
 """Of a masked sum: a phone plays in no smaller one unless it is told to."""
 COHORT = 10
+FOR_ALL, FOR_SOME = "eden-1bit", "lattice(1)"
+"""What comes down where nothing is said: to phones that are all asked in each round, and to phones that miss rounds.
+
+A chain's difference is the cheapest way from one version to the next, and what it leaves out fades; each round missed
+costs another one. On a lattice what was missed costs little, but the model stays within a step of where it should be:
+coarser ones cost less, and small models suffer (docs/CODECS.md).
+"""
 SEEDS = 1 << 64
 """What Welcome carries: a seed of 64 bits."""
 TRAINING_BY_ROUND = tuple(each.name for each in fields(Training) if range_of(each) and each.name != "lr_decay")
@@ -57,7 +64,7 @@ class RunConfig(Training):
     server_lr: float = 1.0
     server_average: float = 0.0
     uplink: str = "vertex-small"
-    downlink: str = "eden-1bit"
+    downlink: str = FOR_ALL
     leftover: str = "keep"  # or drop, or a share of the view
     mode: str = "sync"
     connect: str = "always"
@@ -216,6 +223,12 @@ class RunConfig(Training):
         """Who connects to this server: its gateways, or its phones."""
         return self.gateways or self.phones
 
+    @property
+    def usual_downlink(self) -> str:
+        """What comes down where nothing else is said."""
+        asked = [self.cohort_size_at(number) for number in self._changes()]
+        return FOR_ALL if self.mode == "sync" and min(asked) == self.phones else FOR_SOME
+
     def cohort_at(self, round_number: int) -> int:
         """Return how many updates are wanted in a round, counted from 1."""
         return int(self.value_at("cohort", round_number))
@@ -277,7 +290,7 @@ class RunConfig(Training):
                 flags += [part for text in texts for part in (flag(each.name), text)]
             elif value is True:
                 flags.append(flag(each.name))
-            elif value != each.default:
+            elif value != (self.usual_downlink if each.name == "downlink" else each.default):
                 limits = range_of(each)
                 named = limits.spelled if limits and limits.spelled else {}
                 flags += [flag(each.name), named.get(value) or _spelled(each.name, value)]
@@ -305,7 +318,8 @@ def _text(value: object) -> str:
 def config_from(values: Mapping[str, Any]) -> RunConfig:
     """Return the configuration with these values; raises `ConfigError`, for an unknown key with the nearest known one.
 
-    The cohort is at most the phones where only they are given; with `secure` the uplink is one that can be summed.
+    The cohort is at most the phones where only they are given, and the downlink the usual one where none is; with
+    `secure` the uplink is one that can be summed.
     """
     checked: dict[str, Any] = {}
     later: dict[str, dict[int, Any]] = {}
@@ -323,7 +337,8 @@ def config_from(values: Mapping[str, Any]) -> RunConfig:
         checked.setdefault("cohort", min(COHORT, checked["phones"]))
     if checked.get("secure"):
         checked.setdefault("uplink", SECURE_UPLINK)
-    return RunConfig(**checked, later=later)
+    config = RunConfig(**checked, later=later)
+    return config if "downlink" in checked else replace(config, downlink=config.usual_downlink)
 
 
 def _by_round(key: str, value: Any) -> ByRound[Any]:

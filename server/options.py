@@ -96,7 +96,8 @@ _RUN: tuple[tuple[str, Any, str], ...] = (
         "--downlink",
         str,
         "How models come down: a codec spec or preset (a chain of differences), lattice(1) (one difference, whatever a"
-        " phone missed), or fresh | SPEC (all that was learned, each round anew).  [default: eden-1bit]",
+        " phone missed), or fresh | SPEC (all that was learned, each round anew).  [default: lattice(1), or eden-1bit"
+        " where each round asks all phones]",
     ),
     (
         "--leftover",

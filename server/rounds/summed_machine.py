@@ -239,7 +239,7 @@ _OF_CIRCLES: Mapping[type, Callable[..., tuple[RunState, tuple[Action, ...]]]] =
     Resume: _resume,
 }
 
-TABLE: Mapping[Phase, Mapping[type, Callable[..., tuple[RunState, tuple[Action, ...]]]]] = {
+TABLE: Mapping[Phase, Mapping[type, Callable[..., Any]]] = {
     **round_machine.TABLE,
     Phase.OPEN: {
         **round_machine.TABLE[Phase.OPEN],

@@ -94,7 +94,8 @@ def test_kept_sections_stay_and_say_that_they_are_of_an_earlier_release(tmp_path
     run(file)
     other = "## The same on McMahan's cnn\n\n| strategy | best |\n|---|--:|\n| float32 | 97.87% |\n\n"
     verdicts = "## What the papers say\n\nOf 19 orderings, 16 are as claimed.\n"
-    page.write_text(f"# Results\n\nOld words.\n\n## small\n\nold figures\n\n{other}{verdicts}")
+    both = "## 97 % on IID shards\n\n| strategy | up | down | both ways |\n|---|--:|--:|--:|\n| tiny | 1 | 2 | 3 |\n\n"
+    page.write_text(f"# Results\n\nOld words.\n\n{both}## small\n\nold figures\n\n{other}{verdicts}")
     for _ in range(2):
         done = results(tmp_path / "small", "--write", page, "--keep")
         assert done.exit_code == 0, done.output
@@ -102,7 +103,8 @@ def test_kept_sections_stay_and_say_that_they_are_of_an_earlier_release(tmp_path
         assert "Old words" not in text
         assert "old figures" not in text
         assert text.count("## small\n") == 1
-        assert text.count("earlier release") == 1
+        assert both in text
+        assert text.count("earlier release") == 1, "of what counts the uplink alone"
         assert text.index("earlier release") > text.index("## The same on McMahan's cnn")
         assert "| float32 | 97.87% |" in text
         assert text.endswith(verdicts)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from featherfed.errors import ConfigError
 from featherfed.rules.naming import names_of
 from featherfed.rules.server_optimizer import ServerOptimizer
-from featherfed.server.config import BY_ROUND, KNOWN, RunConfig, config_from, read_config
+from featherfed.server.config import BY_ROUND, FOR_ALL, FOR_SOME, KNOWN, RunConfig, config_from, read_config
 from featherfed.server.options import FLAGS, run_flags
 from featherfed.training_settings import Training
 
@@ -82,7 +82,19 @@ def test_help_names_the_defaults_that_hold() -> None:
         if name not in ("target", "cohort", "quorum", "buffer", "deadline", "heartbeat", "max_examples", "clip_norm"):
             shown = text.rpartition("[default: ")[2].removesuffix("]")
             default = defaults[name]
+            if name == "downlink":
+                default = f"{FOR_SOME}, or {FOR_ALL} where each round asks all phones"
             assert shown == (f"{default:g}" if isinstance(default, float) else str(default)), flag
+
+
+def test_downlink_is_a_chain_where_each_round_asks_all_phones_and_else_a_lattice() -> None:
+    assert config_from({}).downlink == config_from({"phones": 4}).downlink == FOR_ALL
+    assert config_from({"phones": 40, "cohort": 20, "over_select": 2.0}).downlink == FOR_ALL
+    for values in ({"phones": 100}, {"phones": 4, "cohort": "4,3"}, {"mode": "async"}):
+        assert config_from(values).downlink == FOR_SOME
+    for values in ({"phones": 100, "downlink": FOR_ALL}, {"downlink": FOR_SOME}, {"phones": 100}, {}):
+        config = config_from(values)
+        assert parsed(config.command()) == config, "what was named stays named"
 
 
 def test_cohort_is_the_phones_where_fewer_than_ten_were_asked_for() -> None:
