@@ -14,6 +14,7 @@ deals its cohort into circles (`circle`), each of which ends summed or failed:
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from featherfed.by_round import ByRound
 from featherfed.secure.circles import least_of, threshold_of
