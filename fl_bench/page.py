@@ -49,7 +49,7 @@ def measure_plot(report: dict[str, Any], measure: Measure, *, against: str) -> s
 
 
 def bytes_plot(report: dict[str, Any]) -> str:
-    """Return bars of bytes a round, up and down, split in payload, framing, re-sent and wasted, as SVG text."""
+    """Return bars of bytes a round, up and down, split in payload, framing, masks, re-sent and wasted, as SVG text."""
     figure, panels = pyplot.subplots(1, 2, figsize=(13.2, 3.4))
     for axes, way in zip(panels, ("uplink", "downlink"), strict=True):
         rounds = [row["round"] for row in report["rounds"]]

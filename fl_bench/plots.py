@@ -26,7 +26,7 @@ from featherfed.server.measures import Measure
 from featherfed.server.storage.report import value_in
 from featherfed.server.storage.spent import Spent, running, size
 
-SHARES = {"payload": "#3b7dd8", "framing": "#e8a33d", "resent": "#8e6bbf", "wasted": "#d2504b"}
+SHARES = {"payload": "#3b7dd8", "framing": "#e8a33d", "masks": "#3c9d7a", "resent": "#8e6bbf", "wasted": "#d2504b"}
 """What a round's bytes are, in colours that can be told apart on light and on dark ground."""
 SHARE_NAMES = {"resent": "sent again"}
 _COLORS = tuple(pyplot.get_cmap("tab20")(at) for at in (*range(0, 20, 2), *range(1, 20, 2)))
@@ -62,9 +62,11 @@ def save_png(figure: Figure, path: Path, *, dpi: int) -> None:
 def share(traffic: dict[str, int], name: str) -> int:
     """Return one of `SHARES` of a round's traffic; they add up to the socket's bytes."""
     if name == "payload":
-        return traffic["payload"] - traffic["resent"] - traffic["wasted"]
+        return traffic["payload"] - traffic["resent"] - traffic["wasted"] - traffic["points"]
     if name == "framing":
-        return traffic["socket"] - traffic["payload"]
+        return traffic["socket"] - traffic["payload"] - traffic["masks"]
+    if name == "masks":
+        return traffic["masks"] + traffic["points"]
     return traffic[name]
 
 

@@ -106,7 +106,7 @@ class Service:
         hands: Hands = runner
         self._unmasking = unmasking = Unmasking(config, book, storage, uploads, fleet, desk, tasks)
         if isinstance(start.state, SummedState):
-            hands = CircleHands(runner, unmasking, book, storage.commits)
+            hands = CircleHands(runner, unmasking, book, storage.commits, watcher)
         self._round = current = CurrentRound(start.state, hands, clock, started_s=start.round_start_s)
         kind = Arrivals if isinstance(start.state, SummedState) else Folding
         self._intake = intake = kind(current, model, storage, uploads, assignments, watcher)

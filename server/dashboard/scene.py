@@ -146,7 +146,7 @@ class Scene(Watcher):
         self.phase, self._round, self._attempt, self._cohort = "open", round_number, attempt, cohort
         self._lanes.enter(cohort)
         for shard, phone in self._phones.items():
-            if phone.state in (PhoneState.ACCEPTED, PhoneState.LATE) and not attempt:
+            if phone.state in (PhoneState.ACCEPTED, PhoneState.LATE, PhoneState.SUMMING) and not attempt:
                 self._enter(shard, PhoneState.AWAY if shard in self._resting else PhoneState.WAITING)
             elif shard in cohort:
                 self._lanes.add(shard, phone.state, self._clock_s())
@@ -176,6 +176,12 @@ class Scene(Watcher):
             self._enter(shard, PhoneState.UPLOADING, self._began_s(shard, phone))
         phone.durable, phone.size, phone.up_durable, phone.told = durable, size, self._up(shard), True
         self._changed_phones.add(shard)
+
+    def update_arrived(self, shard: int, round_number: int, arrived: int, target: int) -> None:
+        """Note an update that waits for the sum of its circle."""
+        self._accepted = arrived
+        self._note_rate(shard)
+        self._enter(shard, PhoneState.SUMMING)
 
     def update_accepted(self, shard: int, round_number: int, accepted: int, target: int) -> None:
         """Note an update that counts."""
@@ -318,7 +324,7 @@ class Scene(Watcher):
 
     def _progress(self, phone: _Phone, up: int) -> float:
         if phone.state is not PhoneState.UPLOADING or not phone.size:
-            return float(phone.state is PhoneState.ACCEPTED)
+            return float(phone.state in (PhoneState.ACCEPTED, PhoneState.SUMMING))
         # What is durable is certain; what the socket carried since then is part of a frame that is not whole yet.
         return round(min((phone.durable + up - phone.up_durable) / phone.size, 1.0), 3)
 

@@ -27,6 +27,7 @@ class PhoneState(enum.IntEnum):
     ACCEPTED = 5
     LATE = 6
     DROPPED = 7
+    SUMMING = 8  # its update is here, and the sum of its circle is not open yet
 
 
 class FleetRow(Struct, frozen=True, array_like=True):
@@ -143,12 +144,13 @@ class Change(Struct, frozen=True, tag="change", tag_field="kind"):
 def parts(traffic: Traffic) -> dict[str, int]:
     """Return what the socket's bytes and the handshakes were spent on; the parts are disjoint.
 
-    >>> parts(Traffic(payload=100, message=110, socket=130, handshake=7, resent=20, wasted=30))
-    {'payload': 50, 'framing': 30, 'resent': 20, 'wasted': 30, 'handshake': 7}
+    >>> parts(Traffic(payload=100, message=115, socket=130, handshake=7, resent=20, wasted=30, masks=5, points=8))
+    {'payload': 42, 'framing': 25, 'masks': 13, 'resent': 20, 'wasted': 30, 'handshake': 7}
     """
     return {
-        "payload": traffic.payload - traffic.resent - traffic.wasted,
-        "framing": traffic.socket - traffic.payload,
+        "payload": traffic.payload - traffic.resent - traffic.wasted - traffic.points,
+        "framing": traffic.socket - traffic.payload - traffic.masks,
+        "masks": traffic.masks + traffic.points,
         "resent": traffic.resent,
         "wasted": traffic.wasted,
         "handshake": traffic.handshake,

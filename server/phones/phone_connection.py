@@ -17,9 +17,13 @@ from featherfed.wire.liveness import Pulse
 from featherfed.wire.messages import (
     NOTHING,
     AnyMessage,
+    Circle,
     Hello,
+    Key,
     ModelBegin,
     ModelChunk,
+    Shares,
+    Survivors,
     Task,
     UpdateBegin,
     UpdateChunk,
@@ -108,6 +112,8 @@ class PhoneConnection:
             entry.message += len(frame)
             if isinstance(message, UpdateBegin | UpdateChunk | WholeUpdate):
                 entry.payload += len(message.data)
+            elif isinstance(message, Key | Shares):
+                entry.masks += len(frame)
         elif not isinstance(message, Hello):
             raise ProtocolError(f"{type(message).__name__} before Hello")
         return message
@@ -132,6 +138,10 @@ class PhoneConnection:
                     entry.message += len(frames[-1])
                     if isinstance(message, ModelBegin | ModelChunk | WholeModel):
                         entry.payload += len(message.data)
+                    elif isinstance(message, Survivors):
+                        entry.masks += len(frames[-1])
+                    elif isinstance(message, Circle) and message.threshold:
+                        entry.masks += len(frames[-1]) - len(message.steps)
             self.websocket.join_writes(len(frames))
             for frame in frames:
                 await self.websocket.send_frame(frame)

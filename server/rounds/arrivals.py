@@ -76,7 +76,7 @@ class Arrivals:
             durable = self._storage.commits.queue(chunk, put_update(upload.update))
             self._current.post(Accept(shard, round_number, update.examples, self._assignments.answered(shard)))
             state = self._current.state
-            self._watcher.update_accepted(shard, round_number, state.count, state.target)
+            self._watcher.update_arrived(shard, round_number, state.count, state.target)
         await durable
         return True
 

@@ -7,13 +7,17 @@ from featherfed.server.rounds.events import Action, Count, Discard, OpenCircle, 
 from featherfed.server.rounds.summed_machine import SummedState
 from featherfed.server.rounds.unmasking import Unmasking
 from featherfed.server.storage.commits import Commits
+from featherfed.server.watchers.watcher import Watcher
 
 
 class CircleHands:
     """The `Hands` of a `CurrentRound` with circles."""
 
-    def __init__(self, hands: ActionRunner, unmasking: Unmasking, book: CircleBook, commits: Commits) -> None:
+    def __init__(
+        self, hands: ActionRunner, unmasking: Unmasking, book: CircleBook, commits: Commits, watcher: Watcher
+    ) -> None:
         self._hands = hands
+        self._watcher = watcher
         self._book = book
         self._unmasking = unmasking
         self._commits = commits
@@ -29,6 +33,8 @@ class CircleHands:
                 self._unmasking.open_circle(action, state, current)
             case Count():
                 self._unmasking.count(action, state)
+                for shard in action.shards:
+                    self._watcher.update_accepted(shard, action.round_number, state.count, state.target)
             case Discard():
                 self._unmasking.discard(action)
             case OpenRound():

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from featherfed.errors import OpeningError, RefusedError
+from featherfed.secure.circles import head_bytes
 from featherfed.secure.told import to_bits
 from featherfed.server.config import RunConfig
 from featherfed.server.phones.fault_desk import FaultDesk
@@ -183,6 +184,10 @@ class Unmasking:
     def count(self, action: Count, state: SummedState) -> None:
         """Note that updates are in the sum, and tell their phones when that is durable."""
         counted = self._uploads.count(action.round_number, action.shards)
+        circle = state.circles[action.circle]
+        for shard in action.shards if circle.threshold else ():
+            entry = self._storage.ledger.entry(action.round_number, shard, "uplink")
+            entry.points += head_bytes(len(circle.members))
         durable = self._storage.commits.queue(*counted, put_circle(self._row(state, action.circle)))
         self._tasks.spawn(self._accept(durable, action))
 

@@ -8,8 +8,10 @@
     resent     payload that travelled in vain and travels again: the other end had it already, or a broken link or a
                killed process cut it off
     wasted     payload of transfers that did not count: late, cancelled, refused
+    masks      messages that only masks need: keys, circles without their steps, lists of survivors, shares
+    points     of payload, what only masks need: commitments and points of updates that count
 
-So socket ≥ message ≥ payload ≥ resent, wasted.
+So socket ≥ message ≥ payload ≥ resent, wasted, points, and message ≥ payload + masks.
 """
 
 from collections.abc import Iterable
@@ -29,6 +31,8 @@ class Traffic:
     handshake: int = 0
     resent: int = 0
     wasted: int = 0
+    masks: int = 0
+    points: int = 0
 
     def add(self, other: "Traffic") -> None:
         """Add another count to this one."""

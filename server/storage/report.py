@@ -203,24 +203,31 @@ def table(report: Report, columns: int) -> Table:
     result.add_column("seconds", justify="right", no_wrap=True)
     for way, field in fields:
         result.add_column(f"{_HEADS[way]}\n{field}", justify="right", no_wrap=True)
-    for name in ("both\nsocket", "resent", "wasted"):
+    beside = ("resent", "wasted", *(["masks"] if _masks(content["totals"]) else []))
+    for name in ("both\nsocket", *beside):
         result.add_column(name, justify="right", no_wrap=True)
     for row in content["rounds"]:
         values = ["" if (value := value_in(row, each)) is None else each.text(value) for each in measures]
         seconds = "" if row["seconds"] is None else f"{row['seconds']:.2f}"
         updates = f"{row['accepted']}/{row['cohort']}"
-        result.add_row(str(row["round"]), updates, *values, seconds, *_sizes(row, fields))
+        result.add_row(str(row["round"]), updates, *values, seconds, *_sizes(row, fields, beside))
     totals = content["totals"]
     result.add_section()
-    result.add_row("total", "", *([""] * len(measures)), "", *_sizes(totals, fields))
+    result.add_row("total", "", *([""] * len(measures)), "", *_sizes(totals, fields, beside))
     result.caption = f"bytes, all phones: {Spent.in_row(totals)}"
     result.caption_justify = "left"
     return result
 
 
-def _sizes(row: dict[str, Any], fields: Sequence[tuple[str, str]]) -> list[str]:
+def _sizes(row: dict[str, Any], fields: Sequence[tuple[str, str]], beside: Sequence[str]) -> list[str]:
+    sums = {name: sum(row[way][name] for way in DIRECTIONS) for name in ("resent", "wasted")} | {"masks": _masks(row)}
     return [
         *(size(row[way][field]) for way, field in fields),
         size(row["socket"]),
-        *(size(sum(row[way][field] for way in DIRECTIONS)) for field in ("resent", "wasted")),
+        *(size(sums[name]) for name in beside),
     ]
+
+
+def _masks(row: dict[str, Any]) -> int:
+    """Return what masks have cost both ways."""
+    return sum(row[way][field] for way in DIRECTIONS for field in ("masks", "points"))

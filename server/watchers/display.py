@@ -154,6 +154,10 @@ class LiveDisplay(PlainDisplay):
         again = f", attempt {attempt + 1}" if attempt else ""
         self._bar.reset(self._under_way, description=f"round {round_number}{again}", total=len(cohort))
 
+    def update_arrived(self, shard: int, round_number: int, arrived: int, target: int) -> None:
+        """Move the round's bar."""
+        self._bar.update(self._under_way, total=target, completed=arrived)
+
     def update_accepted(self, shard: int, round_number: int, accepted: int, target: int) -> None:
         """Move the round's bar."""
         self._bar.update(self._under_way, total=target, completed=accepted)

@@ -79,6 +79,9 @@ class Watcher:
     def upload_advanced(self, shard: int, round_number: int, durable: int, size: int) -> None:
         """So many bytes of a phone's update are durable."""
 
+    def update_arrived(self, shard: int, round_number: int, arrived: int, target: int) -> None:
+        """An update is here, and counts once the sum of its circle is open; `arrived` are here or count."""
+
     def update_accepted(self, shard: int, round_number: int, accepted: int, target: int) -> None:
         """An update counts."""
 
@@ -149,6 +152,11 @@ class Watchers(Watcher):
         """Tell all."""
         for watcher in self._watchers:
             watcher.upload_advanced(shard, round_number, durable, size)
+
+    def update_arrived(self, shard: int, round_number: int, arrived: int, target: int) -> None:
+        """Tell all."""
+        for watcher in self._watchers:
+            watcher.update_arrived(shard, round_number, arrived, target)
 
     def update_accepted(self, shard: int, round_number: int, accepted: int, target: int) -> None:
         """Tell all."""

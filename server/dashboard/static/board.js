@@ -4,7 +4,7 @@
 export function colours() {
   const style = getComputedStyle(document.documentElement);
   const names = ["panel", "line", "grid", "text", "quiet", "accent", "away", "waiting", "downloading", "training",
-    "uploading", "accepted", "late", "dropped", "payload", "framing", "resent", "wasted", "loss"];
+    "uploading", "accepted", "late", "dropped", "summing", "payload", "framing", "masks", "resent", "wasted", "loss"];
   return Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
 }
 

@@ -4,7 +4,7 @@ import { colours } from "./board.js";
 import { figure, plain, size } from "./format.js";
 import { parts, valueOf } from "./run.js";
 
-const PARTS = ["payload", "framing", "resent", "wasted"];
+const PARTS = ["payload", "framing", "masks", "resent", "wasted"];
 let colour = colours();
 
 const axis = (more) => ({

@@ -1,6 +1,6 @@
 // What the page knows of a run: a snapshot, and the changes that were applied to it. See server/dashboard/view.py.
 
-export const STATES = ["away", "waiting", "downloading", "training", "uploading", "accepted", "late", "dropped"];
+export const STATES = ["away", "waiting", "downloading", "training", "uploading", "accepted", "late", "dropped", "summing"];
 
 /** @typedef {{shard: number, name: string, link: string, linkRate: number, state: number, since: number,
  *             progress: number, rate: number, up: number, down: number}} Phone */
@@ -83,8 +83,9 @@ export function valueOf(row, measure) {
 /** What the socket's bytes were spent on; the parts are disjoint. */
 export function parts(traffic) {
   return {
-    payload: traffic.payload - traffic.resent - traffic.wasted,
-    framing: traffic.socket - traffic.payload,
+    payload: traffic.payload - traffic.resent - traffic.wasted - traffic.points,
+    framing: traffic.socket - traffic.payload - traffic.masks,
+    masks: traffic.masks + traffic.points,
     resent: traffic.resent,
     wasted: traffic.wasted,
   };

@@ -1,8 +1,10 @@
 // What is text: rounds, faults, settings. Everything goes in as text, never as markup.
 import { duration, figure, number, size } from "./format.js";
 import { setText } from "./fleet.js";
-import { valueOf } from "./run.js";
+import { parts, valueOf } from "./run.js";
 
+/** What masks have cost both ways. @param {any} row */
+const masks = (row) => parts(row.uplink).masks + parts(row.downlink).masks;
 const KEPT_ROWS = 500;
 /** Name, text and value of each cell of a round's row, beside its number. @param {import("./format.js").Measure[]} measures */
 const cellsOf = (measures) => [
@@ -16,6 +18,7 @@ const cellsOf = (measures) => [
   ["handshakes", (row) => size(row.handshake), (row) => row.handshake],
   ["re-sent", (row) => size(row.uplink.resent + row.downlink.resent), (row) => row.uplink.resent + row.downlink.resent],
   ["wasted", (row) => size(row.uplink.wasted + row.downlink.wasted), (row) => row.uplink.wasted + row.downlink.wasted],
+  ["masks", (row) => size(masks(row)), masks],
 ];
 
 /** Rounds, newest first; a row is changed in place. */
