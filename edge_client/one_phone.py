@@ -21,6 +21,7 @@ from featherfed.edge_client.phone_context import PhoneSettings
 from featherfed.edge_client.phone_state import PhoneState, make_folder
 from featherfed.errors import ConfigError
 from featherfed.holding import held
+from featherfed.secure.circles import DEFAULT_LEAST_CIRCLE
 from featherfed.user_modules import import_plugins
 from featherfed.wire.messages import Welcome
 
@@ -50,6 +51,8 @@ class PhoneOptions:
     ca: str | None = None
     patience_s: float = 600.0
     profile: Profile | None = None
+    least_circle: int = DEFAULT_LEAST_CIRCLE
+    only_masked: bool = False
     dropout: float = 0.0
     away_s: float = 60.0
 
@@ -153,6 +156,8 @@ async def _play(
         patience_s=options.patience_s,
         link=link_label(options.profile),
         link_bytes_per_s=link_rate(options.profile),
+        least_circle=options.least_circle,
+        only_masked=options.only_masked,
     )
     if options.profile is None:
         phone = Phone(

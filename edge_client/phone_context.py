@@ -24,7 +24,7 @@ class PhoneSettings:
 
     `link` and `link_bytes_per_s` are what the phone says of its way up: a label, and bytes a second (0: not known).
     `others` are more addresses where the server may be. `server_flag` and `token_flag` are what errors call them.
-    In a masked circle of fewer than `least_circle` phones it takes no part.
+    In a masked circle of fewer than `least_circle` phones it takes no part; `only_masked`: nor in a run without masks.
     """
 
     server: str
@@ -37,6 +37,7 @@ class PhoneSettings:
     link: str = ""
     link_bytes_per_s: int = 0
     least_circle: int = DEFAULT_LEAST_CIRCLE
+    only_masked: bool = False
     server_flag: str = "--server"
     token_flag: str = "--token"
 

@@ -185,6 +185,11 @@ class PhoneState:
                 os.replace(self._folder / "update", self._folder / "accepted")
         self.pending = None
 
+    def drop_secrets(self) -> None:
+        """Forget the phone's keys."""
+        self.secrets = b""
+        self._remove("secrets")
+
     def take_back(self, round_number: int) -> PendingUpdate | None:
         """Make the accepted update of a round pending again, or return None if there is none.
 

@@ -62,7 +62,7 @@ class Secrets:
 
     def keys_of(self, circle: Circle, shard: int) -> tuple[bytes, ...]:
         """Return the public keys of a circle's members, in their order; raises `ProtocolError` for too few of them."""
-        if not circle.threshold:
+        if not (circle.threshold or circle.members):
             return ()
         new = [each for each in circle.members if each not in self._keys and each != shard]
         if len(circle.keys) != KEY_BYTES * len(new):
@@ -87,7 +87,8 @@ class Secrets:
             state=self._phone_state.residual,
         )  # fmt: skip
         head, word, residues, context = b"", WORD, made.residues, b""
-        if circle.threshold:
+        if welcome.masked:
+            # Whatever the circle says: one without masks is refused.
             its = _context(circle, keys, welcome, str(uplink), summable.bits, update.model)
             member = self._begin(its, welcome.shard)
             head, word, residues = member.mask(word, residues)
@@ -107,6 +108,11 @@ class Secrets:
         answer = member.answer(survivors.version, survivors.final, alive, asked)
         self._keep_told(member.told)
         return answer
+
+    def end(self) -> None:
+        """Forget the keys: the run is over."""
+        if self._phone_state.secrets:
+            self._phone_state.drop_secrets()
 
     def forget(self, round_number: int) -> None:
         """Forget the own seed of a round that is over for this phone."""

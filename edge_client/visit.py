@@ -15,7 +15,7 @@ from featherfed.edge_client.phone_context import PhoneContext
 from featherfed.edge_client.phone_state import PendingUpdate
 from featherfed.edge_client.round_settings import RunSettings, spelled_out
 from featherfed.edge_client.secrets import Secrets
-from featherfed.errors import CodecError, DivergedError, LocalError, ProtocolError, RemoteError
+from featherfed.errors import CodecError, DivergedError, LocalError, ProtocolError, RemoteError, SecrecyError
 from featherfed.initial_weights import F32, InitialWeights, digest_of, drawn
 from featherfed.wire.closing import Close, readable, reason
 from featherfed.wire.liveness import SILENT_HEARTBEATS, Pulse
@@ -51,6 +51,10 @@ NOT_ASKED = "no later round asks this phone"
 
 class NoWelcomeError(ProtocolError):
     """The server has not answered Hello in time; it may be busy."""
+
+
+class UnmaskedError(LocalError):
+    """The run would see this phone's updates, and its owner has said that none may."""
 
 
 class OtherWeightsError(CodecError):
@@ -175,6 +179,11 @@ class Visit:
             raise ProtocolError(f"{type(welcome).__name__} in place of Welcome")
         if welcome.shard >= welcome.shards:
             raise ProtocolError(f"shard {welcome.shard} of {welcome.shards}; shards are counted from 0")
+        if self._phone.settings.only_masked and not welcome.masked:
+            raise UnmaskedError(
+                f"run {readable(welcome.run)} does not mask updates, and this phone is to take part only where they"
+                " are masked (--secure)"
+            )
         self.welcomed = True
         self._phone.addresses.found()
         knew = self._phone.model.digest
@@ -201,6 +210,7 @@ class Visit:
         while True:
             message = await self._receive()
             if isinstance(message, Finish):
+                self._secrets.end()
                 return readable(message.reason) or NOT_ASKED
             await self._handle(message)
 
@@ -273,7 +283,9 @@ class Visit:
 
     async def _take_task(self, task: Task) -> None:
         task = spelled_out(self._welcome, task)
-        self._settings.in_round(task)
+        uplink = self._settings.in_round(task).uplink
+        if self._welcome.masked and not uplink.summed:
+            raise SecrecyError(f"round {task.round} is to send {uplink}, which cannot be masked, in a masked run")
         pending = self._phone_state.pending
         if pending is not None and pending.round_number == task.round:
             return

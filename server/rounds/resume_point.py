@@ -89,7 +89,10 @@ def _circles(config: RunConfig, store: Store, row: Any, accepted: frozenset[int]
     circles = stored.attempts.get(row.attempt, ())
     # Once a list of an attempt has gone out while a member is missing, no more updates are taken in it.
     over = any(circle.lists and len(circle.arrived) < len(circle.members) for circle in circles)
-    known = {"arrived": arrived, "circles": circles, "dealt": (row.round, row.attempt)}
+    # Whoever was in a final list is not asked again, whatever has become of it.
+    spent = {shard for dealt in stored.attempts.values() for circle in dealt for shard in circle.spent}
+    failed = frozenset(json.loads(row.refused)) | (spent - accepted - arrived)
+    known = {"arrived": arrived, "circles": circles, "dealt": (row.round, row.attempt), "failed": failed}
     return Phase.UNMASKING if over else Phase.OPEN, known
 
 
@@ -145,7 +148,6 @@ def resume(config: RunConfig, store: Store, folder: RunFolder, model: RunModel) 
         phase=phase,
         round_number=row.round,
         attempt=row.attempt,
-        failed=frozenset(json.loads(row.refused)),
-        **known,
+        **({"failed": frozenset(json.loads(row.refused))} | known),
     )
     return ResumePoint(values["run"], state, clock_s, row.started_s)

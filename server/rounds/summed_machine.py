@@ -214,7 +214,9 @@ def _resume(state: SummedState, event: Resume) -> Step:
         state, more = _put(state, number, *circle_machine.resumed(circle))
         actions += more
     if state.phase is Phase.UNMASKING:
-        return _when_over(state, actions)
+        # What was decided of a circle that no list had gone out to is decided again, of the same uploads.
+        state, more = _end_uploads(state)
+        return state, (*actions, *more)
     if state.circles and (state.count >= state.target or state.complete):
         state, more = _end_uploads(state)
         return state, (*actions, *more)

@@ -59,7 +59,8 @@ class Unmasking:
         self._answers: dict[tuple[int, int, int], bytes] = {}
         """By attempt, shard and version: what phones of the open round have answered."""
         self._deadlines: dict[int, asyncio.TimerHandle] = {}
-        """By circle: of its last list."""
+        """By circle: of its last list, which is in `_awaited`."""
+        self._awaited: dict[int, Expired] = {}
 
     def restore(self, state: SummedState) -> None:
         """Take what the disk has of an open round, and open again what was summed, in whichever attempt; blocks."""
@@ -84,13 +85,17 @@ class Unmasking:
         return StoredCircle(state.round_number, state.attempt, number, how, circle.members)
 
     def send_list(self, action: SendList, state: SummedState, current: CurrentRound) -> None:
-        """Send a list of survivors when it is durable; its time runs from now, if it is new."""
+        """Send a list of survivors when it is durable; its time runs from when it is sent first."""
         place = state.round_number, state.attempt, action.circle
         durable = self._storage.commits.queue(put_list(*place, action.list_.version, action.list_.to_bytes()))
         self._tasks.spawn(self._tell(durable, action, state))
-        self._stop_deadline(action.circle)
         expired = Expired(*place, action.list_.version)
+        if self._awaited.get(action.circle) == expired or action.list_ != state.circles[action.circle].lists[-1]:
+            # Told again to a phone that came back, which must not put the end off.
+            return
+        self._stop_deadline(action.circle)
         loop = asyncio.get_running_loop()
+        self._awaited[action.circle] = expired
         self._deadlines[action.circle] = loop.call_later(self._deadline_s, self._time_is_up, expired, current)
 
     def _time_is_up(self, expired: Expired, current: CurrentRound) -> None:
