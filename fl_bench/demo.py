@@ -24,20 +24,23 @@ SETTINGS = {
 @click.option("--bandwidth", default="256kbps", show_default=True, help="Of each phone's link, up and down.")
 @click.option("--phones", default=10, show_default=True, type=click.IntRange(1), help="Each a process of its own.")
 @click.option("--rounds", default=8, show_default=True, type=click.IntRange(1), help="All phones are in each.")
-def demo(out: Path | None, bandwidth: str, phones: int, rounds: int) -> None:
+@click.option("--secure", is_flag=True, help="Sum updates under masks, at 4 bits a weight (docs/PRIVACY.md).")
+def demo(out: Path | None, bandwidth: str, phones: int, rounds: int, secure: bool) -> None:
     """One server, ten phones, bundled data, a report: under a minute, no download."""
     keep_on()
     with loading():
         from featherfed.errors import FeatherfedError
 
     try:
-        page = run_demo(out, bandwidth, click.echo, phones=phones, rounds=rounds)
+        page = run_demo(out, bandwidth, click.echo, phones=phones, rounds=rounds, secure=secure)
     except FeatherfedError as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"the report lies in {page}")
 
 
-def run_demo(out: Path | None, bandwidth: str, tell: Callable[[str], None], *, phones: int, rounds: int) -> Path:
+def run_demo(
+    out: Path | None, bandwidth: str, tell: Callable[[str], None], *, phones: int, rounds: int, secure: bool = False
+) -> Path:
     """Run the demo in `out` (or a new folder under the temporary directory), return the report's page."""
     from rich.console import Console
 
@@ -47,6 +50,7 @@ def run_demo(out: Path | None, bandwidth: str, tell: Callable[[str], None], *, p
     from featherfed.fl_bench.cells import stored_report
     from featherfed.fl_bench.page import run_page
     from featherfed.fl_bench.processes import Processes
+    from featherfed.server.config import SECURE_UPLINK
     from featherfed.server.storage.report import table
     from featherfed.server.storage.run_folder import existing
 
@@ -61,13 +65,14 @@ def run_demo(out: Path | None, bandwidth: str, tell: Callable[[str], None], *, p
 
     runs = out or Path(tempfile.mkdtemp(prefix="featherfed-demo-"))
     tell(f"one server and {phones} phones on {bandwidth}, each a process of its own")
-    settings = {**SETTINGS, "--phones": str(phones), "--cohort": str(phones), "--rounds": str(rounds)}
-    flags = [part for pair in settings.items() for part in pair]
+    strategy = SETTINGS | ({"--uplink": SECURE_UPLINK} if secure else {})
+    settings = {**strategy, "--phones": str(phones), "--cohort": str(phones), "--rounds": str(rounds)}
+    flags = [part for pair in settings.items() for part in pair] + ["--secure"] * secure
     with Processes(runs / "logs") as processes:
         address = processes.start_server(["--runs", str(runs), "--name", "demo", *flags], show)
         for number in range(phones):
             flags = ["--server", address, "--name", f"phone-{number}", "--shard", f"{number}/{phones}"]
-            flags += ["--problem", SETTINGS["--problem"]]
+            flags += ["--problem", SETTINGS["--problem"], *["--secure"] * secure]
             processes.start_phone(f"phone-{number}", [*flags, "--bandwidth", bandwidth])
         processes.wait_for_server(timeout_s=300)
     folder, config = existing(runs / "demo")
@@ -77,9 +82,9 @@ def run_demo(out: Path | None, bandwidth: str, tell: Callable[[str], None], *, p
     if not console.is_terminal:
         console.width = 120
     console.print(table(report, console.width))
-    each = f"fl-edge run --problem {SETTINGS['--problem']} --shard $shard/{phones} --bandwidth {bandwidth}"
+    each = f"fl-edge run --problem {SETTINGS['--problem']} --shard $shard/{phones} --bandwidth {bandwidth}{' --secure' * secure}"
     commands = [
-        f"fl-bench demo --bandwidth {bandwidth} --phones {phones} --rounds {rounds}",
+        f"fl-bench demo --bandwidth {bandwidth} --phones {phones} --rounds {rounds}{' --secure' * secure}",
         "# or its parts:",
         config.command(),
         f"for shard in $(seq 0 {phones - 1}); do {each} & done; wait",

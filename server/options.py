@@ -117,7 +117,11 @@ _RUN: tuple[tuple[str, Any, str], ...] = (
         "Who is asked of those who are there: uniform, fast-links:0.5, rare-phones, or your own, like mytask:Charged."
         "  [default: uniform]",
     ),
-    ("--clip-norm", float, "Longest L2 norm of an update; a longer one is scaled down.  [default: 0, no bound]"),
+    (
+        "--clip-norm",
+        float,
+        "Longest L2 norm of an update; a longer one is scaled down. 0 is no bound, or 3 where circles are summed.  [default: 0]",
+    ),
     ("--max-examples", int, "Refuse phones that claim to weigh more.  [default: the largest shard there can be]"),
     ("--mode", str, "sync, or async: a new version for every --buffer updates, whoever sends them.  [default: sync]"),
     ("--buffer", int, "Updates that make a version in mode async.  [default: --cohort]"),

@@ -8,7 +8,7 @@ KEYS = st.tuples(st.integers(1, 3), st.integers(-1, 3), st.sampled_from(DIRECTIO
 
 
 def test_counts_are_those_that_the_design_names() -> None:
-    assert FIELDS == ("theory", "payload", "message", "socket", "handshake", "resent", "wasted")
+    assert FIELDS == ("theory", "payload", "message", "socket", "handshake", "resent", "wasted", "masks", "points")
 
 
 @given(st.lists(st.tuples(KEYS, COUNTS), max_size=20))

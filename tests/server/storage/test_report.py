@@ -94,7 +94,7 @@ def test_rounds_hold_what_the_store_has(report: Any) -> None:
     assert [row["state"] for row in (first, second, third, fourth)] == ["closed"] * 3 + ["open"]
     assert (first["cohort"], first["accepted"], first["late"], first["failed"]) == (3, 2, 1, 0)
     assert (second["accuracy"], fourth["seconds"], fourth["accepted"]) == (None, None, 0)
-    assert third["uplink"] == dict(zip(FIELDS, (30, 180, 90, 360, 150, 3, 0), strict=True))
+    assert third["uplink"] == dict(zip(FIELDS, (30, 180, 90, 360, 150, 3, 0, 0, 0), strict=True))
     assert (third["socket"], third["handshake"]) == (720, 300)
     assert fourth["downlink"] == dict.fromkeys(FIELDS, 0)
 
