@@ -82,9 +82,10 @@ def run_demo(
     if not console.is_terminal:
         console.width = 120
     console.print(table(report, console.width))
-    each = f"fl-edge run --problem {SETTINGS['--problem']} --shard $shard/{phones} --bandwidth {bandwidth}{' --secure' * secure}"
+    masks = " --secure" * secure
+    each = f"fl-edge run --problem {SETTINGS['--problem']} --shard $shard/{phones} --bandwidth {bandwidth}{masks}"
     commands = [
-        f"fl-bench demo --bandwidth {bandwidth} --phones {phones} --rounds {rounds}{' --secure' * secure}",
+        f"fl-bench demo --bandwidth {bandwidth} --phones {phones} --rounds {rounds}{masks}",
         "# or its parts:",
         config.command(),
         f"for shard in $(seq 0 {phones - 1}); do {each} & done; wait",

@@ -1,4 +1,4 @@
-"""Masked rounds of the whole product in virtual time: the sums of rounds without masks, and nothing of one phone left."""
+"""Masked rounds of the whole product, in virtual time: sums as without masks, and nothing of one phone is left."""
 
 import sqlite3
 from pathlib import Path
