@@ -120,7 +120,8 @@ _RUN: tuple[tuple[str, Any, str], ...] = (
     (
         "--clip-norm",
         float,
-        "Longest L2 norm of an update; a longer one is scaled down. 0 is no bound, or 3 where circles are summed.  [default: 0]",
+        "Longest L2 norm of an update; a longer one is scaled down. 0: no bound, or 3 where circles are summed."
+        "  [default: 0]",
     ),
     ("--max-examples", int, "Refuse phones that claim to weigh more.  [default: the largest shard there can be]"),
     ("--mode", str, "sync, or async: a new version for every --buffer updates, whoever sends them.  [default: sync]"),
