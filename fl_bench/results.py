@@ -149,7 +149,8 @@ def read_runs(paths: Iterable[Path]) -> list[Strategy]:
     for path in paths:
         found = [_read(folder) for folder in _folders(path)]
         if not found:
-            raise ConfigError(f"{path} holds no finished run: give a folder of fl-bench run, or one of fl-server serve")
+            known = "give one of fl-bench run, fl-server serve or simulate(folder=…)"
+            raise ConfigError(f"{path} holds no finished run: {known}")
         runs += found
     return _group(runs)
 
