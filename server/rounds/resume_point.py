@@ -113,6 +113,8 @@ def resume(config: RunConfig, store: Store, folder: RunFolder, model: RunModel) 
         model.restore(folder.version(version), version)
         # Killed between the database's word and the file's name: the database is right.
         folder.promote(version, best=values.get("best") == values["version"])
+    else:
+        folder.drop_versions()
     present = frozenset(store.phones())
     rounds = store.rounds()
     # A problem that was edited meanwhile may have other metrics: rounds that lack the first one are no rivals.
