@@ -1,5 +1,6 @@
 """The phone's side of learning: its shard, and an update for each task. Blocking; the phone calls it off its loop."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from featherfed.codec.clip import clip
 from featherfed.edge_client.round_settings import RunSettings
 from featherfed.errors import ConfigError
 from featherfed.fingerprint import Fingerprint
@@ -51,6 +53,11 @@ def fingerprint_of(welcome: Welcome) -> Fingerprint:
     return Fingerprint.of_rows(tensor_rows(welcome.tensors))
 
 
+def _clipped(coordinates: F32, welcome: Welcome) -> F32:
+    """Return an update of at most the norm that the server asks for: it clips longer ones again, once decoded."""
+    return clip(coordinates, welcome.clip or math.inf)
+
+
 class NoiseLearner:
     """Returns seeded noise in place of an update: everything but the training, and no torch."""
 
@@ -68,7 +75,7 @@ class NoiseLearner:
         noise = noise_update(pipeline.space(layout, key).size, key)
         if pipeline.summed:
             return Trained(b"", None, self.examples, 0, float("nan"), noise, str(pipeline))
-        encoded = pipeline.encode(noise, layout, key, residual)
+        encoded = pipeline.encode(_clipped(noise, self._welcome), layout, key, residual)
         return Trained(encoded.payload, encoded.state, self.examples, 0, float("nan"))
 
 
@@ -104,5 +111,5 @@ class SgdLearner:
             return None
         if pipeline.summed:
             return Trained(b"", None, update.examples, update.steps, update.loss, update.coordinates, str(pipeline))
-        encoded = pipeline.encode(update.coordinates, layout, key, residual)
+        encoded = pipeline.encode(_clipped(update.coordinates, self._welcome), layout, key, residual)
         return Trained(encoded.payload, encoded.state, update.examples, update.steps, update.loss)

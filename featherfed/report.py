@@ -46,7 +46,7 @@ class Round:
     `cohort` phones were asked, `accepted` updates count, `late` ones came after the close and `failed` phones sent
     none. `loss` (None: not evaluated) and `metrics`, by name, are the server's model's on the test set. `seconds` is
     what the round took, and `ended_s` the run's clock at its end; `uplink` and `downlink` are the ledger's counts, of
-    all phones.
+    all phones. `epsilon` is what the run has said of a phone at most up to its end (None: no differential privacy).
     """
 
     round: int
@@ -60,6 +60,7 @@ class Round:
     ended_s: float
     uplink: Traffic
     downlink: Traffic
+    epsilon: float | None = None
 
     @property
     def spent(self) -> Spent:
@@ -299,7 +300,8 @@ _PLAIN = ("round", "cohort", "accepted", "late", "failed", "loss", "seconds", "e
 
 def _round(row: Mapping[str, Any]) -> Round:
     plain = {name: row[name] for name in (*_PLAIN, "metrics")}
-    return Round(**plain, uplink=Traffic(**row["uplink"]), downlink=Traffic(**row["downlink"]))
+    up, down = (Traffic(**row[way]) for way in DIRECTIONS)
+    return Round(**plain, uplink=up, downlink=down, epsilon=row.get("epsilon"))
 
 
 def _saved_round(row: Mapping[str, Any], metrics: Mapping[str, bool]) -> Round:
@@ -307,7 +309,7 @@ def _saved_round(row: Mapping[str, Any], metrics: Mapping[str, bool]) -> Round:
     plain = {name: row[name] for name in _PLAIN}
     up, down = (Traffic(**{each.name: row[f"{way}_{each.name}"] for each in fields(Traffic)}) for way in DIRECTIONS)
     values = {name: row[name] for name in metrics if name != "loss" and row[name] is not None}
-    return Round(**plain, metrics=values, uplink=up, downlink=down)
+    return Round(**plain, metrics=values, uplink=up, downlink=down, epsilon=row.get("epsilon"))
 
 
 def _weights(run: RunFolder) -> dict[str, F32]:

@@ -8,7 +8,7 @@ from featherfed.gateway.round_exchange import News, RoundExchange
 from featherfed.initial_weights import InitialWeights
 from featherfed.server.config import RunConfig
 from featherfed.server.measures import Measures
-from featherfed.server.model.model_file import PHONES, after, read_model, under, write_model
+from featherfed.server.model.model_file import PHONES, after, read_model, titled, under, write_model
 from featherfed.server.model.round_sum import RoundSum
 from featherfed.server.model.run_model import Closing
 from featherfed.server.model.run_rules import load_plugins, rules_of, uplinks_of
@@ -63,9 +63,9 @@ class GatewayAggregator:
         self.adopt(news)
         return Closing(news.round_number - 1, None, False, following=news.round_number)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, *, note: str = "") -> None:
         """Write the root's model and what phones hold of it."""
-        title = f"{self.problem}, version {self.versions.version}"
+        title = titled(f"{self.problem}, version {self.versions.version}", note)
         write_model(path, self._layout, self._weights, under(PHONES, self.versions.saved()), title=title)
 
     def restore(self, path: Path, version: int) -> None:

@@ -86,6 +86,11 @@ class RunConfig(Training):
     circle: int = 20  # phones whose updates are summed before they are decoded
     slices: int = 1
     unmask_deadline: float = 30.0
+    dp: str = ""  # central; none: no noise
+    noise_multiplier: float = 0.0  # 0: what target_epsilon needs
+    target_epsilon: float = 0.0  # 0: no limit
+    delta: float = 0.0  # 0: 1/(10 · phones)
+    participations: int = 0  # 0: as many rounds of a phone as an even share makes
     later: dict[str, dict[int, Any]] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
@@ -94,6 +99,7 @@ class RunConfig(Training):
         at_least = {
             "phones": 1, "cohort": 1, "rounds": 1, "min_updates": 1, "max_retries": 0, "eval_every": 1, "quorum": 0,
             "seed": 0, "max_examples": 0, "buffer": 0, "gateways": 0, "circle": 1, "slices": 1,
+            "participations": 0,
         }  # fmt: skip
         for name, least in at_least.items():
             if getattr(self, name) < least:
@@ -104,8 +110,9 @@ class RunConfig(Training):
             value = getattr(self, name)
             if not 0 < value <= LARGEST:
                 raise ConfigError(f"{flag(name)} {value} is not a number above 0 and up to {LARGEST:g}")
-        if not 0 <= self.clip_norm <= LARGEST:
-            raise ConfigError(f"--clip-norm {self.clip_norm} is not a number from 0 to {LARGEST:g}")
+        for name in ("clip_norm", "noise_multiplier", "target_epsilon"):
+            if not 0 <= (value := getattr(self, name)) <= LARGEST:
+                raise ConfigError(f"{flag(name)} {value} is not a number from 0 to {LARGEST:g}")
         parse_leftover(self.leftover)
         if self.target:
             Target.parse(self.target)

@@ -141,6 +141,20 @@ _RUN: tuple[tuple[str, Any, str], ...] = (
     ),
     ("--slices", int, "Circles take turns at so many slices of the coordinates; 1: each sends all.  [default: 1]"),
     ("--unmask-deadline", Duration(), "How long a phone of a masked circle may take to answer.  [default: 30s]"),
+    (
+        "--dp",
+        str,
+        "central: differential privacy for phones, by noise in each round's sum of clipped updates; needs --clip-norm,"
+        " and --noise-multiplier or --target-epsilon (docs/DIFFERENTIAL_PRIVACY.md).  [default: none]",
+    ),
+    ("--noise-multiplier", float, "Deviation of the noise, in clip norms.  [default: what --target-epsilon needs]"),
+    ("--target-epsilon", float, "The ε that no phone's account exceeds: the run pauses before.  [default: 0, none]"),
+    ("--delta", float, "The δ of that account.  [default: 1/(10 × --phones)]"),
+    (
+        "--participations",
+        int,
+        "With --dp, so many rounds a phone is in at most.  [default: an even share of --rounds × --cohort]",
+    ),
     ("--gateways", int, "Serve so many gateways, which serve the phones; 0 is none (docs/SCALING.md).  [default: 0]"),
 )
 

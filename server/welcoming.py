@@ -47,5 +47,11 @@ class Welcomes:
             [] if initial is None else initial.to_wire(),
             [] if knows_model else tensor_entries(known.rows()),
             masked=config.secure,
-            clip=0.0 if self._model.sum.circles is None else clip_of(config),
+            clip=self._clip(),
         )
+
+    def _clip(self) -> float:
+        """Return to what the phones clip: where a single update is not seen here, and where it must not be longer."""
+        if self._model.sum.circles is not None:
+            return clip_of(self._config)
+        return self._config.clip_norm if self._config.dp else 0.0

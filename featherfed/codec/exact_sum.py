@@ -7,6 +7,7 @@ each of n expected vectors has a share of 2³²/n, so that none can leave the ot
 """
 
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -113,9 +114,16 @@ class ExactSum:
         self.weight += other.weight
         self.count += other.count
 
-    def mean(self) -> F32:
-        """Return the weighted mean, (size,) float32; zeros where nothing was added."""
-        total, divisor = self._settled(), float(max(self.weight, 1)) * (1 << FRACTION_BITS)
+    def disturb(self, draw: Callable[[int], npt.NDArray[np.int64]]) -> None:
+        """Add whole multiples of 2⁻³⁰ to the coordinates: `draw` returns so many, each below 2⁶² in size."""
+        total = self._settled()
+        for start in range(0, len(total), blocks.RUN):
+            run = total[start : start + blocks.RUN]
+            run += draw(len(run))
+
+    def mean(self, of: int = 0) -> F32:
+        """Return the weighted mean, (size,) float32; zeros where nothing was added. `of`: divide by it in its place."""
+        total, divisor = self._settled(), float(of or max(self.weight, 1)) * (1 << FRACTION_BITS)
         mean = np.empty(len(total), np.float32)
         for start in range(0, len(total), blocks.RUN):
             run = slice(start, start + blocks.RUN)

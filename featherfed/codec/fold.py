@@ -10,11 +10,12 @@ costs is then shared by them. Neither ever changes a bit: the sum has Σ round(w
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from featherfed.codec import blocks
 from featherfed.codec.bits import symbols_of_bytes
@@ -96,9 +97,13 @@ class Fold:
             values = pipeline.decode(update.payload, self._layout, update.key)
         self._sum.add(clip(values, self._clip_norm), update.weight)
 
-    def mean(self) -> F32:
-        """Return the weighted mean update, (parameters,) float32."""
-        mean = self._sum.mean()
+    def disturb(self, draw: Callable[[int], npt.NDArray[np.int64]]) -> None:
+        """Add noise to the sum, in its whole numbers (`ExactSum.disturb`)."""
+        self._sum.disturb(draw)
+
+    def mean(self, of: int = 0) -> F32:
+        """Return the weighted mean update, (parameters,) float32; `of`: what to divide by in the weight's place."""
+        mean = self._sum.mean(of)
         rotation = self._pipeline.rotation
         if self._rotated and rotation is not None and self._key is not None:
             for part in self._pipeline.formats(self._pipeline.space(self._layout, self._key)):

@@ -121,7 +121,7 @@ class Welcome(Message, frozen=True, tag=2):
     and `initial_digest` is that of its weights: both are empty where they are the problem's own, which then travel, and
     left out for a phone that knows the run and the model. `masked` says that updates are summed under masks, for which
     the phone sends its `Key` next; `clip` is the longest L2 norm of an update, which the phone sees to where the server
-    sees sums alone (0: no bound of the phone's).
+    sees sums alone, and with differential privacy (0: no bound of the phone's).
     """
 
     run: Name

@@ -54,6 +54,12 @@ class RunCollector(Collector):
         for outcome in ("accepted", "late", "failed"):
             updates.add_metric([outcome], sum(getattr(row, outcome) for row in closed))
         yield updates
+        if private := [row.epsilon for row in closed if row.epsilon is not None]:
+            yield GaugeMetricFamily(
+                "featherfed_privacy_epsilon",
+                "What closed rounds have said of a phone at most, with the run's δ.",
+                value=private[-1],
+            )
         yield from _evaluated([row for row in closed if row.loss is not None or row.metrics])
 
     def _phones(self) -> Iterator[Metric]:

@@ -201,7 +201,7 @@ class Scene(Watcher):
         self.rounds[number] = RoundRow(
             number, "closed", summary.cohort, summary.accepted, summary.late, summary.failed,
             finite(summary.loss), {name: finite(value) for name, value in summary.metrics.items()}, summary.seconds,
-            {}, {},
+            {}, {}, epsilon=summary.epsilon,
         )  # fmt: skip
         self._changed_rounds.add(number)
         self._sums.recount(number)
@@ -308,7 +308,7 @@ class Scene(Watcher):
         return RoundRow(
             number, row.state, row.cohort, self._accepted if row.state == "open" else row.accepted, row.late,
             row.failed, row.loss, row.metrics, row.seconds, traffic["uplink"].as_dict(), traffic["downlink"].as_dict(),
-            spent.both, spent.handshakes,
+            spent.both, spent.handshakes, row.epsilon,
         )  # fmt: skip
 
     def _fleet_row(self, shard: int) -> FleetRow:

@@ -67,6 +67,7 @@ class RoundRow(Struct, frozen=True):
     downlink: dict[str, int]
     socket: int = 0
     handshake: int = 0
+    epsilon: float | None = None
 
 
 class FaultRow(Struct, frozen=True):

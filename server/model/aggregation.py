@@ -20,7 +20,7 @@ from featherfed.server.config import RunConfig
 from featherfed.server.leftover import mixed, parse_leftover, start
 from featherfed.server.measures import Measures, Target, figures, measures_of
 from featherfed.server.model.averaging import averaged
-from featherfed.server.model.model_file import PHONES, after, read_model, under, write_model
+from featherfed.server.model.model_file import PHONES, after, read_model, titled, under, write_model
 from featherfed.server.model.round_sum import RoundSum
 from featherfed.server.model.run_model import Closing
 from featherfed.server.model.run_rules import load_plugins, rules_of, uplinks_of
@@ -139,7 +139,7 @@ class Aggregator:
         """Return loss and metrics of the server's model, the mean with `--server-average`; None without a test set."""
         return self._evaluator.evaluate(self._average) if self._evaluator else None
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, *, note: str = "") -> None:
         """Write all that `restore` needs, as a safetensors file whose first tensors are the model's own."""
         others: dict[str, npt.NDArray[Any]] = {}
         if self._config.server_average:
@@ -151,7 +151,7 @@ class Aggregator:
         if self.sum.circles is not None:
             others |= self.sum.circles.saved()
         others |= under(PHONES, self.versions.saved())
-        title = f"{self.problem}, version {self.versions.version}"
+        title = titled(f"{self.problem}, version {self.versions.version}", note)
         write_model(path, self.layout, self._average, others, title=title)
 
     def restore(self, path: Path, version: int) -> None:

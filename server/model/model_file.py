@@ -29,6 +29,11 @@ def after(prefix: str, tensors: Arrays) -> Arrays:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
+def titled(title: str, note: str) -> str:
+    """Return a model's title, which ends in a note where there is one."""
+    return f"{title}, {note}" if note else title
+
+
 def write_model(path: Path, layout: Layout, weights: F32, others: Arrays, *, title: str) -> None:
     """Write `weights`, (parameters,) float32, as the layout's tensors, and `others` by their names."""
     tensors = {

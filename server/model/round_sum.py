@@ -24,6 +24,7 @@ from featherfed.server.config import RunConfig
 from featherfed.server.model.circle_sums import CircleSums
 from featherfed.server.model.kept_updates import KeptUpdates
 from featherfed.server.model.staleness import UNIT, stale_weight
+from featherfed.server.privacy_plan import privacy_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,9 @@ class RoundSum:
             self.max_update_bytes = self.circles.max_update_bytes
             # In a sum that nobody can take apart all weigh the same.
             self.max_examples = 1
+        privacy = privacy_of(config)
+        self.noise = None if privacy is None else privacy.noise(layout.size)
+        """Of a run with differential privacy; a test may give another."""
         self._buffered = config.mode == "async"
         self._fresh_weight = 0
         self._fold: Fold | KeptUpdates | None = None
@@ -118,6 +122,9 @@ class RoundSum:
         return RoundKey(self._config.seed, update.round_number, update.shard)
 
     def _weight(self, update: Received) -> int:
+        if self.noise is not None:
+            # Each phone counts alike: what it says of its examples is data of its own.
+            return 1
         weight = weighed(self._aggregate, update.examples)
         return stale_weight(weight, self.open_round - update.round_number) if self._buffered else weight
 
@@ -136,6 +143,11 @@ class RoundSum:
             return fold.updates(key)
         if not fold.count:
             return Updates([], [], [], key)
+        if self.noise is not None:
+            # By what the round wants, whatever came: see `featherfed.privacy.noise`.
+            fold.disturb(self.noise.draw)
+            wanted = self._config.closing_updates_at(self.open_round)
+            return Updates([fold.mean(wanted)], [fold.weight], [], key)
         mean = fold.mean()
         if self._buffered:
             mean *= np.float32(fold.weight / self._fresh_weight)

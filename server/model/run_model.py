@@ -53,8 +53,11 @@ class RunModel(Protocol):
         nothing that is saved has changed then.
         """
 
-    def save(self, path: Path) -> None:
-        """Write all that `restore` needs, as a safetensors file whose first tensors are the model's own."""
+    def save(self, path: Path, *, note: str = "") -> None:
+        """Write all that `restore` needs, as a safetensors file whose first tensors are the model's own.
+
+        Its title ends in `note`.
+        """
 
     def restore(self, path: Path, version: int) -> None:
         """Go on with a saved model; raises `ConfigError` for a file that cannot be read."""

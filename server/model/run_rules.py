@@ -10,6 +10,7 @@ from featherfed.rules.naming import load_aggregate, load_select, load_server_opt
 from featherfed.rules.ruleset import RuleSet
 from featherfed.server.circle_plan import plan_of
 from featherfed.server.config import RunConfig
+from featherfed.server.privacy_plan import check_privacy
 from featherfed.user_modules import import_plugins
 
 
@@ -43,6 +44,8 @@ def check_rules(config: RunConfig) -> None:
     """Raise `ConfigError` for rules, uplink and mode that do not go together, naming both."""
     rules = rules_of(config)
     _check_sums(config, rules)
+    summed = next((str(uplink) for uplink in uplinks_of(config).values if uplink.summed), None)
+    check_privacy(config, rules, summed=summed)
     for uplink in uplinks_of(config).values:
         rules.check(
             uplink,

@@ -1,7 +1,10 @@
 """The close of a round: its sum becomes the next version, on the disk before anybody hears of it."""
 
 import asyncio
+import math
 from collections.abc import Set
+from dataclasses import dataclass, replace
+from functools import partial
 
 from featherfed.errors import ProblemError
 from featherfed.server.allocator import give_back_the_rest
@@ -10,13 +13,29 @@ from featherfed.server.model.run_model import Closing, RunModel
 from featherfed.server.phones.connections import Connections
 from featherfed.server.rounds.current_round import CurrentRound
 from featherfed.server.rounds.events import Closed, CloseRound
+from featherfed.server.rounds.round_machine import RunState
 from featherfed.server.rounds.upload_register import UploadRegister
 from featherfed.server.run_tasks import RunTasks
 from featherfed.server.storage.circle_rows import drop_circles
+from featherfed.server.storage.privacy_rows import put_charges, put_privacy
 from featherfed.server.storage.run_storage import RunStorage
 from featherfed.server.storage.spent import Spent
-from featherfed.server.storage.store import close_round, drop_chunks, put_value
+from featherfed.server.storage.store import Statement, close_round, drop_chunks, put_value
 from featherfed.server.watchers.watcher import RoundSummary, Watcher
+
+
+@dataclass(frozen=True, slots=True)
+class _Price:
+    """What a round says of its phones: ε with δ, of whoever has paid most up to it, and the rows of the account."""
+
+    epsilon: float
+    delta: float
+    rows: tuple[Statement, ...]
+
+    @property
+    def sentence(self) -> str:
+        """What the model's file says of it."""
+        return f"differentially private for phones: ε {self.epsilon:.4g}, δ {self.delta:.4g}"
 
 
 class RoundCloser:
@@ -57,9 +76,12 @@ class RoundCloser:
                 # A user's rule: what was accepted stays on the disk, and the round is closed anew once it is mended.
                 self._tasks.end(str(error))
                 return
-            await loop.run_in_executor(None, folder.write_version, closing.version, self._model.save)
+            price = await loop.run_in_executor(None, self._price, action, current)
+            save = self._model.save if price is None else partial(self._model.save, note=price.sentence)
+            await loop.run_in_executor(None, folder.write_version, closing.version, save)
             self._connections.count()
             summary = self._summary(current, closing, late)
+            summary = summary if price is None else replace(summary, epsilon=price.epsilon)
             # Every accepted update of the round was queued for the disk before this: the close never gets ahead.
             await self._storage.commits.write(
                 close_round(
@@ -73,6 +95,7 @@ class RoundCloser:
                 put_value("version", str(closing.version)),
                 *([put_value("best", str(closing.version))] if closing.best else []),
                 drop_chunks(number),
+                *(() if price is None else price.rows),
                 *([] if self._model.sum.circles is None else drop_circles(number)),
             )
             await loop.run_in_executor(None, lambda: folder.promote(closing.version, best=closing.best))
@@ -81,6 +104,18 @@ class RoundCloser:
             reached = self._config.reached(summary.measures, summary.figures)
             current.post(Closed(number, reached or closing.over, closing.following))
             current.lock.notify_all()
+
+    def _price(self, action: CloseRound, current: CurrentRound) -> _Price | None:
+        """Return what a round costs whose updates are in its sum; of a run without a budget, None."""
+        budget, number = current.state.rules.budget, action.round_number
+        if budget is None:
+            return None
+        assert isinstance(current.state, RunState), "a budget is of rounds, which mode async has not"
+        epsilon = budget.epsilon(current.state.account.charged(action.accepted, budget.rho))
+        z = 1 / math.sqrt(2 * budget.rho)
+        noted = put_privacy(number, epsilon=epsilon, delta=budget.delta, noise_multiplier=z)
+        rows = put_charges(number, action.accepted, budget.rho), noted
+        return _Price(epsilon, budget.delta, rows)
 
     def _summary(self, current: CurrentRound, closing: Closing, late: Set[int]) -> RoundSummary:
         state, ledger, evaluation = current.state, self._storage.ledger, closing.evaluation

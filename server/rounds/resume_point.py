@@ -14,12 +14,14 @@ from featherfed.rules.select import PhoneFacts
 from featherfed.server.circle_plan import plan_of
 from featherfed.server.config import RunConfig
 from featherfed.server.model.run_model import RunModel
+from featherfed.server.privacy_plan import privacy_of
 from featherfed.server.rounds.async_machine import AsyncState
 from featherfed.server.rounds.cohort import Facts, learned
 from featherfed.server.rounds.machines import State
 from featherfed.server.rounds.round_machine import Phase, Rules, RunState
 from featherfed.server.rounds.stored_circles import StoredCircles
 from featherfed.server.rounds.summed_machine import SummedState
+from featherfed.server.storage.privacy_rows import account
 from featherfed.server.storage.run_folder import RunFolder
 from featherfed.server.storage.store import Statement, Store, figures_of, put_measures, put_value
 
@@ -41,6 +43,7 @@ class ResumePoint:
 
 def rules(config: RunConfig) -> Rules:
     """Return the round machine's rules of a run."""
+    privacy = privacy_of(config)
     return Rules(
         phones=config.guests,
         rounds=config.rounds,
@@ -51,6 +54,7 @@ def rules(config: RunConfig) -> Rules:
         seed=config.seed,
         select=load_select(config.select),
         of_all=config.connect == "when-chosen",
+        budget=None if privacy is None else privacy.budget,
     )
 
 
@@ -112,6 +116,8 @@ def resume(config: RunConfig, store: Store, folder: RunFolder, model: RunModel) 
         model.restore(folder.version(version), version)
         # Killed between the database's word and the file's name: the database is right.
         folder.promote(version, best=values.get("best") == values["version"])
+    else:
+        folder.drop_versions()
     present = frozenset(store.phones())
     rounds = store.rounds()
     # A problem that was edited meanwhile may have other metrics: rounds that lack the first one are no rivals.
@@ -120,6 +126,8 @@ def resume(config: RunConfig, store: Store, folder: RunFolder, model: RunModel) 
     clock_s = float(values.get("clock_s", 0.0))
     known: dict[str, Any] = {"present": present, "facts": facts_from(values)}
     accepted = [update for update in store.updates() if update.state == "accepted"]
+    if config.dp:
+        known["account"] = account(store)
     if config.mode == "async":
         known["last"] = {update.shard: update.round_number for update in accepted}
     if not rounds or rounds[-1].state == "closed":

@@ -10,11 +10,12 @@ time. What the table does not list for a phase changes nothing.
 """
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from featherfed.by_round import ByRound
 from featherfed.errors import ProblemError
+from featherfed.privacy.budget import Account, Budget
 from featherfed.rules.checked import chosen
 from featherfed.rules.select import PhoneFacts, Select, SelectKey
 from featherfed.rules.selections import Uniform
@@ -75,6 +76,8 @@ class Rules:
     """Who is asked of those who are there."""
     of_all: bool = False
     """Whether a cohort is drawn of all phones, there or not: each can be told its rounds beforehand."""
+    budget: Budget | None = None
+    """What a run with differential privacy may say of a phone."""
 
     @property
     def gathered(self) -> int:
@@ -114,6 +117,13 @@ class RunState:
     """The round that a gateway's root has asked for; 0: none yet."""
     facts: Facts = field(default_factory=lambda: NOTHING_KNOWN)
     """What is known of the phones, where the selection looks at it."""
+    account: Account = field(default_factory=Account)
+    """What the closed rounds have said of each phone, where the run has a budget for that."""
+
+    def may(self, shard: int) -> bool:
+        """Whether a shard may be in the round's sum, as far as its budget goes."""
+        budget = self.rules.budget
+        return budget is None or budget.allows(self.account, shard)
 
     @property
     def target(self) -> int:
@@ -161,12 +171,26 @@ class RunState:
 Step = tuple[RunState, tuple[Action, ...]]
 
 
+def _choose(state: RunState, of: Iterable[int], size: int, key: SelectKey) -> tuple[int, ...]:
+    """Return at most `size` of these shards; raises `ProblemError` for a faulty selection.
+
+    Where the run has a budget they are those who have taken part least, and what is left of it allows that.
+    """
+    budget, account = state.rules.budget, state.account
+    if budget is None:
+        return choose_cohort(state.rules.select, state.facts, of, size, key)
+    allowed = budget.left(account, of)
+    return tuple(sorted(sorted(allowed, key=lambda shard: (account.of(shard).rounds, key.draw(shard)))[: max(size, 0)]))
+
+
 def _open(state: RunState, round_number: int) -> Step:
     rules = state.rules
+    if rules.budget and len(rules.budget.left(state.account, range(rules.phones))) < rules.min_updates:
+        return replace(state, phase=Phase.PAUSED), (Pause(rules.budget.over(state.account, round_number - 1)),)
     size, key = rules.asked(round_number), SelectKey(rules.seed, round_number, 0)
     try:
         of = range(rules.phones) if rules.of_all else state.present
-        cohort = choose_cohort(rules.select, state.facts, of, size, key)
+        cohort = _choose(state, of, size, key)
     except ProblemError as error:
         return replace(state, phase=Phase.PAUSED), (Pause(str(error)),)
     opened = replace(
@@ -188,7 +212,7 @@ def _open(state: RunState, round_number: int) -> Step:
 def _retry(state: RunState) -> Step:
     """Ask a fresh cohort; what was accepted stays, since the model that it was trained on has not changed."""
     rules, attempt = state.rules, state.attempt + 1
-    fresh = state.present - state.cohort
+    fresh = frozenset(shard for shard in state.present - state.cohort if state.may(shard))
     # Where nobody is left who was not asked, those who did not answer get a second chance. But whoever may know its
     # rounds beforehand is asked in no other while one of the cohort may still come.
     again = state.present - state.accepted - state.failed
@@ -196,7 +220,7 @@ def _retry(state: RunState) -> Step:
     size = rules.cohort_size.at(state.round_number) - len(state.accepted)
     key = SelectKey(rules.seed, state.round_number, attempt)
     try:
-        asked = choose_cohort(rules.select, state.facts, candidates, size, key)
+        asked = _choose(state, candidates, size, key)
     except ProblemError as error:
         return replace(state, phase=Phase.PAUSED), (Pause(str(error)),)
     opened = replace(state, attempt=attempt, cohort=state.accepted | state.failed | frozenset(asked))
@@ -258,7 +282,7 @@ def _join_open(state: RunState, event: Joined) -> Step:
     if event.shard in state.outstanding:
         return state, (Assign(event.shard),)
     room = state.rules.cohort_size.at(state.round_number) - len(state.cohort - state.failed)
-    if state.attempt and event.shard not in state.cohort and room > 0:
+    if state.attempt and event.shard not in state.cohort and room > 0 and state.may(event.shard):
         # A retry found too few phones there: who comes now is welcome.
         return replace(state, cohort=state.cohort | {event.shard}), (Assign(event.shard),)
     return state, ()
@@ -320,6 +344,8 @@ def cancel(state: RunState, shards: frozenset[int]) -> tuple[Action, ...]:
 def _closed(state: RunState, event: Closed) -> Step:
     if event.round_number != state.round_number:
         return state, ()
+    if (budget := state.rules.budget) is not None:
+        state = replace(state, account=state.account.charged(state.accepted, budget.rho))
     if event.reached or state.round_number >= state.rules.rounds:
         return replace(state, phase=Phase.DONE, cohort=frozenset()), (Finished(),)
     return _open(state, event.following or state.round_number + 1)

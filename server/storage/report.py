@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,7 +14,9 @@ from rich.text import Text
 
 from featherfed.server.config import RunConfig
 from featherfed.server.measures import LOSS, TARGETS, Measure, Measures, Target, figures
+from featherfed.server.privacy_plan import delta_of, participations
 from featherfed.server.storage.ledger import DIRECTIONS, FIELDS, Traffic
+from featherfed.server.storage.privacy_rows import privacy_by_round
 from featherfed.server.storage.run_folder import RunFolder, write_durably
 from featherfed.server.storage.spent import Spent, running, size
 from featherfed.server.storage.store import Store
@@ -35,7 +37,8 @@ class Report:
     def to_csv(self) -> str:
         """Return the rounds as CSV, one column a figure: metrics by name, `uplink_socket`, …, `socket`, `handshake`."""
         text = io.StringIO()
-        writer = csv.DictWriter(text, _columns(self.measures), lineterminator="\n")
+        columns = [*_columns(self.measures), *(["epsilon"] if "privacy" in self.content else [])]
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(flat(row, self.measures) for row in self.content["rounds"])
         return text.getvalue()
@@ -62,7 +65,8 @@ def flat(row: dict[str, Any], measures: Measures) -> dict[str, Any]:
     metrics = {each.name: row["metrics"].get(each.name) for each in measures if each != LOSS}
     traffic = {f"{way}_{field}": row[way][field] for way in DIRECTIONS for field in FIELDS}
     plain = {name: row[name] for name in (*_PLAIN, *_TIMES)}
-    return {**plain, **metrics, **traffic, **{name: row[name] for name in BOTH_WAYS}}
+    epsilon = {"epsilon": row["epsilon"]} if "epsilon" in row else {}
+    return {**plain, **metrics, **traffic, **{name: row[name] for name in BOTH_WAYS}, **epsilon}
 
 
 def measures_in(content: dict[str, Any]) -> Measures:
@@ -125,7 +129,7 @@ def make_report(folder: RunFolder, config: RunConfig, store: Store) -> Report:
     for update in store.updates():
         if update.counts_in is not None:
             accepted[update.counts_in] = accepted.get(update.counts_in, 0) + 1
-    measures = store.measures()
+    measures, noted = store.measures(), privacy_by_round(store)
     rounds, totals = [], {way: Traffic() for way in DIRECTIONS}
     for row in store.rounds():
         of_round = traffic.get(row.round, {way: Traffic() for way in DIRECTIONS})
@@ -144,6 +148,7 @@ def make_report(folder: RunFolder, config: RunConfig, store: Store) -> Report:
                 "metrics": metrics,
                 # What most runs are asked for has a place that needs no knowledge of metrics.
                 **({ACCURACY: metrics.get(ACCURACY)} if any(each.name == ACCURACY for each in measures) else {}),
+                **({"epsilon": noted[row.round].epsilon if row.round in noted else None} if config.dp else {}),
                 "seconds": row.seconds,
                 "ended_s": None if row.seconds is None else row.started_s + row.seconds,
                 **{way: of_round[way].as_dict() for way in DIRECTIONS},
@@ -157,6 +162,7 @@ def make_report(folder: RunFolder, config: RunConfig, store: Store) -> Report:
             "parameters": int(values.get("parameters", 0)),
             "uplink": config.spelled("uplink"),
             "downlink": config.downlink,
+            **_privacy(config, noted),
             "measures": [asdict(each) for each in measures],
             "rounds": rounds,
             "totals": {
@@ -169,6 +175,21 @@ def make_report(folder: RunFolder, config: RunConfig, store: Store) -> Report:
             },
         }
     )
+
+
+def _privacy(config: RunConfig, noted: Mapping[int, Any]) -> dict[str, Any]:
+    """Return how a run is differentially private, and what its account has come to; of any other run, nothing."""
+    if not config.dp:
+        return {}
+    last = noted[max(noted)] if noted else None
+    return {
+        "privacy": {
+            "kind": config.dp, "epsilon": last.epsilon if last else 0.0,
+            "delta": last.delta if last else delta_of(config), "target_epsilon": config.target_epsilon or None,
+            "noise_multiplier": last.noise_multiplier if last else config.noise_multiplier or None,
+            "clip_norm": config.clip_norm, "participations": participations(config),
+        }
+    }  # fmt: skip
 
 
 def write_csv(folder: RunFolder, report: Report) -> None:
@@ -203,18 +224,23 @@ def table(report: Report, columns: int) -> Table:
     result.add_column("seconds", justify="right", no_wrap=True)
     for way, field in fields:
         result.add_column(f"{_HEADS[way]}\n{field}", justify="right", no_wrap=True)
+    private = "privacy" in content
     beside = ("resent", "wasted", *(["masks"] if _masks(content["totals"]) else []))
-    for name in ("both\nsocket", *beside):
+    for name in ("both\nsocket", *beside, *(["ε"] if private else [])):
         result.add_column(name, justify="right", no_wrap=True)
     for row in content["rounds"]:
         values = ["" if (value := value_in(row, each)) is None else each.text(value) for each in measures]
         seconds = "" if row["seconds"] is None else f"{row['seconds']:.2f}"
         updates = f"{row['accepted']}/{row['cohort']}"
-        result.add_row(str(row["round"]), updates, *values, seconds, *_sizes(row, fields, beside))
+        epsilon = [f"{row['epsilon']:.3g}"] if private and row["epsilon"] is not None else []
+        result.add_row(str(row["round"]), updates, *values, seconds, *_sizes(row, fields, beside), *epsilon)
     totals = content["totals"]
     result.add_section()
     result.add_row("total", "", *([""] * len(measures)), "", *_sizes(totals, fields, beside))
     result.caption = f"bytes, all phones: {Spent.in_row(totals)}"
+    if private:
+        privacy = content["privacy"]
+        result.caption += f"\nε {privacy['epsilon']:.3g} for each phone, with δ {privacy['delta']:.3g}"
     result.caption_justify = "left"
     return result
 

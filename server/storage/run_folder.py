@@ -72,11 +72,15 @@ class RunFolder:
                 link.unlink(missing_ok=True)
                 os.link(self.version(number), link)
                 os.replace(link, target)
-            for old in self.path.glob("model-*.safetensors*"):
-                if old != self.version(number):
-                    old.unlink(missing_ok=True)
+            self.drop_versions(number)
         except OSError as error:
             raise LocalError(f"cannot name the model {self.version(number)}: {error.strerror}") from error
+
+    def drop_versions(self, but: int | None = None) -> None:
+        """Remove all versions but one: a server was killed that had written them and not told the database."""
+        for old in self.path.glob("model-*.safetensors*"):
+            if but is None or old != self.version(but):
+                old.unlink(missing_ok=True)
 
 
 def write_durably(path: Path, data: bytes) -> None:

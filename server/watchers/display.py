@@ -198,5 +198,6 @@ def _cells(summary: RoundSummary) -> list[tuple[str, str]]:
         *updates,
         *((each.name, each.text(summary.figures.get(each.name))) for each in summary.measures),
         *summary.spent.sizes().items(),
+        *(() if summary.epsilon is None else [("ε", f"{summary.epsilon:.3g}")]),
         ("time", f"{summary.seconds:.2f} s"),
     ]

@@ -47,6 +47,7 @@ def scalars(summary: RoundSummary) -> dict[str, float]:
         "bytes/downlink": summary.spent.down,
         "bytes/both": summary.spent.both,
         "bytes/handshake": summary.spent.handshakes,
+        "privacy/epsilon": summary.epsilon,
         "round/seconds": summary.seconds,
         "round/accepted": summary.accepted,
         "round/late": summary.late,

@@ -26,6 +26,8 @@ class RoundSummary:
     spent: Spent
     phones: int | None = None
     """Whose updates are in the sums that were accepted, where those of gateways were."""
+    epsilon: float | None = None
+    """With differential privacy: the ε of the phone that has paid most up to this round."""
     measures: Measures = ()
     """What evaluations of this run say, whether or not this round had one."""
 

@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from featherfed.edge_client.learner import NoiseLearner, SgdLearner
 from featherfed.edge_client.local_problem import LocalProblem, problem_named_by
@@ -55,6 +56,17 @@ def test_pipeline_with_a_memory_gives_the_residual_to_keep() -> None:
     trained = NoiseLearner(WELCOME).train(WEIGHTS, asked, None, lambda: False)
     assert trained is not None and trained.residual is not None
     assert trained.residual.shape == (LAYOUT.size,)
+
+
+@pytest.mark.parametrize("make", [NoiseLearner, sgd], ids=["none", "sgd"])
+def test_phone_clips_to_the_norm_that_it_is_told(make) -> None:
+    asked = task(3, "float32", lr=0.05)
+    free = make(WELCOME).train(WEIGHTS, asked, None, lambda: False)
+    bound = make(replace(WELCOME, clip=0.01)).train(WEIGHTS, asked, None, lambda: False)
+    assert free is not None and bound is not None
+    longer, clipped = (np.frombuffer(each.payload, "<f4").astype(np.float64) for each in (free, bound))
+    assert np.linalg.norm(longer) > 0.02
+    assert np.allclose(clipped, longer * (0.01 / np.linalg.norm(longer)), atol=1e-8)
 
 
 def test_problem_of_a_file_is_asked_for_by_name_and_never_imported_from_the_wire() -> None:

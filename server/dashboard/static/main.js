@@ -72,6 +72,7 @@ function showFacts(counts) {
   setText(at("fact-round"), `${standing.round} of ${about.rounds}`);
   setText(at("fact-updates"), standing.cohort ? `${standing.accepted} of ${standing.cohort} updates${standing.attempt ? `, attempt ${standing.attempt + 1}` : ""}` : "");
   showMeasures(ordered);
+  showPrivacy(ordered);
   setText(at("fact-both"), size(sum((row) => row.socket)));
   const handshakes = `handshakes ${size(sum((row) => row.handshake))}`;
   setText(at("fact-handshakes"), handshakes);
@@ -84,6 +85,15 @@ function showFacts(counts) {
   const busy = counts.map((count, state) => [count, STATES[state]]).filter(([count, name]) => count && name !== "away" && name !== "waiting");
   setText(at("fact-states"), busy.map(([count, name]) => `${count} ${name}`).join(", "));
   showTime();
+}
+
+/** What differential privacy has cost the phone that has paid most, where the run has some. */
+function showPrivacy(ordered) {
+  const { dp, target_epsilon: target } = run.about.settings;
+  at("fact-privacy").hidden = !dp;
+  const charged = ordered.findLast((row) => row.epsilon != null);
+  setText(at("fact-epsilon"), `ε ${charged ? charged.epsilon.toPrecision(3) : 0}`);
+  setText(at("fact-budget"), target ? `of ${target}` : "");
 }
 
 function showMeasures(ordered) {

@@ -1,0 +1,92 @@
+"""What a run may say of a phone, and what it has said: in rounds that its update was in, and in ρ of zCDP.
+
+Each round costs those whose updates are in its sum the same ρ = 1/2Z². Whom a round asks is public, so nobody's price
+is less for the chance of not having been asked; instead those are asked who have taken part least, and nobody more
+often than `participations`, or beyond the ρ that `target` implies.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from types import MappingProxyType
+
+from featherfed.privacy.accounting import epsilon, rho_within
+
+SLACK = 1e-9
+"""How much, relatively, sums of ρ in floats may be off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What one phone has paid: so many rounds, and ρ."""
+
+    rounds: int = 0
+    rho: float = 0.0
+
+
+NOTHING = Spent()
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What phones have paid, by shard; those who have paid nothing are not in it."""
+
+    phones: Mapping[int, Spent] = field(default_factory=lambda: MappingProxyType({}))
+
+    def of(self, shard: int) -> Spent:
+        """Return what the phone of a shard has paid."""
+        return self.phones.get(shard, NOTHING)
+
+    def charged(self, shards: Iterable[int], rho: float) -> "Account":
+        """Return the account after a round of these shards."""
+        news = {shard: replace(old, rounds=old.rounds + 1, rho=old.rho + rho) for shard, old in self._each(shards)}
+        return Account(MappingProxyType({**self.phones, **news}))
+
+    def _each(self, shards: Iterable[int]) -> Iterable[tuple[int, Spent]]:
+        return ((shard, self.of(shard)) for shard in shards)
+
+    @property
+    def most(self) -> float:
+        """The ρ of whoever has paid most."""
+        return max((each.rho for each in self.phones.values()), default=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """The price `rho` of a round, and what nobody pays beyond: so many rounds, and with δ an ε of `target` (0: any)."""
+
+    rho: float
+    delta: float
+    participations: int
+    target: float = 0.0
+
+    def allows(self, account: Account, shard: int) -> bool:
+        """Return whether the phone of a shard may be in one more round."""
+        spent = account.of(shard)
+        return spent.rounds < self.participations and spent.rho + self.rho <= self._most() * (1 + SLACK)
+
+    def _most(self) -> float:
+        return _rho_within(self.target, self.delta) if self.target else math.inf
+
+    def left(self, account: Account, shards: Iterable[int]) -> list[int]:
+        """Return those of the shards whose phones may be in one more round."""
+        return [shard for shard in shards if self.allows(account, shard)]
+
+    def epsilon(self, account: Account) -> float:
+        """Return the ε, with δ, of whoever has paid most."""
+        return epsilon(account.most, self.delta)
+
+    def over(self, account: Account, round_number: int) -> str:
+        """Return why a run ends after a round: too few phones may be in another."""
+        of = f" of --target-epsilon {self.target:g}" if self.target else ""
+        often = f", and no phone is in more than {self.participations} rounds (--participations)"
+        another = epsilon(account.most + self.rho, self.delta)
+        bound = self.target and account.most + self.rho > self._most() * (1 + SLACK)
+        return (
+            f"the privacy budget is spent: ε {self.epsilon(account):.3g}{of} after round {round_number}"
+            f"{'' if bound else often}; another would make it {another:.3g}"
+        )
+
+
+_rho_within = lru_cache(maxsize=16)(rho_within)

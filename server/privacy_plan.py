@@ -1,0 +1,138 @@
+"""What `--dp` makes of a run: its noise, the price of a round, and what it does not go together with."""
+
+import math
+from dataclasses import dataclass
+
+from featherfed.errors import ConfigError
+from featherfed.nearest import nearest
+from featherfed.privacy.accounting import epsilon, rho_within
+from featherfed.privacy.budget import Budget
+from featherfed.privacy.noise import Noise, largest_product
+from featherfed.rules.aggregates import Mean
+from featherfed.rules.ruleset import RuleSet
+from featherfed.rules.selections import Uniform
+from featherfed.server.config import RunConfig
+
+CENTRAL = "central"
+KINDS = (CENTRAL,)
+OF_DP = ("noise_multiplier", "target_epsilon", "delta", "participations")
+MOST_NOISE = 1000.0
+"""A larger noise multiplier would leave nothing of any cohort that there is."""
+
+
+@dataclass(frozen=True, slots=True)
+class PrivacyPlan:
+    """Noise of `noise_multiplier` × `clip_norm` in each round's sum, and the budget of the phones."""
+
+    noise_multiplier: float
+    clip_norm: float
+    budget: Budget
+
+    def noise(self, coordinates: int) -> Noise:
+        """Return the noise of a sum of so many coordinates."""
+        return Noise.of(self.noise_multiplier, self.clip_norm, coordinates)
+
+
+def privacy_of(config: RunConfig) -> PrivacyPlan | None:
+    """Return the plan of a run with `--dp`; raises `ConfigError` for numbers from which none can be made."""
+    if not config.dp:
+        return None
+    delta, times = delta_of(config), participations(config)
+    z = config.noise_multiplier or _solved(config, times, delta)
+    return PrivacyPlan(z, config.clip_norm, Budget(1 / (2 * z * z), delta, times, config.target_epsilon))
+
+
+def participations(config: RunConfig) -> int:
+    """Return in how many rounds a phone may be: where nothing is said, in as many as there are for each."""
+    wanted = config.by_round(config.closing_updates_at)
+    starts = sorted(start for start in {1, *wanted.later} if start <= config.rounds)
+    ends = [*starts[1:], config.rounds + 1]
+    in_all = sum((end - start) * wanted.at(start) for start, end in zip(starts, ends, strict=True))
+    return config.participations or -(-in_all // config.phones)
+
+
+def delta_of(config: RunConfig) -> float:
+    """Return δ: a tenth of a phone's share where nothing is said; raises `ConfigError` for a whole one or more."""
+    delta = config.delta or 1 / (10 * config.phones)
+    if not 0 < delta < 1 / config.phones:
+        raise ConfigError(
+            f"--delta {config.delta:g} is not a number above 0 and below 1/{config.phones}, a phone's share of"
+            f" --phones {config.phones}: a rule that betrays one phone entirely would keep it; the usual one is"
+            f" {1 / (10 * config.phones):g}"
+        )
+    return delta
+
+
+def _solved(config: RunConfig, times: int, delta: float) -> float:
+    """Return the least noise multiplier with which a phone may be in so many rounds."""
+    rho = rho_within(config.target_epsilon, delta)
+    if not rho or (z := math.sqrt(times / (2 * rho))) > MOST_NOISE:
+        least = epsilon(times / (2 * MOST_NOISE**2), delta)
+        raise ConfigError(
+            f"--target-epsilon {config.target_epsilon:g} (δ {delta:g}) over {times} rounds of a phone needs a"
+            f" --noise-multiplier beyond {MOST_NOISE:g}; the least ε that there is one for is {least:.3g}"
+        )
+    return z
+
+
+def check_privacy(config: RunConfig, rules: RuleSet, *, summed: str | None) -> None:
+    """Raise `ConfigError` for what cannot be had with differential privacy, naming both.
+
+    `summed` is an uplink that is summed before it is decoded, where the run has one.
+    """
+    if not config.dp:
+        given = [name for name in OF_DP if getattr(config, name)]
+        if given:
+            name = given[0].replace("_", "-")
+            raise ConfigError(f"--{name} {getattr(config, given[0]):g} is for a run with --dp central")
+        return
+    if config.dp not in KINDS:
+        raise ConfigError(f"unknown --dp {config.dp!r}{nearest(config.dp, KINDS)}")
+    dp = f"--dp {config.dp}"
+    if not config.clip_norm:
+        raise ConfigError(f"{dp} needs --clip-norm: noise hides a phone only if its update is bounded, like 0.5")
+    if not (config.noise_multiplier or config.target_epsilon):
+        raise ConfigError(f"{dp} needs --noise-multiplier, like 1, or --target-epsilon, like 8")
+    if config.noise_multiplier > MOST_NOISE:
+        raise ConfigError(f"--noise-multiplier {config.noise_multiplier:g} is not a number up to {MOST_NOISE:g}")
+    if config.mode == "async":
+        raise ConfigError(
+            f"{dp} counts in whose rounds a phone was, and --mode async sums updates of several; use sync"
+        )
+    if config.gateways:
+        raise ConfigError(f"{dp} adds noise to one sum, and --gateways {config.gateways} have one each; leave one out")
+    if config.connect == "when-chosen":
+        raise ConfigError(
+            f"{dp} asks those who have taken part least, which is known when a round opens, and --connect when-chosen"
+            " tells phones their rounds beforehand; use --connect always"
+        )
+    if type(rules.aggregate) is not Mean:
+        raise ConfigError(
+            f"{dp} knows how far one phone moves a mean of clipped updates, and not how far it moves --aggregate"
+            f" {rules.aggregate}; use mean"
+        )
+    if type(rules.select) is not Uniform:
+        raise ConfigError(
+            f"{dp} asks those who have taken part least, and --select {rules.select} others; leave one of the two out"
+        )
+    if summed is not None:
+        raise ConfigError(
+            f"{dp} bounds each update once it is decoded, and of --uplink {summed} the server knows sums alone, which"
+            " may wrap; use eden-1bit, or another uplink without grid, and no --secure"
+        )
+    plan = privacy_of(config)
+    assert plan is not None, "it has dp"
+    if (product := plan.noise_multiplier * config.clip_norm) > (most := largest_product()):
+        raise ConfigError(
+            f"--noise-multiplier {plan.noise_multiplier:g} × --clip-norm {config.clip_norm:g} is {product:g}, and a sum"
+            f" has room for noise of a deviation up to {most:.3g}"
+        )
+    budget = plan.budget
+    once = epsilon(budget.rho, budget.delta)
+    if budget.target and once > budget.target:
+        z = math.sqrt(1 / (2 * rho_within(budget.target, budget.delta)))
+        raise ConfigError(
+            f"one round with --noise-multiplier {plan.noise_multiplier:g} costs ε {once:.3g}, more than"
+            f" --target-epsilon {budget.target:g} (δ {budget.delta:g}); {math.ceil(z * 100) / 100:g} is enough for one,"
+            " and without --noise-multiplier it is solved for"
+        )
