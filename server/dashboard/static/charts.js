@@ -41,7 +41,7 @@ class Chart {
   }
 
   #room() {
-    return { width: Math.max(50, this.element.clientWidth), height: Math.max(50, this.element.clientHeight - 24) };
+    return { width: Math.max(50, this.element.clientWidth), height: Math.max(50, this.element.clientHeight - (this.element.classList.contains("bars") ? 56 : 24)) };
   }
 }
 
