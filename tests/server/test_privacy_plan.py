@@ -1,5 +1,6 @@
 """What `--dp` makes of a run, and the sentences of what it does not go together with."""
 
+import sys
 from typing import Any
 
 import pytest
@@ -91,6 +92,13 @@ def test_what_cannot_be_had_is_refused_in_a_sentence(changes: dict[str, Any], se
 def test_numbers_that_are_none_are_refused(name: str, value: float) -> None:
     with pytest.raises(ConfigError, match=f"--{name.replace('_', '-')} .* is not a number from 0 to"):
         checked(**{name: value})
+
+
+def test_missing_library_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("dp_accounting", "dp_accounting.rdp"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ConfigError, match=r"--dp needs dp-accounting for its account: pip install 'featherfed\[dp\]'"):
+        checked()
 
 
 def test_flags_repeat_the_run() -> None:

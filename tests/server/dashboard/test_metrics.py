@@ -42,6 +42,14 @@ def samples(play: Play) -> dict[tuple[str, str], float]:
     }
 
 
+def test_privacy_that_was_spent_is_a_number_where_the_run_has_some(play: Play) -> None:
+    play_two_rounds(play)
+    assert not any(name == "featherfed_privacy_epsilon" for name, _ in samples(play))
+    play.close_round(3, epsilon=4.5)
+    play.close_round(4, epsilon=6.25)
+    assert samples(play)["featherfed_privacy_epsilon", ""] == 6.25
+
+
 def test_metrics_are_the_runs_numbers(play: Play) -> None:
     play_two_rounds(play)
     found = samples(play)

@@ -206,6 +206,27 @@ def test_what_a_phone_says_is_text(stage: Callable[..., Stage], visit: Callable[
     assert seen.page.title().endswith("featherfed") and seen.quiet()
 
 
+def test_card_says_what_privacy_has_cost_and_of_how_much(
+    stage: Callable[..., Stage], visit: Callable[..., Visit]
+) -> None:
+    page = stage(dp="central", target_epsilon=8.0)
+
+    def begin() -> None:
+        page.play.come(0)
+        page.play.scene.round_opened(1, 0, frozenset([0]))
+        page.play.close_round(1, epsilon=5.419)
+        page.play.scene.round_opened(2, 0, frozenset([0]))
+
+    page.act(begin)
+    seen = visit(page.url)
+    seen.wait_text("#fact-epsilon", "ε 5.42")
+    assert seen.text("#fact-budget") == "of 8"
+    assert seen.page.locator("#fact-privacy").is_visible() and seen.quiet()
+    other = visit(stage().url)
+    other.wait_text("#fact-phones", "0 of 3")
+    assert not other.page.locator("#fact-privacy").is_visible()
+
+
 def test_metrics_stand_under_their_own_names_fractions_as_percentages(
     stage: Callable[..., Stage], visit: Callable[..., Visit]
 ) -> None:

@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -33,6 +34,12 @@ def last_frame(shown: LiveDisplay) -> str:
     console = Console(file=io.StringIO(), width=120)
     console.print(shown._live.get_renderable())
     return printed(console)
+
+
+def test_line_of_a_round_says_what_privacy_has_cost() -> None:
+    console = Console(file=io.StringIO(), width=200)
+    PlainDisplay(console, None).round_closed(replace(summary(1, 0.9), epsilon=5.419))
+    assert "  ε 5.42  time " in printed(console)
 
 
 def test_terminal_gets_the_table_and_a_pipe_gets_lines() -> None:

@@ -3,6 +3,7 @@
 import math
 import warnings
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,12 @@ def test_metrics_go_by_their_names_and_what_is_no_number_is_left_out() -> None:
     # MLflow takes letters, digits, _, -, . and spaces.
     assert metric_name(f"test/{odd}") == "test/R² _b____x___ _red_"
     assert metric_name("test/a/../b") == "test/a_.._b"
+
+
+def test_privacy_is_recorded_where_the_run_has_some() -> None:
+    summary = RoundSummary(1, 2, 3, 3, 0, 0, 0.5, {}, 1.0, Spent(10, 20), epsilon=4.5)
+    assert scalars(summary)["privacy/epsilon"] == 4.5
+    assert "privacy/epsilon" not in scalars(replace(summary, epsilon=None))
 
 
 @pytest.mark.parametrize("flag", ["tensorboard", "mlflow"])
