@@ -36,7 +36,8 @@ class RunSettings:
 
     def __init__(self, welcome: Welcome) -> None:
         self._training = Training.from_wire(welcome.training)
-        self._uplink = _Uplink(welcome.uplink)
+        self._uplinks = {welcome.uplink: buildable(welcome.uplink, UPLINK)}
+        """That of Welcome, and the last other one: a pipeline costs more to build than a small update to encode."""
         self._told: dict[str, Any] = {}
         self._changed = self._training
         """What the last Task's changes made of it."""
@@ -44,21 +45,15 @@ class RunSettings:
     def in_round(self, task: Task) -> RoundSettings:
         """Return what holds in the round of a task; raises `ProtocolError` for what this phone cannot do."""
         changes = dict(task.changes)
-        spec = changes.pop(UPLINK, self._uplink.spec)
+        first = next(iter(self._uplinks))
+        spec = changes.pop(UPLINK, first)
         if not isinstance(spec, str):
             raise ProtocolError(f"an uplink that is {str(spec)[:64]!r}")
-        if spec != self._uplink.spec:
-            self._uplink = _Uplink(spec)
+        if spec not in self._uplinks:
+            self._uplinks = {first: self._uplinks[first], spec: buildable(spec, UPLINK)}
         try:
             if changes != self._told:
                 self._changed, self._told = self._training.changed(changes), changes
-            return RoundSettings(self._uplink.pipeline, self._changed.in_round(task.round))
+            return RoundSettings(self._uplinks[spec], self._changed.in_round(task.round))
         except ConfigError as error:
             raise ProtocolError(f"training in round {task.round} with {error}") from error
-
-
-class _Uplink:
-    """A spec and its pipeline, which costs more to build than a small update to encode."""
-
-    def __init__(self, spec: str) -> None:
-        self.spec, self.pipeline = spec, buildable(spec, "uplink")

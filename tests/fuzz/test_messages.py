@@ -16,11 +16,15 @@ from featherfed.wire.messages import (
     Ack,
     AnyMessage,
     Cancel,
+    Circle,
     Finish,
     Hello,
+    Key,
     Message,
     ModelBegin,
     ModelChunk,
+    Shares,
+    Survivors,
     Task,
     TensorEntry,
     UpdateBegin,
@@ -51,7 +55,8 @@ MESSAGES: dict[type[Message], st.SearchStrategy[AnyMessage]] = {
     Welcome: st.builds(
         Welcome, st.just("r"), st.just("digits/lite"), st.just("iid"), small, st.integers(1, 9), small,
         st.integers(1, 9), st.floats(0, 9), spec, spec, st.lists(setting | settings, max_size=8),
-        st.just(b"") | digest, st.lists(draws, max_size=2), st.lists(tensors, max_size=2),
+        st.just(b"") | digest, st.lists(draws, max_size=2), st.lists(tensors, max_size=2), st.just(1024),
+        st.booleans(), st.floats(0, 9),
     ),
     Task: st.builds(
         Task, small, small, st.dictionaries(st.text(min_size=1, max_size=3), setting | settings, max_size=2)
@@ -61,14 +66,21 @@ MESSAGES: dict[type[Message], st.SearchStrategy[AnyMessage]] = {
         small, data,
     ),
     ModelChunk: st.builds(ModelChunk, small, data),
-    UpdateBegin: st.builds(UpdateBegin, small, st.integers(1, 9), digest, st.integers(1, 9), small, data),
+    UpdateBegin: st.builds(UpdateBegin, small, st.integers(1, 9), digest, st.integers(1, 9), small, data, small),
     UpdateChunk: st.builds(UpdateChunk, small, data),
     Ack: st.builds(Ack, small, small),
     Accepted: st.builds(Accepted, small),
     Cancel: st.builds(Cancel, small),
     Finish: st.builds(Finish, st.text(max_size=9)),
-    WholeUpdate: st.builds(WholeUpdate, small, st.integers(1, 9), st.binary(min_size=1, max_size=6)),
+    WholeUpdate: st.builds(WholeUpdate, small, st.binary(min_size=1, max_size=6), small, small),
     WholeModel: st.builds(WholeModel, small, st.integers(-1, 3), data),
+    Key: st.builds(Key, st.just(bytes(32))),
+    Circle: st.builds(
+        Circle, small, small, small, small, st.integers(1, 9), small, small, data, st.lists(small, max_size=4),
+        st.binary(max_size=64),
+    ),
+    Survivors: st.builds(Survivors, small, small, small, st.booleans(), data, data),
+    Shares: st.builds(Shares, small, small, small, data),
 }  # fmt: skip
 any_message = st.one_of(*MESSAGES.values())
 
@@ -98,7 +110,7 @@ frames = st.one_of(
     st.binary(max_size=200),
     mutated(),
     st.lists(anything, max_size=12).map(msgpack.packb),
-    st.tuples(st.integers(1, 13), st.lists(anything, max_size=11)).map(lambda pair: msgpack.packb([pair[0], *pair[1]])),
+    st.tuples(st.integers(1, 17), st.lists(anything, max_size=11)).map(lambda pair: msgpack.packb([pair[0], *pair[1]])),
 )
 
 
