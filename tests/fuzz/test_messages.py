@@ -73,7 +73,7 @@ MESSAGES: dict[type[Message], st.SearchStrategy[AnyMessage]] = {
     Cancel: st.builds(Cancel, small),
     Finish: st.builds(Finish, st.text(max_size=9)),
     WholeUpdate: st.builds(WholeUpdate, small, st.binary(min_size=1, max_size=6), small, small),
-    WholeModel: st.builds(WholeModel, small, st.integers(-1, 3), data),
+    WholeModel: st.builds(WholeModel, small, data, st.integers(-1, 3)),
     Key: st.builds(Key, st.just(bytes(32))),
     Circle: st.builds(
         Circle, small, small, small, small, st.integers(1, 9), small, small, data, st.lists(small, max_size=4),
