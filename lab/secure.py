@@ -148,7 +148,7 @@ def _bytes_table(rows: list[dict[str, Any]]) -> str:
 def _work_table(result: dict[str, Any]) -> str:
     rows = []
     for row in result.get("work", ()):
-        rows.append([row["what"], f"≤ {row['aim_ms']:g} ms", f"{row['ms']:.1f} ms"])
+        rows.append([row["what"], f"≤ {row['aim_ms']:g} ms" if row["aim_ms"] else "–", f"{row['ms']:.1f} ms"])
     if sockets := result.get("sockets"):
         rows.append(
             [
