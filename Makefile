@@ -80,7 +80,7 @@ codec-accuracy: $(VENV)/installed
 # The scenarios of the papers (three seeds each) and our best ones (five), in virtual time. Hours on two cores; finished
 # cells are not run again. With --keep `python -m lab results` writes the sections of some and keeps the others.
 PAPERS := paper_structured paper_sketched paper_partitions paper_beyond
-BEST := best_97 best_iid best_99 best_noniid best_2nn best_cnn defaults
+BEST := best_97 best_iid best_99 best_noniid secure_iid best_2nn best_cnn defaults
 results: $(VENV)/installed
 	for name in $(BEST) $(PAPERS) paper_cnn; do \
 		$(BIN)/fl-bench run scenarios/$$name.toml --virtual --jobs 2 --out results --resume || exit 1; \

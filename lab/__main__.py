@@ -112,6 +112,14 @@ def results() -> click.Command:
 
 
 @main.late
+def secure() -> click.Command:
+    """Measure what masks cost: bytes both ways by the ledger, CPU time, rounds on sockets."""
+    from lab.secure import secure
+
+    return secure
+
+
+@main.late
 def swarm() -> click.Command:
     """Measure how long a swarm of phones takes to be ready to train, and its memory."""
     from lab.swarm import swarm

@@ -27,6 +27,8 @@ class Noted:
     ends: list[tuple[float, int]]
     updates: list[int]
     accuracy: float | None
+    answered: int
+    """Bytes of what phones answered, where their app notes them: all rounds, as it is serialised."""
 
 
 class Flower:
@@ -77,11 +79,12 @@ class Flower:
         )  # fmt: skip
 
     def start_run(self, settings: dict[str, Any], *, simulation: bool = False) -> "subprocess.Popen[bytes]":
-        """Start the rounds; the process ends with them. `settings` are what `flower_app/server_app.py` reads."""
+        """Start the rounds; the process ends with them. `settings` are what the apps in `flower_app` read."""
         app = self._folder / "app"
         shutil.copytree(APP, app / "peer", ignore=shutil.ignore_patterns("__pycache__"))
         client = "training_client" if settings["train"] else "noise_client"
-        (app / "pyproject.toml").write_text(_project(client, {**settings, "notes": str(self._notes)}))
+        components = ("secagg_server", "secagg_client") if settings["secure"] else ("server_app", client)
+        (app / "pyproject.toml").write_text(_project(*components, {**settings, "notes": str(self._notes)}))
         flags = []
         if simulation:
             # One client a core, where Flower's default is one for every two.
@@ -102,6 +105,7 @@ class Flower:
             [(end["s"], end["bytes"]) for end in ended],
             [end["updates"] for end in ended],
             done[0]["accuracy"],
+            sum(note["bytes"] for note in notes if note["what"] == "answer"),
         )
 
     def stop(self) -> None:
@@ -116,9 +120,9 @@ class Flower:
                 process.wait()
 
 
-def _project(client: str, settings: dict[str, Any]) -> str:
+def _project(server: str, client: str, settings: dict[str, Any]) -> str:
     """Return the app's pyproject.toml."""
-    components = {"serverapp": "peer.server_app:app", "clientapp": f"peer.{client}:app"}
+    components = {"serverapp": f"peer.{server}:app", "clientapp": f"peer.{client}:app"}
     return tomlkit.dumps(
         {
             "build-system": {"requires": ["hatchling"], "build-backend": "hatchling.build"},

@@ -31,6 +31,7 @@ class Order:
     """A run. `way`: processes, swarm or virtual of ours, `supernodes` or `simulation` of Flower.
 
     `uplink`, `downlink` and `workers` (processes of a swarm) are given to our side if there is something in them.
+    `secure`: one circle of all phones here, SecAgg+ in Flower, with the same threshold.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Order:
     downlink: str = ""
     workers: int = 0
     flower: str = ""
+    secure: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +74,8 @@ class Figures:
     server_bytes: float | None
     all_bytes: float
     accuracy: float | None
+    up_bytes: float | None = None
+    """Of a phone and round, of `secure` runs: what our ledger has up, and the content of Flower's answers."""
 
 
 class _Watch:
@@ -124,7 +128,8 @@ def _server_flags(order: Order, folder: Path) -> list[str]:
         "--batch-size": order.batch_size, "--lr": order.lr, "--data-dir": order.data_dir, "--uplink": order.uplink,
         "--downlink": order.downlink,
     }  # fmt: skip
-    return [part for name, value in flags.items() if value for part in (name, str(value))]
+    secure = ["--secure", "--circle", str(order.cohort)] if order.secure else []
+    return [*secure, *(part for name, value in flags.items() if value for part in (name, str(value)))]
 
 
 def featherfed(order: Order, folder: Path) -> Figures:
@@ -176,6 +181,7 @@ def featherfed(order: Order, folder: Path) -> Figures:
         watched=(phones, server),
         start_s=connected_s,
         accuracy=rounds[-1]["accuracy"] if order.train else None,
+        up_bytes=sum(row["uplink"]["socket"] for row in rounds) / (order.cohort * order.rounds),
     )
 
 
@@ -227,6 +233,7 @@ def virtual(order: Order, folder: Path) -> Figures:
 def flower(order: Order, folder: Path) -> Figures:
     """Run Flower's SuperLink, and SuperNodes or the simulation."""
     from featherfed.learning.models import layout_of
+    from featherfed.secure.circles import threshold_of
     from lab.flower import Flower
 
     if order.train:
@@ -241,7 +248,8 @@ def flower(order: Order, folder: Path) -> Figures:
         settings = {
             "problem": order.problem, "parameters": layout_of(order.problem).size, "phones": order.phones, "seed": 0,
             "cohort": order.cohort, "rounds": order.rounds, "train": order.train, "data": str(folder),
-            "epochs": order.epochs, "batch-size": order.batch_size, "lr": order.lr,
+            "epochs": order.epochs, "batch-size": order.batch_size, "lr": order.lr, "secure": order.secure,
+            "threshold": threshold_of(order.cohort),
         }  # fmt: skip
         try:
             peer.start_run(settings, simulation=simulation).wait(LIMIT_S)
@@ -261,6 +269,7 @@ def flower(order: Order, folder: Path) -> Figures:
         watched=(phones, server),
         start_s=spent_s - sum(noted.seconds),
         accuracy=noted.accuracy,
+        up_bytes=noted.answered / (order.cohort * order.rounds) if noted.answered else None,
     )
 
 
@@ -289,7 +298,7 @@ def _write_data(order: Order, folder: Path) -> None:
 
 def _figures(
     order: Order, *, seconds: list[float], updates: int, carried: int, ends: list[_Mark],
-    watched: tuple[_Watch, _Watch], start_s: float, accuracy: float | None,
+    watched: tuple[_Watch, _Watch], start_s: float, accuracy: float | None, up_bytes: float | None,
 ) -> Figures:  # fmt: skip
     phones, server = watched
     first, last, later = ends[0], ends[-1], len(ends) - 1
@@ -308,6 +317,7 @@ def _figures(
         server_bytes=server.bytes if real else None,
         all_bytes=phones.bytes + server.bytes,
         accuracy=accuracy,
+        up_bytes=up_bytes,
     )
 
 

@@ -22,7 +22,9 @@ from lab.children import environment
 from lab.documents import fill
 from lab.peer_runs import LIMIT_S, Figures, Order
 
-PARTS = ("off", "on", "simulation")
+PARTS = ("off", "on", "simulation", "secure")
+UNMASKED = PARTS[:3]
+"""What docs/PERFORMANCE.md has; docs/PRIVACY.md has the other."""
 FLOAT32 = {"uplink": "float32", "downlink": "float32"}
 ONE_BIT = {"uplink": "rotate | eden(1)", "downlink": "rotate | eden(1)"}
 
@@ -69,6 +71,13 @@ class Plan:
                 self.order("featherfed, float32, a process a phone", "processes", **FLOAT32, **on),
                 self.order("featherfed, as it comes, a process a phone", "processes", **on),
                 self.order("Flower", "supernodes", flower=flower, **on),
+            ]
+        if part == "secure":
+            # Of ours what learns best and what is least; all of Flower's settings but the threshold are its defaults.
+            return [
+                self.order("featherfed, `--secure`, `secure-4bit`", "swarm", uplink="secure-4bit", secure=True),
+                self.order("featherfed, `--secure`, `secure-small`", "swarm", uplink="secure-small", secure=True),
+                self.order("Flower, SecAgg+", "supernodes", rounds=self.flower_rounds, flower=flower, secure=True),
             ]
         many = {"train": True, "phones": self.simulated, "cohort": self.cohort, "rounds": self.simulated_rounds}
         # With a worker a core, one has most of a cohort's phones and the other waits for it.
@@ -142,12 +151,14 @@ COLUMNS: dict[str, tuple[str, float, str]] = {
     "all_bytes": ("MB all processes", 1e6, ".0f"),
     "start_s": ("s to start", 1.0, ".1f"),
     "accuracy": ("accuracy", 1.0, ".4f"),
+    "up_bytes": ("kB up a phone-round", 1e3, ".2f"),
 }
 REAL = ("round_s", "cpu_s", "bytes_of_a_round", "bytes_per_phone_round", "phone_bytes", "server_bytes", "start_s")
 SHOWN = {
     "off": REAL,
     "on": (*REAL, "accuracy"),
     "simulation": ("round_s", "cpu_s", "all_bytes", "start_s", "accuracy"),
+    "secure": ("up_bytes", "bytes_of_a_round", "bytes_per_phone_round", "round_s", "cpu_s"),
 }
 
 
@@ -173,7 +184,7 @@ def _table(rows: list[dict[str, Any]], names: tuple[str, ...]) -> str:
 
 @click.command()
 @click.option("--part", "parts", multiple=True, type=click.Choice(PARTS),
-              help="Real processes with training off or on, or Flower's simulation.  [default: all three]")  # fmt: skip
+              help="Processes that train or not, Flower's simulation, masks.  [default: the first three]")  # fmt: skip
 @click.option("--problem", default="mnist/lite", show_default=True, help="One of ours that ends in logits.")
 @click.option("--data-dir", type=click.Path(), help="Folder with MNIST.  [default: FL_DATA_DIR, else a cache]")
 @click.option("--phones", default=10, show_default=True, type=click.IntRange(1), help="Real ones, all in every round.")
@@ -195,7 +206,7 @@ def _table(rows: list[dict[str, Any]], names: tuple[str, ...]) -> str:
 def peers(
     parts: tuple[str, ...], flower: str, as_json: bool, kept: tuple[Path, ...], document: Path | None, **plan: Any
 ) -> None:
-    """Run the same rounds in featherfed and in Flower, side by side, with training off and on."""
+    """Run the same rounds in featherfed and in Flower, side by side, with training off and on, and under masks."""
     from featherfed.errors import ConfigError, FeatherfedError
     from featherfed.problem_loading import load_problem
 
@@ -210,7 +221,7 @@ def peers(
         for file in kept:
             result |= json.loads(file.read_text())
         if not kept:
-            result = compare(Plan(**plan), parts or PARTS, flower, lambda line: click.echo(line, err=True))
+            result = compare(Plan(**plan), parts or UNMASKED, flower, lambda line: click.echo(line, err=True))
         made = tables(result)
         if document is not None:
             fill(document, made)

@@ -29,6 +29,7 @@ TITLES = {
     "best_iid": "98 % on IID shards",
     "best_99": "99 % on IID shards",
     "best_noniid": "97 % on two-shard non-IID phones",
+    "secure_iid": "97 % on IID shards, under masks",
     "best_2nn": "McMahan's 2nn to 97 %",
     "best_cnn": "McMahan's cnn to 99 %",
     "defaults": "97 % without flags",

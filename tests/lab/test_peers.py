@@ -96,6 +96,23 @@ def test_both_systems_learn_the_same(flower: Path) -> None:
     assert abs(ours["accuracy"] - theirs["accuracy"]) < 0.15
 
 
+@pytest.mark.skipif("FEATHERFED_PEERS" not in os.environ, reason="takes two minutes: FEATHERFED_PEERS=1 runs it")
+def test_both_systems_sum_under_masks(flower: Path, tmp_path: Path) -> None:
+    rows = compared("secure", flower, "--phones", "5", "--rounds", "3", "--flower-rounds", "2")
+    four_bits, small, theirs = rows
+    assert [row["updates"] for row in rows] == [15, 15, 10]
+    # Flower's masked weights are 64 bits wide on the wire, though they are 32 in the sum.
+    assert 2 * MODEL_BYTES < theirs["up_bytes"] < 2.2 * MODEL_BYTES
+    assert MODEL_BYTES / 8 < four_bits["up_bytes"] < 1.05 * MODEL_BYTES / 8
+    assert small["up_bytes"] < theirs["up_bytes"] / 100
+    kept, page = tmp_path / "secure.json", tmp_path / "PRIVACY.md"
+    kept.write_text(json.dumps({"secure": rows}))
+    page.write_text((Path(__file__).parents[2] / "docs" / "PRIVACY.md").read_text())
+    done = peers("--from", str(kept), "--write", str(page))
+    assert done.returncode == 0, done.stderr
+    assert f"| Flower, SecAgg+ | 2 | {theirs['up_bytes'] / 1e3:.2f} |" in page.read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
