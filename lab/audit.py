@@ -1,8 +1,8 @@
 """`python -m lab audit`: the ε that a noised sum has at least, found by attacking it, beside the ε that is claimed.
 
 Steinke, Nasr and Jagielski 2023 (arXiv 2305.08846): m canaries, each in the sum or not by a coin of its own, in one
-run. Whoever sees the sum guesses r of the coins, and has v right. Were the run (ε, δ)-differentially private, so many right
-guesses would be rare:
+run. Whoever sees the sum guesses r of the coins, and has v right. Were the run (ε, δ)-differentially private, so many
+right guesses would be rare:
 
     P[right ≥ v] ≤ β + 2mδα,   β = P[W ≥ v],   α = max over i of P[v > W ≥ v − i]/i,   W ~ Bin(r, e^ε/(1 + e^ε))
 
@@ -41,15 +41,22 @@ class Attack:
 
 def chance(canaries: int, guesses: int, right: int, epsilon: float, delta: float) -> float:
     """Return the most that the chance of so many right guesses can be in an (ε, δ)-private run."""
-    from scipy.stats import binom
-
-    each = 1 / (1 + math.exp(-epsilon))
-    below = [float(binom.pmf(right - i, guesses, each)) for i in range(1, right + 1)]
+    masses = _binomial(guesses, 1 / (1 + math.exp(-epsilon)))
     total = alpha = 0.0
-    for i, mass in enumerate(below, 1):
-        total += mass
+    for i in range(1, right + 1):
+        total += masses[right - i]
         alpha = max(alpha, total / i)
-    return min(1.0, float(binom.sf(right - 1, guesses, each)) + 2 * canaries * delta * alpha)
+    return min(1.0, sum(masses[right:]) + 2 * canaries * delta * alpha)
+
+
+def _binomial(draws: int, share: float) -> list[float]:
+    """Return the probability of 0 … `draws` successes."""
+    known = [
+        math.lgamma(draws + 1) - math.lgamma(k + 1) - math.lgamma(draws - k + 1)
+        + k * math.log(share) + (draws - k) * math.log1p(-share)
+        for k in range(draws + 1)
+    ]  # fmt: skip
+    return [math.exp(each) for each in known]
 
 
 def bound(canaries: int, guesses: int, right: int, delta: float) -> float:
