@@ -175,13 +175,16 @@ class Report:
         """Return a flat row for each round, for data frames.
 
         Metrics and loss are there by name, bytes as `uplink_socket`, …; `socket` and `handshake` are sums of both ways.
+        `epsilon` is there for runs with differential privacy.
         """
-        rows = []
+        rows, private = [], any(each.epsilon is not None for each in self.rounds)
         for each in self.rounds:
             row = asdict(each)
             figures = {name: self.value_of(name, each) for name in self.metrics}
             traffic = {f"{way}_{name}": count for way in ("uplink", "downlink") for name, count in row.pop(way).items()}
             del row["metrics"]
+            if not private:
+                del row["epsilon"]
             both = {"socket": each.spent.both, "handshake": each.spent.handshakes}
             rows.append({**row, **figures, **traffic, **both})
         return rows

@@ -293,9 +293,13 @@ def round_rows(strategies: Sequence[Strategy]) -> list[dict[str, Any]]:
     """Return one flat row for each round of each run, for data frames."""
     rows = []
     measures = tuple({each: None for strategy in strategies for each in strategy.measures})
+    private = any("privacy" in run.report for strategy in strategies for run in strategy.runs)
     for strategy in strategies:
         for run in strategy.runs:
             for row in run.report["rounds"]:
                 cells = flat(row, measures)
+                if private:
+                    # All rows have the same columns, also of runs that are not private.
+                    cells["epsilon"] = row.get("epsilon")
                 rows.append({"strategy": strategy.name, "seed": run.config.seed, "run": str(run.path), **cells})
     return rows

@@ -32,6 +32,14 @@ def chaos() -> click.Command:
 
 
 @main.late
+def audit() -> click.Command:
+    """Attack a round with differential privacy by canaries: the ε that it has at least, beside the one it claims."""
+    from lab.audit import audit
+
+    return audit
+
+
+@main.late
 def codec() -> click.Command:
     """Fill the tables of docs/CODECS.md: stages, presets and measured figures, or the accuracy of runs."""
     from lab.codec import codec

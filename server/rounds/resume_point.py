@@ -9,6 +9,7 @@ from typing import Any
 from featherfed.by_round import ByRound
 from featherfed.codec.pipeline import Pipeline
 from featherfed.errors import ConfigError
+from featherfed.privacy.budget import Account
 from featherfed.rules.naming import load_select
 from featherfed.rules.select import PhoneFacts
 from featherfed.server.circle_plan import plan_of
@@ -21,7 +22,7 @@ from featherfed.server.rounds.machines import State
 from featherfed.server.rounds.round_machine import Phase, Rules, RunState
 from featherfed.server.rounds.stored_circles import StoredCircles
 from featherfed.server.rounds.summed_machine import SummedState
-from featherfed.server.storage.privacy_rows import account
+from featherfed.server.storage.privacy_rows import account, privacy_by_round
 from featherfed.server.storage.run_folder import RunFolder
 from featherfed.server.storage.store import Statement, Store, figures_of, put_measures, put_value
 
@@ -77,6 +78,16 @@ def begin(config: RunConfig, store: Store, model: RunModel) -> ResumePoint:
     return ResumePoint(run, _state(config), 0.0, 0.0)
 
 
+def _account(store: Store, closed: list[int]) -> Account:
+    """Return what the phones have paid; raises `ConfigError` where a round was closed that nobody has paid for."""
+    if unpaid := set(closed) - privacy_by_round(store).keys():
+        raise ConfigError(
+            f"round {min(unpaid)} of this run was closed without noise, and no account holds for it: begin a new run"
+            " for --dp, or take it out of config.toml"
+        )
+    return account(store)
+
+
 def _state(config: RunConfig, **known: Any) -> State:
     if config.mode == "async":
         return AsyncState(rules(config), **known)
@@ -127,7 +138,7 @@ def resume(config: RunConfig, store: Store, folder: RunFolder, model: RunModel) 
     known: dict[str, Any] = {"present": present, "facts": facts_from(values)}
     accepted = [update for update in store.updates() if update.state == "accepted"]
     if config.dp:
-        known["account"] = account(store)
+        known["account"] = _account(store, [row.round for row in rounds if row.state == "closed"])
     if config.mode == "async":
         known["last"] = {update.shard: update.round_number for update in accepted}
     if not rounds or rounds[-1].state == "closed":

@@ -110,6 +110,20 @@ def test_parquet_holds_the_same_rows(grid: Path, tmp_path: Path) -> None:
         assert table.column("uplink_socket").to_pylist() == [int(row["uplink_socket"]) for row in csv.DictReader(file)]
 
 
+def test_private_runs_and_others_have_rows_of_the_same_columns(grid: Path, tmp_path: Path) -> None:
+    pytest.importorskip("dp_accounting", reason="needs dp-accounting: pip install 'featherfed[dp]'")
+    private = 'uplink = "float32"\nseed = 0\ndp = "central"\nclip_norm = 0.01\nnoise_multiplier = 1.0\n'
+    (tmp_path / "private.toml").write_text(SCENARIO[: SCENARIO.index("uplink")] + private)
+    done = call("run", tmp_path / "private.toml", "--virtual", "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    for first, second in ((grid, tmp_path / "private"), (tmp_path / "private", grid)):
+        done = call("report", first, second, "--out", tmp_path / f"of-{first.name}")
+        assert done.exit_code == 0, done.output
+        with open(tmp_path / f"of-{first.name}" / "rounds.csv", newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert [bool(row["epsilon"]) for row in rows].count(True) == 2 and len(rows) == 8 + 2
+
+
 def test_report_as_json_has_each_figure_with_its_spread(grid: Path) -> None:
     first, second = json.loads(call("report", grid, "--json").stdout)
     assert first["strategy"] == "float32"

@@ -10,7 +10,7 @@ import pytest
 from safetensors import safe_open
 
 import featherfed as ff
-from featherfed.errors import LocalError
+from featherfed.errors import ConfigError, LocalError
 from featherfed.privacy.accounting import epsilon
 from featherfed.server.storage.report import make_report
 from featherfed.server.storage.run_folder import existing
@@ -87,6 +87,26 @@ async def test_prolonged_run_goes_on_with_what_is_left(serve: Serve) -> None:
         told = await served.ended
     told_first = "the privacy budget is spent: ε 8 of --target-epsilon 8 after round 1; another would make it "
     assert told.startswith(told_first)
+
+
+async def test_run_that_began_without_noise_gets_no_account(serve: Serve) -> None:
+    """Whoever adds --dp to its configuration would be told an ε that does not hold."""
+    async with serve(phones=1, rounds=1) as served, peer(served.address) as phone:
+        await phone.join("phone")
+        await phone.upload(1, phone.update(await phone.task()))
+        assert await served.ended is None
+        config = served.folder.config
+    text = config.read_text()
+    for old, new in (
+        ("rounds = 1\n", "rounds = 2\n"), ('dp = ""', 'dp = "central"'), ("clip_norm = 0.0", "clip_norm = 1.0"),
+        ("noise_multiplier = 0.0", "noise_multiplier = 1.0"),
+    ):  # fmt: skip
+        assert old in text
+        text = text.replace(old, new)
+    config.write_text(text)
+    with pytest.raises(ConfigError, match="round 1 of this run was closed without noise, and no account holds for it"):
+        async with serve(resume=True):
+            pass
 
 
 async def test_phones_are_told_to_clip(serve: Serve) -> None:

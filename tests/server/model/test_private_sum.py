@@ -97,9 +97,13 @@ def test_same_seed_never_gives_the_same_noise() -> None:
     assert (means[0] != means[1]).mean() > 0.99
 
 
-@pytest.mark.parametrize(
-    "uplink", ["eden-half", "vertex-small", "lowrank(1/4) | rotate | eden(1)", "feedback | topk(1/8)"]
-)
+CODECS = (
+    "eden-half", "vertex-small", "lowrank(1/4) | rotate | eden(1)", "feedback | topk(1/8)",
+    "rotate_shared | quantize(2)",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("uplink", CODECS)
 def test_one_phone_moves_a_sum_by_the_clip_norm_whatever_the_codec(uplink: str) -> None:
     config = replace(CONFIG, uplink=uplink)
     pipeline = Pipeline.parse(uplink)
