@@ -20,6 +20,7 @@ from featherfed.server.rounds.machines import State
 from featherfed.server.rounds.round_machine import Phase, Rules, RunState
 from featherfed.server.rounds.stored_circles import StoredCircles
 from featherfed.server.rounds.summed_machine import SummedState
+from featherfed.server.storage.circle_rows import keys
 from featherfed.server.storage.run_folder import RunFolder
 from featherfed.server.storage.store import Statement, Store, figures_of, put_measures, put_value
 
@@ -87,10 +88,8 @@ def _circles(config: RunConfig, store: Store, row: Any, accepted: frozenset[int]
     arrived = frozenset(update.shard for update in store.updates(row.round) if update.state == "arrived")
     stored = StoredCircles.read(store, row.round, accepted | arrived, masked=config.secure)
     circles = stored.attempts.get(row.attempt, ())
-    # Once a list of an attempt has gone out while a member is missing, no more updates are taken in it.
-    over = any(circle.lists and len(circle.arrived) < len(circle.members) for circle in circles)
     known = {"arrived": arrived, "circles": circles, "dealt": (row.round, row.attempt)}
-    return Phase.UNMASKING if over else Phase.OPEN, known
+    return Phase.UNMASKING if row.attempt in stored.over else Phase.OPEN, known
 
 
 def resume(config: RunConfig, store: Store, folder: RunFolder, model: RunModel) -> ResumePoint:
@@ -110,6 +109,9 @@ def resume(config: RunConfig, store: Store, folder: RunFolder, model: RunModel) 
         # Killed between the database's word and the file's name: the database is right.
         folder.promote(version, best=values.get("best") == values["version"])
     present = frozenset(store.phones())
+    if config.secure:
+        # Killed between a phone's name and its key: it is in no circle before it has said one.
+        present &= keys(store).keys()
     rounds = store.rounds()
     # A problem that was edited meanwhile may have other metrics: rounds that lack the first one are no rivals.
     store.apply([put_measures(model.measures)])
