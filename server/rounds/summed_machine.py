@@ -167,12 +167,16 @@ def _deadline(state: SummedState, event: Deadline) -> Step:
 
 def _end_uploads(state: SummedState) -> Step:
     """Take no more updates in this attempt, and open the sums of what is here."""
-    actions: tuple[Action, ...] = EndUploads(state.round_number), *round_machine.cancel(state, state.outstanding)
+    late = round_machine.cancel(state, state.outstanding)
     state = replace(state, phase=Phase.UNMASKING)
+    actions: tuple[Action, ...] = ()
     for number in range(len(state.circles)):
         state, more = _with_circle(state, number, circles.UploadsOver())
         actions += more
-    return _when_over(state, actions)
+    if all(circle.over for circle in state.circles):
+        # Whoever is asked again at once goes on with what it has.
+        late = ()
+    return _when_over(state, (EndUploads(state.round_number), *late, *actions))
 
 
 def _when_over(state: SummedState, actions: tuple[Action, ...]) -> Step:

@@ -37,7 +37,7 @@ class Masker(Peer):
         self.keys: dict[int, bytes] = {}
         self.member: Member | None = None
         self.context: Context | None = None
-        self.upload = b""
+        self.masked = b""
 
     async def enter(self, shards: int, *, name: str = "") -> None:
         """Join the run and say the key."""
@@ -77,8 +77,8 @@ class Masker(Peer):
         before = self.member.told if self.member else None
         self.member = Member.begin(self.key, new_own_seed(), self.context, self.shard, before=before)
         head, word, residues = self.member.mask(1, made.residues)
-        self.upload = head + word.to_bytes(4, "little") + summable.pack(residues)
-        return self.upload
+        self.masked = head + word.to_bytes(4, "little") + summable.pack(residues)
+        return self.masked
 
     async def send_update(self, circle: Circle, payload: bytes | None = None, *, upto: int | None = None) -> None:
         """Send an update of an attempt, or only its first `upto` bytes; returns when what is sent is durable."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from featherfed.secure.circles import head_bytes
 from featherfed.wire.messages import Accepted, Cancel, Shares, Survivors
 from tests.server.rounds.masker import Masker, masker, maskers
 
@@ -24,12 +25,16 @@ def rows(served: Any, table: str) -> list[Any]:
         return connection.execute(f"select * from {table}").fetchall()
 
 
-async def finish(phones: list[Masker]) -> None:
-    """Answer the next list, all of them, and hear that it counts."""
-    for phone in phones:
-        await phone.send(phone.answer(await phone.list_()))
-    for phone in phones:
-        await phone.receive_until(Accepted)
+async def answer_until(phone: Masker, last: type[Any]) -> None:
+    """Answer all lists that come, until the server says how the round went for this phone."""
+    while not isinstance(message := await phone.receive(), last):
+        if isinstance(message, Survivors):
+            await phone.send(phone.answer(message))
+
+
+async def finish(phones: list[Masker], last: type[Any] = Accepted) -> None:
+    """Have phones answer until they hear that they count."""
+    await asyncio.gather(*(answer_until(phone, last) for phone in phones))
 
 
 async def test_five_phones_are_summed(serve: Serve) -> None:
@@ -95,8 +100,6 @@ async def test_a_circle_that_failed_before_its_first_list_fails_again_after_a_ki
             phone.member, phone.context = old.member, old.context
             await phone.enter(10)
             back.append(phone)
-        for phone in back:
-            await phone.send(phone.answer(await phone.list_()))
         await finish(back)
         assert await served.ended is None
 
@@ -107,13 +110,10 @@ async def test_phones_of_a_failed_circle_are_told_and_their_bytes_are_gone(serve
         for phone, circle in (*first, *second[1:]):
             await phone.send_update(circle)
         liar, circle = second[0]
-        liar.mask(circle)
-        await liar.send_update(circle, liar.upload[:-4] + b"lies")
-        liar.mask = None  # type: ignore[assignment, method-assign]
-        for phone, _ in second:
-            await phone.send(phone.answer(await phone.list_()))
-        for phone, _ in second:
-            await phone.receive_until(Cancel)
+        true = liar.mask(circle)
+        word = head_bytes(5)
+        await liar.send_update(circle, true[:word] + b"lies" + true[word + 4 :])
+        await finish([phone for phone, _ in second], Cancel)
         await finish([phone for phone, _ in first])
         assert await served.ended is None
         for table in ("chunks", "circles", "lists", "shares"):
@@ -168,8 +168,6 @@ async def test_bits_behind_the_last_number_are_refused_when_they_come(serve: Ser
         await phones[0].upload(1, spoilt)
         code, sentence = await phones[0].closed()
         assert code == 4003, sentence
-        for phone in phones[1:]:
-            await phone.send(phone.answer(await phone.list_()))
         await finish(phones[1:])
         assert await served.ended is None
 
@@ -233,8 +231,6 @@ async def test_a_quorum_waits_for_circles_that_can_be_summed(serve: Serve) -> No
         await phones[0].connection.ping()
         await second[3][0].send_update(second[3][1])
         await second[4][0].receive_until(Cancel)
-        for phone, _ in second[:4]:
-            await phone.send(phone.answer(await phone.list_()))
         await finish([phone for phone, _ in (*first, *second[:4])])
         assert await served.ended is None
         assert served.report()["rounds"][0]["accepted"] == 9
