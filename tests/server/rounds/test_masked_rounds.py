@@ -113,8 +113,7 @@ async def test_phones_of_a_failed_circle_are_told_and_their_bytes_are_gone(serve
         true = liar.mask(circle)
         word = head_bytes(5)
         await liar.send_update(circle, true[:word] + b"lies" + true[word + 4 :])
-        await finish([phone for phone, _ in second], Cancel)
-        await finish([phone for phone, _ in first])
+        await asyncio.gather(finish([phone for phone, _ in first]), finish([phone for phone, _ in second], Cancel))
         assert await served.ended is None
         for table in ("chunks", "circles", "lists", "shares"):
             assert rows(served, table) == []
@@ -157,14 +156,12 @@ async def test_a_phone_that_comes_and_goes_puts_off_no_deadline(serve: Serve) ->
 
 
 async def test_bits_behind_the_last_number_are_refused_when_they_come(serve: Serve) -> None:
-    async with (
-        serve(**{**FIVE, "uplink": "exact(0) | flat | rotate_shared | grid(3)"}) as served,
-        maskers(served.address, 5) as phones,
-    ):
+    uplink = "exact(0) | flat | rotate_shared | grid(3)"
+    async with serve(**{**FIVE, "uplink": uplink}, slices=3) as served, maskers(served.address, 5) as phones:
         for phone in phones[1:]:
             await phone.send_update(await phone.circle())
         spoilt = phones[0].mask(await phones[0].circle())
-        spoilt = spoilt[:-1] + bytes([spoilt[-1] | 0x80])
+        spoilt = spoilt[:-1] + bytes([spoilt[-1] | 1])
         await phones[0].upload(1, spoilt)
         code, sentence = await phones[0].closed()
         assert code == 4003, sentence
