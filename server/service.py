@@ -83,6 +83,7 @@ class Service:
         self._watcher = watcher
         self._clock = clock = RunClock(start.clock_s)
         self._tasks = tasks = RunTasks()
+        store.erases = config.secure
         self._storage = storage = RunStorage(folder, store, clock, tasks)
         self._desk = desk = FaultDesk(storage, watcher)
         self._connections = connections = Connections()

@@ -231,3 +231,20 @@ async def test_a_quorum_waits_for_circles_that_can_be_summed(serve: Serve) -> No
         await finish([phone for phone, _ in (*first, *second[:4])])
         assert await served.ended is None
         assert served.report()["rounds"][0]["accepted"] == 9
+
+
+async def test_no_file_of_a_run_has_a_masked_byte_after_its_round(serve: Serve) -> None:
+    async with serve(**FIVE, rounds=2) as served, maskers(served.address, 5) as phones:
+        told: list[bytes] = []
+        for phone in phones:
+            await phone.send_update(await phone.circle())
+            told.append(phone.masked)
+        for phone in phones:
+            shares = phone.answer(await phone.list_())
+            told.append(shares.data)
+            await phone.send(shares)
+        await wait_for(lambda: served.watcher.told("round_opened")[-1][0] == 2)
+        files = b"".join(path.read_bytes() for path in served.folder.path.rglob("*") if path.is_file())
+        assert served.store.phones()[0].encode() in files
+        for secret in told:
+            assert not any(secret[at : at + 16] in files for at in range(0, len(secret), 400))
