@@ -116,7 +116,11 @@ async def test_a_list_before_the_update_is_refused(welcome: Any) -> None:
     assert Shares not in heard.kinds()
 
 
-@pytest.mark.parametrize(("alive", "asked"), [(b"", b""), (b"\xff", b"\x00"), (b"\x1f" * 2, b"\x1e"), (b"\x1f", b"\x01"), (b"\x0e", b"\x02"), (b"\x07", b"\x06")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("alive", "asked"),
+    [(b"", b""), (b"\xff", b"\x00"), (b"\x1f" * 2, b"\x1e"), (b"\x1f", b"\x01"), (b"\x0e", b"\x02"),
+     (b"\x07", b"\x06")],
+)  # fmt: skip
 async def test_a_list_that_cannot_be_is_refused(alive: bytes, asked: bytes) -> None:
     heard = Heard(GOOD)
     send = heard.act
