@@ -6,6 +6,7 @@ deals its cohort into circles (`circle`), each of which ends summed or failed:
     OPEN --quorum, deadline, or nobody outstanding--> UNMASKING --all circles over, enough summed--> CLOSING
                                                         `--too few--> OPEN (another attempt) … --too often--> PAUSED
 
+- A quorum is of updates in circles of which enough have come to be summed.
 - Nobody joins a circle once it is dealt, and another attempt has other circles: phones mask what they have anew.
 - Circles that are summed stay in the round whatever becomes of others.
 - Whoever was in a final list is not asked again in that round, summed or not: two sums that differ by one phone would

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from websockets.exceptions import WebSocketException
 
 from featherfed.secure.circles import head_bytes
 from featherfed.wire.messages import Accepted, Cancel, Shares, Survivors
@@ -147,9 +148,10 @@ async def test_a_phone_that_comes_and_goes_puts_off_no_deadline(serve: Serve) ->
             await phone.send(phone.answer(await phone.list_()))
         async with asyncio.timeout(10):
             while not served.ended.done():
-                async with masker(served.address, 3, phones[3].key) as again:
-                    await again.enter(5)
-                    with contextlib.suppress(Exception):
+                # It may come when the run has just ended.
+                with contextlib.suppress(OSError, WebSocketException):
+                    async with masker(served.address, 3, phones[3].key) as again:
+                        await again.enter(5)
                         await again.receive_until(Survivors)
                         await asyncio.sleep(0.3)
         assert "0 of at least 1 updates" in (served.ended.result() or "")
@@ -248,3 +250,35 @@ async def test_no_file_of_a_run_has_a_masked_byte_after_its_round(serve: Serve) 
         assert served.store.phones()[0].encode() in files
         for secret in told:
             assert not any(secret[at : at + 16] in files for at in range(0, len(secret), 400))
+
+
+async def test_another_phone_of_a_name_has_another_key_and_takes_no_place(serve: Serve) -> None:
+    async with serve(**FIVE) as served, maskers(served.address, 5) as phones:
+        circles = [await phone.circle() for phone in phones]
+        async with masker(served.address, 0) as other:
+            await other.enter(5)
+            code, sentence = await other.closed()
+            assert code == 4004 and "another key" in sentence
+        for phone, circle in zip(phones, circles, strict=True):
+            await phone.send_update(circle)
+        await finish(phones)
+        assert await served.ended is None
+
+
+async def test_a_run_whose_phones_all_rest_pauses_and_goes_on_with_the_next_round(serve: Serve) -> None:
+    async with serve(**FIVE, rounds=2) as served, maskers(served.address, 5) as phones:
+        for phone in phones:
+            circle, word = await phone.circle(), head_bytes(5)
+            true = phone.mask(circle)
+            await phone.send_update(circle, true[:word] + b"lies" + true[word + 4 :])
+        for phone in phones:
+            await phone.send(phone.answer(await phone.list_()))
+        assert "all other phones of the run rest" in (await served.ended or "")
+    keys = [phone.key for phone in phones]
+    async with serve(resume=True) as served, contextlib.AsyncExitStack() as stack:
+        await wait_for(lambda: served.watcher.told("round_opened"))
+        assert served.watcher.told("round_opened")[-1][0] == 2
+        for shard, key in enumerate(keys):
+            back = await stack.enter_async_context(masker(served.address, shard, key))
+            await back.enter(5)
+            assert (await back.circle()).round == 2
