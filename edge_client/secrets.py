@@ -13,7 +13,7 @@ from featherfed.codec.layout import Layout
 from featherfed.codec.summable import Summable
 from featherfed.edge_client.download import buildable
 from featherfed.edge_client.phone_state import PendingUpdate, PhoneState
-from featherfed.errors import LocalError, ProtocolError
+from featherfed.errors import LocalError, ProtocolError, SecrecyError
 from featherfed.randomness import RoundKey
 from featherfed.secure.context import KEY_BYTES, Context
 from featherfed.secure.told import Told, from_bits, pinned
@@ -73,10 +73,11 @@ class Secrets:
 
     def enclose(
         self, update: PendingUpdate, circle: Circle, keys: tuple[bytes, ...], welcome: Welcome, layout: Layout
-    ) -> PendingUpdate:
-        """Return an update as this circle's attempt sums it; blocks.
+    ) -> tuple[PendingUpdate, bytes]:
+        """Return an update as this circle's attempt sums it, and what must be kept before any of it leaves; blocks.
 
-        Raises `SecrecyError` for a circle that this phone must not be in.
+        Nothing is changed: what is kept meanwhile is seen by who asks. Raises `SecrecyError` for a circle that this
+        phone must not be in.
         """
         assert update.coordinates is not None, "what is summed is made of coordinates"
         uplink = buildable(update.uplink, "uplink")
@@ -87,27 +88,35 @@ class Secrets:
             state=self._phone_state.residual,
         )  # fmt: skip
         head, word, residues, context = b"", WORD, made.residues, b""
-        if welcome.masked:
-            # Whatever the circle says: one without masks is refused.
+        secrets = self._phone_state.secrets
+        if welcome.masked or circle.threshold:
+            # Whatever the circle says: in a masked run one without masks is refused.
             its = _context(circle, keys, welcome, str(uplink), summable.bits, update.model)
-            member = self._begin(its, welcome.shard)
+            member, kept = self._begin(its, welcome.shard)
             head, word, residues = member.mask(word, residues)
-            self._keep_told(member.told)
+            secrets = replace(kept, told=member.told).to_bytes()
             context = its.to_bytes()
         payload = head + word.to_bytes(WORD_BYTES, "little") + summable.pack(residues)
-        return replace(update, payload=payload, residual=made.residual, attempt=circle.attempt, context=context)
+        made_up = replace(update, payload=payload, residual=made.residual, attempt=circle.attempt, context=context)
+        return made_up, secrets
 
-    def answer(self, update: PendingUpdate, survivors: Survivors, shard: int) -> bytes:
-        """Return what this phone tells of its neighbours; raises `SecrecyError` for a list that it must not answer."""
+    def answer(self, update: PendingUpdate, survivors: Survivors, shard: int) -> tuple[bytes, bytes]:
+        """Return what this phone tells of its neighbours, and what must be kept before that leaves; blocks.
+
+        Nothing is changed. Raises `SecrecyError` for a list that it must not answer.
+        """
         from featherfed.secure.member import Member
 
-        context, told = Context.from_bytes(update.context), self._kept().told
-        assert told is not None, "it has masked an update"
-        member = Member(self._key(), context, shard, told)
+        kept = self._kept()
+        if not update.context or kept.told is None:
+            raise SecrecyError(
+                f"a list of attempt {survivors.attempt} of round {survivors.round} came before the upload"
+            )
+        context = Context.from_bytes(update.context)
+        member = Member(self._key(), context, shard, kept.told)
         alive, asked = from_bits(context.members, survivors.alive), from_bits(context.members, survivors.asked)
         answer = member.answer(survivors.version, survivors.final, alive, asked)
-        self._keep_told(member.told)
-        return answer
+        return answer, replace(kept, told=member.told).to_bytes()
 
     def end(self) -> None:
         """Forget the keys: the run is over."""
@@ -122,20 +131,19 @@ class Secrets:
         if told is not None and told.round_number == round_number and told.own_seed:
             self._keep_told(told.forgotten())
 
-    def _begin(self, context: Context, shard: int) -> "Member":
+    def _begin(self, context: Context, shard: int) -> tuple["Member", _Kept]:
         from featherfed.secure.keys import new_own_seed
         from featherfed.secure.member import Member
 
         kept = self._kept()
         if kept.told is not None and kept.told.digest == context.digest and kept.told.own_seed:
             # Killed between the seed and the update that it masks.
-            return Member(self._key(), context, shard, kept.told)
+            return Member(self._key(), context, shard, kept.told), kept
         pins = pinned(kept.pins, context.members, context.keys)
         member = Member.begin(
             self._key(), new_own_seed(), context, shard, before=kept.told, least_circle=self._least_circle
         )
-        self._phone_state.put_secrets(_Kept(kept.private, pins, member.told).to_bytes())
-        return member
+        return member, replace(kept, pins=pins)
 
     def _kept(self) -> _Kept:
         if not self._phone_state.secrets:

@@ -304,12 +304,17 @@ class Visit:
         self._go_on()
 
     async def _take_list(self, survivors: Survivors) -> None:
-        pending = self._phone_state.pending
-        if pending is None or (pending.round_number, pending.attempt) != (survivors.round, survivors.attempt):
-            # It has been cancelled, or the attempt is over.
-            return
-        answer, loop = self._secrets.answer, asyncio.get_running_loop()
-        told = await loop.run_in_executor(None, answer, pending, survivors, self._welcome.shard)
+        answer, loop, state = self._secrets.answer, asyncio.get_running_loop(), self._phone_state
+        while True:
+            pending, before = state.pending, state.secrets
+            if pending is None or (pending.round_number, pending.attempt) != (survivors.round, survivors.attempt):
+                # It has been cancelled, or the attempt is over.
+                return
+            told, secrets = await loop.run_in_executor(None, answer, pending, survivors, self._welcome.shard)
+            if (state.pending, state.secrets) == (pending, before):
+                # Otherwise it is in another attempt by now, and what it may tell is to be asked again.
+                break
+        state.put_secrets(secrets)
         await self._send(Shares(survivors.round, survivors.attempt, survivors.version, told))
 
     def _due(self, update: PendingUpdate) -> bool:
@@ -320,14 +325,22 @@ class Visit:
         return circle.round == update.round_number and (not update.payload or circle.attempt > update.attempt)
 
     async def _enclosed(self, update: PendingUpdate) -> PendingUpdate:
-        """Return an update as its circle sums it, kept before any of it leaves."""
-        assert self._circle is not None, "it is due"
-        loop = asyncio.get_running_loop()
-        update = await loop.run_in_executor(
-            None, self._secrets.enclose, update, *self._circle, self._welcome, self._layout
-        )
-        self._phone_state.put_update(update)
-        circle = self._circle[0]
+        """Return an update as its circle sums it, kept before any of it leaves.
+
+        The thread changes nothing: where this is cancelled meanwhile, nothing of that attempt has been.
+        """
+        loop, state, enclose = asyncio.get_running_loop(), self._phone_state, self._secrets.enclose
+        while True:
+            assert self._circle is not None, "it is due"
+            (circle, keys), before = self._circle, state.secrets
+            made, secrets = await loop.run_in_executor(None, enclose, update, circle, keys, self._welcome, self._layout)
+            if state.secrets == before:
+                # Otherwise it has told something meanwhile, and whether it may take part is to be asked again.
+                break
+        update = made
+        if secrets != before:
+            state.put_secrets(secrets)
+        state.put_update(update)
         whom = f"masked among {len(circle.members)} phones" if circle.threshold else "to be summed"
         self._say(f"round {update.round_number}: update of {len(update.payload)} bytes, {whom}")
         return update

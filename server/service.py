@@ -83,6 +83,7 @@ class Service:
         self._watcher = watcher
         self._clock = clock = RunClock(start.clock_s)
         self._tasks = tasks = RunTasks()
+        store.erases = config.secure
         self._storage = storage = RunStorage(folder, store, clock, tasks)
         self._desk = desk = FaultDesk(storage, watcher)
         self._connections = connections = Connections()
@@ -311,14 +312,15 @@ class Service:
         phone.told_of = 1 if self._config.gateways else max(1, self.state.round_number)
         await phone.send(self._welcomes.answer(hello, phone.shard, phone.told_of))
         phone.handshake_done()
+        if self._config.secure:
+            # Before it takes the place of an older connection: another phone of this name has another key.
+            await self._take_key(phone)
         # Only now: a round that opened meanwhile must not send its task before the Welcome.
         older = self._fleet.connect(phone)
         if older is not None:
             self._tasks.spawn(older.close(Close.REPLACED, f"phone {phone.name!r} has a newer connection"))
         visitor = Visitor(phone.shard, phone.name, hello.link, hello.link_bytes_per_s)
         self._watcher.phone_came(visitor, len(self._fleet.connections), self.state.rules.phones)
-        if self._config.secure:
-            await self._take_key(phone)
         self._round.post(Joined(phone.shard, hello.link, hello.link_bytes_per_s))
         self._pacing.release(phone, self.state)
 

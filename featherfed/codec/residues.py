@@ -38,17 +38,22 @@ def pack(residues: Residues, width: int) -> bytes:
     return packed.tobytes()[: bits.packed_bytes(len(residues), width)]
 
 
+def check(data: bytes | memoryview, count: int, width: int) -> None:
+    """Raise `CodecError` for bytes that `pack` makes of no residues: of another length, or not filled with zeros."""
+    if len(data) != (wanted := bits.packed_bytes(count, width)):
+        raise CodecError(f"{count} residues of {width} bits are {wanted} bytes, and {len(data)} came")
+    spare = 8 * wanted - count * width
+    if spare and data[-1] & ((1 << spare) - 1):
+        raise CodecError(f"the last {spare} bits of {count} residues of {width} bits are {data[-1]:08b}, and not zeros")
+
+
 def unpack(data: bytes, count: int, width: int) -> Residues:
     """Return `count` residues; raises `CodecError` for another length, and for a last byte not filled with zeros.
 
     >>> unpack(bytes.fromhex("123456"), 2, 12)
     array([ 291, 1110], dtype=uint16)
     """
-    if len(data) != (wanted := bits.packed_bytes(count, width)):
-        raise CodecError(f"{count} residues of {width} bits are {wanted} bytes, and {len(data)} came")
-    spare = 8 * wanted - count * width
-    if spare and data[-1] & ((1 << spare) - 1):
-        raise CodecError(f"the last {spare} bits of {count} residues of {width} bits are {data[-1]:08b}, and not zeros")
+    check(data, count, width)
     if width <= 8:
         return bits.unpack(data, count, width)
     packed = np.zeros((-(-count // 8), width), np.uint8)

@@ -104,6 +104,10 @@ class Summable:
         """Return residues as they travel: r bits each, highest first, the last byte filled with zeros."""
         return packing.pack(residues, self.bits)
 
+    def check_packed(self, data: bytes | memoryview, count: int) -> None:
+        """Raise `CodecError` for bytes that `pack` makes of no residues, without unpacking them."""
+        packing.check(data, count, self.bits)
+
     def unpack(self, data: bytes, count: int) -> Residues:
         """Return the residues; raises `CodecError` for bytes that `pack` makes of none."""
         return packing.unpack(data, count, self.bits)

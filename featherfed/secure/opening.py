@@ -49,11 +49,15 @@ def open_circle(
     order = sorted(survivors)
     first = uploads[order[0]]
     total = Masked(first.word, first.residues, bits=context.bits, digest=context.digest)
+    heads = {order[0]: first.head}
     for shard in order[1:]:
-        total.add(uploads[shard].word, uploads[shard].residues)
+        # Each is looked at once: the caller may read it from a disk, and one at a time is enough.
+        upload = uploads[shard]
+        total.add(upload.word, upload.residues)
+        heads[shard] = upload.head
     liars: frozenset[int] = frozenset()
     if context.threshold:
-        own_seeds, liars = _own_seeds(context, {shard: uploads[shard].head for shard in order}, shares)
+        own_seeds, liars = _own_seeds(context, heads, shares)
         for own_seed in own_seeds:
             total.add_stream(own_seed, -1)
         gone = [shard for shard in context.members if shard not in survivors]

@@ -71,6 +71,18 @@ class CircleSums:
         head = head_bytes(members) if members and self._config.secure else 0
         return head + WORD_BYTES + summable.payload_bytes(summable.count(sent.number, sent.of))
 
+    def check(self, round_number: int, circle: int, members: int, payload: bytes) -> None:
+        """Raise `CodecError` for an update that no sum of its circle, of so many members, can be made of.
+
+        Nothing else of a masked update can be wrong by itself.
+        """
+        wanted = self.upload_bytes(round_number, circle, members)
+        if len(payload) != wanted:
+            raise CodecError(f"update of {len(payload)} bytes in a circle that sums {wanted}")
+        summable, sent = self.uplink.at(round_number), self.slice_of(circle)
+        count = summable.count(sent.number, sent.of)
+        summable.check_packed(memoryview(payload)[wanted - summable.payload_bytes(count) :], count)
+
     def open(self, round_number: int) -> None:
         """Begin the sum of a round."""
         summable, members = self.uplink.at(round_number), self.members(round_number)

@@ -8,7 +8,7 @@ import asyncio
 from dataclasses import replace
 from hashlib import blake2b
 
-from featherfed.errors import CodecError, RefusedError
+from featherfed.errors import RefusedError
 from featherfed.server.model.run_model import RunModel
 from featherfed.server.rounds.assignments import Assignments
 from featherfed.server.rounds.current_round import CurrentRound
@@ -45,8 +45,8 @@ class Arrivals:
     async def count(self, update: WholeUpdate) -> bool:
         """Make an update durable and tell the machine that it is here; return whether it is wanted.
 
-        Raises `CodecError` or `RefusedError` for one that is not what was announced, or has not the size that its
-        circle sums.
+        Raises `CodecError` or `RefusedError` for one that is not what was announced, or cannot be
+        summed by its circle.
         """
         round_number, shard = update.key
         payload = update.last
@@ -65,9 +65,7 @@ class Arrivals:
                 return False
             sums = self._model.sum.circles
             assert sums is not None, "of a run that sums circles"
-            wanted = sums.upload_bytes(round_number, number, len(state.circles[number].members))
-            if len(payload) != wanted:
-                raise CodecError(f"update of {len(payload)} bytes in a circle that sums {wanted}")
+            sums.check(round_number, number, len(state.circles[number].members), payload)
             upload = update.upload
             upload.update = replace(upload.update, state="arrived")
             chunk = put_chunk(*update.key, upload.durable, update.last)

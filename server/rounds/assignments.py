@@ -44,7 +44,7 @@ class Assignments:
         phone, state = self._fleet.connections.get(shard), current.state
         if phone is None:
             return
-        circle = self._book.message(phone, state)
+        circle = self._book.message(shard, state)
         # A phone that came back with a finished update that counts needs no task: it is about to send it. Where circles
         # are summed it needs to know with whom, and a phone that is in none is not asked.
         if circle is None and (isinstance(state, SummedState) or state.wants(phone.pending_round, shard)):

@@ -2,6 +2,8 @@
 
 import asyncio
 
+from msgspec import structs
+
 from featherfed.errors import RefusedError
 from featherfed.initial_weights import digest_of
 from featherfed.secure.context import Context
@@ -26,7 +28,7 @@ class CircleBook:
         self._told: dict[PhoneConnection, set[int]] = {}
         """Whose keys a connection has been told."""
         self.kept: asyncio.Future[None] | None = None
-        """Done when the circles of this attempt are on the disk."""
+        """Done when what phones are told of their circles, or that these are over, is on the disk."""
 
     @property
     def sums(self) -> CircleSums:
@@ -49,22 +51,22 @@ class CircleBook:
         self._keys[phone.shard] = public
         return [put_key(phone.shard, public)]
 
-    def message(self, phone: PhoneConnection, state: State) -> Circle | None:
-        """Return the circle of a phone in this attempt, with the keys that its connection was not told yet."""
-        if not isinstance(state, SummedState) or (number := state.place(phone.shard)) is None:
+    def message(self, shard: int, state: State) -> Circle | None:
+        """Return the circle of a phone in this attempt; `with_keys` makes it one that can be sent."""
+        if not isinstance(state, SummedState) or (number := state.place(shard)) is None:
             return None
         circle, sent = state.circles[number], self.sums.slice_of(number)
-        members: list[int] = []
-        new = b""
-        if circle.threshold:
-            members = list(circle.members)
-            told = self._told.setdefault(phone, {phone.shard})
-            new = b"".join(self._keys[each] for each in members if each not in told)
-            told.update(members)
         return Circle(
             state.round_number, state.attempt, number, sent.number, sent.of, circle.threshold, circle.least,
-            self.sums.steps, members, new,
+            self.sums.steps, list(circle.members) if circle.threshold else [],
         )  # fmt: skip
+
+    def with_keys(self, phone: PhoneConnection, circle: Circle) -> Circle:
+        """Return a circle with the keys that a connection was not told yet: it is sent now, or never."""
+        told = self._told.setdefault(phone, {phone.shard})
+        new = b"".join(self._keys[each] for each in circle.members if each not in told)
+        told.update(circle.members)
+        return structs.replace(circle, keys=new)
 
     def forget(self, phone: PhoneConnection) -> None:
         """Forget what a connection was told: it is over."""

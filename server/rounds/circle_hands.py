@@ -3,7 +3,7 @@
 from featherfed.server.rounds.action_runner import ActionRunner
 from featherfed.server.rounds.circle_book import CircleBook
 from featherfed.server.rounds.current_round import CurrentRound
-from featherfed.server.rounds.events import Action, Count, Discard, OpenCircle, OpenRound, SendList
+from featherfed.server.rounds.events import Action, Count, Discard, EndUploads, OpenCircle, OpenRound, SendList
 from featherfed.server.rounds.summed_machine import SummedState
 from featherfed.server.rounds.unmasking import Unmasking
 from featherfed.server.storage.commits import Commits
@@ -35,6 +35,10 @@ class CircleHands:
                 self._unmasking.count(action, state)
                 for shard in action.shards:
                     self._watcher.update_accepted(shard, action.round_number, state.count, state.target)
+            case EndUploads():
+                # A phone that is called off forgets its secrets of the attempt: a server that is killed must not ask
+                # it for them again.
+                self._book.kept = self._commits.queue(*self._unmasking.rows(state))
             case Discard():
                 self._unmasking.discard(action)
             case OpenRound():

@@ -179,9 +179,12 @@ def _expired_mending(circle: Circle, event: Expired) -> Step:
 
 
 def _expired_opening(circle: Circle, event: Expired) -> Step:
-    if not circle.lists or event.version != circle.lists[-1].version or circle.opening:
+    if not circle.lists or event.version != circle.lists[-1].version:
         return circle, ()
     circle = replace(circle, lost=circle.lost | circle.waiting)
+    if circle.opening:
+        # What is here may do; if it does not, who is silent is not waited for again.
+        return circle, ()
     circle, actions = _settle_opening(circle)
     return (circle, actions) if actions else _failed(circle)
 
@@ -262,4 +265,5 @@ def resumed(circle: Circle) -> Step:
         return _uploads_over(circle, UploadsOver()) if complete else (circle, ())
     again = _unanswered(circle, circle.members)
     settled, actions = _settle(circle)
-    return settled, actions if settled.opening else (*again, *actions)
+    # Also where a sum is opened: if that fails, it is the answers to these lists that are waited for.
+    return settled, (*again, *actions)

@@ -99,6 +99,9 @@ class RoundCloser:
                 *([] if self._model.sum.circles is None else drop_circles(number)),
             )
             await loop.run_in_executor(None, lambda: folder.promote(closing.version, best=closing.best))
+            if self._config.secure:
+                # What was deleted is overwritten in the file; the log has it still.
+                await loop.run_in_executor(None, self._storage.store.empty_log)
             self._uploads.forget_round(number)
             self._watcher.round_closed(summary)
             reached = self._config.reached(summary.measures, summary.figures)

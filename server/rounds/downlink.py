@@ -67,19 +67,25 @@ class Downlink:
         self.stop(phone)
         delivery = self._under_way[phone] = _Delivery(round_number)
         self._watcher.download_began(phone.shard, round_number)
-        task = Task(round_number, round_number - 1, self._changes(round_number, phone.told_of))
-        first: list[AnyMessage] = [task] if circle is None else [task, circle]
-        if circle is not None and self._book.kept is not None:
-            await asyncio.shield(self._book.kept)
-        if parcels is None:
-            await phone.send(*first)
-        else:
-            parcel = await self._parcel(parcels, held)
-            if not delivery.stopped:
+        first: list[AnyMessage] = [Task(round_number, round_number - 1, self._changes(round_number, phone.told_of))]
+        if circle is not None:
+            await self._kept()
+        parcel = None if parcels is None else await self._parcel(parcels, held)
+        if not delivery.stopped:
+            if circle is not None:
+                first.append(self._book.with_keys(phone, circle))
+            if parcel is None:
+                await phone.send(*first)
+            else:
                 await self._send_model(phone, first, parcel, delivery)
         if self._under_way.get(phone) is delivery:
             del self._under_way[phone]
             self._watcher.download_ended(phone.shard, round_number)
+
+    async def _kept(self) -> None:
+        """Wait until what a phone is told of its circle is on the disk."""
+        if self._book.kept is not None:
+            await asyncio.shield(self._book.kept)
 
     async def _parcel(self, parcels: Parcels, held: int) -> Parcel:
         """Return the parcel for phones that hold a version; the others play on while it is made."""
@@ -103,6 +109,7 @@ class Downlink:
         delivery = self._under_way.get(phone)
         if delivery is not None and delivery.round_number == round_number:
             self.stop(phone)
+        await self._kept()
         await phone.send(Cancel(round_number))
 
     def stop(self, phone: PhoneConnection) -> None:

@@ -92,6 +92,7 @@ class Stop:
 class Answered:
     """The phone of a shard has answered a list of survivors of its circle."""
 
+    round_number: int
     shard: int
     attempt: int
     version: int
@@ -157,6 +158,13 @@ class Discard:
 
 
 @dataclass(frozen=True, slots=True)
+class EndUploads:
+    """Take no more updates in this attempt of a round: on the disk before a phone is told."""
+
+    round_number: int
+
+
+@dataclass(frozen=True, slots=True)
 class SendList:
     """Send a list of survivors to these members of a circle, and wait for their answers."""
 
@@ -194,4 +202,16 @@ class Pause:
 
 
 Event = Joined | Lost | GaveUp | Accept | Fail | Deadline | Closed | Asked | Resume | Stop | Answered | Expired | Opened
-Action = OpenRound | Assign | CancelPhones | CloseRound | Finished | Pause | Discard | SendList | OpenCircle | Count
+Action = (
+    OpenRound
+    | Assign
+    | CancelPhones
+    | CloseRound
+    | Finished
+    | Pause
+    | EndUploads
+    | Discard
+    | SendList
+    | OpenCircle
+    | Count
+)

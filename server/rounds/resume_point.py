@@ -22,6 +22,7 @@ from featherfed.server.rounds.machines import State
 from featherfed.server.rounds.round_machine import Phase, Rules, RunState
 from featherfed.server.rounds.stored_circles import StoredCircles
 from featherfed.server.rounds.summed_machine import SummedState
+from featherfed.server.storage.circle_rows import keys
 from featherfed.server.storage.privacy_rows import account, privacy_by_round
 from featherfed.server.storage.run_folder import RunFolder
 from featherfed.server.storage.store import Statement, Store, figures_of, put_measures, put_value
@@ -102,13 +103,11 @@ def _circles(config: RunConfig, store: Store, row: Any, accepted: frozenset[int]
     arrived = frozenset(update.shard for update in store.updates(row.round) if update.state == "arrived")
     stored = StoredCircles.read(store, row.round, accepted | arrived, masked=config.secure)
     circles = stored.attempts.get(row.attempt, ())
-    # Once a list of an attempt has gone out while a member is missing, no more updates are taken in it.
-    over = any(circle.lists and len(circle.arrived) < len(circle.members) for circle in circles)
     # Whoever was in a final list is not asked again, whatever has become of it.
     spent = {shard for dealt in stored.attempts.values() for circle in dealt for shard in circle.spent}
     failed = frozenset(json.loads(row.refused)) | (spent - accepted - arrived)
     known = {"arrived": arrived, "circles": circles, "dealt": (row.round, row.attempt), "failed": failed}
-    return Phase.UNMASKING if over else Phase.OPEN, known
+    return Phase.UNMASKING if row.attempt in stored.over else Phase.OPEN, known
 
 
 def resume(config: RunConfig, store: Store, folder: RunFolder, model: RunModel) -> ResumePoint:
@@ -130,6 +129,9 @@ def resume(config: RunConfig, store: Store, folder: RunFolder, model: RunModel) 
     else:
         folder.drop_versions()
     present = frozenset(store.phones())
+    if config.secure:
+        # Killed between a phone's name and its key: it is in no circle before it has said one.
+        present &= keys(store).keys()
     rounds = store.rounds()
     # A problem that was edited meanwhile may have other metrics: rounds that lack the first one are no rivals.
     store.apply([put_measures(model.measures)])

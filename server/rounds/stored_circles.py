@@ -11,9 +11,13 @@ from featherfed.server.storage.store import Store
 
 @dataclass(frozen=True, slots=True)
 class StoredCircles:
-    """By attempt; `answers` are what phones have told, by attempt, shard and version."""
+    """By attempt; `answers` are what phones have told, by attempt, shard and version.
+
+    `over` are the attempts that take no more uploads.
+    """
 
     attempts: dict[int, tuple[Circle, ...]]
+    over: frozenset[int]
     answers: dict[tuple[int, int, int], bytes]
 
     @classmethod
@@ -21,7 +25,10 @@ class StoredCircles:
         """Return what is stored of a round; `here` are the shards whose whole update is on the disk."""
         lists, answers = circle_rows.lists(store, round_number), circle_rows.shares(store, round_number)
         attempts: dict[int, tuple[Circle, ...]] = {}
+        over: set[int] = set()
         for row in circle_rows.circles(store, round_number):
+            if row.state == "over":
+                over.add(row.attempt)
             members = row.members
             sent = [SentList.from_bytes(data) for data in lists.get((row.attempt, row.circle), [])]
             answered = [
@@ -33,10 +40,11 @@ class StoredCircles:
                 members=members,
                 threshold=threshold_of(len(members)) if masked else 0,
                 least=least_of(len(members)) if masked else 1,
-                arrived=[shard for shard in members if shard in here],
+                # Whoever is here may also have come in a later attempt.
+                arrived=row.counted or [shard for shard in members if shard in here],
                 lists=sent,
                 answered=answered,
                 ended=CirclePhase.SUMMED if row.state == "summed" else None,
             )
             attempts[row.attempt] = (*attempts.get(row.attempt, ()), circle)
-        return cls(attempts, answers)
+        return cls(attempts, frozenset(over), answers)

@@ -6,6 +6,7 @@ deals its cohort into circles (`circle`), each of which ends summed or failed:
     OPEN --quorum, deadline, or nobody outstanding--> UNMASKING --all circles over, enough summed--> CLOSING
                                                         `--too few--> OPEN (another attempt) … --too often--> PAUSED
 
+- A quorum is of updates in circles of which enough have come to be summed.
 - Nobody joins a circle once it is dealt, and another attempt has other circles: phones mask what they have anew.
 - Circles that are summed stay in the round whatever becomes of others.
 - Whoever was in a final list is not asked again in that round, summed or not: two sums that differ by one phone would
@@ -28,9 +29,11 @@ from featherfed.server.rounds.events import (
     Action,
     Answered,
     Assign,
+    CloseRound,
     Count,
     Deadline,
     Discard,
+    EndUploads,
     Event,
     Expired,
     Fail,
@@ -40,6 +43,7 @@ from featherfed.server.rounds.events import (
     OpenCircle,
     Opened,
     OpenRound,
+    Pause,
     Resume,
     SendList,
 )
@@ -64,6 +68,8 @@ class SummedState(RunState):
     """Of this attempt."""
     dealt: tuple[int, int] = (0, 0)
     """The round and attempt that they are of."""
+    resumed: bool = False
+    """Whether this server has gone on with a run."""
 
     @property
     def masked(self) -> bool:
@@ -97,6 +103,19 @@ class SummedState(RunState):
         """Whether nobody is outstanding."""
         return not self.outstanding
 
+    @property
+    def enough(self) -> bool:
+        """Whether no more updates are waited for: all have come, or a quorum of them that can be summed.
+
+        A circle of which too few have come would be lost, with all that is here of it.
+        """
+        if self.complete:
+            return True
+        can_be_summed = (
+            len(circle.arrived) for circle in self.circles if not circle.over and len(circle.arrived) >= circle.least
+        )
+        return len(self.accepted) + sum(can_be_summed) >= self.target
+
     def place(self, shard: int) -> int | None:
         """Return the number of the circle that a shard is in; None where it is in none."""
         return next((number for number, each in enumerate(self.circles) if shard in each.members), None)
@@ -124,7 +143,7 @@ def _arrive(state: SummedState, event: Accept) -> Step:
         return state, ()
     state = replace(state, arrived=state.arrived | {event.shard})
     state, actions = _with_circle(state, number, circles.Arrived(event.shard))
-    if state.count >= state.target or state.complete:
+    if state.enough:
         state, more = _end_uploads(state)
         actions += more
     return state, actions
@@ -149,12 +168,16 @@ def _deadline(state: SummedState, event: Deadline) -> Step:
 
 def _end_uploads(state: SummedState) -> Step:
     """Take no more updates in this attempt, and open the sums of what is here."""
-    actions = round_machine.cancel(state, state.outstanding)
+    late = round_machine.cancel(state, state.outstanding)
     state = replace(state, phase=Phase.UNMASKING)
+    actions: tuple[Action, ...] = ()
     for number in range(len(state.circles)):
         state, more = _with_circle(state, number, circles.UploadsOver())
         actions += more
-    return _when_over(state, actions)
+    if all(circle.over for circle in state.circles):
+        # Whoever is asked again at once goes on with what it has.
+        late = ()
+    return _when_over(state, (EndUploads(state.round_number), *late, *actions))
 
 
 def _when_over(state: SummedState, actions: tuple[Action, ...]) -> Step:
@@ -163,13 +186,31 @@ def _when_over(state: SummedState, actions: tuple[Action, ...]) -> Step:
         return state, actions
     spent = frozenset(shard for circle in state.circles for shard in circle.spent) - state.accepted
     state = replace(state, phase=Phase.OPEN, arrived=frozenset(), failed=state.failed | spent)
-    settled, more = round_machine.settle(state)
-    return settled, (*actions, *more)  # type: ignore[return-value]  # a state keeps its kind
+    settled, more = _settle(state)
+    if settled.phase is not Phase.PAUSED:
+        # They rest until the next round; what came of them, and of all who are in no sum, is of no use any more.
+        more = (*round_machine.cancel(state, spent), Discard(state.round_number), *more)
+    return settled, (*actions, *more)
+
+
+def _settle(state: SummedState) -> Step:
+    """Close the round, try it again, or pause; where nobody is left who may be asked, no attempt can help."""
+    anybody = frozenset(range(state.rules.phones)) - state.accepted - state.failed
+    if not anybody and len(state.accepted) < state.rules.min_updates:
+        if state.resumed:
+            close = CloseRound(state.round_number, tuple(sorted(state.accepted)))
+            return replace(state, phase=Phase.CLOSING), (close,)
+        pause = Pause(
+            f"round {state.round_number} has {len(state.accepted)} of at least {state.rules.min_updates} updates, and"
+            " all other phones of the run rest until the next one: resumed, the run closes it with what it has"
+        )
+        return replace(state, phase=Phase.PAUSED), (pause,)
+    return round_machine.settle(state)  # type: ignore[return-value]  # a state keeps its kind
 
 
 def _answered(state: SummedState, event: Answered) -> Step:
     number = state.place(event.shard)
-    if event.attempt != state.attempt or number is None:
+    if (event.round_number, event.attempt) != (state.round_number, state.attempt) or number is None:
         return state, ()
     return _when_over(*_with_circle(state, number, circles.Answered(event.shard, event.version)))
 
@@ -210,14 +251,17 @@ def _lose(state: SummedState, event: Lost | Fail | GaveUp) -> Step:
 def _resume(state: SummedState, event: Resume) -> Step:
     """Go on with the circles that the disk gave, and ask again whose update is awaited."""
     actions: tuple[Action, ...] = ()
+    state = replace(state, resumed=True)
     for number, circle in enumerate(state.circles):
         state, more = _put(state, number, *circle_machine.resumed(circle))
         actions += more
+        if state.phase is Phase.UNMASKING:
+            # Of a circle that had too few nothing was sent: it fails again.
+            state, more = _with_circle(state, number, circles.UploadsOver())
+            actions += more
     if state.phase is Phase.UNMASKING:
-        # What was decided of a circle that no list had gone out to is decided again, of the same uploads.
-        state, more = _end_uploads(state)
-        return state, (*actions, *more)
-    if state.circles and (state.count >= state.target or state.complete):
+        return _when_over(state, actions)
+    if state.circles and state.enough:
         state, more = _end_uploads(state)
         return state, (*actions, *more)
     return state, (*actions, OpenRound(state.round_number, state.attempt, tuple(sorted(state.outstanding))))
@@ -264,8 +308,7 @@ def _deal(state: SummedState, actions: tuple[Action, ...]) -> Step:
             plan = state.plans.at(state.round_number)
             members = plan.deal(action.cohort, state.rules.seed, *attempt)
             dealt = tuple(circle_of(each, masked=plan.masked) for each in members)
-            discard = (Discard(state.round_number),) if state.attempt else ()
-            return replace(state, circles=dealt, dealt=attempt, arrived=frozenset()), (*discard, *actions)
+            return replace(state, circles=dealt, dealt=attempt, arrived=frozenset()), actions
     return state, actions
 
 

@@ -58,9 +58,8 @@ class Unmasking:
         self._round_number = 0
         self._answers: dict[tuple[int, int, int], bytes] = {}
         """By attempt, shard and version: what phones of the open round have answered."""
-        self._deadlines: dict[int, asyncio.TimerHandle] = {}
-        """By circle: of its last list, which is in `_awaited`."""
-        self._awaited: dict[int, Expired] = {}
+        self._deadlines: dict[int, tuple[Expired, asyncio.TimerHandle]] = {}
+        """By circle: of its last list."""
 
     def restore(self, state: SummedState) -> None:
         """Take what the disk has of an open round, and open again what was summed, in whichever attempt; blocks."""
@@ -72,7 +71,8 @@ class Unmasking:
             then = replace(state, attempt=attempt, circles=dealt)
             for number, circle in enumerate(dealt):
                 if circle.phase is CirclePhase.SUMMED:
-                    self._book.sums.add(number, self._sum(then, number).residues, tuple(sorted(circle.survivors)))
+                    total = self._sum(then, number, self._told(then, number))
+                    self._book.sums.add(number, total.residues, tuple(sorted(circle.survivors)))
 
     def rows(self, state: SummedState) -> list[Statement]:
         """Return what keeps the circles of an attempt."""
@@ -81,24 +81,28 @@ class Unmasking:
     @staticmethod
     def _row(state: SummedState, number: int) -> StoredCircle:
         circle = state.circles[number]
-        how = "summed" if circle.phase is CirclePhase.SUMMED else "open"
-        return StoredCircle(state.round_number, state.attempt, number, how, circle.members)
+        place = state.round_number, state.attempt, number
+        if circle.phase is CirclePhase.SUMMED:
+            return StoredCircle(*place, "summed", circle.members, tuple(sorted(circle.survivors)))
+        return StoredCircle(*place, "over" if state.phase is Phase.UNMASKING else "open", circle.members)
 
     def send_list(self, action: SendList, state: SummedState, current: CurrentRound) -> None:
         """Send a list of survivors when it is durable; its time runs from when it is sent first."""
         place = state.round_number, state.attempt, action.circle
         durable = self._storage.commits.queue(put_list(*place, action.list_.version, action.list_.to_bytes()))
         self._tasks.spawn(self._tell(durable, action, state))
-        expired = Expired(*place, action.list_.version)
-        if self._awaited.get(action.circle) == expired or action.list_ != state.circles[action.circle].lists[-1]:
-            # Told again to a phone that came back, which must not put the end off.
+        self._start_deadline(Expired(*place, state.circles[action.circle].lists[-1].version), current)
+
+    def _start_deadline(self, expired: Expired, current: CurrentRound) -> None:
+        """Let the time of a circle's last list run, and go on where it runs: phones that come and go stop nothing."""
+        if expired.circle in self._deadlines and self._deadlines[expired.circle][0] == expired:
             return
-        self._stop_deadline(action.circle)
-        loop = asyncio.get_running_loop()
-        self._awaited[action.circle] = expired
-        self._deadlines[action.circle] = loop.call_later(self._deadline_s, self._time_is_up, expired, current)
+        self._stop_deadline(expired.circle)
+        timer = asyncio.get_running_loop().call_later(self._deadline_s, self._time_is_up, expired, current)
+        self._deadlines[expired.circle] = expired, timer
 
     def _time_is_up(self, expired: Expired, current: CurrentRound) -> None:
+        del self._deadlines[expired.circle]
         self._tasks.spawn(current.post_alone(expired))
 
     async def _tell(self, durable: "asyncio.Future[None]", action: SendList, state: SummedState) -> None:
@@ -127,6 +131,9 @@ class Unmasking:
             raise RefusedError(f"an answer to list {message.version}, of which phone {phone.name!r} was not asked")
         if len(message.data) != SECRET_BYTES * len(asked):
             raise RefusedError(f"an answer of {len(message.data)} bytes, to a list that asks for {len(asked)} secrets")
+        if state.circles[number].over:
+            # Nothing is asked for any more, and what came now would outlive the round.
+            return
         key = (message.attempt, phone.shard, message.version)
         if key in self._answers:
             if self._answers[key] != message.data:
@@ -134,11 +141,13 @@ class Unmasking:
             return
         self._answers[key] = message.data
         self._storage.commits.queue(put_shares(message.round, *key, message.data))
-        await current.post_alone(Answered(phone.shard, message.attempt, message.version))
+        await current.post_alone(Answered(message.round, phone.shard, message.attempt, message.version))
 
     def open_circle(self, action: OpenCircle, state: SummedState, current: CurrentRound) -> None:
-        """Take the masks off the sum of a circle, and add it to the round's."""
-        self._stop_deadline(action.circle)
+        """Take the masks off the sum of a circle, and add it to the round's.
+
+        The deadline of its last list runs on: if the sum cannot be opened yet, nobody is waited for beyond it.
+        """
         self._tasks.spawn(self._open(action.circle, state, current))
 
     async def _open(self, number: int, state: SummedState, current: CurrentRound) -> None:
@@ -146,7 +155,7 @@ class Unmasking:
         # What is read is durable then.
         await self._storage.commits.write()
         try:
-            total = await loop.run_in_executor(None, self._sum, state, number)
+            total = await loop.run_in_executor(None, self._sum, state, number, self._told(state, number))
         except OpeningError as error:
             self._blame(error.at_fault, str(error), state)
             outcome = circles.Opened(error.at_fault, error.lacking, spoilt=not error.lacking)
@@ -161,16 +170,19 @@ class Unmasking:
                 outcome = circles.Opened(total.liars)
                 current.post(Opened(state.round_number, state.attempt, number, outcome))
 
-    def _sum(self, state: SummedState, number: int) -> "opening.Opened":
+    def _told(self, state: SummedState, number: int) -> dict[tuple[int, int], bytes]:
+        """Return what the phones of a circle have answered so far, by shard and version."""
+        return {
+            (shard, version): data
+            for (attempt, shard, version), data in self._answers.items()
+            if attempt == state.attempt and state.circles[number].asked(shard, version) is not None
+        }
+
+    def _sum(self, state: SummedState, number: int, answers: Mapping[tuple[int, int], bytes]) -> "opening.Opened":
         """Return the sum of a circle without its masks, in a thread; raises `OpeningError`."""
         from featherfed.secure import opening
 
         circle, context = state.circles[number], self._book.context(state, number)
-        answers = {
-            (shard, version): data
-            for (attempt, shard, version), data in self._answers.items()
-            if attempt == state.attempt and circle.asked(shard, version) is not None
-        }
         seeds, shares = circle.secrets(answers)
         stored = _Uploads(self._storage, self._book, state, number, context.head_bytes)
         return opening.open_circle(context, stored, circle.survivors, seeds, shares)
@@ -217,8 +229,8 @@ class Unmasking:
             self._stop_deadline(number)
 
     def _stop_deadline(self, number: int) -> None:
-        if (deadline := self._deadlines.pop(number, None)) is not None:
-            deadline.cancel()
+        if number in self._deadlines:
+            self._deadlines.pop(number)[1].cancel()
 
 
 _GOING_ON = (Phase.OPEN, Phase.UNMASKING)

@@ -23,8 +23,9 @@ circles_table = sa.Table(
     sa.Column("round", Whole, primary_key=True, autoincrement=False),
     sa.Column("attempt", Whole, primary_key=True, autoincrement=False),
     sa.Column("circle", Whole, primary_key=True, autoincrement=False),
-    sa.Column("state", sa.String, nullable=False),  # open | summed
+    sa.Column("state", sa.String, nullable=False),  # open | over: it takes no more uploads | summed
     sa.Column("members", sa.String, nullable=False),  # JSON list of shards, in their order
+    sa.Column("counted", sa.String, nullable=False),  # JSON list of those whose updates are in its sum
 )
 lists_table = sa.Table(
     "lists",
@@ -48,13 +49,15 @@ shares_table = sa.Table(
 
 @dataclass(frozen=True, slots=True)
 class StoredCircle:
-    """Whose updates are summed in one attempt of a round; `state` is `open`, or `summed`."""
+    """Whose updates are summed in one attempt of a round; `state` is `open`, `over` (for uploads), or `summed`."""
 
     round_number: int
     attempt: int
     circle: int
     state: str
     members: tuple[int, ...]
+    counted: tuple[int, ...] = ()
+    """Once it is summed: what of its members may have come later is in no sum of it."""
 
 
 def put_key(shard: int, public: bytes) -> Statement:
@@ -66,7 +69,7 @@ def put_circle(circle: StoredCircle) -> Statement:
     """Note who is in a circle, and whether it is summed."""
     return upsert(circles_table, ("round", "attempt", "circle")), {
         "round": circle.round_number, "attempt": circle.attempt, "circle": circle.circle, "state": circle.state,
-        "members": json.dumps(circle.members),
+        "members": json.dumps(circle.members), "counted": json.dumps(circle.counted),
     }  # fmt: skip
 
 
@@ -98,7 +101,13 @@ def circles(store: Store, round_number: int) -> list[StoredCircle]:
     """Return the circles of a round, of all of its attempts, in order."""
     query = circles_table.select().where(circles_table.c.round == round_number)
     rows = store.read(query.order_by(circles_table.c.attempt, circles_table.c.circle))
-    return [StoredCircle(row.round, row.attempt, row.circle, row.state, tuple(json.loads(row.members))) for row in rows]
+    return [
+        StoredCircle(
+            row.round, row.attempt, row.circle, row.state, tuple(json.loads(row.members)),
+            tuple(json.loads(row.counted)),
+        )
+        for row in rows
+    ]  # fmt: skip
 
 
 def lists(store: Store, round_number: int) -> dict[tuple[int, int], list[bytes]]:

@@ -271,6 +271,8 @@ class Store:
         """`busy_s`: how long to wait while another process has the file locked."""
         self._place = place
         self._injector = injector
+        self.erases = False
+        """Whether what is deleted is overwritten too (SQLite): a masked run keeps no trace of its phones' updates."""
         # Connections are never shared between threads: a reader that ends its transaction would end a writer's too.
         if isinstance(place, Remote):
             options = f"{place.options} -csynchronous_commit={'on' if durable else 'off'}"
@@ -317,6 +319,8 @@ class Store:
         self._injector("before")
         try:
             with self._engine.begin() as connection:
+                if self.erases and isinstance(self._place, Path):
+                    connection.exec_driver_sql("PRAGMA secure_delete=ON")
                 for statement, values in statements:
                     if isinstance(statement, Upsert):
                         statement.run(connection, values)
@@ -326,6 +330,15 @@ class Store:
         except sa.exc.SQLAlchemyError as error:
             raise LocalError(f"cannot write {self._place}: {cause(error)}") from error
         self._injector("after")
+
+    def empty_log(self) -> None:
+        """Bring what SQLite's log has into the database's file, and empty the log, unless somebody reads just then."""
+        if isinstance(self._place, Path):
+            try:
+                with self._engine.connect() as connection:
+                    connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+            except sa.exc.SQLAlchemyError as error:
+                raise LocalError(f"cannot write {self._place}: {cause(error)}") from error
 
     def close(self) -> None:
         """Close all connections."""
