@@ -42,7 +42,7 @@ class CirclePlan:
         None where the cohort is smaller than a circle may be.
 
         >>> CirclePlan(3, 4).deal([1, 2, 5, 6, 7, 8, 9], 0, 1, 0)
-        ((1, 9, 8, 2), (7, 5, 6))
+        ((6, 7, 2, 5), (1, 9, 8))
         """
         if len(cohort) < self.least:
             return ()

@@ -255,6 +255,7 @@ TABLE: Mapping[Phase, Mapping[type, Callable[..., AsyncStep]]] = {
         Resume: _resume_open,
         Stop: _stop,
     },
+    Phase.UNMASKING: {},  # of `summed_machine`
     Phase.CLOSING: {Joined: _join_closing, Lost: _lose, GaveUp: _lose, Closed: _closed, Stop: _stop},
     Phase.DONE: {Lost: _lose, GaveUp: _lose},
     Phase.PAUSED: {Lost: _lose, GaveUp: _lose},

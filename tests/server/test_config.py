@@ -82,7 +82,17 @@ def test_help_names_the_defaults_that_hold() -> None:
         if name in ("dp", "noise_multiplier", "target_epsilon", "delta", "participations"):
             # Nothing, or what the others of them make of it.
             continue
-        if name not in ("target", "cohort", "quorum", "buffer", "deadline", "heartbeat", "max_examples", "clip_norm"):
+        if name not in (
+            "target",
+            "cohort",
+            "quorum",
+            "buffer",
+            "deadline",
+            "unmask_deadline",
+            "heartbeat",
+            "max_examples",
+            "clip_norm",
+        ):
             shown = text.rpartition("[default: ")[2].removesuffix("]")
             default = defaults[name]
             if name == "downlink":

@@ -97,7 +97,7 @@ def test_first_rounds_are_those_of_phones_that_are_asked_at_all() -> None:
 
 
 def test_selection_by_what_is_known_of_phones_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"--select fast-links:0\.5 chooses by what is known of phones"):
+    with pytest.raises(ConfigError, match=r"^select fast-links:0\.5 chooses by what is known of phones"):
         ff.Experiment("digits/tiny", phones=4, connect="when-chosen", select="fast-links")
 
 
