@@ -8,7 +8,10 @@ import pytest
 from featherfed.fl_bench.page import bytes_plot, measure_plot, run_page
 from featherfed.server.measures import LOSS, Measure
 
-TRAFFIC = {"theory": 10, "payload": 1000, "message": 1100, "socket": 1200, "handshake": 50, "resent": 100, "wasted": 50}
+TRAFFIC = {
+    "theory": 10, "payload": 1000, "message": 1100, "socket": 1200, "handshake": 50, "resent": 100, "wasted": 50,
+    "masks": 0, "points": 0,
+}  # fmt: skip
 
 ACCURACY = Measure("accuracy", fraction=True)
 REACHED = {

@@ -43,7 +43,7 @@ def test_report_has_exactly_the_fields_that_are_promised(tmp_path: Path) -> None
     assert list(report) == [
         "run", "problem", "parameters", "uplink", "downlink", "measures", "rounds", "totals", "to_target"
     ]  # fmt: skip
-    traffic = {"theory", "payload", "message", "socket", "handshake", "resent", "wasted"}
+    traffic = {"theory", "payload", "message", "socket", "handshake", "resent", "wasted", "masks", "points"}
     for row in report["rounds"]:
         assert set(row) == {
             "round", "state", "cohort", "accepted", "late", "failed", "loss", "metrics", "accuracy", "seconds",
