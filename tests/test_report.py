@@ -73,8 +73,9 @@ def test_rows_are_flat_and_files_hold_the_same(tmp_path: Path) -> None:
         "round": 1, "cohort": 3, "accepted": 3, "late": 0, "failed": 0, "loss": 4.5, "seconds": 1.5, "ended_s": 2.0,
         "mae": 9.0, "uplink_theory": 0, "uplink_payload": 8, "uplink_message": 0, "uplink_socket": 10,
         "uplink_handshake": 3, "uplink_resent": 0, "uplink_wasted": 0, "uplink_masks": 0, "uplink_points": 0,
-        "downlink_theory": 0, "downlink_payload": 90, "downlink_message": 0, "downlink_socket": 100, "downlink_handshake": 4, "downlink_resent": 0,
-        "downlink_wasted": 0, "downlink_masks": 0, "downlink_points": 0, "socket": 110, "handshake": 7,
+        "downlink_theory": 0, "downlink_payload": 90, "downlink_message": 0, "downlink_socket": 100,
+        "downlink_handshake": 4, "downlink_resent": 0, "downlink_wasted": 0, "downlink_masks": 0,
+        "downlink_points": 0, "socket": 110, "handshake": 7,
     }  # fmt: skip
     report.save(tmp_path / "x" / "y")
     content = json.loads((tmp_path / "x" / "y" / "report.json").read_text())
