@@ -78,17 +78,17 @@ class Experiment:
     `problem` is an `ff.Problem`, or the name of one: `"mnist/2nn"`, `"mytask:problem"`, `"./mytask.py:problem"`.
     `phones` are in the run, `cohort` of them are wanted in a round (None: 10, or all if there are less), for `rounds`
     rounds. `local` is how phones train, `ff.SGD(…)`; `server` how the server steps, like `ff.FedAdam(lr=0.1)` or
-    `"fedadam"`. `uplink` and `downlink` are codec specs or presets (docs/CODECS.md; None: `lattice(1)`,
-    or `eden-1bit` where each round asks all phones), `partition` how a data set that
-    phones share is cut (`iid`, `shards:N`, `dirichlet:A`, `quantity:A`), `aggregate` what becomes of a round's updates
-    (`"median"`, `ff.TrimmedMean(0.1)`), `select` who is asked in it (`"uniform"`, `ff.FastLinks()`); rules may be your
-    own (docs/RULES.md). `data_dir` is the folder of downloaded data sets.
+    `"fedadam"`. `uplink` and `downlink` are codec specs or presets (docs/CODECS.md; None: up `vertex-small`, or
+    `secure-4bit` with `secure=True`, down `lattice(1)`, or `eden-1bit` where each round asks all phones), `partition`
+    how a data set that phones share is cut (`iid`, `shards:N`, `dirichlet:A`, `quantity:A`), `aggregate` what becomes
+    of a round's updates (`"median"`, `ff.TrimmedMean(0.1)`), `select` who is asked in it (`"uniform"`,
+    `ff.FastLinks()`); rules may be your own (docs/RULES.md). `data_dir` is the folder of downloaded data sets.
 
     `cohort` and `uplink`, with `quorum`, `over_select` and what `ff.SGD` takes, may change by round: `[12, 6]` are the
     values of rounds 1 and 2, `{1: 12, 5: 6}` says from which round on each holds, and the last one stays.
 
     `more` are the other settings of `fl-server serve`, by the names of `config.toml`: `mode`, `buffer`, `deadline`
-    (seconds), `quorum`, `over_select`, `clip_norm`, `eval_every`, ….
+    (seconds), `quorum`, `over_select`, `clip_norm`, `secure` (sums under masks), `eval_every`, ….
 
     Raises `ConfigError` (`SpecError`, `ProblemError`) for what could not be run, in one sentence.
     """
@@ -102,7 +102,7 @@ class Experiment:
         cohort: ByRoundOr[int] | None = None,
         rounds: int = 20,
         local: Training | TrainingByRound | None = None,
-        uplink: ByRoundOr[str] = "vertex-small",
+        uplink: ByRoundOr[str] | None = None,
         downlink: str | None = None,
         server: ServerOptimizer | str = "fedavg",
         partition: str = "iid",
@@ -285,7 +285,7 @@ def _settings(problem: NamedProblem, given: Mapping[str, Any]) -> dict[str, Any]
     rest = dict(given)
     local, server = rest.pop("local"), rest.pop("server")
     del rest["data_dir"]
-    for name in ("cohort", "downlink"):
+    for name in ("cohort", "uplink", "downlink"):
         if rest[name] is None:
             del rest[name]
     if local is None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+import featherfed as ff
 from featherfed.errors import ConfigError
 from featherfed.secure.circles import head_bytes
 from featherfed.server.config import config_from
@@ -87,6 +88,12 @@ def test_phones_that_leave_are_not_in_the_sum_and_the_round_goes_on(tmp_path: Pa
     store.close()
     assert [row.state for row in rounds] == ["closed"] * 6
     assert min(counted.values()) < PHONES
+
+
+def test_masked_experiment_needs_no_other_word() -> None:
+    config = ff.Experiment("digits/lite", phones=PHONES, secure=True).config()
+    assert (config.secure, config.uplink) == (True, "secure-4bit")
+    assert ff.Experiment("digits/lite", phones=PHONES).config().uplink == "vertex-small"
 
 
 @pytest.mark.parametrize(
