@@ -202,6 +202,8 @@ class Visit:
             phone_state.hold(0, weights, weights if self._downlink.keeps_initial else None)
         self._leave_pings_to_the_server(welcome.heartbeat_s)
         self._say(f"run {readable(welcome.run)}: {self._phone.name} plays shard {welcome.shard} of {welcome.shards}")
+        if phone_state.secrets and not welcome.masked:
+            raise SecrecyError(f"run {readable(welcome.run)} masked updates, and says now that it does not")
         if welcome.masked:
             await self._send(Key(self._secrets.public()))
         self._learner = await self._runner.prepare(welcome)
@@ -311,7 +313,7 @@ class Visit:
                 # It has been cancelled, or the attempt is over.
                 return
             told, secrets = await loop.run_in_executor(None, answer, pending, survivors, self._welcome.shard)
-            if (state.pending, state.secrets) == (pending, before):
+            if state.pending is pending and state.secrets == before:
                 # Otherwise it is in another attempt by now, and what it may tell is to be asked again.
                 break
         state.put_secrets(secrets)

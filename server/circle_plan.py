@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from featherfed.randomness import RoundKey
-from featherfed.secure.circles import MOST_MEMBERS
-from featherfed.server.config import LEAST_CIRCLE, RunConfig
+from featherfed.secure.circles import DEFAULT_LEAST_CIRCLE, MOST_MEMBERS, Risks
+from featherfed.server.config import RunConfig
 
 CLIP_NORM = 3.0
 """The longest update of a run that sums circles and has no `--clip-norm`: its first steps are shares of that.
@@ -57,10 +57,15 @@ def plan_of(config: RunConfig, round_number: int) -> CirclePlan:
     """Return the plan of a round: what is retried gets no larger circles, whose sums its steps have no room for."""
     asked = config.cohort_size_at(round_number)
     widest = CirclePlan(config.circle, MOST_MEMBERS if config.secure else asked)
-    least = LEAST_CIRCLE if config.secure else 1
+    least = DEFAULT_LEAST_CIRCLE if config.secure else 1
     return CirclePlan(config.circle, widest.members(asked), config.slices, config.secure, least)
 
 
 def clip_of(config: RunConfig) -> float:
     """Return the longest L2 norm of an update of a run that sums circles."""
     return config.clip_norm or CLIP_NORM
+
+
+def risks_of(config: RunConfig) -> Risks:
+    """Return what circles of a masked run stand, if a tenth of all phones collude and a tenth leave."""
+    return Risks(config.phones, plan_of(config, 1).most, colluding=0.1, lost=0.1)

@@ -17,6 +17,7 @@ from featherfed.rules.aggregate import Aggregate
 from featherfed.rules.naming import check_name
 from featherfed.rules.select import Select
 from featherfed.rules.server_optimizer import ServerOptimizer
+from featherfed.secure.circles import DEFAULT_LEAST_CIRCLE, MOST_MEMBERS
 from featherfed.server.leftover import parse_leftover
 from featherfed.server.measures import Measure, Target
 from featherfed.training_settings import KINDS, LARGEST, Training, flag, range_of
@@ -24,8 +25,6 @@ from featherfed.training_settings import KINDS, LARGEST, Training, flag, range_o
 MODES = ("sync", "async")
 CONNECT = ("always", "when-chosen")
 SECURE_UPLINK = "secure-4bit"
-LEAST_CIRCLE = 5
-"""Of a masked sum: a phone plays in no smaller one unless it is told to."""
 COHORT = 10
 FOR_ALL, FOR_SOME = "eden-1bit", "lattice(1)"
 """What comes down where nothing is said: to phones that are all asked in each round, and to phones that miss rounds.
@@ -175,11 +174,15 @@ class RunConfig(Training):
                 "--secure needs the keys of a cohort's phones before its round opens, and with --connect when-chosen"
                 " they come later; leave one of the two out"
             )
-        if self.circle < LEAST_CIRCLE:
-            raise ConfigError(f"--circle {self.circle} hides a phone among fewer than {LEAST_CIRCLE} (--secure)")
-        if (asked := self.cohort_size_at(1)) < LEAST_CIRCLE:
+        if self.circle > MOST_MEMBERS:
+            raise ConfigError(f"--circle {self.circle} exceeds the {MOST_MEMBERS} phones of a masked circle (--secure)")
+        if self.circle < DEFAULT_LEAST_CIRCLE:
             raise ConfigError(
-                f"--secure needs circles of at least {LEAST_CIRCLE} phones, and a round asks {asked} (--cohort)"
+                f"--circle {self.circle} hides a phone among fewer than {DEFAULT_LEAST_CIRCLE} (--secure)"
+            )
+        if (asked := self.cohort_size_at(1)) < DEFAULT_LEAST_CIRCLE:
+            raise ConfigError(
+                f"--secure needs circles of at least {DEFAULT_LEAST_CIRCLE} phones, and a round asks {asked} (--cohort)"
             )
 
     def _check_later(self) -> None:

@@ -5,15 +5,12 @@ and an answer to a list of survivors wants `least` = t + 1 of them. By `threshol
 docs/PRIVACY.md says what follows from that.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from math import comb, log2
 
 LEAST_MEMBERS = 3
 """Of two phones each would know the other's update from the sum."""
 MOST_MEMBERS = 40
-DEFAULT_MEMBERS = 20
 DEFAULT_LEAST_CIRCLE = 5
 """The smallest circle that a phone takes part in by default."""
 
@@ -46,20 +43,6 @@ def head_bytes(members: int) -> int:
     72
     """
     return 8 + 16 * (members - threshold_of(members))
-
-
-def deal(cohort: Sequence[int], size: int) -> tuple[tuple[int, ...], ...]:
-    """Return the circles of a cohort, in the order of its draw: ⌊cohort / size⌋, at least one, none above 40.
-
-    Their sizes differ by one at most. One of fewer than `LEAST_MEMBERS`, as a retry may have, cannot be masked.
-
-    >>> [len(circle) for circle in deal(range(25), 10)]
-    [13, 12]
-    """
-    circles = max(1, len(cohort) // size, -(-len(cohort) // MOST_MEMBERS))
-    short, longer = divmod(len(cohort), circles)
-    ends = [number * short + min(number, longer) for number in range(circles + 1)]
-    return tuple(tuple(cohort[begin:end]) for begin, end in pairwise(ends))
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from featherfed.errors import LocalError
+from featherfed.errors import ConfigError, LocalError
 from featherfed.server.measures import Measures, figures, finite, from_text, to_text
 from featherfed.server.storage.database import Remote, sqlite_url
 from featherfed.server.storage.ledger import FIELDS, Traffic
@@ -290,11 +290,28 @@ class Store:
                 with self._engine.begin() as connection:
                     connection.execute(sa.schema.CreateSchema(place.schema, if_not_exists=True))
             metadata.create_all(self._engine)
+            lacking = self._lacking()
         except sa.exc.SQLAlchemyError as error:
             self._engine.dispose()
             raise LocalError(f"cannot open {place}: {cause(error)}") from error
+        if lacking:
+            self._engine.dispose()
+            raise ConfigError(
+                f"{place} is a run of an earlier featherfed, whose database has no {lacking}: read it with that"
+                " release; its rounds.csv is for any"
+            )
         if isinstance(place, Path):
             self._hold_to(place)
+
+    def _lacking(self) -> str:
+        """Return the first column that this release needs and the database has not, or nothing."""
+        inspector = sa.inspect(self._engine)
+        for table in metadata.sorted_tables:
+            there = {column["name"] for column in inspector.get_columns(table.name)}
+            for column in table.columns:
+                if column.name not in there:
+                    return f"{table.name}.{column.name}"
+        return ""
 
     def _hold_to(self, path: Path) -> None:
         """Fail from now on where the file is removed or replaced.

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
+from featherfed.edge_client.phone_state import PhoneState
 from featherfed.errors import LocalError
 from featherfed.secure.keys import PhoneKey
 from featherfed.wire.messages import (
@@ -96,6 +97,18 @@ async def test_no_update_leaves_for_a_circle_that_hides_too_little(circle: Circl
     heard = Heard(circle)
     assert words in await words_of(heard)
     assert heard.kinds() == [Key]
+
+
+async def test_run_that_was_masked_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard = Heard(GOOD, welcome=replace(WELCOME, masked=False))
+
+    def enter(state: PhoneState, run: str, shard: int) -> None:
+        # As a phone that has played a masked round of this run.
+        state.run, state.shard, state.secrets = run, shard, b"kept"
+
+    monkeypatch.setattr(PhoneState, "enter", enter)
+    assert "masked updates, and says now that it does not" in await words_of(heard)
+    assert heard.kinds() == []
 
 
 @pytest.mark.parametrize("welcome", [WELCOME, replace(WELCOME, masked=False)])

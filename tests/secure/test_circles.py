@@ -1,14 +1,11 @@
 """Circles of a cohort, their thresholds, and the table of docs/PRIVACY.md."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from featherfed.secure.circles import (
     LEAST_MEMBERS,
     MOST_MEMBERS,
     Risks,
-    deal,
     least_of,
     threshold_of,
 )
@@ -20,16 +17,6 @@ def test_a_threshold_is_six_tenths_and_leaves_two_neighbours_tied(members: int) 
     assert 0.6 * neighbours <= threshold <= neighbours
     assert 2 * threshold - neighbours >= 2
     assert least_of(members) <= members
-
-
-@given(cohort=st.integers(1, 500), size=st.integers(LEAST_MEMBERS, MOST_MEMBERS))
-def test_circles_deal_everybody_once_and_evenly(cohort: int, size: int) -> None:
-    circles = deal(range(cohort, 0, -1), size)
-    assert [shard for circle in circles for shard in circle] == list(range(cohort, 0, -1))
-    sizes = {len(circle) for circle in circles}
-    assert max(sizes) - min(sizes) <= 1
-    assert max(sizes) <= MOST_MEMBERS
-    assert min(sizes) >= min(cohort, size, MOST_MEMBERS // 2)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
+import contextlib
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from featherfed.errors import LocalError
+from featherfed.errors import ConfigError, LocalError
 from featherfed.server.storage.database import remote_for
 from featherfed.server.storage.ledger import Traffic
 from featherfed.server.storage.store import (
@@ -38,6 +40,15 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 
 def open_round(number: int, cohort: list[int], attempt: int = 0, started_s: float = 0.0) -> Statement:
     return put_round(number, attempt, cohort, (), started_s)
+
+
+def test_database_of_an_earlier_release_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "run.sqlite"
+    Store(path).close()
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("alter table traffic drop column masks")
+    with pytest.raises(ConfigError, match=r"is a run of an earlier featherfed, whose database has no traffic\.masks"):
+        Store(path)
 
 
 def test_setting_that_is_put_again_is_replaced(store: Store) -> None:
