@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from featherfed.randomness import RoundKey
-from featherfed.secure.circles import DEFAULT_LEAST_CIRCLE, MOST_MEMBERS, Risks
+from featherfed.secure.circles import DEFAULT_LEAST_CIRCLE, MOST_MEMBERS, Risks, least_of
 from featherfed.server.config import RunConfig
 
 CLIP_NORM = 3.0
@@ -19,7 +19,8 @@ Default training gives updates of 0.5 to 3.2 in a first round, whatever the mode
 class CirclePlan:
     """Circles of about `size` members, of at most `most`; circle g sends slice g modulo `slices` of the coordinates.
 
-    `masked` says that they are summed under masks, and none has fewer than `least` members.
+    `masked` says that they are summed under masks, and none has fewer than `least` members. With the noise of phones a
+    sum is opened only where no more than the share `lost` of a circle's members is missing.
     """
 
     size: int = 1
@@ -27,6 +28,11 @@ class CirclePlan:
     slices: int = 1
     masked: bool = False
     least: int = 1
+    lost: float = 1.0
+
+    def survivors(self, members: int) -> int:
+        """Return how many phones of a circle of so many its sum has at least."""
+        return max(least_of(members), members - int(self.lost * members)) if self.masked else 1
 
     def members(self, cohort: int) -> int:
         """Return how many members the largest circle of a cohort has."""
@@ -58,7 +64,8 @@ def plan_of(config: RunConfig, round_number: int) -> CirclePlan:
     asked = config.cohort_size_at(round_number)
     widest = CirclePlan(config.circle, MOST_MEMBERS if config.secure else asked)
     least = DEFAULT_LEAST_CIRCLE if config.secure else 1
-    return CirclePlan(config.circle, widest.members(asked), config.slices, config.secure, least)
+    lost = config.lost if config.dp == "distributed" else 1.0
+    return CirclePlan(config.circle, widest.members(asked), config.slices, config.secure, least, lost)
 
 
 def clip_of(config: RunConfig) -> float:
@@ -68,4 +75,6 @@ def clip_of(config: RunConfig) -> float:
 
 def risks_of(config: RunConfig) -> Risks:
     """Return what circles of a masked run stand, if a tenth of all phones collude and a tenth leave."""
-    return Risks(config.phones, plan_of(config, 1).most, colluding=0.1, lost=0.1)
+    plan = plan_of(config, 1)
+    least = plan.survivors(plan.most)
+    return Risks(config.phones, plan.most, colluding=config.colluding, lost=0.1, least=least)

@@ -1,6 +1,7 @@
 """The sum of a round whose uplink is summed before it is decoded: sums of circles come, whole numbers, and no update.
 
-The steps of a round's grid follow from the sums before it (`featherfed.codec.steps`), and are kept with the model.
+The steps of a round's grid follow from the sums before it (`featherfed.codec.steps`), and are kept with the model. With
+differential privacy they follow from what was set alone (`featherfed.server.circle_noise`).
 """
 
 from collections.abc import Mapping
@@ -17,11 +18,15 @@ from featherfed.codec.steps import StepState
 from featherfed.codec.summable import Summable
 from featherfed.codec.summed import Summed
 from featherfed.errors import CodecError
+from featherfed.privacy.accounting import Price
+from featherfed.privacy.phones_noise import Promise
 from featherfed.randomness import RoundKey
 from featherfed.rules.aggregate import Updates
 from featherfed.secure.circles import head_bytes
+from featherfed.server.circle_noise import CircleNoise
 from featherfed.server.circle_plan import clip_of, plan_of
 from featherfed.server.config import RunConfig
+from featherfed.server.privacy_plan import privacy_of
 
 WORD_BYTES = 4
 """Of the number that each update has beside its residues: 1, whose sum is the number of phones."""
@@ -46,6 +51,12 @@ class CircleSums:
         self.uplink = uplink
         self.payload_bytes = config.by_round(lambda number: self.upload_bytes(number, 0, 0))
         self.max_update_bytes = config.by_round(lambda number: self.upload_bytes(number, 0, self.members(number)))
+        self.noise: ByRound[CircleNoise] | None = None
+        """Of a run with differential privacy."""
+        if (privacy := privacy_of(config)) is not None:
+            self.noise = config.by_round(
+                lambda number: CircleNoise.of(privacy, uplink.at(number), plan_of(config, number))
+            )
         self._state: StepState | None = None
         self._sum: Summed | None = None
         self.steps = b""
@@ -86,10 +97,25 @@ class CircleSums:
     def open(self, round_number: int) -> None:
         """Begin the sum of a round."""
         summable, members = self.uplink.at(round_number), self.members(round_number)
-        self.steps = summable.steps(self._state, members=members)
-        key = RoundKey(self._config.seed, round_number)
-        self._sum = Summed(summable, key, steps=self.steps, members=members, slices=self._config.slices)
+        noise = self.noise_of(round_number)
+        self.steps = summable.steps(self._state, members=members) if noise is None else noise.steps(summable.num_blocks)
+        key, slices = RoundKey(self._config.seed, round_number), self._config.slices
+        self._sum = Summed(summable, key, steps=self.steps, members=members, slices=slices, private=noise is not None)
         self._key = key
+
+    @property
+    def promise(self) -> Promise | None:
+        """What the run has promised its phones of the noise that they add; None where they add none."""
+        return None if self.noise is None else self.noise.first.promise
+
+    def noise_of(self, round_number: int) -> CircleNoise | None:
+        """Return how a round's sums are noised; None without differential privacy."""
+        return None if self.noise is None else self.noise.at(round_number)
+
+    def price(self, round_number: int, members: int, survivors: int) -> Price | None:
+        """Return what a circle's sum costs its survivors once it can be opened; None where it costs nothing then."""
+        noise = self.noise_of(round_number)
+        return None if noise is None else noise.price(members, survivors)
 
     def parse(self, round_number: int, circle: int, data: bytes) -> tuple[int, npt.NDArray[Any]]:
         """Return the word and the residues of an update without its head; raises `CodecError`."""
@@ -111,6 +137,12 @@ class CircleSums:
         self._state = total.next_state(self._state)
         if not total.count:
             return Updates([], [], [], self._key)
+        if (noise := self.noise_of(self._key.round_number)) is not None:
+            if (servers := noise.noise()) is not None:
+                total.disturb(servers.draw)
+            # By what the round wants, whatever came: see `featherfed.privacy.noise`.
+            wanted = self._config.closing_updates_at(self._key.round_number)
+            return Updates([total.mean(wanted)], [total.count], [], self._key)
         return Updates([total.mean()], [total.count], [], self._key)
 
     def saved(self) -> dict[str, npt.NDArray[Any]]:
