@@ -19,6 +19,7 @@ from featherfed.codec.summable import Summable
 from featherfed.codec.summed import Summed
 from featherfed.errors import CodecError
 from featherfed.privacy.accounting import Price
+from featherfed.privacy.noise import Noise
 from featherfed.privacy.phones_noise import Promise
 from featherfed.randomness import RoundKey
 from featherfed.rules.aggregate import Updates
@@ -57,6 +58,8 @@ class CircleSums:
             self.noise = config.by_round(
                 lambda number: CircleNoise.of(privacy, uplink.at(number), plan_of(config, number))
             )
+        self.servers_noise: Noise | None = None
+        """What the server adds to the open round's sum; a test may give another."""
         self._state: StepState | None = None
         self._sum: Summed | None = None
         self.steps = b""
@@ -99,6 +102,7 @@ class CircleSums:
         summable, members = self.uplink.at(round_number), self.members(round_number)
         noise = self.noise_of(round_number)
         self.steps = summable.steps(self._state, members=members) if noise is None else noise.steps(summable.num_blocks)
+        self.servers_noise = None if noise is None else noise.noise()
         key, slices = RoundKey(self._config.seed, round_number), self._config.slices
         self._sum = Summed(summable, key, steps=self.steps, members=members, slices=slices, private=noise is not None)
         self._key = key
@@ -138,8 +142,8 @@ class CircleSums:
         if not total.count:
             return Updates([], [], [], self._key)
         if (noise := self.noise_of(self._key.round_number)) is not None:
-            if (servers := noise.noise()) is not None:
-                total.disturb(servers.draw)
+            if self.servers_noise is not None:
+                total.disturb(self.servers_noise.draw)
             # By what the round wants, whatever came: see `featherfed.privacy.noise`.
             wanted = self._config.closing_updates_at(self._key.round_number)
             return Updates([total.mean(wanted)], [total.count], [], self._key)
