@@ -141,7 +141,7 @@ class CircleSums:
         self._state = total.next_state(self._state)
         if not total.count:
             return Updates([], [], [], self._key)
-        if (noise := self.noise_of(self._key.round_number)) is not None:
+        if self.noise is not None:
             if self.servers_noise is not None:
                 total.disturb(self.servers_noise.draw)
             # By what the round wants, whatever came: see `featherfed.privacy.noise`.

@@ -128,7 +128,7 @@ def test_run_that_promises_less_than_before_is_refused() -> None:
     secrets.hold_to(welcome())
     secrets.hold_to(welcome())
     for less in ({"noise": 1.4}, {"noise": 0}, {"colluding": 0.0}):
-        with pytest.raises(SecrecyError, match="run run promised noise of 1.5 in each sum though 0.1 of a circle"):
+        with pytest.raises(SecrecyError, match=r"run run promised noise of 1\.5 in each sum though 0.1 of a circle"):
             Secrets(state, least_circle=5).hold_to(welcome(**less))
 
 
@@ -136,9 +136,7 @@ def test_phones_that_were_promised_other_noise_have_other_masks() -> None:
     state = PhoneState(None)
     state.enter("run", 0)
     secrets = Secrets(state, least_circle=5)
-    contexts = set()
-    for told in (welcome(), welcome(noise=1.4), welcome(colluding=0.2), welcome(noise=0)):
-        made, _ = secrets.enclose(pending(), CIRCLE, secrets.keys_of(CIRCLE, 0) if not contexts else keys, told, LAYOUT)
-        keys = secrets.keys_of(replace(CIRCLE, keys=b""), 0)
-        contexts.add(made.context)
+    keys = secrets.keys_of(CIRCLE, 0)
+    promises = (welcome(), welcome(noise=1.4), welcome(colluding=0.2), welcome(noise=0))
+    contexts = {secrets.enclose(pending(), CIRCLE, keys, told, LAYOUT)[0].context for told in promises}
     assert len(contexts) == 4

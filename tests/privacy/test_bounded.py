@@ -1,4 +1,4 @@
-"""Whole numbers of a clipped update: one phone moves a sum by no more than the account assumes, whatever it has learnt."""
+"""Whole numbers of a clipped update: one phone moves a sum by no more than the account assumes."""
 
 import math
 import random

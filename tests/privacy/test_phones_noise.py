@@ -1,4 +1,4 @@
-"""Noise that phones add: what each adds, what a sum then has, what it costs, and in which steps there is room for it."""
+"""Noise that phones add: what each adds, what a sum then has and costs, and in which steps there is room for it."""
 
 import math
 import random

@@ -1,4 +1,4 @@
-"""How sums of circles get noise: which steps a run has, what a grid has room for, and what a sum of the server's holds."""
+"""How sums of circles get noise: which steps a run has, what a grid has room for, what the server adds."""
 
 import contextlib
 import math
@@ -76,7 +76,9 @@ def test_grid_that_is_too_narrow_is_refused_with_one_that_is_not(dp: str, bits: 
 
 
 def test_colluders_who_leave_no_noise_are_refused() -> None:
-    with pytest.raises(ConfigError, match="--colluding 0.9 leaves nobody whose noise can be counted on in a circle of"):
+    with pytest.raises(
+        ConfigError, match=r"--colluding 0\.9 leaves nobody whose noise can be counted on in a circle of"
+    ):
         noise_of(colluding=0.9)
 
 
