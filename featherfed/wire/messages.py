@@ -146,7 +146,7 @@ class Welcome(Message, frozen=True, tag=2):
     clip: NotNegative = 0
     bounded: bool = False
     noise: NotNegative = 0
-    colluding: Annotated[float, Meta(ge=0, lt=1)] = 0
+    colluding: Annotated[float, Meta(ge=0, le=1)] = 0
 
 
 class Task(Message, frozen=True, tag=3):
