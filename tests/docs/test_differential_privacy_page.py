@@ -7,6 +7,7 @@ import click
 import pytest
 
 from featherfed.commands.server import main
+from featherfed.edge_client.cli import main as edge
 from featherfed.privacy.accounting import Price, epsilon
 from featherfed.privacy.budget import Account, Budget
 from featherfed.privacy.noise import largest_product
@@ -37,8 +38,8 @@ def test_the_limits_are_those_of_the_code() -> None:
 
 
 def test_the_flags_are_known() -> None:
-    command = main.commands["serve"]
-    known = {flag for option in command.params if isinstance(option, click.Option) for flag in option.opts}
+    options = [*main.commands["serve"].params, *edge.commands["run"].params]
+    known = {flag for option in options if isinstance(option, click.Option) for flag in option.opts}
     named = set(re.findall(r"--[a-z]+(?:-[a-z]+)*", TEXT)) - {"--json", "--virtual"}
     assert len(named) > 12 and named <= known
 
