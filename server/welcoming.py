@@ -46,7 +46,7 @@ class Welcomes:
             b"" if initial is None else initial.digest,
             [] if initial is None else initial.to_wire(),
             [] if knows_model else tensor_entries(known.rows()),
-            masked=config.secure,
+            masked=config.masks,
             clip=self._clip(),
         )
 
