@@ -17,7 +17,7 @@ from featherfed.edge_client.phone_context import KnownModel, PhoneContext, Phone
 from featherfed.edge_client.phone_state import PhoneState
 from featherfed.edge_client.training_runner import TrainingRunner
 from featherfed.edge_client.visit import NoWelcomeError, OtherWeightsError, Visit
-from featherfed.errors import DivergedError, LocalError, ProtocolError, RemoteError, SpentError
+from featherfed.errors import DivergedError, LocalError, ProtocolError, RemoteError
 from featherfed.fingerprint import Fingerprint
 from featherfed.wire.closing import LEAST_REST_S, Close, read_rest, readable
 from featherfed.wire.messages import Welcome
@@ -153,11 +153,6 @@ class Phone:
                     self._phone.say(str(error))
                     seen, lost_at_s = True, loop.time()
                     backoff.reset()
-                    await asyncio.sleep(backoff.next_s())
-                    continue
-                except SpentError as error:
-                    self._phone.say(str(error))
-                    seen, lost_at_s = True, loop.time()
                     await asyncio.sleep(backoff.next_s())
                     continue
                 except RemoteError as error:

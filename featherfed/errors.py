@@ -101,10 +101,8 @@ class SecrecyError(ProtocolError):
 class SpentError(SecrecyError):
     """A phone that was in a final list of a round, and has nothing more for it; in a later one it may be asked again.
 
-    Whoever asks may be a gateway that has lost its disk.
+    Whoever asks may be a gateway that has lost its disk: no fault, and nothing to end a connection for.
     """
-
-    code = 4012
 
 
 class VersionError(RemoteError):

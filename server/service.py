@@ -276,8 +276,10 @@ class Service:
                     await self._receiver.chunk(phone, message)
                 elif isinstance(message, Key):
                     raise ProtocolError("a Key that nobody has asked for")
-                elif isinstance(message, Shares):
+                elif isinstance(message, Shares) and message.version:
                     await self._unmasking.take(phone, message, self._round)
+                elif isinstance(message, Shares):
+                    await self._without(phone, message)
         except ConnectionClosed as error:
             if fault := phone.websocket.fault(error):
                 await self._refuse(phone, fault)
@@ -292,6 +294,14 @@ class Service:
             # Whatever a phone's message makes of this program, it ends that connection: the others play on.
             await self._refuse(phone, RemoteError(f"the server failed on a message of it: {UnexpectedError(error)}"))
         return unable
+
+    async def _without(self, phone: PhoneConnection, message: Shares) -> None:
+        """Wait for no update of a phone that takes no part in this attempt."""
+        state = self.state
+        if message.data:
+            raise ProtocolError(f"an answer of {len(message.data)} bytes to no list")
+        if state.wants(message.round, phone.shard) and state.takes(message.attempt):
+            await self._receiver.give_up(Fail(phone.shard))
 
     async def _welcome(self, phone: PhoneConnection) -> None:
         try:

@@ -308,7 +308,11 @@ class Survivors(Message, frozen=True, tag=16):
 
 
 class Shares(Message, frozen=True, tag=17):
-    """Phone: the answer to `Survivors`: 16 bytes for each of those asked for, in the order of the circle's members."""
+    """Phone: the answer to `Survivors`: 16 bytes for each of those asked for, in the order of the circle's members.
+
+    `version` 0, without data, answers `Circle`: the phone was in a final list of the round, and takes no part in this
+    attempt.
+    """
 
     round: Count
     attempt: Count
