@@ -57,7 +57,11 @@ const STAGES: Record<string, readonly [slot: (typeof SLOTS)[number], bit: number
 };
 
 /** What Hello says of this phone: a bit for each stage that it has. */
-export const ABLE = Object.values(STAGES).reduce((all, [, bit]) => (bit === null ? all : all + 2 ** bit), 0);
+export const ABLE = Object.values(STAGES).reduce(
+  (all, [, bit]) => (bit === null ? all : all + 2 ** bit),
+  // The downlinks `lattice` and `fresh`.
+  2 ** 22 + 2 ** 23,
+);
 
 /** Read a spec; raises `FaultError` for what is none, `UnableError` for a stage that this phone lacks. */
 export function parse(spec: string): Stages {
