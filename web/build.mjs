@@ -1,7 +1,7 @@
 // Builds what browsers are served: uPlot for the live page, and the phone. Both are committed and shipped in the Python
 // package. `node build.mjs tests [FOLDER]` bundles the phone's tests for Node's test runner instead.
 import { build } from "esbuild";
-import { copyFile, readFile, readdir, rm } from "node:fs/promises";
+import { copyFile, readFile, readdir, rm, writeFile } from "node:fs/promises";
 
 async function uplot() {
   const vendor = "../server/dashboard/static/vendor";
@@ -40,8 +40,33 @@ async function tests(outdir) {
   });
 }
 
+async function phone() {
+  const out = "../server/phone_page/static";
+  await rm(out, { recursive: true, force: true });
+  const versions = await Promise.all(
+    ["@msgpack/msgpack", "@noble/hashes"].map(async (name) => {
+      const { version, license } = JSON.parse(await readFile(`node_modules/${name}/package.json`, "utf8"));
+      return `${name} ${version}, ${license} licence`;
+    }),
+  );
+  await build({
+    entryPoints: { page: "phone/page/main.ts", worker: "phone/page/worker.ts" },
+    outdir: out,
+    bundle: true,
+    minify: true,
+    format: "esm",
+    target: "es2022",
+    legalComments: "none",
+    banner: { js: `/* Built from web/phone; has ${versions.join(", ")}: see LICENSES */` },
+  });
+  for (const name of ["index.html", "page.css", "icon.svg"]) await copyFile(`phone/page/${name}`, `${out}/${name}`);
+  const licenses = ["@msgpack/msgpack", "@noble/hashes"].map((name) => readFile(`node_modules/${name}/LICENSE`, "utf8"));
+  await writeFile(`${out}/LICENSES`, (await Promise.all(licenses)).join("\n"));
+}
+
 if (process.argv[2] === "tests") {
   await tests(process.argv[3] ?? "build");
 } else {
   await uplot();
+  await phone();
 }

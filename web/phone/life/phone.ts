@@ -101,10 +101,10 @@ export class Phone {
     void this.then(() => this.ended(link, 1006, "the network is gone"));
   }
 
-  /** Take leave for good, with what is kept as it is. */
-  leave(): Promise<void> {
+  /** Take leave for good, with what is kept as it is, and say so. */
+  leave(sentence: string): Promise<void> {
     return this.then(() => {
-      this.stop("you have left the run");
+      this.stop(sentence);
       if (this.link) this.hangUp(this.link, closing.DONE, "the phone leaves");
     });
   }
