@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from featherfed.errors import LocalError
 from featherfed.fl_bench.processes import Processes
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
@@ -32,10 +33,13 @@ class Run:
         self._token = token
         given = [] if "--resume" in flags else ["--runs", str(self.folder.parent), "--name", self.folder.name]
         with mock.patch.dict(os.environ, {"FL_PHONE_TOKEN": token} if token else {}):
-            self.address = self._processes.start_server(
-                [*given, "--no-dashboard", "--phone-page", *flags], self.events.append
-            )
-        self.url = str(self.events[0]["phone_page"])
+            try:
+                flags = [*given, "--no-dashboard", "--phone-page", *flags]
+                self.address = self._processes.start_server(flags, self.events.append)
+            except LocalError:
+                self.close()
+                raise
+        [self.url] = [str(event["phone_page"]) for event in self.events if event["event"] == "listening"]
 
     @property
     def port(self) -> int:
