@@ -15,9 +15,10 @@ $(VENV)/installed: pyproject.toml
 demo: $(VENV)/installed
 	$(BIN)/fl-bench demo
 
-# What the live page takes from the npm registry; the result is committed, so that only who changes it needs node.
+# The page that makes phones of browsers, and what the live page takes from the npm registry; the result is committed,
+# so that only who changes it needs node.
 web:
-	cd web && npm ci --no-fund --no-audit && npm run --silent build
+	cd web && npm ci --no-fund --no-audit && npm run --silent types && npm run --silent build
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile

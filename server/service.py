@@ -314,6 +314,7 @@ class Service:
             phone.websocket.token.check_name(hello.name)
         if self._config.gateways:
             check_gateway(hello)
+        self._welcomes.check(hello, max(1, self.state.round_number))
         newcomer = hello.name not in self._fleet.names.values()
         self._fleet.admit(phone, hello, run=self._run)
         phone.held_version = self._welcomes.held_version(hello)

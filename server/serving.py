@@ -154,13 +154,21 @@ def serve_run(plan: RunPlan, console: Console) -> Served:
         where = watching.prepare()
         if where is not None:
             stack.enter_context(where.sock)
-        aggregator = loaded(config, plan.data_dir, problem=plan.problem)
+        problem = plan.problem or load_problem(config.problem)
+        aggregator = loaded(config, plan.data_dir, problem=problem)
+        invitation, cannot = None, None
+        if plan.entrance.phone_page:
+            from featherfed.server.phone_page.invitation import invite
+            from featherfed.server.phone_page.opening import open_site
+
+            invitation = invite(plan.entrance, door)
+            cannot = open_site(config, problem, plan.entrance, door)
         if folder is None:
             folder = create(plan.runs, plan.name, config, store=plan.store)
             stack.enter_context(hold(folder, say=_warn))
         kept = Store(folder.database, durable=plan.durable)
         stack.callback(kept.close)
-        shown = display(console, where, watching.log_format)
+        shown = display(console, where, watching.log_format, invitation)
         watchers = Watchers([shown, *watching.records(stack, folder.path.name, folder.path, config)])
         with shown:
             if config.secure:
@@ -169,6 +177,8 @@ def serve_run(plan: RunPlan, console: Console) -> Served:
                     watchers.note(str(Shares.of(config, config.gateways)))
             if (sentence := privacy_note(config, aggregator)) is not None:
                 watchers.note(sentence)
+            if cannot is not None:
+                watchers.note(f"browsers are served a page that says that they cannot take part: {cannot}")
             paused = asyncio.run(_serve(plan, folder, aggregator, kept, watchers, door, where))
         report = make_report(folder, config, kept)
         write_csv(folder, report)

@@ -1,5 +1,6 @@
 """What a phone is told of the run that it comes to."""
 
+from featherfed.codec.abilities import check_able
 from featherfed.codec.downlink_grammar import parse_downlink
 from featherfed.codec.pipeline import Pipeline
 from featherfed.server.circle_plan import clip_of
@@ -13,6 +14,12 @@ class Welcomes:
 
     def __init__(self, config: RunConfig, run: str, model: RunModel, *, shards: int) -> None:
         self._config, self._run, self._model, self._shards = config, run, model, shards
+
+    def check(self, hello: Hello, round_number: int) -> None:
+        """Raise `RefusedError` for a phone that could not do what this round or a later one asks for."""
+        config = self._config
+        later = [each for each in config.later.get("uplink", ()) if each > round_number]
+        check_able(hello.stages, [config.uplink_at(each) for each in (round_number, *later)], config.downlink)
 
     def held_version(self, hello: Hello) -> int:
         """Return which version a phone holds once it is welcomed: who is new to the run draws version 0.

@@ -1,26 +1,72 @@
-// Bundles uPlot for the page: one module, its style sheet and its licence, all shipped in the Python package.
-// The page's own modules are served as they are written.
+// Builds what browsers are served: uPlot for the live page, and the phone. Both are committed and shipped in the Python
+// package. `node build.mjs tests [FOLDER]` bundles the phone's tests for Node's test runner instead.
 import { build } from "esbuild";
-import { copyFile, readFile, rm } from "node:fs/promises";
+import { copyFile, readFile, readdir, rm, writeFile } from "node:fs/promises";
 
-const vendor = "../server/dashboard/static/vendor";
-const { version, license } = JSON.parse(await readFile("node_modules/uplot/package.json", "utf8"));
-const banner = `/* uPlot ${version}, ${license} licence: see uplot.LICENSE */`;
+async function uplot() {
+  const vendor = "../server/dashboard/static/vendor";
+  const { version, license } = JSON.parse(await readFile("node_modules/uplot/package.json", "utf8"));
+  const banner = `/* uPlot ${version}, ${license} licence: see uplot.LICENSE */`;
+  await rm(vendor, { recursive: true, force: true });
+  for (const [entry, out] of [
+    ["node_modules/uplot/dist/uPlot.esm.js", "uplot.js"],
+    ["node_modules/uplot/dist/uPlot.min.css", "uplot.css"],
+  ]) {
+    await build({
+      entryPoints: [entry],
+      outfile: `${vendor}/${out}`,
+      bundle: true,
+      minify: true,
+      format: "esm",
+      target: "es2022",
+      legalComments: "none",
+      banner: { js: banner, css: banner },
+    });
+  }
+  await copyFile("node_modules/uplot/LICENSE", `${vendor}/uplot.LICENSE`);
+}
 
-await rm(vendor, { recursive: true, force: true });
-for (const [entry, out] of [
-  ["node_modules/uplot/dist/uPlot.esm.js", "uplot.js"],
-  ["node_modules/uplot/dist/uPlot.min.css", "uplot.css"],
-]) {
+async function tests(outdir) {
+  const files = (await readdir("phone/tests")).filter((name) => name.endsWith(".ts"));
   await build({
-    entryPoints: [entry],
-    outfile: `${vendor}/${out}`,
+    entryPoints: files.map((name) => `phone/tests/${name}`),
+    outdir,
+    outExtension: { ".js": ".mjs" },
+    bundle: true,
+    platform: "node",
+    format: "esm",
+    target: "node20",
+    sourcemap: "inline",
+  });
+}
+
+async function phone() {
+  const out = "../server/phone_page/static";
+  await rm(out, { recursive: true, force: true });
+  const versions = await Promise.all(
+    ["@msgpack/msgpack", "@noble/hashes"].map(async (name) => {
+      const { version, license } = JSON.parse(await readFile(`node_modules/${name}/package.json`, "utf8"));
+      return `${name} ${version}, ${license} licence`;
+    }),
+  );
+  await build({
+    entryPoints: { page: "phone/page/main.ts", worker: "phone/page/worker.ts" },
+    outdir: out,
     bundle: true,
     minify: true,
     format: "esm",
     target: "es2022",
     legalComments: "none",
-    banner: { js: banner, css: banner },
+    banner: { js: `/* Built from web/phone; has ${versions.join(", ")}: see LICENSES */` },
   });
+  for (const name of ["index.html", "page.css", "icon.svg"]) await copyFile(`phone/page/${name}`, `${out}/${name}`);
+  const licenses = ["@msgpack/msgpack", "@noble/hashes"].map((name) => readFile(`node_modules/${name}/LICENSE`, "utf8"));
+  await writeFile(`${out}/LICENSES`, (await Promise.all(licenses)).join("\n"));
 }
-await copyFile("node_modules/uplot/LICENSE", `${vendor}/uplot.LICENSE`);
+
+if (process.argv[2] === "tests") {
+  await tests(process.argv[3] ?? "build");
+} else {
+  await uplot();
+  await phone();
+}

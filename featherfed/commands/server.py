@@ -12,7 +12,7 @@ from featherfed.commandline.program import Program
 from featherfed.commandline.signals import loading
 from featherfed.commandline.streams import keep_on
 from featherfed.commands.tree import tree
-from featherfed.server.door.entrance_flags import entrance_flags
+from featherfed.server.door.entrance_flags import entrance_flags, phone_page_flags
 from featherfed.server.door.token_commands import token
 from featherfed.server.options import run_flags
 from featherfed.server.serve_flags import ended, planned, serve_flags, split
@@ -47,6 +47,7 @@ def main() -> None:
 
 @main.command()
 @entrance_flags
+@phone_page_flags
 @serve_flags
 @click.option("--gateway-of", "root", metavar="URL", help="Serve phones as a gateway of the root at ws://….")
 @click.option("--gateway", "place", type=Place(), metavar="INDEX/OF", help="Which of the root's gateways, from 0.")
@@ -67,6 +68,8 @@ def serve(
         raise click.UsageError("--gateway-of URL and --gateway INDEX/OF go together")
     if root is None and gateway_ca:
         raise click.UsageError("--gateway-ca is for --gateway-of; phones trust this server by their own --ca")
+    if root is not None and where["entrance"]["phone_page"]:
+        raise click.UsageError("--phone-page is for a server with a problem of its own; a gateway knows none")
     if root is not None and where["store"]:
         raise click.UsageError("--store is for the root; a gateway keeps what its phones send in its own folder")
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featherfed.errors import DataError
-from featherfed.problem import Problem
+from featherfed.problem import Place, Problem, partition
 from featherfed.problems.images import Images, Labels, Pixels, image_problem
 
 MODELS = ("lite", "2nn", "mlp", "cnn", "tiny")
@@ -22,6 +22,13 @@ def digits(model: str = "") -> Problem:
     return image_problem("digits", images, MODELS, model)
 
 
+def small(place: Place) -> bytes:
+    """Return a place's training digits as they are bundled: of each 64 values from 0 to 16, and its label."""
+    values = _values()
+    mine = values[_chosen(train=True)]
+    return mine[partition(mine[:, 64].astype(np.int64), place)].astype(np.uint8).tobytes()
+
+
 def load(folder: Path, *, train: bool) -> tuple[Pixels, Labels]:
     """Return pixels from 0 to 255, (examples, 28, 28), and labels, (examples,)."""
     import torch
@@ -31,10 +38,15 @@ def load(folder: Path, *, train: bool) -> tuple[Pixels, Labels]:
     # 8×8 becomes 24×24 with a frame of two, as MNIST's digits lie in 28×28.
     large = torch.nn.functional.interpolate(small, size=(24, 24), mode="bilinear", align_corners=False)
     framed = torch.nn.functional.pad(large, (2, 2, 2, 2)).squeeze(1).numpy()
-    order = np.random.Generator(np.random.PCG64(0)).permutation(len(framed))
-    test = len(framed) // TEST_SHARE
-    chosen = order[test:] if train else order[:test]
+    chosen = _chosen(train=train)
     return framed[chosen], values[chosen, 64].astype(np.int64)
+
+
+def _chosen(*, train: bool) -> npt.NDArray[np.int64]:
+    count = len(_values())
+    order = np.random.Generator(np.random.PCG64(0)).permutation(count)
+    test = count // TEST_SHARE
+    return order[test:] if train else order[:test]
 
 
 @functools.lru_cache(maxsize=1)

@@ -76,7 +76,8 @@ class Hello(Message, frozen=True, tag=1):
     """Phone: who I am, which shard I ask for (−1: any), what I still hold of which run, and which link I am on.
 
     `link` and `link_bytes_per_s` (up, 0: not known) are for people who watch; nothing is decided by them.
-    `model_digest` is that of the model that the phone knows; empty: none.
+    `model_digest` is that of the model that the phone knows; empty: none. `stages` has a bit for each codec stage that
+    it can do (`featherfed.codec.abilities`); 0: all of them.
     """
 
     protocol: Count
@@ -91,6 +92,7 @@ class Hello(Message, frozen=True, tag=1):
     link_bytes_per_s: Count = 0
     partial_digest: Annotated[bytes, Meta(max_length=8)] = b""
     partial_bytes: Count = 0
+    stages: Count = 0
 
 
 class TensorEntry(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

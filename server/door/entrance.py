@@ -13,13 +13,14 @@ import resource
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request, Response
+from websockets.typing import Subprotocol
 
 from featherfed.errors import ConfigError
 from featherfed.server.door.doorkeeper import Doorkeeper, DoorSocket
@@ -36,13 +37,16 @@ REVOCATION_S = 1.0
 """How often the tokens of open connections are looked at."""
 OTHER_FILES = 128
 """Descriptors for everything but connections."""
+SUBPROTOCOL, BEARER = Subprotocol("featherfed"), "bearer."
+"""What a page offers, and what it puts before its token: no page can send a header of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntranceOptions:
     """What `fl-server serve` was told about who may come in; None is a limit's default.
 
-    `lent` are tokens that are in no file, where others open too: of the gateways that `fl-server tree` starts.
+    `lent` are tokens that are in no file, where others open too: of the gateways that `fl-server tree` starts. With
+    `phone_page` browsers are served a page that makes phones of them, and its address has `phone_token`.
     """
 
     host: str
@@ -55,6 +59,8 @@ class EntranceOptions:
     max_per_address: int | None = None
     max_handshakes: int | None = None
     lent: tuple[Token, ...] = ()
+    phone_page: bool = False
+    phone_token: str | None = None
 
     def flags(self) -> list[str]:
         """Return the flags that say the same again, without those that have their defaults; port 0 picks another one.
@@ -66,7 +72,8 @@ class EntranceOptions:
         flags = []
         for name, default in usual.items():
             value = getattr(self, name)
-            if name == "lent" or value in (default, 0):
+            # A token is told to nobody, and comes from the environment again.
+            if name in ("lent", "phone_token") or value in (default, 0):
                 continue
             flags += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
         return flags
@@ -77,6 +84,16 @@ class EntranceOptions:
             return self.tokens or (runs / FILE if (runs / FILE).exists() else None)
         except OSError as error:
             raise ConfigError(f"cannot look for the tokens {runs / FILE}: {error.strerror}") from error
+
+
+class Page(Protocol):
+    """What browsers are served where phones come in."""
+
+    def answer(self, request: Request, *, allowed: bool) -> Response:
+        """Answer a plain GET; what is not for everybody is for those who are `allowed`: who have shown a token."""
+
+    def turned_away(self, request: Request) -> str | None:
+        """Return why a browser may open no WebSocket, since another page than ours asks, or None."""
 
 
 class Entrance:
@@ -92,10 +109,11 @@ class Entrance:
                 f"there are no tokens in {path}; fl-server token add NAME --tokens {path} makes the first"
             )
         in_force = options.token_file(runs)
-        self._tokens = Tokens(in_force, options.lent) if in_force else None
+        self.tokens = Tokens(in_force, options.lent) if in_force else None
+        self.page: Page | None = None
         self.tls = _context(options.tls_cert, options.tls_key)
         if not is_loopback(options.host):
-            if self._tokens is None:
+            if self.tokens is None:
                 raise ConfigError(
                     f"--host {options.host} would let anybody in; give each phone a token first:"
                     f" fl-server token add NAME --tokens {path}"
@@ -129,7 +147,9 @@ class Entrance:
         }
         if self.tls is not None:
             arguments |= {"ssl": self.tls, "ssl_handshake_timeout": OPEN_S}
-        if self._tokens is not None:
+        if self.page is not None:
+            arguments |= {"subprotocols": [SUBPROTOCOL], "select_subprotocol": _chosen}
+        if self.tokens is not None or self.page is not None:
             arguments["process_request"] = functools.partial(self._process_request, turned_away)
         return arguments
 
@@ -152,25 +172,44 @@ class Entrance:
 
     async def watch(self) -> None:
         """Close the connections whose token is revoked, as long as the server runs."""
-        while self._tokens is not None:
+        while self.tokens is not None:
             await asyncio.sleep(REVOCATION_S)
             for connection in self._doorkeeper.guests:
-                if connection.token is not None and not self._tokens.valid(connection.token):
+                if connection.token is not None and not self.tokens.valid(connection.token):
                     connection.turn_out(Close.REFUSED, f"the token of {connection.token.name!r} was revoked")
 
     def _process_request(
         self, turned_away: Callable[[int, str], None], connection: ServerConnection, request: Request
     ) -> Response | None:
-        assert isinstance(connection, GuardedConnection) and self._tokens is not None
-        headers = request.headers.get_all("Authorization")
-        connection.token = self._tokens.find(headers[0] if len(headers) == 1 else None)
-        if connection.token is not None:
+        assert isinstance(connection, GuardedConnection)
+        headers = request.headers.get_all("Authorization") or _offered(request)
+        if self.tokens is not None:
+            connection.token = self.tokens.find(headers[0] if len(headers) == 1 else None)
+        allowed = self.tokens is None or connection.token is not None
+        if self.page is not None:
+            if "Upgrade" not in request.headers:
+                return self.page.answer(request, allowed=allowed)
+            if (why := self.page.turned_away(request)) is not None:
+                turned_away(http.HTTPStatus.FORBIDDEN, why)
+                return connection.respond(http.HTTPStatus.FORBIDDEN, f"{why}\n")
+        if allowed:
             return None
         what = "this token opens nothing here" if headers else "no token"
         turned_away(http.HTTPStatus.UNAUTHORIZED, what)
         response = connection.respond(http.HTTPStatus.UNAUTHORIZED, f"{what}; fl-edge takes one with --token\n")
         response.headers["WWW-Authenticate"] = "Bearer"
         return response
+
+
+def _chosen(_: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+    """Answer a page's offer; phones that offer nothing get no answer to it."""
+    return SUBPROTOCOL if SUBPROTOCOL in offered else None
+
+
+def _offered(request: Request) -> list[str]:
+    """Return the header that a browser's page would send if it could: its token comes as a subprotocol."""
+    offered = ",".join(request.headers.get_all("Sec-WebSocket-Protocol")).split(",")
+    return [f"Bearer {each.strip()[len(BEARER) :]}" for each in offered if each.strip().startswith(BEARER)]
 
 
 def bind(host: str, port: int, doorkeeper: Doorkeeper, *, speaks_tls: bool, flag: str = "--port") -> DoorSocket:

@@ -30,6 +30,23 @@ NAMES = (
 )  # fmt: skip
 
 
+def phone_page_flags(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the flags of the page that makes phones of browsers to a command that has `entrance_flags` below."""
+
+    @functools.wraps(command)
+    def collected(*, phone_page: bool, phone_token: str | None, entrance: dict[str, Any], **settings: Any) -> Any:
+        return command(entrance={**entrance, "phone_page": phone_page, "phone_token": phone_token}, **settings)
+
+    for option in (
+        click.option("--phone-token", envvar="FL_PHONE_TOKEN", metavar="TEXT",
+                     help="Token in the address of --phone-page, for all browsers.  [env: FL_PHONE_TOKEN]"),
+        click.option("--phone-page", is_flag=True,
+                     help="Serve a page that makes a phone of a browser, and print its address."),
+    ):  # fmt: skip
+        collected = option(collected)
+    return collected
+
+
 def entrance_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the flags; the command gets them together, as `entrance`."""
 

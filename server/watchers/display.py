@@ -30,12 +30,19 @@ class Page(Protocol):
         """A sentence with its address."""
 
 
+class Invited(Page, Protocol):
+    """Where browsers become phones."""
+
+    def qr(self) -> str:
+        """Return its address as a QR code, in lines of blocks."""
+
+
 class PlainDisplay(Watcher):
     """One line an event, for logs and pipes; an event of which people need not know has none."""
 
-    def __init__(self, console: Console, page: Page | None) -> None:
+    def __init__(self, console: Console, page: Page | None, phones: Invited | None = None) -> None:
         self._console = console
-        self._page = page
+        self._page, self._phones = page, phones
 
     def __enter__(self) -> Self:
         return self
@@ -50,6 +57,10 @@ class PlainDisplay(Watcher):
         self._console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
         self._console.file.flush()
 
+    def _show(self, picture: str) -> None:
+        """Show people what is no event."""
+        self._say(picture)
+
     def _tell(self, event: str, line: str = "", /, *, level: str = "info", **facts: object) -> None:
         """Show one event: its `line` to people, its name and facts to programs."""
         if line:
@@ -57,8 +68,13 @@ class PlainDisplay(Watcher):
 
     def listening(self, address: str, run: str) -> None:
         """Tell the addresses: the first lines of standard output."""
-        lines = [f"listening on {address}", *([self._page.line] if self._page else [])]
-        self._tell("listening", "\n".join(lines), address=address, run=run, page=self._page and self._page.url)
+        lines = [f"listening on {address}", *(each.line for each in (self._page, self._phones) if each)]
+        self._tell(
+            "listening", "\n".join(lines), address=address, run=run, page=self._page and self._page.url,
+            phone_page=self._phones and self._phones.url,
+        )  # fmt: skip
+        if self._phones is not None:
+            self._show(self._phones.qr())
 
     def phone_came(self, phone: Visitor, connected: int, expected: int) -> None:
         """Tell who came."""
@@ -118,8 +134,8 @@ class PlainDisplay(Watcher):
 class LiveDisplay(PlainDisplay):
     """A table that grows by a row a round, and a bar for the round under way."""
 
-    def __init__(self, console: Console, page: Page | None) -> None:
-        super().__init__(console, page)
+    def __init__(self, console: Console, page: Page | None, phones: Invited | None = None) -> None:
+        super().__init__(console, page, phones)
         self._rows: list[tuple[str, ...]] = []
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
@@ -175,17 +191,20 @@ class LiveDisplay(PlainDisplay):
 class JsonDisplay(PlainDisplay):
     """One JSON object a line: when (UTC), how grave, what, its line for people if it has one, its facts by name."""
 
+    def _show(self, picture: str) -> None:
+        pass
+
     def _tell(self, event: str, line: str = "", /, *, level: str = "info", **facts: object) -> None:
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
         message = {"message": line} if line else {}
         self._say(json.dumps({"at": at, "level": level, "event": event, **message, **facts}))
 
 
-def display(console: Console, page: Page | None, log_format: str) -> PlainDisplay:
+def display(console: Console, page: Page | None, log_format: str, phones: Invited | None = None) -> PlainDisplay:
     """Return what fits the console and the wanted format, text or json."""
     if log_format == "json":
-        return JsonDisplay(console, page)
-    return LiveDisplay(console, page) if console.is_terminal else PlainDisplay(console, page)
+        return JsonDisplay(console, page, phones)
+    return LiveDisplay(console, page, phones) if console.is_terminal else PlainDisplay(console, page, phones)
 
 
 def _cells(summary: RoundSummary) -> list[tuple[str, str]]:

@@ -50,7 +50,7 @@ tensors = st.builds(TensorEntry, st.just("a.weight"), st.lists(small, max_size=3
 MESSAGES: dict[type[Message], st.SearchStrategy[AnyMessage]] = {
     Hello: st.builds(
         Hello, st.just(PROTOCOL_VERSION), st.just("x"), st.integers(-1, 3), small, st.just(b"") | digest, st.just(""),
-        st.integers(-1, 3), st.integers(-1, 3), st.just(""), small, data, small,
+        st.integers(-1, 3), st.integers(-1, 3), st.just(""), small, data, small, small,
     ),
     Welcome: st.builds(
         Welcome, st.just("r"), st.just("digits/lite"), st.just("iid"), small, st.integers(1, 9), small,

@@ -1,0 +1,147 @@
+"""The page in a real browser, at a phone's size and with a finger, against real servers."""
+
+from collections.abc import Callable
+
+from .browsing import Browsing, Run
+from .relay import relay
+
+TINY = ("--problem", "digits/tiny", "--epochs", "1", "--uplink", "eden-1bit")
+# Its model is two messages.
+LITE = ("--problem", "digits/lite", "--phones", "1", "--rounds", "2", "--downlink", "float32")
+Start = Callable[..., Run]
+Open = Callable[..., Browsing]
+
+
+def test_drawings_are_trained_on_beside_python_phones_and_every_byte_is_accounted_for(
+    start: Start, phone: Open
+) -> None:
+    run = start(*TINY, "--phones", "3", "--rounds", "3")
+    assert run.url.startswith("http://127.0.0.1:") and run.url.endswith("/")
+    run.python_phones(2)
+    mine = phone(run.url)
+    mine.wait_text("#ledger", "0 drawings stayed here; 0 bytes left")
+    assert mine.page.locator("#join").is_disabled()
+    for digit in (0, 1, 4, 7):
+        mine.draw(digit)
+    mine.wait_text("#ledger", "4 drawings stayed here; 0 bytes left")
+    mine.page.locator("#join").click()
+    mine.wait_text("#says", "all 3 rounds are done", 120)
+    run.wait()
+    assert [(each["accepted"], each["late"]) for each in run.rounds()] == [(3, 0)] * 3
+    (shard,) = {event["shard"] for event in run.events if str(event.get("phone", "")).startswith("browser-")}
+    came = [event for event in run.events if event["event"] == "phone_came" and event["shard"] == shard]
+    assert [event["link"] for event in came] == ["browser"]
+    assert mine.number("#accepted") == 3
+    assert mine.number("#payload") == run.traffic(shard, "payload")["uplink"]
+    assert mine.number("#up") == run.traffic(shard, "message")["uplink"]
+    assert mine.number("#down") == run.traffic(shard, "message")["downlink"]
+    assert f"4 drawings stayed here; {mine.number('#up')} bytes left" in mine.text("#ledger")
+    rows = mine.page.locator("#probabilities tr")
+    for kind in ("before", "after"):
+        values = rows.locator(f".{kind}").evaluate_all("cells => cells.map(cell => Number(cell.dataset.value))")
+        assert len(values) == 10
+        assert abs(sum(values) - 1) < 1e-5
+    assert mine.page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert mine.quiet()
+
+
+def test_an_upload_goes_on_at_the_byte_where_the_link_broke(start: Start, phone: Open) -> None:
+    run = start(*LITE, "--uplink", "float32")
+    model = 4 * 29_322
+    with relay(run.port) as line:
+        mine = phone(f"http://127.0.0.1:{line.port}/")
+        mine.draw(4)
+        line.cut_up = 70_000
+        mine.page.locator("#join").click()
+        mine.wait_text("#accepted", "1")
+        assert line.cuts == 1
+        mine.wait_text("#says", "all 2 rounds are done", 120)
+    run.wait()
+    assert [each["accepted"] for each in run.rounds()] == [1, 1]
+    up = run.traffic(0, "payload")["uplink"]
+    # What was in the sockets when the line broke went twice; it is less than the part that was on the disk.
+    assert 2 * model <= up < 2 * model + 70_000
+    assert mine.number("#payload") == 2 * model
+
+
+def test_a_broken_download_is_kept_and_only_the_rest_comes(start: Start, phone: Open) -> None:
+    run = start(*LITE, "--uplink", "eden-1bit")
+    model = 4 * 29_322
+    with relay(run.port) as line:
+        mine = phone(f"http://127.0.0.1:{line.port}/")
+        mine.draw(7)
+        line.cut_down = 100_000
+        mine.page.locator("#join").click()
+        mine.wait_text("#accepted", "1")
+        mine.wait_text("#says", "all 2 rounds are done", 120)
+        assert line.cuts == 1
+    run.wait()
+    # The kernel had more on its way than the phone has seen; no byte that it kept came twice.
+    assert mine.number("#down") < model + 40_000
+
+
+def test_a_tab_that_is_closed_and_a_server_that_is_killed_lose_nothing(start: Start, phone: Open) -> None:
+    run = start(*TINY, "--phones", "2", "--rounds", "2")
+    mine = phone(run.url)
+    mine.draw(0)
+    mine.page.locator("#join").click()
+    mine.wait_text("#says", "waiting to be asked")
+    name = mine.kept()["name"]
+    run.kill()
+    mine.wait_text("#says", "trying again")
+    mine.page.close()
+    again = start("--resume", str(run.folder), "--port", str(run.port))
+    other = phone(again.url)
+    other.draw(1)
+    mine.open()
+    # It joins by itself, as the phone that it was, with its drawing.
+    mine.wait_text("#says", "waiting to be asked")
+    assert mine.kept()["name"] == name
+    other.page.locator("#join").click()
+    for each in (mine, other):
+        each.wait_text("#says", "all 2 rounds are done", 120)
+        assert each.number("#accepted") == 2
+    again.wait()
+    # Whoever comes now finds nobody, and goes on looking.
+    mine.page.locator("#join").click()
+    mine.wait_text("#says", "trying again")
+
+
+def test_the_newest_tab_of_a_browser_is_its_phone(start: Start, phone: Open) -> None:
+    run = start(*TINY, "--phones", "2", "--rounds", "1")
+    mine = phone(run.url)
+    mine.draw(0)
+    mine.page.locator("#join").click()
+    mine.wait_text("#says", "waiting to be asked")
+    first = mine.page
+    mine.open()
+    mine.wait_text("#says", "waiting to be asked")
+    assert first.locator("#says").inner_text() == "this phone goes on in another tab"
+    assert len({event["phone"] for event in run.events if event["event"] == "phone_came"}) == 1
+
+
+def test_leave_keeps_the_drawings_and_forget_keeps_nothing(start: Start, phone: Open) -> None:
+    run = start(*TINY, "--phones", "2", "--rounds", "1")
+    mine = phone(run.url)
+    mine.draw(0)
+    mine.draw(7)
+    mine.page.locator("#undo").click()
+    mine.page.locator("#join").click()
+    mine.wait_text("#says", "waiting to be asked")
+    mine.page.locator("#leave").click()
+    mine.wait_text("#says", "you have left the run")
+    mine.page.reload()
+    mine.wait_text("#says", "take part")
+    mine.wait_text("#ledger", "1 drawing stayed here")
+    mine.page.once("dialog", lambda dialog: dialog.accept())
+    mine.page.locator("#forget").click()
+    mine.wait_text("#ledger", "0 drawings stayed here")
+    assert mine.kept() == {}
+    # To another run, by its address.
+    another = start(*TINY, "--phones", "2", "--rounds", "1")
+    mine.page.locator("#other").click()
+    mine.page.locator("#address").fill(another.url)
+    mine.page.locator("#elsewhere button").click()
+    mine.page.wait_for_url(another.url)
+    mine.url = another.url
+    mine.wait_text("#says", "take part")

@@ -1,0 +1,490 @@
+/**
+ * One phone's life in a run: join, download, train, upload, come back. docs/PROTOCOL.md is what it does.
+ *
+ * All that happens is handled in one queue, one thing after the other, so that what is kept is always of one moment:
+ * a message that came is handled when what came before it is on the disk.
+ */
+
+import { FaultError, UnableError } from "../codec/fault.ts";
+import { ABLE } from "../codec/spec.ts";
+import { Pipeline } from "../codec/pipeline.ts";
+import type { Description } from "../learning/description.ts";
+import { drawn } from "../learning/initial.ts";
+import { Network as Model } from "../learning/network.ts";
+import { DivergedError, StoppedError } from "../learning/training.ts";
+import type { Trained } from "../learning/round.ts";
+import * as closing from "../wire/closing.ts";
+import { digestOf, same } from "../wire/digest.ts";
+import { changed, type FromPhone, type FromServer, type ModelBegin, type Task, type Welcome } from "../wire/messages.ts";
+import { Session } from "../wire/session.ts";
+import { Delivery } from "./delivery.ts";
+import { Download } from "./download.ts";
+import { Downlink } from "./downlink.ts";
+import { modelDigest } from "./fingerprint.ts";
+import { EMPTY, NO_RUN, type Memory, type Store } from "./memory.ts";
+import type { Clock, Connection, Network, Trainer } from "./surroundings.ts";
+
+/** What people are told. */
+export interface Watcher {
+  /** In a sentence what the phone does; `over` says that it will not do anything more by itself. */
+  says(sentence: string, over?: boolean): void;
+  /** A share of the training or the upload of a round. */
+  progress(what: "training" | "uploading", done: number, of: number): void;
+  /** What is kept has changed: bytes, rounds, the model. */
+  kept(memory: Memory): void;
+  /** A round was trained, from the model in `memory` to weights of this phone's own. */
+  trained(round: number, weights: Float32Array): void;
+}
+
+export interface Surroundings {
+  readonly store: Store;
+  readonly network: Network;
+  readonly trainer: Trainer;
+  readonly clock: Clock;
+  readonly watcher: Watcher;
+  readonly description: Description;
+  /** For people who watch the run. */
+  readonly link: string;
+}
+
+/** A connection with what is known on it. */
+interface Link {
+  readonly connection: Connection;
+  readonly session: Session;
+  open: boolean;
+  welcome: Welcome | null;
+  downlink: Downlink | null;
+  download: Download | null;
+  delivery: Delivery | null;
+  /** The version of the last Task or WholeModel. */
+  told: number | null;
+  /** This phone has ended it: what comes of it now says nothing. */
+  hungUp: boolean;
+}
+
+export class Phone {
+  private memory: Memory = EMPTY;
+  private queue: Promise<void> = Promise.resolve();
+  private link: Link | null = null;
+  private task: Task | null = null;
+  /** A Task that waits for the word about the finished update. */
+  private waiting: Task | null = null;
+  private training: number | null = null;
+  private failures = 0;
+  private callOff: (() => void) | null = null;
+  private over = false;
+  /** A run whose version 0 this phone has not been able to draw: Hello says so. */
+  private undrawn = "";
+
+  constructor(private readonly around: Surroundings) {}
+
+  /** Take up what was kept, and connect; `name` is for a phone that has none yet. */
+  start(name: string): Promise<void> {
+    return this.then(async () => {
+      this.memory = { ...EMPTY, ...(await this.around.store.load()) };
+      if (this.memory.name === "") await this.save({ name });
+      this.around.watcher.kept(this.memory);
+      this.connect();
+    });
+  }
+
+  /** Connect now, if the phone waits to do so. */
+  wake(): void {
+    if (this.callOff !== null && !this.over) this.connect();
+  }
+
+  /** The network is gone: do not wait for a connection that nothing comes from. */
+  lost(): void {
+    const { link } = this;
+    if (link === null) return;
+    this.hangUp(link, closing.DONE, "");
+    void this.then(() => this.ended(link, 1006, "the network is gone"));
+  }
+
+  /** Take leave for good, with what is kept as it is, and say so. */
+  leave(sentence: string): Promise<void> {
+    return this.then(() => {
+      this.stop(sentence);
+      if (this.link) this.hangUp(this.link, closing.DONE, "the phone leaves");
+    });
+  }
+
+  private then(act: () => Promise<void> | void): Promise<void> {
+    this.queue = this.queue.then(act).catch((error: unknown) => {
+      const sentence = error instanceof Error ? error.message : String(error);
+      this.stop(`this page failed: ${sentence}`);
+      if (this.link) this.hangUp(this.link, closing.UNABLE, sentence);
+    });
+    return this.queue;
+  }
+
+  private async save(changes: Partial<Memory>): Promise<void> {
+    this.memory = { ...this.memory, ...changes };
+    await this.around.store.save({ ...changes, counts: this.memory.counts });
+    this.around.watcher.kept(this.memory);
+  }
+
+  private say(sentence: string): void {
+    if (!this.over) this.around.watcher.says(sentence);
+  }
+
+  private stop(sentence: string): void {
+    if (this.over) return;
+    this.over = true;
+    this.callOff?.();
+    this.callOff = null;
+    if (this.training !== null) this.around.trainer.stop();
+    this.around.watcher.says(sentence, true);
+  }
+
+  // Connections
+
+  private connect(): void {
+    this.callOff?.();
+    this.callOff = null;
+    this.say("connecting to the server");
+    const link: Link = {
+      connection: this.around.network.connect({
+        opened: () => void this.then(() => this.hello(link)),
+        came: (frame) => void this.then(() => this.came(link, frame)),
+        closed: (code, reason) => void this.then(() => this.ended(link, code, reason)),
+      }),
+      session: new Session(), open: false, welcome: null, downlink: null, download: null, delivery: null, told: null, hungUp: false,
+    };
+    this.link = link;
+  }
+
+  private hangUp(link: Link, code: number, sentence: string): void {
+    link.hungUp = true;
+    link.delivery?.stop();
+    link.connection.close(code, closing.short(sentence));
+  }
+
+  private hello(link: Link): void {
+    if (link !== this.link) return;
+    link.open = true;
+    const { name, run, shard, tensors, model, finished, partial } = this.memory;
+    this.send(link, {
+      kind: "Hello",
+      name,
+      shard,
+      modelDigest: run ? modelDigest(tensors) : new Uint8Array(0),
+      run: this.undrawn || run,
+      heldVersion: this.undrawn ? -1 : (model?.version ?? -1),
+      pendingRound: finished?.round ?? -1,
+      link: this.around.link,
+      partialDigest: partial?.digest ?? new Uint8Array(0),
+      partialBytes: partial?.data.length ?? 0,
+      stages: ABLE,
+    });
+  }
+
+  private send(link: Link, message: FromPhone): void {
+    const frame = link.session.send(message);
+    link.connection.send(frame);
+    const { counts } = this.memory;
+    const up = message.kind === "Hello" ? { handshakes: counts.handshakes + frame.length } : { up: counts.up + frame.length };
+    this.memory = { ...this.memory, counts: { ...counts, ...up } };
+  }
+
+  private async came(link: Link, frame: Uint8Array): Promise<void> {
+    if (link !== this.link || link.hungUp || this.over) return;
+    try {
+      const message = link.session.receive(frame);
+      const { counts } = this.memory;
+      const down =
+        message.kind === "Welcome" ? { handshakes: counts.handshakes + frame.length } : { down: counts.down + frame.length };
+      this.memory = { ...this.memory, counts: { ...counts, ...down } };
+      await this.heard(link, message);
+      this.around.watcher.kept(this.memory);
+    } catch (error) {
+      if (error instanceof UnableError) {
+        this.hangUp(link, closing.UNABLE, error.message);
+        this.stop(error.message);
+      } else if (error instanceof FaultError) {
+        this.say(`the server is at fault: ${error.message}`);
+        this.hangUp(link, closing.PROTOCOL_FAULT, error.message);
+      } else {
+        throw error;
+      }
+    }
+  }
+
+  private async ended(link: Link, code: number, reason: string): Promise<void> {
+    if (link !== this.link) return;
+    this.link = null;
+    link.delivery?.stop();
+    if (this.over) return;
+    if (code === closing.PAYLOAD && !link.hungUp) await this.save({ finished: null });
+    if (closing.isFinal(code) && !link.hungUp) {
+      this.stop(code === closing.DONE ? reason || "the run is over" : reason || `the server closed with ${code}`);
+      return;
+    }
+    if (!link.open) {
+      const refusal = await this.around.network.refusal();
+      if (refusal !== null) {
+        this.stop(refusal);
+        return;
+      }
+    }
+    const rests = code === closing.RESTS ? closing.restS(reason) : null;
+    const most = Math.min(30, 0.5 * 2 ** this.failures) * 1000;
+    const ms = rests !== null ? rests * 1000 : this.around.clock.random() * most;
+    this.failures += 1;
+    if (rests !== null) this.say(`not needed for now; the server asks this phone again in about ${Math.round(rests)} s`);
+    else if (code === closing.PAUSED) this.say(`the run pauses: ${reason}`);
+    else this.say(reason ? `the connection ended: ${reason}` : "no connection; trying again");
+    this.callOff = this.around.clock.after(ms, () => this.wake());
+  }
+
+  // Messages
+
+  private async heard(link: Link, message: FromServer): Promise<void> {
+    switch (message.kind) {
+      case "Welcome": return this.welcomed(link, message);
+      case "Task":
+        link.told = message.version;
+        return this.asked(link, message);
+      case "ModelBegin": return this.begun(link, message);
+      case "ModelChunk": return this.grown(link, message.data);
+      case "WholeModel": {
+        const { version, base, data } = message;
+        const held = this.downlink(link).apply(this.memory, version, base, [data]);
+        link.download = null;
+        await this.save({ ...held, partial: null });
+        if (link.told !== version) {
+          link.told = version;
+          return this.asked(link, { kind: "Task", round: version + 1, version, changes: new Map() });
+        }
+        return this.begin(link);
+      }
+      case "Ack": {
+        const { finished } = this.memory;
+        if (finished?.round !== message.round || link.delivery === null) return;
+        link.delivery.acked(message.offset);
+        this.around.watcher.progress("uploading", message.offset, finished.payload.length);
+        return;
+      }
+      case "Accepted": return this.accepted(link, message.round);
+      case "Cancel": return this.cancelled(link, message.round);
+      case "Finish":
+        this.stop(message.reason || "the run needs this phone no more");
+    }
+  }
+
+  private downlink(link: Link): Downlink {
+    if (link.downlink === null) throw new FaultError("a model before Welcome");
+    return link.downlink;
+  }
+
+  private async welcomed(link: Link, welcome: Welcome): Promise<void> {
+    this.failures = 0;
+    link.welcome = welcome;
+    if (welcome.masked) throw new UnableError("this run sums under masks, which a browser's phone cannot; use fl-edge");
+    const known = welcome.run === this.memory.run;
+    const layout = welcome.tensors.length ? welcome.tensors : this.memory.tensors;
+    const frozen = welcome.tensors.find((tensor) => tensor.digest.length > 0);
+    if (frozen) throw new UnableError(`the model has a tensor that does not travel, ${frozen.name}; use fl-edge`);
+    // What cannot be done is said before anything is trained.
+    new Model(this.around.description, layout);
+    new Pipeline(welcome.uplink, layout);
+    link.downlink = new Downlink(welcome.downlink, layout, welcome.seed);
+    const tensors = layout.map(({ name, shape }) => ({ name, shape }));
+    if (!known) await this.begunRun(link, welcome, tensors);
+    else if (welcome.shard !== this.memory.shard) {
+      await this.save({ shard: welcome.shard, tensors, finished: null, accepted: null, residual: null });
+    }
+    if (this.link !== link) return;
+    this.say(`phone ${welcome.shard + 1} of ${welcome.shards} in run ${welcome.run}, waiting to be asked`);
+    if (this.memory.finished !== null) this.deliver(link, true);
+  }
+
+  private async begunRun(link: Link, welcome: Welcome, tensors: Memory["tensors"]): Promise<void> {
+    const { run, shard, seed } = welcome;
+    if (this.training !== null) this.around.trainer.stop();
+    this.training = this.task = this.waiting = null;
+    let first = null;
+    if (welcome.initial.length && this.undrawn !== run) {
+      first = drawn(seed, welcome.initial, tensors);
+      const digest = digestOf(new Uint8Array(first.buffer, first.byteOffset, first.byteLength));
+      if (!same(digest, welcome.initialDigest)) {
+        // It comes back and says that it holds nothing, and gets the model whole.
+        this.undrawn = run;
+        this.hangUp(link, closing.PAYLOAD, "the initial weights that were drawn have another digest");
+        return;
+      }
+    }
+    this.undrawn = "";
+    await this.save({
+      ...NO_RUN, run, shard, tensors, counts: { ...NO_RUN.counts, handshakes: this.memory.counts.handshakes },
+      model: first && { version: 0, weights: first },
+      origin: link.downlink?.keepsOrigin ? first : null,
+    });
+  }
+
+  private async asked(link: Link, task: Task): Promise<void> {
+    const { finished, accepted } = this.memory;
+    if (accepted?.round === task.round) {
+      // Who accepted these bytes has lost them.
+      await this.save({ finished: { ...accepted, residual: this.memory.residual } });
+      this.deliver(link, false);
+    } else if (finished !== null) {
+      if (finished.round !== task.round) this.waiting = task;
+      if (link.delivery === null) this.deliver(link, true);
+    } else if (this.training !== task.round) {
+      if (this.training !== null) this.around.trainer.stop();
+      this.training = null;
+      this.task = task;
+      await this.begin(link);
+    }
+  }
+
+  // Down
+
+  private async begun(link: Link, message: ModelBegin): Promise<void> {
+    const downlink = message.spec
+      ? new Downlink(message.spec, this.memory.tensors, this.welcome(link).seed)
+      : this.downlink(link);
+    downlink.check(message.lengths);
+    this.say(`downloading version ${message.version} of the model`);
+    link.download = new Download(message, downlink, this.memory.partial);
+    await this.arrived(link, link.download);
+  }
+
+  private async grown(link: Link, data: Uint8Array): Promise<void> {
+    if (link.download === null) return;
+    link.download.add(data);
+    await this.arrived(link, link.download);
+  }
+
+  private async arrived(link: Link, download: Download): Promise<void> {
+    if (!download.whole) {
+      await this.save({ partial: download.partial });
+      return;
+    }
+    link.download = null;
+    const { begin } = download;
+    if (!download.right) {
+      await this.save({ partial: null });
+      this.hangUp(link, closing.PAYLOAD, "the model's bytes have another digest");
+      return;
+    }
+    const held = download.downlink.apply(this.memory, begin.version, begin.base, download.parts);
+    const origin = this.downlink(link).keepsOrigin ? held.origin : null;
+    await this.save({ model: held.model, origin, partial: null });
+    await this.begin(link);
+  }
+
+  // Training
+
+  private welcome(link: Link): Welcome {
+    if (link.welcome === null) throw new FaultError("a message before Welcome");
+    return link.welcome;
+  }
+
+  /** Begin to train, if there is a Task whose model is here. */
+  private async begin(link: Link): Promise<void> {
+    const { task, memory } = this;
+    if (task === null || this.training !== null || memory.model?.version !== task.version) return;
+    const welcome = this.welcome(link);
+    const { uplink, training } = changed(welcome, task.changes);
+    new Pipeline(uplink, memory.tensors);
+    this.training = task.round;
+    this.say(`training in round ${task.round}`);
+    const job = {
+      description: this.around.description,
+      layout: memory.tensors,
+      weights: memory.model.weights,
+      key: { seed: welcome.seed, round: task.round, client: welcome.shard },
+      uplink, training, clip: welcome.clip, residual: memory.residual,
+    };
+    const { run, shard } = memory;
+    const stepped = (done: number, steps: number) => {
+      if (this.training === task.round) this.around.watcher.progress("training", done, steps);
+    };
+    this.around.trainer.train(job, welcome, stepped).then(
+      (trained) => void this.then(() => this.trained(run, shard, task, trained)),
+      (error: unknown) => void this.then(() => this.failed(task, error)),
+    );
+  }
+
+  private async trained(run: string, shard: number, task: Task, trained: Trained): Promise<void> {
+    if (this.training !== task.round || this.memory.run !== run || this.memory.shard !== shard) return;
+    this.training = this.task = null;
+    const { payload, examples, residual } = trained;
+    await this.save({ finished: { round: task.round, payload, examples, residual }, accepted: null });
+    this.around.watcher.trained(task.round, trained.weights);
+    if (this.link?.welcome) this.deliver(this.link, false);
+  }
+
+  private failed(task: Task, error: unknown): void {
+    if (error instanceof StoppedError || this.training !== task.round) return;
+    this.training = this.task = null;
+    const sentence = error instanceof Error ? error.message : String(error);
+    if (error instanceof UnableError) {
+      if (this.link) this.hangUp(this.link, closing.UNABLE, sentence);
+      this.stop(sentence);
+      return;
+    }
+    const why = error instanceof DivergedError ? `the training diverged: ${sentence}` : sentence;
+    this.say(`no update of round ${task.round}: ${why}`);
+    if (this.link) this.hangUp(this.link, closing.UNTRAINED, why);
+  }
+
+  // Up
+
+  /** Send the finished update; after a broken link, ask first how much of it is there. */
+  private deliver(link: Link, ask: boolean): void {
+    const { finished } = this.memory;
+    if (finished === null || link.welcome === null) return;
+    this.say(`sending the update of round ${finished.round}: ${finished.payload.length} bytes`);
+    const { chunkBytes, maxExamples } = link.welcome;
+    const about = { update: finished, chunkBytes, maxExamples };
+    link.delivery?.stop();
+    link.delivery = new Delivery(about, link.connection, this.around.clock, (message) => this.send(link, message));
+    if (ask) link.delivery.ask();
+    else link.delivery.begin();
+  }
+
+  private async accepted(link: Link, round: number): Promise<void> {
+    const { finished, counts } = this.memory;
+    if (finished?.round !== round) return;
+    link.delivery?.stop();
+    link.delivery = null;
+    const { payload, examples, residual } = finished;
+    if (this.memory.accepted?.round !== round) {
+      const more = { accepted: counts.accepted + 1, payload: counts.payload + payload.length };
+      this.memory = { ...this.memory, counts: { ...counts, ...more } };
+    }
+    await this.save({ finished: null, residual, accepted: { round, payload, examples } });
+    this.say(`the update of round ${round} counts: ${payload.length} bytes left this phone`);
+    await this.resume(link);
+  }
+
+  private async cancelled(link: Link, round: number): Promise<void> {
+    if (this.training === round) {
+      this.around.trainer.stop();
+      this.training = null;
+    }
+    if (this.task?.round === round) {
+      this.task = null;
+      link.download = null;
+    }
+    if (this.waiting?.round === round) this.waiting = null;
+    if (this.memory.finished?.round === round) {
+      link.delivery?.stop();
+      link.delivery = null;
+      await this.save({ finished: null });
+      this.say(`round ${round} went on without this phone`);
+    }
+    await this.resume(link);
+  }
+
+  /** Take up the Task that waited, now that the word about the update before is here. */
+  private async resume(link: Link): Promise<void> {
+    const { waiting } = this;
+    if (waiting === null || this.memory.finished !== null) return;
+    this.waiting = null;
+    await this.asked(link, waiting);
+  }
+}

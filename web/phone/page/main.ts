@@ -1,0 +1,262 @@
+/** The page: its owner's drawings, its one phone, and what both are told. */
+
+import { UnableError } from "../codec/fault.ts";
+import { describe, type Description } from "../learning/description.ts";
+import { bundled, normalised, SIDE } from "../learning/digits.ts";
+import { raster } from "../learning/drawing.ts";
+import type { Examples } from "../learning/training.ts";
+import { EMPTY, NO_RUN, type Memory } from "../life/memory.ts";
+import { Phone, type Watcher } from "../life/phone.ts";
+import type { Place } from "../life/surroundings.ts";
+import { Awake } from "./awake.ts";
+import { Database, type Choice, type Drawn } from "./database.ts";
+import { Pad } from "./pad.ts";
+import { BrowserNetwork } from "./socket.ts";
+import { WorkerTrainer } from "./trainer.ts";
+import { find, say, showCounts, showDrawings, showGuess, showProgress } from "./view.ts";
+
+const fragment = new URLSearchParams(location.hash.slice(1));
+const network = new BrowserNetwork(fragment.get("token") ?? "", location.origin);
+/** A token is for a name, or for all that begin as what stands before its star. */
+const pattern = fragment.get("name") ?? "browser-*";
+
+class Page {
+  private phone: Phone | null = null;
+  private memory: Memory = EMPTY;
+  private digits: Examples | null = null;
+  private readonly awake = new Awake(() => this.phone?.wake());
+  private readonly trainer = new WorkerTrainer((place) => this.examples(place));
+
+  constructor(
+    private readonly database: Database,
+    private readonly description: Description,
+    private drawn: Drawn[],
+    private choice: Choice,
+  ) {
+    this.drawing();
+    find("join").onclick = () => this.join("drawn");
+    find("emulate").onclick = () => this.join("digits");
+    find("leave").onclick = () => this.leave("you have left the run; what this phone holds is kept");
+    window.addEventListener("offline", () => this.phone?.lost());
+    window.addEventListener("online", () => this.phone?.wake());
+    this.shown();
+  }
+
+  /** Take up what was begun before this page was loaded. */
+  async begin(): Promise<void> {
+    this.memory = { ...EMPTY, ...(await this.database.load()) };
+    if (this.choice.joined) await this.join(this.choice.source);
+    else say("says", "draw some digits, and take part");
+    this.shown();
+  }
+
+  async leave(sentence: string): Promise<void> {
+    this.choice = { ...this.choice, joined: false };
+    await this.database.choose(this.choice);
+    await this.stop(sentence);
+  }
+
+  async stop(sentence: string): Promise<void> {
+    const { phone } = this;
+    this.phone = null;
+    await phone?.leave(sentence);
+    this.awake.rest();
+    showProgress(null);
+    this.shown();
+  }
+
+  private drawing(): void {
+    find("drawing").hidden = false;
+    const buttons = Array.from({ length: this.description.classes }, (_, label) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = String(label);
+      button.onclick = () => this.labelled(pad, label);
+      return button;
+    });
+    const pad = new Pad(find("pad"), () => {
+      for (const button of [...buttons, find<HTMLButtonElement>("clear")]) button.disabled = pad.drawn.length === 0;
+    });
+    find("labels").replaceChildren(...buttons);
+    find("clear").onclick = () => pad.clear();
+    find("undo").onclick = async () => {
+      await this.database.undraw();
+      this.drawn = await this.database.drawings();
+      this.shown();
+    };
+    pad.clear();
+  }
+
+  private async labelled(pad: Pad, label: number): Promise<void> {
+    const pixels = raster(pad.drawn);
+    if (pixels === null) return;
+    const drawn = { label, pixels, strokes: pad.drawn };
+    pad.clear();
+    await this.database.draw(drawn);
+    this.drawn = await this.database.drawings();
+    this.shown();
+  }
+
+  private async join(source: Choice["source"]): Promise<void> {
+    if (this.phone !== null) return;
+    this.choice = { joined: true, source };
+    const name = this.name();
+    const watcher = this.watcher();
+    const phone = new Phone({
+      store: this.database, network, trainer: this.trainer, watcher, description: this.description, link: "browser",
+      clock: {
+        after(ms, call) {
+          const timer = setTimeout(call, ms);
+          return () => clearTimeout(timer);
+        },
+        random: Math.random,
+      },
+    });
+    this.phone = phone;
+    await this.database.choose(this.choice);
+    if (this.memory.name !== "" && this.memory.name !== name) await this.database.save({ ...NO_RUN, name });
+    this.awake.keep();
+    await phone.start(name);
+    this.shown();
+  }
+
+  /** Return the name that this phone has had, if its token still opens for it, or a new one. */
+  private name(): string {
+    const had = this.memory.name;
+    if (!pattern.endsWith("*")) return pattern;
+    const begin = pattern.slice(0, -1);
+    if (had.startsWith(begin) && had.length > begin.length) return had;
+    const drawn = crypto.getRandomValues(new Uint8Array(4));
+    return begin + Array.from(drawn, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  }
+
+  private watcher(): Watcher {
+    return {
+      says: (sentence, over) => {
+        say("says", sentence);
+        if (over !== true || this.phone === null) return;
+        // It does no more by itself: its owner may have it try again.
+        this.phone = null;
+        this.awake.rest();
+        showProgress(null);
+        this.shown();
+      },
+      progress: (_, done, of) => showProgress(done < of ? done / of : null),
+      kept: (memory) => {
+        this.memory = memory;
+        this.shown();
+      },
+      trained: (round, weights) => void this.guess(round, weights),
+    };
+  }
+
+  private async examples(place: Place): Promise<Examples> {
+    const { drawing } = this.description;
+    if (this.choice.source === "digits") {
+      if (this.digits === null) {
+        const answer = await network.fetch(`/phone/digits/${place.shard}`);
+        if (!answer.ok) throw new Error((await answer.text()).trim());
+        this.digits = bundled(new Uint8Array(await answer.arrayBuffer()), drawing, place.maxExamples);
+      }
+      return this.digits;
+    }
+    const drawn = this.drawn.slice(-place.maxExamples);
+    if (!drawn.length) throw new UnableError("there are no drawings to learn from");
+    const inputs = new Float32Array(drawn.length * SIDE * SIDE);
+    drawn.forEach(({ pixels }, i) => inputs.set(normalised(pixels, drawing), i * SIDE * SIDE));
+    return { inputs, targets: Uint8Array.from(drawn, ({ label }) => label) };
+  }
+
+  private async guess(round: number, after: Float32Array): Promise<void> {
+    const { model, tensors } = this.memory;
+    const { drawing } = this.description;
+    const input = this.drawn.length ? normalised(this.drawn[this.drawn.length - 1].pixels, drawing) : this.digits?.inputs;
+    if (model === null || input === undefined) return;
+    const one = input.slice(0, SIDE * SIDE);
+    const guess = (weights: Float32Array) => this.trainer.guess(this.description, tensors, weights, one);
+    const pixels = Uint8ClampedArray.from(one, (x) => (x * drawing.deviation + drawing.mean) * 255);
+    showGuess(round, pixels, await guess(model.weights), await guess(after));
+  }
+
+  private shown(): void {
+    const joined = this.phone !== null;
+    const join = find<HTMLButtonElement>("join");
+    join.hidden = find("emulate").hidden = joined;
+    find("emulate").hidden ||= !this.description.digits;
+    join.disabled = this.drawn.length === 0;
+    find("leave").hidden = !joined;
+    find<HTMLButtonElement>("undo").disabled = this.drawn.length === 0;
+    showDrawings(this.drawn);
+    const digits = this.choice.source === "digits" ? this.digits?.targets.length : undefined;
+    const examples = digits === undefined ? count(this.drawn.length, "drawing") : count(digits, "bundled digit");
+    showCounts(examples, this.memory.counts);
+  }
+}
+
+function count(number: number, thing: string): string {
+  return `${number} ${thing}${number === 1 ? "" : "s"}`;
+}
+
+function refused(sentence: string): void {
+  say("refused", sentence);
+  find("refused").hidden = false;
+  say("says", "this browser takes no part");
+}
+
+/** Return what the server says of its model; null where it says that nothing can come of it. */
+async function described(): Promise<Description | null> {
+  for (;;) {
+    let answer: Response;
+    try {
+      answer = await network.fetch("/phone/model.json");
+    } catch {
+      say("says", "the server does not answer; trying again");
+      await new Promise((next) => setTimeout(next, 2000));
+      continue;
+    }
+    try {
+      if (!answer.ok) throw new UnableError((await answer.text()).trim());
+      return describe(await answer.json());
+    } catch (error) {
+      refused(error instanceof Error ? error.message : String(error));
+      return null;
+    }
+  }
+}
+
+/** Have the newest tab of this browser be its phone: both would be one. */
+function alone(lost: () => void): void {
+  navigator.locks?.request("featherfed-phone", { steal: true }, () => new Promise(() => undefined)).catch(lost);
+}
+
+async function main(): Promise<void> {
+  let page: Page | null = null;
+  find("forget").onclick = async () => {
+    if (!confirm("Forget all drawings, and all that this phone holds?")) return;
+    await page?.leave("forgotten");
+    await Database.forget();
+    location.reload();
+  };
+  find("other").onclick = () => {
+    find("elsewhere").hidden = false;
+    find("address").focus();
+  };
+  find<HTMLFormElement>("elsewhere").onsubmit = async (event) => {
+    event.preventDefault();
+    const address = new URL(find<HTMLInputElement>("address").value);
+    if (!/^https?:$/.test(address.protocol)) return;
+    await page?.leave("you have left the run");
+    location.assign(address);
+    // Another token at the same place is only another fragment.
+    if (address.origin === location.origin) location.reload();
+  };
+  const description = await described();
+  if (description === null) return;
+  say("problem", description.problem);
+  const database = await Database.open();
+  page = new Page(database, description, await database.drawings(), await database.choice());
+  alone(() => void page?.stop("this phone goes on in another tab"));
+  await page.begin();
+}
+
+main().catch((error: unknown) => refused(`this page failed: ${error instanceof Error ? error.message : String(error)}`));
