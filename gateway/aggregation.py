@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from featherfed.errors import CodecError, LocalError
 from featherfed.fingerprint import Fingerprint
 from featherfed.gateway.round_exchange import News, RoundExchange
 from featherfed.initial_weights import InitialWeights
@@ -47,9 +48,15 @@ class GatewayAggregator:
         return self._layout.size
 
     def adopt(self, news: News) -> None:
-        """Take the model that a round of the root's begins with."""
+        """Take the model that a round of the root's begins with, and its steps where circles are summed.
+
+        Raises `LocalError` for steps that cannot be.
+        """
         if self.sum.circles is not None:
-            self.sum.circles.follow(news.round_number, news.steps, news.life)
+            try:
+                self.sum.circles.follow(news.round_number, news.steps, news.life)
+            except CodecError as error:
+                raise LocalError(f"the root announces steps that this gateway cannot follow: {error}") from error
         if news.round_number - 1 != self.versions.version:
             self.versions.adopt(news.round_number - 1, news.weights, news.initial, news.difference)
             self._weights = news.weights

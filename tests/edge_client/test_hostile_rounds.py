@@ -177,3 +177,29 @@ async def test_a_list_that_cannot_be_is_refused(alive: bytes, asked: bytes) -> N
     heard.act = act  # type: ignore[method-assign]
     assert "broke the protocol" in await words_of(heard)
     assert Shares not in heard.kinds()
+
+
+async def test_phone_of_a_final_list_sends_nothing_more_in_that_round_and_says_so() -> None:
+    """To a server that does as if it had lost its memory: it stays, and is told of the next round."""
+    heard = Heard(GOOD)
+    send = heard.act
+
+    async def said(count: int) -> None:
+        while len(heard.said) < count:
+            await asyncio.sleep(0.02)
+
+    async def act(connection: ServerConnection) -> None:
+        reading = asyncio.create_task(send(connection))
+        await said(2)
+        # Of the last two members, which the phone itself is not.
+        await connection.send(pack(Survivors(1, 0, 1, True, b"\x1f", b"\x18")))
+        await said(3)
+        await connection.send(pack(Task(1, 0)))
+        await connection.send(pack(replace(GOOD, attempt=1 << 16, keys=b"")))
+        await reading
+
+    heard.act = act  # type: ignore[method-assign]
+    assert "enough" in await words_of(heard)
+    assert heard.kinds()[0] is Key and heard.kinds()[2:] == [Shares, Shares]
+    assert heard.said[2].version == 1 and len(heard.said[2].data) == 32
+    assert heard.said[3] == Shares(1, 1 << 16, 0, b"")
