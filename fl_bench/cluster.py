@@ -20,9 +20,9 @@ RETRIES = 5
 
 
 def packed_cell(cell: Cell, data_dir: str | None) -> bytes:
-    """Run a cell in a temporary folder and return that folder as a tar file."""
+    """Run a cell in a temporary folder, on the one core that the task has; return that folder as a tar file."""
     with tempfile.TemporaryDirectory(prefix="featherfed-cell-") as folder:
-        run_cell(cell, Path(folder), data_dir)
+        run_cell(cell, Path(folder), data_dir, 1)
         content = io.BytesIO()
         with tarfile.open(fileobj=content, mode="w") as archive:
             archive.add(Path(folder) / cell.name, cell.name)

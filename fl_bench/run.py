@@ -23,6 +23,10 @@ def _command(file: Path, virtual: bool, changes: tuple[str, ...]) -> str:
 )
 @click.option("--virtual", is_flag=True, help="The same server and phones in one process, in virtual time.")
 @click.option("--jobs", default=1, show_default=True, type=click.IntRange(1), help="Cells at a time, each a process.")
+@click.option(
+    "--workers", type=click.IntRange(1), metavar="N",
+    help="Phones that train at a time, of each cell in virtual time.  [default: the cores, shared by --jobs]",
+)  # fmt: skip
 @click.option("--ray", metavar="auto|ADDRESS", help="Spread the cells over a Ray cluster.  (featherfed[ray])")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="A line of TOML in place of FILE's own.")
 @click.option(
@@ -35,6 +39,7 @@ def run(
     out: Path,
     virtual: bool,
     jobs: int,
+    workers: int | None,
     ray: str | None,
     changes: tuple[str, ...],
     data_dir: str | None,
@@ -71,7 +76,7 @@ def run(
 
                     run_on_cluster(cells, folder, data_dir, address=ray)
                 else:
-                    run_grid(cells, folder, data_dir, jobs=jobs)
+                    run_grid(cells, folder, data_dir, jobs=jobs, workers=workers)
             reports = [cell_report(cell, folder) for cell in cells]
     except ConfigError as error:
         raise click.UsageError(str(error)) from error

@@ -75,4 +75,3 @@ class HeldPayloads:
         """Let the bytes go."""
         for key in keys:
             self._parts.pop(key, None)
-
