@@ -4,8 +4,10 @@ What comes back is a function of what was sent, so it is the same whoever made i
 order stay with the emulator.
 """
 
+import os
 import sys
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,13 +32,21 @@ KEPT_LEARNERS = 256
 class HostPlan:
     """What a host needs to know of a run: `problem` is the name by which it loads it.
 
-    `path` is where the emulator finds modules, `plugins` what registers codec stages.
+    `path` is where the emulator finds modules, `folder` where it runs, `plugins` what registers codec stages.
     """
 
     problem: str
     plugins: tuple[str, ...]
     data_dir: str | None
-    path: tuple[str, ...]
+    path: tuple[str, ...] = ()
+    folder: str | None = None
+
+    @classmethod
+    def here(cls, problem: str, *, plugins: Sequence[str] = (), data_dir: str | None = None) -> "HostPlan":
+        """Return the plan of a run in this process, in its folder and with its path."""
+        return cls(
+            problem=problem, plugins=tuple(plugins), data_dir=data_dir, path=tuple(sys.path), folder=os.getcwd()
+        )  # fmt: skip
 
 
 class TrainingHost:
@@ -47,6 +57,8 @@ class TrainingHost:
         import torch
 
         torch.set_num_threads(1)
+        if plan.folder is not None and os.path.isdir(plan.folder):
+            os.chdir(plan.folder)
         sys.path[:] = [*plan.path, *(entry for entry in sys.path if entry not in plan.path)]
         import_plugins(plan.plugins)
         self._plan = plan
@@ -56,6 +68,9 @@ class TrainingHost:
 
     def train(self, welcome: Welcome, weights: F32, task: Task, residual: F32 | None) -> Trained | None:
         """Return the update of the phone that was welcomed so; raises what its training raises."""
+        if not weights.flags.writeable:
+            # Of a cluster's object store; torch wants to own what it reads.
+            weights = weights.copy()
         return self._learner(welcome).train(weights, task, residual, lambda: False)
 
     def evaluate(self, place: Place, weights: F32, first: int, end: int) -> list[tuple[float, ...]]:
@@ -63,6 +78,8 @@ class TrainingHost:
         from featherfed.learning.evaluation import evaluator_for
         from featherfed.learning.models import build
 
+        if not weights.flags.writeable:
+            weights = weights.copy()
         if self._evaluator is None or self._evaluator[0] != place:
             problem = self._local.problem
             made = evaluator_for(problem, place, build(problem, 0))

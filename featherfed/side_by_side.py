@@ -21,6 +21,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -28,9 +29,11 @@ import numpy.typing as npt
 from featherfed.edge_client.learner import Learner, SgdLearner, Trained
 from featherfed.edge_client.leaving import LeavingLearner, PhoneLeftError
 from featherfed.edge_client.training_crew import Crew, EvaluateJob, TrainJob
-from featherfed.learning.evaluation import Evaluation, Evaluator
 from featherfed.problem import Place
 from featherfed.wire.messages import NOTHING, Task
+
+if TYPE_CHECKING:
+    from featherfed.learning.evaluation import Evaluation, Evaluator
 
 F32 = npt.NDArray[np.float32]
 PATIENCE_S = 2.0
@@ -182,7 +185,7 @@ class SideBySide:
             return True
         return False
 
-    def evaluate(self, evaluator: Evaluator, place: Place, weights: F32) -> Evaluation:
+    def evaluate(self, evaluator: "Evaluator", place: Place, weights: F32) -> "Evaluation":
         """Return what `evaluator.evaluate(weights)` does, to the bit: others do some of the batches."""
         here = 1 if self._workers.trains_here else 0
         shares = 1 if self._crew is None else self._crew.size + here

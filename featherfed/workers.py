@@ -1,7 +1,6 @@
 """Workers on this machine: how many cores a simulation may use, and the processes that train on them."""
 
 import os
-import sys
 
 from featherfed.edge_client.training_crew import Crew, TrainingProcesses
 from featherfed.edge_client.training_host import HostPlan
@@ -31,9 +30,7 @@ def on_this_machine(config: RunConfig, wanted: int | None, named: NamedProblem, 
             " like mytask.py"
         )  # fmt: skip
         return Workers(fault=asked)
-    plan = HostPlan(
-        problem=named.elsewhere, plugins=tuple(config.plugin), data_dir=data_dir, path=tuple(sys.path)
-    )  # fmt: skip
+    plan = HostPlan.here(named.elsewhere, plugins=config.plugin, data_dir=data_dir)
 
     def start(others: int) -> Crew:
         return TrainingProcesses(others, plan)

@@ -70,7 +70,7 @@ def settle(crew: TrainingProcesses) -> None:
 
 @pytest.fixture(scope="module")
 def crews() -> Iterator[list[TrainingProcesses]]:
-    plan = HostPlan(problem="digits/tiny", plugins=(), data_dir=None, path=())
+    plan = HostPlan.here("digits/tiny")
     made = [TrainingProcesses(size, plan) for size in (1, 2)]
     yield made
     for crew in made:
@@ -130,7 +130,7 @@ class Watched(Lent):
 
 def test_a_worker_that_dies_is_replaced_and_its_training_made_again(tmp_path: Path) -> None:
     alone = all_of(ran(tmp_path, "alone", 1, rounds=6))
-    crew = TrainingProcesses(1, HostPlan(problem="digits/tiny", plugins=(), data_dir=None, path=()))
+    crew = TrainingProcesses(1, HostPlan.here("digits/tiny"))
     try:
         watched = Watched(crew)
         settle(crew)
@@ -151,7 +151,7 @@ def test_a_crew_whose_processes_all_die_leaves_the_run_to_the_one_that_began_it(
                 os.kill(pid, signal.SIGKILL)
 
     alone = all_of(ran(tmp_path, "alone", 1))
-    crew = TrainingProcesses(1, HostPlan(problem="digits/tiny", plugins=(), data_dir=None, path=()))
+    crew = TrainingProcesses(1, HostPlan.here("digits/tiny"))
     try:
         settle(crew)
         assert all_of(ran(tmp_path, "deadly", Workers(2, lambda size: Deadly(crew)))) == alone
@@ -163,7 +163,7 @@ def ready(problem: str) -> Workers:
     """Return two workers, of whom the second is there before the first round."""
 
     def start(size: int) -> TrainingProcesses:
-        crew = TrainingProcesses(size, HostPlan(problem=problem, plugins=(), data_dir=None, path=tuple(sys.path)))
+        crew = TrainingProcesses(size, HostPlan.here(problem))
         settle(crew)
         return crew
 
