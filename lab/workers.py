@@ -92,7 +92,7 @@ def _local_cluster(cores: int) -> Iterator[str]:
     """Start a Ray cluster of one node on this machine."""
     from ray.cluster_utils import Cluster
 
-    made = Cluster(
+    made: Any = Cluster(
         initialize_head=True,
         head_node_args={"num_cpus": cores, "object_store_memory": 200_000_000, "include_dashboard": False},
     )
