@@ -85,6 +85,45 @@ class VirtualConnection:
             self._over()
 
 
+class _Unsent:
+    """What waits for the link: pieces as they were written, which are handed on uncopied where they fit its turns."""
+
+    def __init__(self) -> None:
+        self._parts: deque[bytes | memoryview] = deque()
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def append(self, data: bytes | bytearray | memoryview) -> None:
+        """Take more; what the writer may still change is copied."""
+        if data:
+            self._parts.append(data if isinstance(data, bytes) else bytes(data))
+            self._size += len(data)
+
+    def clear(self) -> None:
+        """Forget all of it."""
+        self._parts.clear()
+        self._size = 0
+
+    def take(self, room: int) -> bytes:
+        """Return the first bytes, as many as there are up to `room`."""
+        wanted = min(room, self._size)
+        self._size -= wanted
+        taken: list[bytes | memoryview] = []
+        while wanted:
+            part = self._parts.popleft()
+            if len(part) > wanted:
+                view = memoryview(part)
+                self._parts.appendleft(view[wanted:])
+                part = view[:wanted]
+            wanted -= len(part)
+            taken.append(part)
+        if len(taken) == 1 and isinstance(taken[0], bytes):
+            return taken[0]
+        return b"".join(taken)
+
+
 class _Stream:
     """One direction of one connection: what waits to be sent, what is under way or not read yet; b"" is the end."""
 
@@ -94,7 +133,7 @@ class _Stream:
         self._connection = connection
         self._lane = lane
         self._sender, self._receiver = sender, receiver
-        self.unsent = bytearray()
+        self.unsent = _Unsent()
         self._window = lane.link.spec.window_bytes
         self._under_way = 0
         self._sent = self._delivered = 0
@@ -125,7 +164,7 @@ class _Stream:
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send more; after a cut it is dropped."""
         if not self._end_asked:
-            self.unsent += data
+            self.unsent.append(data)
             self.ask()
 
     def write_eof(self) -> None:
@@ -143,8 +182,7 @@ class _Stream:
         if not self.stays():
             return None
         room = int(min(room, self._lane.link.allowance(self._sent)))
-        piece = bytes(self.unsent[:room])
-        del self.unsent[: len(piece)]
+        piece = self.unsent.take(room)
         self._sent += len(piece)
         self._under_way += len(piece)
         if not piece:

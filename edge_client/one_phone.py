@@ -19,6 +19,7 @@ from featherfed.edge_client.local_problem import LocalProblem, problem_named_by
 from featherfed.edge_client.phone import Phone, Rest, until_then
 from featherfed.edge_client.phone_context import PhoneSettings
 from featherfed.edge_client.phone_state import PhoneState, make_folder
+from featherfed.edge_client.training_work import Trains, in_a_thread
 from featherfed.errors import ConfigError
 from featherfed.holding import held
 from featherfed.secure.circles import DEFAULT_LEAST_CIRCLE
@@ -100,21 +101,23 @@ async def play_phone(
     linked: LinkMaker = LinkedDialer,
     make_local: LocalMaker = LocalProblem,
     rest: Rest = until_then,
+    trains: Trains = in_a_thread,
 ) -> str:
     """Play one phone on the running event loop; return the server's reason for the end.
 
     `phone_state`, `linked` and `make_local` stand in where many phones share one process or there are no real sockets,
-    and `rest` where there is a better way than to wait to know when the server needs this phone again.
+    `rest` where there is a better way than to wait to know when the server needs this phone again, and `trains` where
+    others than a thread train.
     """
     # A process of a swarm is another one than that which checked its options.
     import_plugins(options.plugins)
     if phone_state is not None or options.state_dir is None:
-        return await _play(options, say, phone_state or PhoneState(None), linked, make_local, rest)
+        return await _play(options, say, phone_state or PhoneState(None), linked, make_local, rest, trains)
     folder = Path(options.state_dir)
     make_folder(folder)
     way_out = "give each phone a --state-dir of its own"
     with held(folder, "used", way_out, say=say):
-        return await _play(options, say, PhoneState(folder), linked, make_local, rest)
+        return await _play(options, say, PhoneState(folder), linked, make_local, rest, trains)
 
 
 async def _play(
@@ -124,6 +127,7 @@ async def _play(
     linked: LinkMaker,
     make_local: LocalMaker,
     rest: Rest,
+    trains: Trains,
 ) -> str:
     name = phone_state.name_phone(options.name)
     own: LocalProblem | None = None
@@ -174,6 +178,7 @@ async def _play(
             say=say,
             known=known,
             rest=rest,
+            trains=trains,
         )
         return await phone.run()
     # The link's randomness is the phone's own, and the same again for the same name.
@@ -188,6 +193,7 @@ async def _play(
             say=say,
             known=known,
             rest=rest,
+            trains=trains,
         )
         return await phone.run()
 

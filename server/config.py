@@ -240,6 +240,11 @@ class RunConfig(Training):
         asked = [self.cohort_size_at(number) for number in self._changes()]
         return FOR_ALL if self.mode == "sync" and min(asked) == self.phones else FOR_SOME
 
+    @property
+    def largest_cohort(self) -> int:
+        """How many phones are asked in the largest of all rounds."""
+        return max(self.cohort_size_at(number) for number in self._changes())
+
     def cohort_at(self, round_number: int) -> int:
         """Return how many updates are wanted in a round, counted from 1."""
         return int(self.value_at("cohort", round_number))

@@ -42,6 +42,7 @@ from featherfed.server.rounds.upload_register import UploadRegister
 from featherfed.server.run_clock import RunClock
 from featherfed.server.run_tasks import RunTasks
 from featherfed.server.storage.ledger import Ledger
+from featherfed.server.storage.payloads import Payloads
 from featherfed.server.storage.run_folder import RunFolder
 from featherfed.server.storage.run_storage import RunStorage
 from featherfed.server.storage.store import Statement, Store, put_phone
@@ -75,7 +76,10 @@ class Service:
         store: Store,
         start: ResumePoint,
         watcher: Watcher,
+        *,
+        payloads: Payloads | None = None,
     ) -> None:
+        """`payloads` holds the bytes of updates under way; the database, unless told."""
         self._config = config
         self._model = model
         self._run = start.run
@@ -84,7 +88,7 @@ class Service:
         self._clock = clock = RunClock(start.clock_s)
         self._tasks = tasks = RunTasks()
         store.erases = config.secure
-        self._storage = storage = RunStorage(folder, store, clock, tasks)
+        self._storage = storage = RunStorage(folder, store, clock, tasks, payloads)
         self._desk = desk = FaultDesk(storage, watcher)
         self._connections = connections = Connections()
         rules = start.state.rules

@@ -252,7 +252,7 @@ class _Uploads(Mapping[int, "opening.Upload"]):
     def __getitem__(self, shard: int) -> "opening.Upload":
         from featherfed.secure import opening
 
-        data = self._storage.store.payload(self._state.round_number, shard)
+        data = self._storage.payloads.read((self._state.round_number, shard))
         word, residues = self._book.sums.parse(self._state.round_number, self._number, data[self._head_bytes :])
         return opening.Upload(data[: self._head_bytes], word, residues)
 
