@@ -14,7 +14,7 @@ from safetensors.numpy import load
 from featherfed.errors import ConfigError
 from featherfed.gateway.round_exchange import News, RoundExchange
 from featherfed.gateway.serving import GatewayStoppedError, gateway_config, gateway_rules
-from featherfed.server.circle_plan import CirclePlan, Shares
+from featherfed.server.circle_plan import CirclePlan, CohortShare
 from featherfed.server.config import config_from
 from featherfed.wire.closing import Close
 from featherfed.wire.messages import Accepted, Task, WholeUpdate
@@ -282,7 +282,7 @@ def test_gateways_that_have_too_few_of_a_cohort_are_refused() -> None:
     config = config_from({"phones": 100, "cohort": 20, "uplink": "secure-4bit", "secure": True})
     with pytest.raises(ConfigError, match=r"of the 20 phones that a round asks one of 5 has 4; ask more \(--cohort\)"):
         gateway_config(config, (0, 5))
-    assert str(Shares.of(config, 4)).startswith("of 20 phones a round asks 5 of each gateway's in the mean")
+    assert str(CohortShare.of(config, 4)).startswith("of 20 phones a round asks 5 of each gateway's in the mean")
     assert gateway_config(config, (0, 4)).deadline == 0.9 * config.deadline - config.unmask_deadline
 
 
@@ -290,7 +290,7 @@ def test_chance_of_a_share_below_a_circle_is_that_of_draws() -> None:
     config = config_from({"phones": 20, "cohort": 12, "uplink": "secure-4bit", "secure": True})
     rules = gateway_rules(gateway_config(config, (0, 2)), 0, 2)
     few = sum(rules.asked(number) < 5 for number in range(1, 2001))
-    assert abs(few / 2000 - Shares.of(config, 2).below) < 0.03
+    assert abs(few / 2000 - CohortShare.of(config, 2).below) < 0.03
 
 
 async def test_attempt_of_the_root_asks_nothing_of_phones_that_are_in_circles(tmp_path: Path) -> None:
