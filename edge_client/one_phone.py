@@ -22,6 +22,7 @@ from featherfed.edge_client.phone_state import PhoneState, make_folder
 from featherfed.errors import ConfigError
 from featherfed.holding import held
 from featherfed.secure.circles import DEFAULT_LEAST_CIRCLE
+from featherfed.training_settings import LARGEST
 from featherfed.user_modules import import_plugins
 from featherfed.wire.messages import Welcome
 
@@ -53,6 +54,7 @@ class PhoneOptions:
     profile: Profile | None = None
     least_circle: int = DEFAULT_LEAST_CIRCLE
     only_masked: bool = False
+    least_noise: float = 0.0
     dropout: float = 0.0
     away_s: float = 60.0
 
@@ -72,6 +74,8 @@ class PhoneOptions:
             raise ConfigError("--token is not printable ASCII; it is what fl-server token add printed")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"--dropout {self.dropout:g} is not a share from 0 to below 1")
+        if not 0 <= self.least_noise <= LARGEST:
+            raise ConfigError(f"--least-noise {self.least_noise:g} is not a number from 0 to {LARGEST:g}")
         if self.ca and urlsplit(self.server).scheme != "wss":
             raise ConfigError(f"--ca is for wss:// addresses, and --server is {self.server}")
 
@@ -158,6 +162,7 @@ async def _play(
         link_bytes_per_s=link_rate(options.profile),
         least_circle=options.least_circle,
         only_masked=options.only_masked,
+        least_noise=options.least_noise,
     )
     if options.profile is None:
         phone = Phone(

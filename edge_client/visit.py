@@ -192,6 +192,13 @@ class Visit:
                 f"run {readable(welcome.run)} does not mask updates, and this phone is to take part only where they"
                 " are masked (--secure)"
             )
+        if welcome.noise < (least := self._phone.settings.least_noise):
+            raise UnmaskedError(
+                f"run {readable(welcome.run)} promises noise of {welcome.noise:g} in each sum, and this phone is to"
+                f" take part only where it is at least {least:g} (--least-noise)"
+            )
+        if welcome.noise and not welcome.masked:
+            raise SecrecyError(f"run {readable(welcome.run)} has phones add noise to what it does not mask")
         self.welcomed = True
         self._phone.addresses.found()
         knew = self._phone.model.digest
@@ -212,7 +219,13 @@ class Visit:
         self._say(f"run {readable(welcome.run)}: {self._phone.name} plays shard {welcome.shard} of {welcome.shards}")
         if phone_state.secrets and not welcome.masked:
             raise SecrecyError(f"run {readable(welcome.run)} masked updates, and says now that it does not")
+        if welcome.noise:
+            self._say(
+                f"each sum has noise of {welcome.noise:g} times what this phone moves it by, though"
+                f" {welcome.colluding:.0%} of a circle collude"
+            )
         if welcome.masked:
+            self._secrets.hold_to(welcome)
             await self._send(Key(self._secrets.public()))
         self._learner = await self._runner.prepare(welcome)
         self._learner.add_done_callback(self._prepared)

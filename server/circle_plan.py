@@ -7,7 +7,7 @@ from math import comb
 
 from featherfed.errors import ConfigError
 from featherfed.randomness import RoundKey
-from featherfed.secure.circles import DEFAULT_LEAST_CIRCLE, MOST_MEMBERS, Risks
+from featherfed.secure.circles import DEFAULT_LEAST_CIRCLE, MOST_MEMBERS, Risks, least_of
 from featherfed.server.config import RunConfig
 
 CLIP_NORM = 3.0
@@ -21,7 +21,8 @@ Default training gives updates of 0.5 to 3.2 in a first round, whatever the mode
 class CirclePlan:
     """Circles of about `size` members, of at most `most`; circle g sends slice g modulo `slices` of the coordinates.
 
-    `masked` says that they are summed under masks, and none has fewer than `least` members.
+    `masked` says that they are summed under masks, and none has fewer than `least` members. With the noise of phones a
+    sum is opened only where no more than the share `lost` of a circle's members is missing.
     """
 
     size: int = 1
@@ -29,6 +30,11 @@ class CirclePlan:
     slices: int = 1
     masked: bool = False
     least: int = 1
+    lost: float = 1.0
+
+    def survivors(self, members: int) -> int:
+        """Return how many phones of a circle of so many its sum has at least."""
+        return max(least_of(members), members - int(self.lost * members)) if self.masked else 1
 
     def members(self, cohort: int) -> int:
         """Return how many members the largest circle of a cohort has."""
@@ -65,7 +71,8 @@ def plan_of(config: RunConfig, round_number: int) -> CirclePlan:
     if config.circle >= DEFAULT_LEAST_CIRCLE:
         most = max(most, min(asked, 2 * DEFAULT_LEAST_CIRCLE - 1))
     least = DEFAULT_LEAST_CIRCLE if config.secure else 1
-    return CirclePlan(config.circle, most, config.slices, config.secure, least)
+    lost = config.lost if config.dp == "distributed" else 1.0
+    return CirclePlan(config.circle, most, config.slices, config.secure, least, lost)
 
 
 def clip_of(config: RunConfig) -> float:
@@ -75,10 +82,11 @@ def clip_of(config: RunConfig) -> float:
 
 def risks_of(config: RunConfig) -> Risks:
     """Return what circles of a masked run stand, if a tenth of all phones collude and a tenth leave."""
-    asked = config.cohort_size_at(1)
+    asked, plan = config.cohort_size_at(1), plan_of(config, 1)
     if config.gateways:
         asked = max(DEFAULT_LEAST_CIRCLE, round(CohortShare.of(config, config.gateways).mean))
-    return Risks(config.phones, plan_of(config, 1).members(asked), colluding=0.1, lost=0.1)
+    members = plan.members(asked)
+    return Risks(config.phones, members, colluding=config.colluding, lost=0.1, least=plan.survivors(members))
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,11 +85,13 @@ class RunConfig(Training):
     circle: int = 20  # phones whose updates are summed before they are decoded
     slices: int = 1
     unmask_deadline: float = 30.0
-    dp: str = ""  # central; none: no noise
+    dp: str = ""  # central or distributed; none: no noise
     noise_multiplier: float = 0.0  # 0: what target_epsilon needs
     target_epsilon: float = 0.0  # 0: no limit
     delta: float = 0.0  # 0: 1/(10 · phones)
     participations: int = 0  # 0: as many rounds of a phone as an even share makes
+    lost: float = 0.1  # of a circle's phones, whose noise its sum can spare
+    colluding: float = 0.1  # of a circle's phones, on whose noise nobody counts
     later: dict[str, dict[int, Any]] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
@@ -112,6 +114,9 @@ class RunConfig(Training):
         for name in ("clip_norm", "noise_multiplier", "target_epsilon"):
             if not 0 <= (value := getattr(self, name)) <= LARGEST:
                 raise ConfigError(f"{flag(name)} {value} is not a number from 0 to {LARGEST:g}")
+        for name in ("lost", "colluding"):
+            if not 0 <= (value := getattr(self, name)) < 1:
+                raise ConfigError(f"{flag(name)} {value} is not a number from 0 to below 1")
         parse_leftover(self.leftover)
         if self.target:
             Target.parse(self.target)

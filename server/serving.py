@@ -22,6 +22,7 @@ from featherfed.server.door.entrance import Entrance, EntranceOptions
 from featherfed.server.measures import Target, measures_of
 from featherfed.server.model.aggregation import Aggregator
 from featherfed.server.model.run_rules import check_codecs, check_rules, load_plugins
+from featherfed.server.privacy_note import privacy_note
 from featherfed.server.rounds.resume_point import begin, resume
 from featherfed.server.service import Service
 from featherfed.server.storage.database import remote_for
@@ -166,6 +167,8 @@ def serve_run(plan: RunPlan, console: Console) -> Served:
                 watchers.note(str(risks_of(config)))
                 if config.gateways:
                     watchers.note(str(CohortShare.of(config, config.gateways)))
+            if (sentence := privacy_note(config, aggregator)) is not None:
+                watchers.note(sentence)
             paused = asyncio.run(_serve(plan, folder, aggregator, kept, watchers, door, where))
         report = make_report(folder, config, kept)
         write_csv(folder, report)

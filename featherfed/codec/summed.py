@@ -7,12 +7,16 @@ Of a circle of n phones the server has Q = Σq mod 2^r, and all it adds is their
 Circles that send the same slice add up, each coordinate's mean is SΔ/(2¹⁷n) over the phones that sent it, and zero
 where none did. Then come the inverse rotation and all that is linear, once.
 
+Where phones round privately (differential privacy) there are no dithers, S is Q·2¹⁷ in half a modulus around zero, and
+nothing is measured: steps that followed from sums would say more of phones than the noise allows. Noise may be added to
+S, in the same units, before it is divided.
+
 A block of a circle whose RMS is above 0.24·2^r steps has wrapped: it counts as nothing, and its next step is twice as
 large. What the RMS of the others says of the next round's sums is in `steps`.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -33,11 +37,18 @@ _COARSE = 9
 
 
 class Summed:
-    """One round's sum, for steps that were made for circles of `members`; `count` phones are in it."""
+    """One round's sum, for steps that were made for circles of `members`; `count` phones are in it.
 
-    def __init__(self, summable: Summable, key: RoundKey, *, steps: bytes, members: int, slices: int = 1) -> None:
+    `private`: phones round privately, without a dither, and nothing is told of the next steps.
+    """
+
+    def __init__(
+        self, summable: Summable, key: RoundKey, *, steps: bytes, members: int, slices: int = 1, private: bool = False
+    ) -> None:
         """Raise `CodecError` for steps of another model, `SpecError` for slices that there cannot be."""
-        summable.check(members=members, slices=slices)
+        if not private:
+            summable.check(members=members, slices=slices)
+        self._private = private
         self._summable, self._key, self._steps, self._members, self._slices = summable, key, steps, members, slices
         self._sizes = summable.step_sizes(steps)
         self._sums: dict[int, npt.NDArray[np.int64]] = {}
@@ -79,6 +90,10 @@ class Summed:
         longest = self._longest
         wrapped = []
         for block, run in summable.runs(slice_, self._slices):
+            if self._private:
+                held[run] += total[run]
+                self._phones[slice_, block] += len(clients)
+                continue
             coarse = total[run] >> _COARSE
             square, size = int((coarse * coarse).sum()), run.stop - run.start
             if square > longest * longest * size:
@@ -150,34 +165,47 @@ class Summed:
 
     def _centred(self, residues_sum: npt.NDArray[np.integer], clients: Sequence[int]) -> npt.NDArray[np.int64]:
         """Return the sum without its dithers, in 2⁻¹⁷ steps, in half a modulus around zero."""
-        drawn = np.zeros(len(residues_sum), np.int64)
-        for client in clients:
-            drawn += dither(RoundKey(self._key.seed, self._key.round_number, client), len(drawn))
         total = residues_sum.astype(np.int64)
         total <<= UNIT_BITS
-        drawn <<= 1
-        total -= drawn
-        # All phones' (2w + 1), n·2¹⁶ and half a modulus, which goes again.
         half = 1 << (self._summable.bits + UNIT_BITS - 1)
-        total += len(clients) * ((1 << DITHER_BITS) - 1) + half
+        if not self._private:
+            drawn = np.zeros(len(residues_sum), np.int64)
+            for client in clients:
+                drawn += dither(RoundKey(self._key.seed, self._key.round_number, client), len(drawn))
+            drawn <<= 1
+            total -= drawn
+            # All phones' (2w + 1) and n·2¹⁶.
+            total += len(clients) * ((1 << DITHER_BITS) - 1)
+        # Half a modulus, which goes again.
+        total += half
         total &= 2 * half - 1
         total -= half
         return total
 
-    def mean(self) -> F32:
-        """Return the mean update, (parameters,) float32; zero where no phone's sum is known."""
+    def disturb(self, draw: Callable[[int], npt.NDArray[np.int64]]) -> None:
+        """Add whole multiples of 2⁻¹⁷ steps to each coordinate: `draw` returns so many, each below 2⁶² in size."""
+        for sums in self._sums.values():
+            sums += draw(len(sums))
+
+    def mean(self, of: int = 0) -> F32:
+        """Return the mean update, (parameters,) float32; zero where no phone's sum is known.
+
+        `of`: divide by it, in place of how many phones are in the sum.
+        """
         summable, slices = self._summable, self._slices
         values = np.zeros(summable.coordinates, np.float32)
         for slice_, sums in self._sums.items():
             mine = values[slice_::slices]
             for block, run in summable.runs(slice_, slices):
                 if phones := int(self._phones[slice_, block]):
-                    mine[run] = sums[run] * (self._sizes[block] / (phones << UNIT_BITS))
+                    mine[run] = sums[run] * (self._sizes[block] / ((of or phones) << UNIT_BITS))
         space = summable.pipeline.space(summable.layout, self._key.shared())
         return finite(space.expand(summable.spread(values, self._key)))
 
-    def next_state(self, before: StepState | None) -> StepState:
+    def next_state(self, before: StepState | None) -> StepState | None:
         """Return what this sum says of the next round's steps; `before` is the state that gave this one's."""
+        if self._private:
+            return None
         measured = [None if block in self._overflowed else self._deviation(block) for block in range(len(self._steps))]
         return StepState.after(
             before, measured, self._steps, self._overflowed,

@@ -2,6 +2,7 @@
 
 The steps of a round's grid follow from the sums before it (`featherfed.codec.steps`), and are kept with the model. Of
 a tree they are the root's, which sees the whole sum: a gateway is told them, and hands up what its circles add to it.
+With differential privacy they follow from what was set alone (`featherfed.server.circle_noise`).
 """
 
 from collections.abc import Mapping
@@ -21,11 +22,16 @@ from featherfed.codec.steps import StepState
 from featherfed.codec.summable import Summable
 from featherfed.codec.summed import Summed
 from featherfed.errors import CodecError
+from featherfed.privacy.accounting import Price
+from featherfed.privacy.noise import Noise
+from featherfed.privacy.phones_noise import Promise
 from featherfed.randomness import RoundKey
 from featherfed.rules.aggregate import Updates
 from featherfed.secure.circles import head_bytes
+from featherfed.server.circle_noise import CircleNoise
 from featherfed.server.circle_plan import clip_of, plan_of
 from featherfed.server.config import RunConfig
+from featherfed.server.privacy_plan import privacy_of
 
 WORD_BYTES = 4
 """Of the number that each update has beside its residues: 1, whose sum is the number of phones."""
@@ -61,6 +67,14 @@ class CircleSums:
         self._announced: tuple[int, bytes] | None = None
         self.life = 0
         """Of a gateway: how many times it has come to its root without its memory."""
+        self.noise: ByRound[CircleNoise] | None = None
+        """Of a run with differential privacy."""
+        if (privacy := privacy_of(config)) is not None:
+            self.noise = config.by_round(
+                lambda number: CircleNoise.of(privacy, uplink.at(number), plan_of(config, number))
+            )
+        self.servers_noise: Noise | None = None
+        """What the server adds to the open round's sum; a test may give another."""
         self._state: StepState | None = None
         self._sum: Summed | None = None
         self.steps = b""
@@ -101,13 +115,17 @@ class CircleSums:
     def open(self, round_number: int) -> None:
         """Begin the sum of a round."""
         summable, members = self.uplink.at(round_number), self.members(round_number)
-        if self._announced is None:
+        noise = self.noise_of(round_number)
+        self.servers_noise = None if noise is None else noise.noise()
+        if noise is not None:
+            self.steps = noise.steps(summable.num_blocks)
+        elif self._announced is None:
             self.steps = summable.steps(self._state, members=members)
         else:
             known, self.steps = self._announced
             assert known == round_number, "a gateway opens the round that its root has announced"
-        key = RoundKey(self._config.seed, round_number)
-        self._sum = Summed(summable, key, steps=self.steps, members=members, slices=self._config.slices)
+        key, slices = RoundKey(self._config.seed, round_number), self._config.slices
+        self._sum = Summed(summable, key, steps=self.steps, members=members, slices=slices, private=noise is not None)
         self._key = key
 
     def follow(self, round_number: int, steps: bytes, life: int) -> None:
@@ -121,6 +139,20 @@ class CircleSums:
             if known == round_number:
                 raise CodecError(f"round {round_number} was begun with other steps than its root announces now")
         self._announced, self.life = (round_number, steps), life
+
+    @property
+    def promise(self) -> Promise | None:
+        """What the run has promised its phones of the noise that they add; None where they add none."""
+        return None if self.noise is None else self.noise.first.promise
+
+    def noise_of(self, round_number: int) -> CircleNoise | None:
+        """Return how a round's sums are noised; None without differential privacy."""
+        return None if self.noise is None else self.noise.at(round_number)
+
+    def price(self, round_number: int, members: int, survivors: int) -> Price | None:
+        """Return what a circle's sum costs its survivors once it can be opened; None where it costs nothing then."""
+        noise = self.noise_of(round_number)
+        return None if noise is None else noise.price(members, survivors)
 
     def parse(self, round_number: int, circle: int, data: bytes) -> tuple[int, npt.NDArray[Any]]:
         """Return the word and the residues of an update without its head; raises `CodecError`."""
@@ -182,6 +214,12 @@ class CircleSums:
         self._state = total.next_state(self._state)
         if not total.count:
             return Updates([], [], [], self._key)
+        if self.noise is not None:
+            if self.servers_noise is not None:
+                total.disturb(self.servers_noise.draw)
+            # By what the round wants, whatever came: see `featherfed.privacy.noise`.
+            wanted = self._config.closing_updates_at(self._key.round_number)
+            return Updates([total.mean(wanted)], [total.count], [], self._key)
         return Updates([total.mean()], [total.count], [], self._key)
 
     def saved(self) -> dict[str, npt.NDArray[Any]]:

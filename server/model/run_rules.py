@@ -44,8 +44,7 @@ def check_rules(config: RunConfig) -> None:
     """Raise `ConfigError` for rules, uplink and mode that do not go together, naming both."""
     rules = rules_of(config)
     _check_sums(config, rules)
-    summed = next((str(uplink) for uplink in uplinks_of(config).values if uplink.summed), None)
-    check_privacy(config, rules, summed=summed)
+    check_privacy(config, rules, uplinks_of(config).values)
     for uplink in uplinks_of(config).values:
         rules.check(
             uplink,

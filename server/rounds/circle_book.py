@@ -103,4 +103,5 @@ class CircleBook:
             bits=summable.bits, steps=sums.steps, clip=float(clip_of(self._config)),
             model=digest_of(self._model.versions.view) if circle.threshold else b"", members=circle.members,
             keys=tuple(self._keys[each] for each in circle.members) if circle.threshold else (),
+            noise=None if sums.promise is None else sums.promise.numbers,
         )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from featherfed.privacy.accounting import Price
 from featherfed.server.rounds.circle import Opened as CircleOpened
 from featherfed.server.rounds.circle import SentList
 
@@ -111,12 +112,16 @@ class Expired:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What became of `OpenCircle`: the circle's sum is in the round's sum, or `outcome` says why it is not."""
+    """What became of `OpenCircle`: the circle's sum is in the round's sum, or `outcome` says why it is not.
+
+    `price` is what it cost each of its survivors, where a sum costs once it can be opened.
+    """
 
     round_number: int
     attempt: int
     circle: int
     outcome: CircleOpened
+    price: Price | None = None
 
 
 @dataclass(frozen=True, slots=True)

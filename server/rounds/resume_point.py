@@ -23,7 +23,7 @@ from featherfed.server.rounds.round_machine import Phase, Rules, RunState
 from featherfed.server.rounds.stored_circles import StoredCircles
 from featherfed.server.rounds.summed_machine import SummedState
 from featherfed.server.storage.circle_rows import keys
-from featherfed.server.storage.privacy_rows import account, privacy_by_round
+from featherfed.server.storage.privacy_rows import account, charged, privacy_by_round
 from featherfed.server.storage.run_folder import RunFolder
 from featherfed.server.storage.store import Statement, Store, figures_of, put_measures, put_value
 
@@ -106,7 +106,7 @@ def _state(config: RunConfig, **known: Any) -> State:
 def _circles(config: RunConfig, store: Store, row: Any, accepted: frozenset[int]) -> tuple[Phase, dict[str, Any]]:
     """Return the phase of an open round of circles, and what is known of them."""
     arrived = frozenset(update.shard for update in store.updates(row.round) if update.state == "arrived")
-    stored = StoredCircles.read(store, row.round, accepted | arrived, masked=config.masks)
+    stored = StoredCircles.read(store, row.round, accepted | arrived, plan=plan_of(config, row.round))
     circles = stored.attempts.get(row.attempt, ())
     # Whoever was in a final list is not asked again, whatever has become of it.
     spent = {shard for dealt in stored.attempts.values() for circle in dealt for shard in circle.spent}
@@ -166,6 +166,8 @@ def resume(config: RunConfig, store: Store, folder: RunFolder, model: RunModel) 
     else:
         known["accepted"] = frozenset(update.shard for update in counting)
         known["cohort"] = frozenset(json.loads(row.cohort)) | known["accepted"]
+    if config.dp:
+        known["charged"] = charged(store, row.round)
     phase = Phase.OPEN
     if not model.sum.adds_at_once:
         phase, of_circles = _circles(config, store, row, known["accepted"])

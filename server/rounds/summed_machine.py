@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from featherfed.by_round import ByRound
-from featherfed.secure.circles import least_of, threshold_of
+from featherfed.secure.circles import threshold_of
 from featherfed.server.circle_plan import CirclePlan
 from featherfed.server.rounds import circle as circles
 from featherfed.server.rounds import circle_machine, round_machine
@@ -57,11 +57,10 @@ from featherfed.server.rounds.round_machine import Phase, RunState
 ATTEMPTS_OF_A_LIFE = 1 << 16
 
 
-def circle_of(members: tuple[int, ...], *, masked: bool) -> Circle:
+def circle_of(members: tuple[int, ...], plan: CirclePlan) -> Circle:
     """Return a circle of which nothing is here yet."""
-    if not masked:
-        return Circle(members=members, threshold=0, least=1)
-    return Circle(members=members, threshold=threshold_of(len(members)), least=least_of(len(members)))
+    threshold = threshold_of(len(members)) if plan.masked else 0
+    return Circle(members=members, threshold=threshold, least=plan.survivors(len(members)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,11 +269,19 @@ def _expired(state: SummedState, event: Expired) -> Step:
     return _when_over(*_with_circle(state, event.circle, circles.Expired(event.version)))
 
 
+def _charge(state: SummedState, event: Opened) -> SummedState:
+    """Charge who is in a sum that could be opened, once, whatever comes of it."""
+    if event.price is None:
+        return state
+    owing = state.circles[event.circle].survivors - state.charged
+    return replace(state, account=state.account.charged(owing, event.price), charged=state.charged | owing)
+
+
 def _opened(state: SummedState, event: Opened) -> Step:
     """Count those whose sum is open, and tell the others of the circle that they are not in it."""
     if (event.round_number, event.attempt) != (state.round_number, state.attempt):
         return state, ()
-    state, actions = _with_circle(state, event.circle, event.outcome)
+    state, actions = _with_circle(_charge(state, event), event.circle, event.outcome)
     circle = state.circles[event.circle]
     if circle.phase is CirclePhase.SUMMED:
         counted = circle.survivors
@@ -361,7 +368,7 @@ def _deal(state: SummedState, actions: tuple[Action, ...]) -> Step:
     if plan.masked and not state.present.issuperset(opens.cohort):
         return replace(state, circles=(), arrived=frozenset()), actions
     members = plan.deal(opens.cohort, state.rules.seed, *attempt)
-    dealt = tuple(circle_of(each, masked=plan.masked) for each in members)
+    dealt = tuple(circle_of(each, plan) for each in members)
     state = replace(state, circles=dealt, dealt=attempt, arrived=frozenset())
     if dealt or not state.rules.total or state.phase is not Phase.OPEN:
         return state, actions

@@ -27,6 +27,7 @@ from featherfed.server.rounds.summed_machine import SummedState
 from featherfed.server.rounds.upload_register import UploadRegister
 from featherfed.server.run_tasks import RunTasks
 from featherfed.server.storage.circle_rows import StoredCircle, put_circle, put_list, put_shares
+from featherfed.server.storage.privacy_rows import put_charges
 from featherfed.server.storage.run_storage import RunStorage
 from featherfed.server.storage.store import Statement
 from featherfed.wire.messages import SECRET_BYTES, Accepted, AnyMessage, Shares, Survivors
@@ -64,7 +65,9 @@ class Unmasking:
     def restore(self, state: SummedState) -> None:
         """Take what the disk has of an open round, and open again what was summed, in whichever attempt; blocks."""
         here = state.accepted | state.arrived
-        stored = StoredCircles.read(self._storage.store, state.round_number, here, masked=state.masked)
+        stored = StoredCircles.read(
+            self._storage.store, state.round_number, here, plan=state.plans.at(state.round_number)
+        )
         self._round_number = state.round_number
         self._answers.update(stored.answers)
         for attempt, dealt in stored.attempts.items():
@@ -152,23 +155,26 @@ class Unmasking:
 
     async def _open(self, number: int, state: SummedState, current: CurrentRound) -> None:
         loop = asyncio.get_running_loop()
-        # What is read is durable then.
-        await self._storage.commits.write()
+        survivors = state.circles[number].survivors
+        price = self._book.sums.price(state.round_number, len(state.circles[number].members), len(survivors))
+        # What is read is durable then, and paid for before it is read.
+        paid = () if price is None else put_charges(state.round_number, survivors, price)
+        await self._storage.commits.write(*paid)
         try:
             total = await loop.run_in_executor(None, self._sum, state, number, self._told(state, number))
         except OpeningError as error:
             self._blame(error.at_fault, str(error), state)
             outcome = circles.Opened(error.at_fault, error.lacking, spoilt=not error.lacking)
-            await current.post_alone(Opened(state.round_number, state.attempt, number, outcome))
+            await current.post_alone(Opened(state.round_number, state.attempt, number, outcome, price))
             return
         self._blame(total.liars, "a share of it is not on the polynomial of what it is a share of", state)
         async with current.lock:
             now = current.state
             if (now.round_number, now.attempt) == (state.round_number, state.attempt) and now.phase in _GOING_ON:
-                shards = tuple(sorted(state.circles[number].survivors))
+                shards = tuple(sorted(survivors))
                 await loop.run_in_executor(None, self._book.sums.add, number, total.residues, shards)
                 outcome = circles.Opened(total.liars)
-                current.post(Opened(state.round_number, state.attempt, number, outcome))
+                current.post(Opened(state.round_number, state.attempt, number, outcome, price))
 
     def _told(self, state: SummedState, number: int) -> dict[tuple[int, int], bytes]:
         """Return what the phones of a circle have answered so far, by shard and version."""

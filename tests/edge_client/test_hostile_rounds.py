@@ -62,10 +62,10 @@ class Heard:
         return [type(each) for each in self.said]
 
 
-async def words_of(heard: Heard) -> str:
+async def words_of(heard: Heard, **options: Any) -> str:
     async with hostile(heard.act, welcome=heard.welcome) as (address, _):
         with pytest.raises(LocalError) as caught:
-            await play(address)
+            await play(address, **options)
     return str(caught.value)
 
 
@@ -109,6 +109,34 @@ async def test_run_that_was_masked_stays_so(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(PhoneState, "enter", enter)
     assert "masked updates, and says now that it does not" in await words_of(heard)
     assert heard.kinds() == []
+
+
+NOISED = replace(WELCOME, uplink="exact(0) | flat | rotate_shared | grid(12)", bounded=True, noise=1.0, colluding=0.1)
+
+
+@pytest.mark.parametrize(
+    ("welcome", "circle", "words"),
+    [
+        (replace(NOISED, masked=False), GOOD, "has phones add noise to what it does not mask"),
+        (NOISED, replace(GOOD, slices=2), "2 slices, in a run with differential privacy"),
+        (replace(NOISED, colluding=0.9), GOOD, "of the 4 survivors of a circle of 5 as many may be colluding"),
+        (replace(NOISED, noise=1e9), GOOD, "steps is beyond the"),
+    ],
+)
+async def test_no_update_leaves_with_less_noise_than_was_promised(welcome: Any, circle: Circle, words: str) -> None:
+    heard = Heard(circle, welcome=welcome)
+    assert words in await words_of(heard)
+    assert WholeUpdate not in heard.kinds() and UpdateBegin not in heard.kinds()
+
+
+async def test_phone_whose_owner_asks_for_more_noise_takes_no_part() -> None:
+    heard = Heard(GOOD, welcome=NOISED)
+    assert (
+        "promises noise of 1 in each sum, and this phone is to take part only where it is at least 2"
+        in await words_of(heard, least_noise=2.0)
+    )
+    assert heard.kinds() == []
+    assert "enough" in await words_of(Heard(GOOD, welcome=NOISED), least_noise=1.0)
 
 
 @pytest.mark.parametrize("welcome", [WELCOME, replace(WELCOME, masked=False)])

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from featherfed.by_round import ByRound
+from featherfed.privacy.accounting import Price
+from featherfed.privacy.budget import Account, Budget
 from featherfed.server.circle_plan import CirclePlan
 from featherfed.server.rounds import circle as circles
 from featherfed.server.rounds.circle import Circle, CirclePhase
@@ -62,6 +64,7 @@ class SummedMachine(RuleBasedStateMachine):
         rules = Rules(
             phones=phones, rounds=3, cohort_size=ByRound(cohort), target=ByRound(target),
             min_updates=min(least, target), max_retries=retries, seed=seed, of_all=kind == "when chosen",
+            budget=Budget(0.5, 1e-3, 3) if masked else None,
         )  # fmt: skip
         if kind == "gateway":
             rules = replace(rules, min_updates=0, target=ByRound(phones), total=phones)
@@ -71,6 +74,8 @@ class SummedMachine(RuleBasedStateMachine):
         """By round: those of circles that were summed."""
         self.spent: set[tuple[int, int]] = set()
         """(round, shard) of who was in a final list."""
+        self.paid: set[tuple[int, int]] = set()
+        """(round, shard) of who was in a sum that could be opened, where phones add noise."""
         self.to_open: list[tuple[int, int, int]] = []
         """(round, attempt, circle) whose sum is being opened."""
         self.lists: list[tuple[int, int, int, Any]] = []
@@ -189,7 +194,15 @@ class SummedMachine(RuleBasedStateMachine):
     @rule(how=st.sampled_from(["sum", "sum", "sum", "spoilt", "lacking"]), data=st.data())
     def open(self, how: str, data: st.DataObject) -> None:
         place = self.to_open.pop(data.draw(st.integers(0, len(self.to_open) - 1)))
-        self.feed(Opened(*place, self.outcome(place, how)))
+        self.opened(place, how)
+
+    def opened(self, place: tuple[int, int, int], how: str) -> None:
+        """Charge for a sum, as is on the disk before it is opened, and say what became of it."""
+        price = None
+        if self.state.masked:
+            price = Price(0.25)
+            self.paid |= {(place[0], shard) for shard in self.state.circles[place[2]].survivors}
+        self.feed(Opened(*place, self.outcome(place, how), price))
 
     def outcome(self, place: tuple[int, int, int], how: str) -> circles.Opened:
         number, attempt, circle = place
@@ -229,8 +242,23 @@ class SummedMachine(RuleBasedStateMachine):
             round_number=state.round_number, attempt=state.attempt, cohort=state.cohort, accepted=state.accepted,
             failed=self.failed, present=frozenset(self.known), life=state.life,
             arrived=frozenset[int]().union(*arrived) - state.accepted, circles=restored, dealt=state.dealt,
+            account=self.account(),
+            charged=frozenset(each for number, each in self.paid if number == state.round_number),
         )  # fmt: skip
         self.feed(Resume())
+
+    def account(self) -> Account:
+        """Return the account of the rows on the disk."""
+        account = Account()
+        for _, shard in sorted(self.paid):
+            account = account.charged([shard], Price(0.25))
+        return account
+
+    @invariant()
+    def each_sum_that_could_be_opened_is_paid_for_once_and_nothing_else(self) -> None:
+        if hasattr(self, "state") and self.state.masked:
+            assert self.state.account == self.account()
+            assert self.state.accepted <= {each for number, each in self.paid if number == self.state.round_number}
 
     @invariant()
     def what_counts_is_of_summed_circles(self) -> None:
@@ -262,7 +290,7 @@ class SummedMachine(RuleBasedStateMachine):
                 self.feed(Deadline(state.round_number, state.attempt))
             elif self.to_open:
                 place = self.to_open.pop()
-                self.feed(Opened(*place, self.outcome(place, "lacking" if len(self.lists) % 2 else "sum")))
+                self.opened(place, "lacking" if len(self.lists) % 2 else "sum")
             else:
                 number = next(number for number, each in enumerate(state.circles) if not each.over)
                 version = state.circles[number].lists[-1].version
