@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from featherfed.gateway.serving import GatewayStoppedError, gateway_config, gate
 from featherfed.server.circle_plan import CirclePlan, CohortShare
 from featherfed.server.config import config_from
 from featherfed.wire.closing import Close
-from featherfed.wire.messages import Accepted, Task, WholeUpdate
+from featherfed.wire.messages import NOTHING, PROTOCOL_VERSION, Accepted, Hello, Task, WholeUpdate
 from tests.gateway.held import HeldPhones
 from tests.gateway.trees import SETTINGS, address, gateway
 from tests.server.peer import peer
@@ -338,3 +339,39 @@ async def test_partial_sum_of_another_round_is_refused_and_another_one_of_the_sa
             code, sentence = await asyncio.wait_for(liar.closed(), 30)
             assert (code, sentence) == (Close.REFUSED, "round 1 already has another update of phone 'gateway-0'")
         assert root.service.state.accepted == frozenset()
+
+
+async def test_root_counts_the_lives_of_gateways_that_lost_their_memory_and_keeps_the_count(tmp_path: Path) -> None:
+    settings = {**MASKED, "phones": 6, "cohort": 6, "gateways": 1}
+
+    async def life(root: Any, run: str) -> int:
+        async with peer(root.address) as one:
+            hello = Hello(PROTOCOL_VERSION, "gateway-0", 0, 1, run=run, held_version=0 if run else NOTHING)
+            await one.send(hello)
+            task = await asyncio.wait_for(one.receive_until(Task), 30)
+            assert isinstance(task, Task)
+            return task.life
+
+    async with serving(tmp_path, **settings) as root:
+        run = root.watcher.told("listening")[0][1]
+        assert [await life(root, known) for known in ("", run, "", run, "", "")] == [0, 0, 1, 1, 2, 3]
+    async with serving(tmp_path, resume=True) as root:
+        assert [await life(root, known) for known in (run, "")] == [3, 4]
+
+
+async def test_gateway_whose_circle_fails_masks_what_came_anew_before_its_root_goes_on(tmp_path: Path) -> None:
+    """Seven of twelve are too few for their circle, and enough for another one."""
+    settings = {**MASKED, "deadline": 12.0, "unmask_deadline": 1.0}
+    phones = HeldPhones(settings, range(12), 2)
+    phones.also = {(2, shard) for shard in range(4)}
+    # Each that is held holds a thread.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(24))
+    async with (
+        serving(tmp_path, **{**settings, "gateways": 1}) as root,
+        gateway(root.address, tmp_path / "g0", 0, 1, **settings) as (only, told),
+    ):
+        await asyncio.wait_for(asyncio.gather(*phones.start([await address(told, only)])), 60)
+        assert await asyncio.wait_for(root.ended, 30) is None
+        await asyncio.wait_for(only, 30)
+    assert [summary.phones for (summary,) in root.watcher.told("round_closed")] == [12, 7, 12]
+    assert [(number, attempt) for number, attempt, _ in told.told("round_opened")] == [(1, 0), (2, 0), (2, 1), (3, 0)]
