@@ -28,7 +28,7 @@ from featherfed.gateway.aggregation import GatewayAggregator
 from featherfed.gateway.round_exchange import News, RoundExchange
 from featherfed.gateway.upstream import GatewayLearner, GatewayState
 from featherfed.server.allocator import give_back_vectors
-from featherfed.server.circle_plan import Shares
+from featherfed.server.circle_plan import CohortShare
 from featherfed.server.config import RunConfig
 from featherfed.server.door.entrance import Entrance, EntranceOptions
 from featherfed.server.rounds.resume_point import ResumePoint, resume, rules, state_of
@@ -104,7 +104,7 @@ def gateway_config(config: RunConfig, place: tuple[int, int], *, gateways: int =
         )
     deadline, unmask_s = DEADLINE_SHARE * config.deadline, config.unmask_deadline
     if config.secure and not gateways:
-        Shares.of(config, of).check()
+        CohortShare.of(config, of).check()
         # A list of survivors that somebody does not answer takes its time too, before the sum is there.
         unmask_s = min(unmask_s, deadline / 2)
         deadline -= unmask_s

@@ -84,13 +84,13 @@ def risks_of(config: RunConfig) -> Risks:
     """Return what circles of a masked run stand, if a tenth of all phones collude and a tenth leave."""
     asked, plan = config.cohort_size_at(1), plan_of(config, 1)
     if config.gateways:
-        asked = max(DEFAULT_LEAST_CIRCLE, round(Shares.of(config, config.gateways).mean))
+        asked = max(DEFAULT_LEAST_CIRCLE, round(CohortShare.of(config, config.gateways).mean))
     members = plan.members(asked)
     return Risks(config.phones, members, colluding=config.colluding, lost=0.1, least=plan.survivors(members))
 
 
 @dataclass(frozen=True, slots=True)
-class Shares:
+class CohortShare:
     """What the smallest of `gateways` has of a masked round's cohort: `row` of all `phones`, of whom `asked` are."""
 
     phones: int
@@ -99,7 +99,7 @@ class Shares:
     gateways: int
 
     @classmethod
-    def of(cls, config: RunConfig, gateways: int) -> "Shares":
+    def of(cls, config: RunConfig, gateways: int) -> "CohortShare":
         """Return those of the round that asks fewest phones."""
         asked = min(config.by_round(config.cohort_size_at).values)
         return cls(config.phones, config.phones // gateways, asked, gateways)

@@ -14,7 +14,7 @@ deals its cohort into circles (`circle`), each of which ends summed or failed:
 - Whoever was in a final list is not asked again in that round, summed or not: two sums that differ by one phone would
   show its update.
 - A gateway goes on when its root does: what is in no sum then counts in none. A share of the cohort that makes no
-  circle is not asked.
+  circle is not asked; where all circles fail, those whose updates came are dealt into others.
 """
 
 from collections.abc import Callable, Mapping
@@ -233,12 +233,27 @@ def _when_over(state: SummedState, actions: tuple[Action, ...]) -> Step:
     if state.phase is not Phase.UNMASKING or any(not circle.over for circle in state.circles):
         return state, actions
     spent = frozenset(shard for circle in state.circles for shard in circle.spent) - state.accepted
+    here = state.arrived - spent
     state = replace(state, phase=Phase.OPEN, arrived=frozenset(), failed=state.failed | spent)
-    settled, more = _settle(state)
+    settled, more = _try_again(state, here) or _settle(state)
     if settled.phase is not Phase.PAUSED:
         # They rest until the next round; what came of them, and of all who are in no sum, is of no use any more.
         more = (*round_machine.cancel(state, spent), Discard(state.round_number), *more)
     return settled, (*actions, *more)
+
+
+def _try_again(state: SummedState, here: frozenset[int]) -> Step | None:
+    """Ask those of a gateway again whose updates came to circles that failed, where none was summed.
+
+    Its root waits for no other of its phones. `here` have sent an update, and told nothing that opens one.
+    """
+    again = here & state.present
+    enough = len(again) >= state.plans.at(state.round_number).least
+    if not (state.rules.total and enough) or state.accepted or state.attempt >= state.rules.max_retries:
+        return None
+    late = round_machine.cancel(state, state.outstanding - again)
+    state = replace(state, attempt=state.attempt + 1, cohort=state.failed | again)
+    return state, (*late, OpenRound(state.round_number, state.attempt, tuple(sorted(again))))
 
 
 def _settle(state: SummedState) -> Step:

@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,10 @@ from safetensors.numpy import load
 from featherfed.errors import ConfigError
 from featherfed.gateway.round_exchange import News, RoundExchange
 from featherfed.gateway.serving import GatewayStoppedError, gateway_config, gateway_rules
-from featherfed.server.circle_plan import CirclePlan, Shares
+from featherfed.server.circle_plan import CirclePlan, CohortShare
 from featherfed.server.config import config_from
 from featherfed.wire.closing import Close
-from featherfed.wire.messages import Accepted, Task, WholeUpdate
+from featherfed.wire.messages import NOTHING, PROTOCOL_VERSION, Accepted, Hello, Task, WholeUpdate
 from tests.gateway.held import HeldPhones
 from tests.gateway.trees import SETTINGS, address, gateway
 from tests.server.peer import peer
@@ -282,7 +283,7 @@ def test_gateways_that_have_too_few_of_a_cohort_are_refused() -> None:
     config = config_from({"phones": 100, "cohort": 20, "uplink": "secure-4bit", "secure": True})
     with pytest.raises(ConfigError, match=r"of the 20 phones that a round asks one of 5 has 4; ask more \(--cohort\)"):
         gateway_config(config, (0, 5))
-    assert str(Shares.of(config, 4)).startswith("of 20 phones a round asks 5 of each gateway's in the mean")
+    assert str(CohortShare.of(config, 4)).startswith("of 20 phones a round asks 5 of each gateway's in the mean")
     assert gateway_config(config, (0, 4)).deadline == 0.9 * config.deadline - config.unmask_deadline
 
 
@@ -290,7 +291,7 @@ def test_chance_of_a_share_below_a_circle_is_that_of_draws() -> None:
     config = config_from({"phones": 20, "cohort": 12, "uplink": "secure-4bit", "secure": True})
     rules = gateway_rules(gateway_config(config, (0, 2)), 0, 2)
     few = sum(rules.asked(number) < 5 for number in range(1, 2001))
-    assert abs(few / 2000 - Shares.of(config, 2).below) < 0.03
+    assert abs(few / 2000 - CohortShare.of(config, 2).below) < 0.03
 
 
 async def test_attempt_of_the_root_asks_nothing_of_phones_that_are_in_circles(tmp_path: Path) -> None:
@@ -338,3 +339,39 @@ async def test_partial_sum_of_another_round_is_refused_and_another_one_of_the_sa
             code, sentence = await asyncio.wait_for(liar.closed(), 30)
             assert (code, sentence) == (Close.REFUSED, "round 1 already has another update of phone 'gateway-0'")
         assert root.service.state.accepted == frozenset()
+
+
+async def test_root_counts_the_lives_of_gateways_that_lost_their_memory_and_keeps_the_count(tmp_path: Path) -> None:
+    settings = {**MASKED, "phones": 6, "cohort": 6, "gateways": 1}
+
+    async def life(root: Any, run: str) -> int:
+        async with peer(root.address) as one:
+            hello = Hello(PROTOCOL_VERSION, "gateway-0", 0, 1, run=run, held_version=0 if run else NOTHING)
+            await one.send(hello)
+            task = await asyncio.wait_for(one.receive_until(Task), 30)
+            assert isinstance(task, Task)
+            return task.life
+
+    async with serving(tmp_path, **settings) as root:
+        run = root.watcher.told("listening")[0][1]
+        assert [await life(root, known) for known in ("", run, "", run, "", "")] == [0, 0, 1, 1, 2, 3]
+    async with serving(tmp_path, resume=True) as root:
+        assert [await life(root, known) for known in (run, "")] == [3, 4]
+
+
+async def test_gateway_whose_circle_fails_masks_what_came_anew_before_its_root_goes_on(tmp_path: Path) -> None:
+    """Seven of twelve are too few for their circle, and enough for another one."""
+    settings = {**MASKED, "deadline": 12.0, "unmask_deadline": 1.0}
+    phones = HeldPhones(settings, range(12), 2)
+    phones.also = {(2, shard) for shard in range(4)}
+    # Each that is held holds a thread.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(24))
+    async with (
+        serving(tmp_path, **{**settings, "gateways": 1}) as root,
+        gateway(root.address, tmp_path / "g0", 0, 1, **settings) as (only, told),
+    ):
+        await asyncio.wait_for(asyncio.gather(*phones.start([await address(told, only)])), 60)
+        assert await asyncio.wait_for(root.ended, 30) is None
+        await asyncio.wait_for(only, 30)
+    assert [summary.phones for (summary,) in root.watcher.told("round_closed")] == [12, 7, 12]
+    assert [(number, attempt) for number, attempt, _ in told.told("round_opened")] == [(1, 0), (2, 0), (2, 1), (3, 0)]
