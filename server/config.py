@@ -170,15 +170,6 @@ class RunConfig(Training):
             return
         if self.mode == "async":
             raise ConfigError("--secure hides updates in the sum of one round, and --mode async sums those of several")
-        if self.gateways:
-            raise ConfigError(
-                f"--secure has no circles across --gateways {self.gateways} yet; leave one of the two out"
-            )
-        if self.connect == "when-chosen":
-            raise ConfigError(
-                "--secure needs the keys of a cohort's phones before its round opens, and with --connect when-chosen"
-                " they come later; leave one of the two out"
-            )
         if self.circle > MOST_MEMBERS:
             raise ConfigError(f"--circle {self.circle} exceeds the {MOST_MEMBERS} phones of a masked circle (--secure)")
         if self.circle < DEFAULT_LEAST_CIRCLE:
@@ -232,6 +223,11 @@ class RunConfig(Training):
         """The problem's name as part of a folder's: `mnist-2nn`, or `mytask` for `./mytask.py:problem`."""
         source = self.problem.rpartition(":")[0] or self.problem
         return source.removesuffix(".py").replace("/", "-").strip(".-") or "run"
+
+    @property
+    def masks(self) -> bool:
+        """Whether what comes to this server is masked: phones' updates are, partial sums of gateways are not."""
+        return self.secure and not self.gateways
 
     @property
     def guests(self) -> int:

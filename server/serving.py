@@ -16,7 +16,7 @@ from featherfed.partitions import check_enough, parse_partition
 from featherfed.problem import Problem
 from featherfed.problem_loading import load_problem
 from featherfed.server.allocator import give_back_vectors, spare_the_collector
-from featherfed.server.circle_plan import risks_of
+from featherfed.server.circle_plan import Shares, risks_of
 from featherfed.server.config import RunConfig, config_from
 from featherfed.server.door.entrance import Entrance, EntranceOptions
 from featherfed.server.measures import Target, measures_of
@@ -165,6 +165,8 @@ def serve_run(plan: RunPlan, console: Console) -> Served:
         with shown:
             if config.secure:
                 watchers.note(str(risks_of(config)))
+                if config.gateways:
+                    watchers.note(str(Shares.of(config, config.gateways)))
             if (sentence := privacy_note(config, aggregator)) is not None:
                 watchers.note(sentence)
             paused = asyncio.run(_serve(plan, folder, aggregator, kept, watchers, door, where))

@@ -48,7 +48,7 @@ class Welcomes:
             b"" if initial is None else initial.digest,
             [] if initial is None else initial.to_wire(),
             [] if knows_model else tensor_entries(known.rows()),
-            masked=config.secure,
+            masked=config.masks,
             clip=self._clip(),
             bounded=circles is not None and circles.noise is not None,
             noise=0 if promise is None else promise.noise_multiplier,

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featherfed.codec import steps as stepping
+from featherfed.codec.partial_sum import MOST_PHONES, PartialSum
 from featherfed.codec.space import F32
 from featherfed.codec.stage import finite
 from featherfed.codec.steps import StepState
@@ -56,6 +57,7 @@ class Summed:
         self._sums: dict[int, npt.NDArray[np.int64]] = {}
         self._phones = np.zeros((slices, summable.num_blocks), np.int64)
         self._clients: set[int] = set()
+        self._merged = 0
         # By the size of a circle, so that nothing is divided before all are in: block by block.
         self._squares: dict[int, list[int]] = {}
         self._values: dict[int, list[int]] = {}
@@ -64,7 +66,7 @@ class Summed:
     @property
     def count(self) -> int:
         """Phones in the sum."""
-        return len(self._clients)
+        return len(self._clients) + self._merged
 
     @property
     def overflowed(self) -> tuple[int, ...]:
@@ -77,7 +79,7 @@ class Summed:
         `residues_sum`: (coordinates of the slice,), of which only residues modulo 2^r count. Raises `CodecError` for
         another length, without phones, and for a phone that is in the sum already.
         """
-        summable, bits = self._summable, self._summable.bits
+        summable = self._summable
         if residues_sum.shape != (count := summable.count(slice_, self._slices),):
             raise CodecError(f"a sum of shape {residues_sum.shape} came for {count} coordinates of slice {slice_}")
         if not clients:
@@ -88,7 +90,7 @@ class Summed:
         held = self._sums.setdefault(slice_, np.zeros(count, np.int64))
         squares = self._squares.setdefault(len(clients), [0] * summable.num_blocks)
         values = self._values.setdefault(len(clients), [0] * summable.num_blocks)
-        longest = stepping.OVERFLOW * (1 << (bits + UNIT_BITS - _COARSE))
+        longest = self._longest
         wrapped = []
         for block, run in summable.runs(slice_, self._slices):
             if self._private:
@@ -107,6 +109,62 @@ class Summed:
         self._clients.update(clients)
         self._overflowed.update(wrapped)
         return wrapped
+
+    @property
+    def _longest(self) -> float:
+        """The largest RMS, cut by `_COARSE` bits, of a block's sum that has not wrapped."""
+        return stepping.OVERFLOW * (1 << (self._summable.bits + UNIT_BITS - _COARSE))
+
+    def partial(self) -> PartialSum:
+        """Return the sum as it is, for a server that merges several: of rounds without slices."""
+        assert self._slices == 1, "a sum of slices has several counts a block"
+        sums = self._sums.get(0)
+        return PartialSum(
+            self.count,
+            np.zeros(self._summable.coordinates, np.int64) if sums is None else sums,
+            tuple(map(int, self._phones[0])),
+            frozenset(self._overflowed),
+            {size: tuple(row) for size, row in self._squares.items()},
+            {size: tuple(row) for size, row in self._values.items()},
+        )
+
+    def merge(self, part: PartialSum) -> None:
+        """Add another part of the same round's sum: the same bits as if its circles had been added here.
+
+        Raises `CodecError`, and adds nothing, for one that no circles of this round give.
+        """
+        self._check_part(part)
+        held = self._sums.setdefault(0, np.zeros(self._summable.coordinates, np.int64))
+        held += part.sums
+        self._phones[0] += np.array(part.counts, np.int64)
+        for size, squares in part.squares.items():
+            for into, news in ((self._squares, squares), (self._values, part.values[size])):
+                row = into.setdefault(size, [0] * self._summable.num_blocks)
+                for block, number in enumerate(news):
+                    row[block] += number
+        self._overflowed.update(part.wrapped)
+        self._merged += part.phones
+
+    def _check_part(self, part: PartialSum) -> None:
+        summable = self._summable
+        if self.count + part.phones > MOST_PHONES:
+            raise CodecError(f"{self.count + part.phones} phones exceed the {MOST_PHONES} of one sum")
+        if odd := [size for size in part.squares if not 1 <= size <= self._members]:
+            raise CodecError(f"partial sum of circles of {odd[0]}, in a round whose steps are for {self._members}")
+        longest = self._longest * self._longest
+        for block, run in summable.runs():
+            phones = part.counts[block]
+            if phones > part.phones:
+                raise CodecError(f"block {block} of a partial sum of {part.phones} phones is of {phones}")
+            # Each circle's sum lies in half a modulus around zero, and has a phone at least.
+            most = phones << (summable.bits + DITHER_BITS)
+            if int(part.sums[run].max()) > most or int(part.sums[run].min()) < -most:
+                raise CodecError(f"block {block} of a partial sum exceeds what {phones} phones can have sent")
+            for size, squares in part.squares.items():
+                if squares[block] > longest * part.values[size][block]:
+                    raise CodecError(f"block {block} of a partial sum has wrapped, and is called whole")
+                if part.values[size][block] * size > phones * (run.stop - run.start):
+                    raise CodecError(f"block {block} of a partial sum counts circles of {size} that it has not")
 
     def _centred(self, residues_sum: npt.NDArray[np.integer], clients: Sequence[int]) -> npt.NDArray[np.int64]:
         """Return the sum without its dithers, in 2⁻¹⁷ steps, in half a modulus around zero."""

@@ -152,12 +152,16 @@ class Welcome(Message, frozen=True, tag=2):
 class Task(Message, frozen=True, tag=3):
     """Server: train on `version` in `round`; `changes` is what is other in this round than Welcome said.
 
-    Its keys are `uplink` and the names of the fields of `featherfed.training_settings.Training`.
+    Its keys are `uplink` and the names of the fields of `featherfed.training_settings.Training`. To a gateway whose
+    phones' updates are summed in circles it says the steps of `grid`, and how many times that gateway has come without
+    its memory: attempts of such a one have other numbers than those that its phones may know.
     """
 
     round: Count
     version: Count
     changes: Changes = {}
+    steps: Chunk = b""
+    life: Annotated[int, Meta(ge=0, lt=1 << 32)] = 0
 
 
 class ModelBegin(Message, frozen=True, tag=4):
@@ -310,7 +314,11 @@ class Survivors(Message, frozen=True, tag=16):
 
 
 class Shares(Message, frozen=True, tag=17):
-    """Phone: the answer to `Survivors`: 16 bytes for each of those asked for, in the order of the circle's members."""
+    """Phone: the answer to `Survivors`: 16 bytes for each of those asked for, in the order of the circle's members.
+
+    `version` 0, without data, answers `Circle`: the phone was in a final list of the round, and takes no part in this
+    attempt.
+    """
 
     round: Count
     attempt: Count

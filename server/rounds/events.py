@@ -72,9 +72,10 @@ class Closed:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A gateway's root is in this round."""
+    """A gateway's root is in this round; `life` says how many times the gateway has come to it without its memory."""
 
     round_number: int
+    life: int = 0
 
 
 @dataclass(frozen=True, slots=True)

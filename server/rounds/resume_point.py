@@ -89,13 +89,18 @@ def _account(store: Store, closed: list[int]) -> Account:
     return account(store)
 
 
-def _state(config: RunConfig, **known: Any) -> State:
+def state_of(config: RunConfig, its: Rules, **known: Any) -> State:
+    """Return the state of a run with these rules, in the machine that it is played by."""
     if config.mode == "async":
-        return AsyncState(rules(config), **known)
-    if Pipeline.parse(config.uplink_at(1)).summed:
+        return AsyncState(its, **known)
+    if not config.gateways and Pipeline.parse(config.uplink_at(1)).summed:
         plans = config.by_round(lambda number: plan_of(config, number))
-        return SummedState(rules(config), plans=plans, **known)
-    return RunState(rules(config), **known)
+        return SummedState(its, plans=plans, **known)
+    return RunState(its, **known)
+
+
+def _state(config: RunConfig, **known: Any) -> State:
+    return state_of(config, rules(config), **known)
 
 
 def _circles(config: RunConfig, store: Store, row: Any, accepted: frozenset[int]) -> tuple[Phase, dict[str, Any]]:
@@ -106,7 +111,8 @@ def _circles(config: RunConfig, store: Store, row: Any, accepted: frozenset[int]
     # Whoever was in a final list is not asked again, whatever has become of it.
     spent = {shard for dealt in stored.attempts.values() for circle in dealt for shard in circle.spent}
     failed = frozenset(json.loads(row.refused)) | (spent - accepted - arrived)
-    known = {"arrived": arrived, "circles": circles, "dealt": (row.round, row.attempt), "failed": failed}
+    dealt = (row.round, row.attempt) if circles else (0, 0)
+    known = {"arrived": arrived, "circles": circles, "dealt": dealt, "failed": failed}
     return Phase.UNMASKING if row.attempt in stored.over else Phase.OPEN, known
 
 
@@ -129,7 +135,7 @@ def resume(config: RunConfig, store: Store, folder: RunFolder, model: RunModel) 
     else:
         folder.drop_versions()
     present = frozenset(store.phones())
-    if config.secure:
+    if config.masks:
         # Killed between a phone's name and its key: it is in no circle before it has said one.
         present &= keys(store).keys()
     rounds = store.rounds()
@@ -163,7 +169,7 @@ def resume(config: RunConfig, store: Store, folder: RunFolder, model: RunModel) 
     if config.dp:
         known["charged"] = charged(store, row.round)
     phase = Phase.OPEN
-    if model.sum.circles is not None:
+    if not model.sum.adds_at_once:
         phase, of_circles = _circles(config, store, row, known["accepted"])
         known |= of_circles
     state = _state(

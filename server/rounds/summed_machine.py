@@ -8,9 +8,13 @@ deals its cohort into circles (`circle`), each of which ends summed or failed:
 
 - A quorum is of updates in circles of which enough have come to be summed.
 - Nobody joins a circle once it is dealt, and another attempt has other circles: phones mask what they have anew.
+- Members of a masked circle need each other's keys: where some of a cohort are not here when their round opens, it is
+  dealt when they are, or at a deadline, without them; another deadline runs then.
 - Circles that are summed stay in the round whatever becomes of others.
 - Whoever was in a final list is not asked again in that round, summed or not: two sums that differ by one phone would
   show its update.
+- A gateway goes on when its root does: what is in no sum then counts in none. A share of the cohort that makes no
+  circle is not asked.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,6 +32,7 @@ from featherfed.server.rounds.events import (
     Accept,
     Action,
     Answered,
+    Asked,
     Assign,
     CloseRound,
     Count,
@@ -49,6 +54,8 @@ from featherfed.server.rounds.events import (
 )
 from featherfed.server.rounds.round_machine import Phase, RunState
 
+ATTEMPTS_OF_A_LIFE = 1 << 16
+
 
 def circle_of(members: tuple[int, ...], plan: CirclePlan) -> Circle:
     """Return a circle of which nothing is here yet."""
@@ -69,6 +76,13 @@ class SummedState(RunState):
     """The round and attempt that they are of."""
     resumed: bool = False
     """Whether this server has gone on with a run."""
+    life: int = 0
+    """Of a gateway: how many times it has come to its root without its memory."""
+
+    @property
+    def undealt(self) -> bool:
+        """Whether the circles of this attempt wait for phones that are not here."""
+        return self.phase is Phase.OPEN and self.dealt != (self.round_number, self.attempt)
 
     @property
     def masked(self) -> bool:
@@ -93,9 +107,14 @@ class SummedState(RunState):
         """Whether an update is here whose circle is not summed yet."""
         return round_number == self.round_number and shard in self.arrived
 
+    @property
+    def told_attempt(self) -> int:
+        """The attempt as phones hear it: no gateway that has lost its memory says a number that it has said before."""
+        return self.life * ATTEMPTS_OF_A_LIFE + self.attempt
+
     def takes(self, attempt: int) -> bool:
         """Whether an update of an attempt may count: each has masks of its own."""
-        return attempt == self.attempt
+        return attempt == self.told_attempt
 
     @property
     def complete(self) -> bool:
@@ -152,7 +171,7 @@ def _fail(state: SummedState, event: Fail) -> Step:
     if not state.awaits(event.shard):
         return _lose(state, event)
     state = replace(state, failed=state.failed | {event.shard})
-    return _end_uploads(state) if state.complete else (state, ())
+    return _end_uploads(state) if state.complete else (state, _when_here(state))
 
 
 def _give_up(state: SummedState, event: GaveUp) -> Step:
@@ -162,7 +181,37 @@ def _give_up(state: SummedState, event: GaveUp) -> Step:
 def _deadline(state: SummedState, event: Deadline) -> Step:
     if (event.round_number, event.attempt) != (state.round_number, state.attempt):
         return state, ()
+    if state.undealt and len(state.outstanding & state.present) >= state.plans.at(state.round_number).least:
+        # The others are not waited for any more.
+        state = replace(state, failed=state.failed | (state.outstanding - state.present))
+        return state, _when_here(state)
     return _end_uploads(state)
+
+
+def _when_here(state: SummedState) -> tuple[Action, ...]:
+    """Return what deals the circles of an attempt whose phones are all here, if they wait for that."""
+    if not state.undealt or not state.outstanding <= state.present:
+        return ()
+    return (OpenRound(state.round_number, state.attempt, tuple(sorted(state.outstanding))),)
+
+
+def _asked_gathering(state: SummedState, event: Asked) -> Step:
+    state = replace(state, life=event.life)
+    opened, actions = round_machine.TABLE[Phase.GATHERING][Asked](state, event)
+    if state.masked:
+        # Phones that are on their way back to a gateway have no keys here before they come.
+        opened = replace(opened, present=state.present)
+    return opened, actions  # type: ignore[return-value]  # a state keeps its kind
+
+
+def _asked(state: SummedState, event: Asked) -> Step:
+    """Close with what is summed if the root is further: it waits for this round no more."""
+    if event.round_number <= state.round_number:
+        return state, ()
+    late = state.cohort - state.accepted - state.failed
+    close = CloseRound(state.round_number, tuple(sorted(state.accepted)))
+    state = replace(state, phase=Phase.CLOSING, arrived=frozenset())
+    return state, (*round_machine.cancel(state, late), close)
 
 
 def _end_uploads(state: SummedState) -> Step:
@@ -268,7 +317,7 @@ def _resume(state: SummedState, event: Resume) -> Step:
             actions += more
     if state.phase is Phase.UNMASKING:
         return _when_over(state, actions)
-    if state.circles and state.enough:
+    if (state.circles or state.rules.total) and state.enough:
         state, more = _end_uploads(state)
         return state, (*actions, *more)
     return state, (*actions, OpenRound(state.round_number, state.attempt, tuple(sorted(state.outstanding))))
@@ -278,7 +327,7 @@ def _join(state: SummedState, event: Joined) -> Step:
     state = replace(state, present=state.present | {event.shard})
     number = state.place(event.shard)
     if number is None:
-        return state, ()
+        return state, _when_here(state)
     if state.phase is Phase.OPEN and event.shard in state.outstanding:
         return state, (Assign(event.shard),)
     return _with_circle(state, number, circles.Back(event.shard))
@@ -291,10 +340,12 @@ _OF_CIRCLES: Mapping[type, Callable[..., tuple[RunState, tuple[Action, ...]]]] =
     Expired: _expired,
     Opened: _opened,
     Resume: _resume,
+    Asked: _asked,
 }
 
 TABLE: Mapping[Phase, Mapping[type, Callable[..., Any]]] = {
     **round_machine.TABLE,
+    Phase.GATHERING: {**round_machine.TABLE[Phase.GATHERING], Asked: _asked_gathering},
     Phase.OPEN: {
         **round_machine.TABLE[Phase.OPEN],
         **_OF_CIRCLES,
@@ -309,14 +360,23 @@ TABLE: Mapping[Phase, Mapping[type, Callable[..., Any]]] = {
 
 def _deal(state: SummedState, actions: tuple[Action, ...]) -> Step:
     """Deal the circles of an attempt that opens; of an earlier one nothing is kept that is in no sum."""
-    for action in actions:
-        attempt = (state.round_number, state.attempt)
-        if isinstance(action, OpenRound) and attempt != state.dealt:
-            plan = state.plans.at(state.round_number)
-            members = plan.deal(action.cohort, state.rules.seed, *attempt)
-            dealt = tuple(circle_of(each, plan) for each in members)
-            return replace(state, circles=dealt, dealt=attempt, arrived=frozenset()), actions
-    return state, actions
+    opens = next((action for action in actions if isinstance(action, OpenRound)), None)
+    attempt = (state.round_number, state.attempt)
+    if opens is None or attempt == state.dealt:
+        return state, actions
+    plan = state.plans.at(state.round_number)
+    if plan.masked and not state.present.issuperset(opens.cohort):
+        return replace(state, circles=(), arrived=frozenset()), actions
+    members = plan.deal(opens.cohort, state.rules.seed, *attempt)
+    dealt = tuple(circle_of(each, plan) for each in members)
+    state = replace(state, circles=dealt, dealt=attempt, arrived=frozenset())
+    if dealt or not state.rules.total or state.phase is not Phase.OPEN:
+        return state, actions
+    # Of a gateway nobody else can be asked, and its root waits for it.
+    return replace(state, phase=Phase.CLOSING, cohort=frozenset()), (
+        OpenRound(*attempt, ()),
+        CloseRound(state.round_number, ()),
+    )
 
 
 def advance(state: SummedState, event: Event) -> Step:

@@ -114,7 +114,7 @@ class Unmasking:
         alive = to_bits(members, sent.alive)
         for shard in action.to:
             asked = to_bits(members, sent.asked_of(shard))
-            self._send(shard, Survivors(state.round_number, state.attempt, sent.version, sent.final, alive, asked))
+            self._send(shard, Survivors(state.round_number, state.told_attempt, sent.version, sent.final, alive, asked))
 
     def _send(self, shard: int, message: AnyMessage) -> None:
         if phone := self._fleet.connections.get(shard):
@@ -125,7 +125,7 @@ class Unmasking:
         state = current.state
         if not isinstance(state, SummedState) or (message.round, message.attempt) != (
             state.round_number,
-            state.attempt,
+            state.told_attempt,
         ):
             return
         number = state.place(phone.shard)
@@ -137,14 +137,14 @@ class Unmasking:
         if state.circles[number].over:
             # Nothing is asked for any more, and what came now would outlive the round.
             return
-        key = (message.attempt, phone.shard, message.version)
+        key = (state.attempt, phone.shard, message.version)
         if key in self._answers:
             if self._answers[key] != message.data:
                 raise RefusedError(f"another answer to list {message.version} than before")
             return
         self._answers[key] = message.data
         self._storage.commits.queue(put_shares(message.round, *key, message.data))
-        await current.post_alone(Answered(message.round, phone.shard, message.attempt, message.version))
+        await current.post_alone(Answered(message.round, phone.shard, state.attempt, message.version))
 
     def open_circle(self, action: OpenCircle, state: SummedState, current: CurrentRound) -> None:
         """Take the masks off the sum of a circle, and add it to the round's.

@@ -55,7 +55,7 @@ class UploadRegister:
                 payload = self._store.payload(*key)
                 durable = len(payload)
                 self._uploads[key] = Upload(update, durable)
-                if update.state == "accepted" and self._model.sum.circles is None:
+                if update.state == "accepted" and self._model.sum.adds_at_once:
                     self._model.sum.add(*key, payload, update.examples)
             kept[update.shard] = kept.get(update.shard, 0) + durable
         for shard in self._ledger.shards():

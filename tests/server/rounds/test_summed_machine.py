@@ -1,5 +1,6 @@
 """Model check: any events in any order, and what must hold of rounds whose circles are summed, whatever comes."""
 
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import settings
@@ -15,6 +16,7 @@ from featherfed.server.rounds.circle import Circle, CirclePhase
 from featherfed.server.rounds.events import (
     Accept,
     Answered,
+    Asked,
     Assign,
     CancelPhones,
     Closed,
@@ -51,17 +53,21 @@ class SummedMachine(RuleBasedStateMachine):
     @initialize(
         masked=st.booleans(), phones=st.integers(5, PHONES), cohort=st.integers(5, PHONES), size=st.integers(5, 8),
         quorum=st.integers(1, PHONES), least=st.integers(1, PHONES), retries=st.integers(0, 3), seed=st.integers(0, 9),
+        kind=st.sampled_from(["server", "when chosen", "gateway"]), there=st.sets(SHARDS, min_size=1),
     )  # fmt: skip
     def begin(
-        self, masked: bool, phones: int, cohort: int, size: int, quorum: int, least: int, retries: int, seed: int
-    ) -> None:
+        self, masked: bool, phones: int, cohort: int, size: int, quorum: int, least: int, retries: int, seed: int,
+        kind: str, there: set[int],
+    ) -> None:  # fmt: skip
         cohort = min(cohort, phones)
         target = min(quorum, cohort)
         rules = Rules(
             phones=phones, rounds=3, cohort_size=ByRound(cohort), target=ByRound(target),
-            min_updates=min(least, target), max_retries=retries, seed=seed,
+            min_updates=min(least, target), max_retries=retries, seed=seed, of_all=kind == "when chosen",
             budget=Budget(0.5, 1e-3, 3) if masked else None,
         )  # fmt: skip
+        if kind == "gateway":
+            rules = replace(rules, min_updates=0, target=ByRound(phones), total=phones)
         plan = CirclePlan(size, 40 if masked else cohort, 1, masked, 5 if masked else 1)
         self.state = SummedState(rules, plans=ByRound(plan))
         self.counted: dict[int, set[int]] = {}
@@ -78,8 +84,15 @@ class SummedMachine(RuleBasedStateMachine):
         self.open_before = False
         self.over = (0, 0)
         self.failed = frozenset[int]()
+        self.known: set[int] = set()
+        """Whose key is on the disk."""
+        if kind == "gateway":
+            # It may have moved in the middle of a run; its phones come back one by one.
+            number = 1 if there >= set(range(phones)) else 2
+            self.feed(Asked(number, life=number - 1))
         for shard in range(phones):
-            self.feed(Joined(shard))
+            if kind == "server" or shard in there or (kind == "gateway" and self.state.phase is Phase.GATHERING):
+                self.join(shard)
 
     def feed(self, event: Event) -> None:
         before = self.state
@@ -90,6 +103,8 @@ class SummedMachine(RuleBasedStateMachine):
         for action in actions:
             match action:
                 case OpenRound(number, _, cohort):
+                    if state.masked and state.circles:
+                        assert self.known.issuperset(each for dealt in state.circles for each in dealt.members), "keys"
                     assert not {shard for shard in cohort if (number, shard) in self.spent}, "asked after a final list"
                     self.failed = state.failed
                 case EndUploads():
@@ -124,7 +139,16 @@ class SummedMachine(RuleBasedStateMachine):
 
     @rule(shard=SHARDS)
     def join(self, shard: int) -> None:
+        self.known.add(shard % self.state.rules.phones)
         self.feed(Joined(shard % self.state.rules.phones))
+
+    @precondition(lambda self: self.state.rules.total)
+    @rule(ahead=st.integers(0, 1))
+    def root_goes_on(self, ahead: int) -> None:
+        before = self.state
+        self.feed(Asked(before.round_number + ahead))
+        if ahead and before.phase in (Phase.OPEN, Phase.UNMASKING):
+            assert self.state.phase is Phase.CLOSING
 
     @rule(shard=SHARDS, kind=st.sampled_from([Lost, Fail, GaveUp]))
     def leave(self, shard: int, kind: Any) -> None:
@@ -216,7 +240,7 @@ class SummedMachine(RuleBasedStateMachine):
         self.state = SummedState(
             state.rules, plans=state.plans, phase=Phase.UNMASKING if over else Phase.OPEN,
             round_number=state.round_number, attempt=state.attempt, cohort=state.cohort, accepted=state.accepted,
-            failed=self.failed, present=frozenset(range(state.rules.phones)),
+            failed=self.failed, present=frozenset(self.known), life=state.life,
             arrived=frozenset[int]().union(*arrived) - state.accepted, circles=restored, dealt=state.dealt,
             account=self.account(),
             charged=frozenset(each for number, each in self.paid if number == state.round_number),
