@@ -29,8 +29,8 @@ class CircleNoise:
     promise: Promise | None
 
     @classmethod
-    def of(cls, privacy: PrivacyPlan, summable: Summable, plan: CirclePlan) -> "CircleNoise":
-        """Return it; raises `ConfigError` where the uplink's grid has too few bits."""
+    def of(cls, privacy: PrivacyPlan, summable: Summable, plan: CirclePlan, *, asked: int) -> "CircleNoise":
+        """Return it, for rounds that ask so many phones; raises `ConfigError` where a grid has too few bits."""
         coordinates, members, bits = summable.coordinates, plan.most, summable.bits
         promise, z = privacy.promise, privacy.noise_multiplier
 
@@ -44,7 +44,7 @@ class CircleNoise:
 
         def fitted(bits: int) -> Fitted | None:
             if promise is None:
-                return fit_servers_noise(z, coordinates, members, bits)
+                return fit_servers_noise(z, coordinates, asked, bits)
             return fit_phones_noise(promise, coordinates, members, plan.survivors(members), bits)
 
         found = fitted(bits)
@@ -54,8 +54,9 @@ class CircleNoise:
             best = fine[0] if fine else min(wider, key=lambda each: each[1].excess, default=(0, None))[0]
             way_out = f"use grid({best})" if best else "use less noise, or smaller circles (--circle)"
             times = "" if found is None else f": its variance would be {found.excess:.3g} times what it has to be"
+            summed = asked if promise is None else members
             raise ConfigError(
-                f"{summable.pipeline} has no room for the sum of {members} phones with the noise of"
+                f"{summable.pipeline} has no room for the sum of {summed} phones with the noise of"
                 f" --noise-multiplier {z:.3g} in {coordinates} coordinates{times}; {way_out}"
             )
         return cls(found, plan, z, promise)

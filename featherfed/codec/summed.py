@@ -39,16 +39,19 @@ _COARSE = 9
 class Summed:
     """One round's sum, for steps that were made for circles of `members`; `count` phones are in it.
 
-    `private`: phones round privately, without a dither, and nothing is told of the next steps.
+    `private`: phones round privately, without a dither, and nothing is told of the next steps. `joint`: noise is yet to
+    come (`disturb`), so that the circles are one sum modulo 2^r until then: what one phone can do to it is no more than
+    what it adds, whatever others add.
     """
 
     def __init__(
-        self, summable: Summable, key: RoundKey, *, steps: bytes, members: int, slices: int = 1, private: bool = False
-    ) -> None:
+        self, summable: Summable, key: RoundKey, *, steps: bytes, members: int, slices: int = 1,
+        private: bool = False, joint: bool = False,
+    ) -> None:  # fmt: skip
         """Raise `CodecError` for steps of another model, `SpecError` for slices that there cannot be."""
         if not private:
             summable.check(members=members, slices=slices)
-        self._private = private
+        self._private, self._joint = private, joint
         self._summable, self._key, self._steps, self._members, self._slices = summable, key, steps, members, slices
         self._sizes = summable.step_sizes(steps)
         self._sums: dict[int, npt.NDArray[np.int64]] = {}
@@ -167,6 +170,8 @@ class Summed:
         """Return the sum without its dithers, in 2⁻¹⁷ steps, in half a modulus around zero."""
         total = residues_sum.astype(np.int64)
         total <<= UNIT_BITS
+        if self._joint:
+            return total
         half = 1 << (self._summable.bits + UNIT_BITS - 1)
         if not self._private:
             drawn = np.zeros(len(residues_sum), np.int64)
@@ -194,7 +199,9 @@ class Summed:
         """
         summable, slices = self._summable, self._slices
         values = np.zeros(summable.coordinates, np.float32)
-        for slice_, sums in self._sums.items():
+        half = 1 << (summable.bits + UNIT_BITS - 1)
+        for slice_, held in self._sums.items():
+            sums = ((held + half) & (2 * half - 1)) - half if self._joint else held
             mine = values[slice_::slices]
             for block, run in summable.runs(slice_, slices):
                 if phones := int(self._phones[slice_, block]):

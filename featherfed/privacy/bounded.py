@@ -7,11 +7,7 @@ it rounds anew until (Kairouz, Liu and Steinke 2021, arXiv 2102.06387, with β =
     ‖q‖² ≤ Δ₂² = min{ (c + √d)², c² + d/4 + c + √d/2 }
 
 which is one comparison of whole numbers: nothing that floats do to the update before it can break the bound. What is
-random is the phone's own and no dither that others know. Each coordinate is also brought to within
-
-    B = ⌈4.5 c/√d⌉ + 1
-
-beyond which coordinates of a rotated or projected update are rare, so that a sum of m phones stays within mB.
+random is the phone's own and no dither that others know.
 """
 
 import math
@@ -22,8 +18,6 @@ import numpy.typing as npt
 
 from featherfed.privacy.discrete_gaussian import I64, Source
 
-ROOM = 4.5
-"""Deviations: a normal value is beyond them 7 times in a million."""
 TRIES = 64
 """Each succeeds with a chance of 1 − e^−½ or more: all of them fail once in 10¹⁴ updates."""
 _WORD = float(1 << 32)
@@ -57,11 +51,6 @@ class Bound:
         """Δ₂, in steps."""
         return math.sqrt(self.squared)
 
-    @property
-    def largest(self) -> int:
-        """The most that a coordinate may be, in size: B."""
-        return math.ceil(ROOM * self.clip_steps / math.sqrt(self.coordinates)) + 1
-
     def rounded(self, values: npt.NDArray[np.float32], clip: float, source: Source) -> I64:
         """Return an update of at most the norm `clip` as whole numbers that keep the bound, (coordinates,) int64.
 
@@ -73,12 +62,12 @@ class Bound:
         wholes = below.astype(np.int64)
         for _ in range(TRIES):
             drawn = np.frombuffer(source(4 * len(share)), "<u4") / _WORD
-            rounded = np.clip(wholes + (drawn < share), -self.largest, self.largest)
+            rounded = wholes + (drawn < share)
             if self.keeps(rounded):
                 return rounded
         # Towards zero no norm grows, but for what floats did to that of the update: one more is short of the bound.
-        return np.clip(np.trunc(scaled).astype(np.int64), -self.largest, self.largest)
+        return np.trunc(scaled).astype(np.int64)
 
     def keeps(self, wholes: I64) -> bool:
-        """Return whether whole numbers, each at most B in size, keep the bound."""
+        """Return whether whole numbers, of which int64 holds the squares, keep the bound."""
         return int((wholes * wholes).sum()) <= self.squared

@@ -18,6 +18,7 @@ are none, but nearly):
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from featherfed.codec import steps as stepping
@@ -82,40 +83,38 @@ class Fitted:
 
 
 def fit_phones_noise(promise: Promise, coordinates: int, members: int, least: int, bits: int) -> Fitted | None:
-    """Return the step with which a circle's noised sum has room in r bits and errs least; None where there is none.
+    """Return the step with which a circle's noised sum has room in r bits and errs least; None where there is none."""
+
+    def noise(bound: Bound) -> float:
+        sigma = promise.sigma(bound, least, members)
+        return float(members) * sigma * sigma if sigma <= LARGEST_SIGMA else math.inf
+
+    return _fit(
+        noise, promise.noise_multiplier**2 * members / promise.honest(least, members), coordinates, members, bits
+    )
+
+
+def fit_servers_noise(noise_multiplier: float, coordinates: int, phones: int, bits: int) -> Fitted | None:
+    """Return the same for the sum of all phones of a round, to which the server adds noise."""
+    squared = noise_multiplier**2
+    return _fit(lambda bound: squared * bound.squared, squared, coordinates, phones, bits)
+
+
+def _fit(noise: Callable[[Bound], float], ideal: float, coordinates: int, phones: int, bits: int) -> Fitted | None:
+    """Return the step for a sum of `phones` with noise of a variance, in steps; `ideal`: the least, in C.
 
     That a sum wraps costs accuracy and no privacy: what is cut modulo 2^r was noised before.
     """
     best: Fitted | None = None
-    ideal = promise.noise_multiplier**2 * members / promise.honest(least, members)
-    for bound, byte in _candidates(coordinates):
-        sigma = promise.sigma(bound, least, members)
-        noise = members * (sigma * sigma + 1 / 4)
+    # From C down to where 2¹⁶ steps have no room for one phone.
+    for byte in range(stepping.ZERO_STEP, 31, -1):
+        bound = Bound(stepping.size_of(byte), coordinates)
+        variance = noise(bound) + phones / 4
         # What the phones' updates have in common is not known: as in the first round of a grid without noise.
-        common = stepping.FIRST_SHARE * stepping.at_most(members, coordinates) * bound.clip_steps
-        spread = noise + common * common
-        if 2 * SUM_ROOM * math.sqrt(spread) > 1 << bits or sigma > LARGEST_SIGMA:
+        common = stepping.FIRST_SHARE * stepping.at_most(phones, coordinates) * bound.clip_steps
+        if 2 * SUM_ROOM * math.sqrt(variance + common * common) > 1 << bits:
             continue
-        excess = noise * bound.step**2 / ideal
+        excess = variance * bound.step**2 / ideal
         if best is None or excess < best.excess:
             best = Fitted(byte, bound, excess)
     return best
-
-
-def fit_servers_noise(noise_multiplier: float, coordinates: int, members: int, bits: int) -> Fitted | None:
-    """Return the same for sums that get their noise at the server, and must not wrap before: mB < 2^(r − 1)."""
-    best: Fitted | None = None
-    for bound, byte in _candidates(coordinates):
-        if members * bound.largest >= 1 << (bits - 1):
-            continue
-        # One sum's noise, and the rounding of one circle's phones.
-        noise = noise_multiplier**2 * bound.squared + members / 4
-        excess = noise * bound.step**2 / noise_multiplier**2
-        if best is None or excess < best.excess:
-            best = Fitted(byte, bound, excess)
-    return best
-
-
-def _candidates(coordinates: int) -> list[tuple[Bound, int]]:
-    """Return the bounds of steps from C down to where 2¹⁶ of them have no room for one phone."""
-    return [(Bound(stepping.size_of(byte), coordinates), byte) for byte in range(stepping.ZERO_STEP, 31, -1)]

@@ -31,7 +31,7 @@ from featherfed.secure.circles import head_bytes
 from featherfed.server.circle_noise import CircleNoise
 from featherfed.server.circle_plan import clip_of, plan_of
 from featherfed.server.config import RunConfig
-from featherfed.server.privacy_plan import privacy_of
+from featherfed.server.privacy_plan import PrivacyPlan, privacy_of
 
 WORD_BYTES = 4
 """Of the number that each update has beside its residues: 1, whose sum is the number of phones."""
@@ -70,14 +70,16 @@ class CircleSums:
         self.noise: ByRound[CircleNoise] | None = None
         """Of a run with differential privacy."""
         if (privacy := privacy_of(config)) is not None:
-            self.noise = config.by_round(
-                lambda number: CircleNoise.of(privacy, uplink.at(number), plan_of(config, number))
-            )
+            self.noise = config.by_round(lambda number: self._noise(privacy, number))
         self.servers_noise: Noise | None = None
         """What the server adds to the open round's sum; a test may give another."""
         self._state: StepState | None = None
         self._sum: Summed | None = None
         self.steps = b""
+
+    def _noise(self, privacy: PrivacyPlan, round_number: int) -> CircleNoise:
+        asked, plan = self._config.cohort_size_at(round_number), plan_of(self._config, round_number)
+        return CircleNoise.of(privacy, self.uplink.at(round_number), plan, asked=asked)
 
     @classmethod
     def of(cls, config: RunConfig, uplink: ByRound[Pipeline], layout: Layout) -> Self | None:
@@ -125,7 +127,15 @@ class CircleSums:
             known, self.steps = self._announced
             assert known == round_number, "a gateway opens the round that its root has announced"
         key, slices = RoundKey(self._config.seed, round_number), self._config.slices
-        self._sum = Summed(summable, key, steps=self.steps, members=members, slices=slices, private=noise is not None)
+        self._sum = Summed(
+            summable,
+            key,
+            steps=self.steps,
+            members=members,
+            slices=slices,
+            private=noise is not None,
+            joint=self.servers_noise is not None,
+        )
         self._key = key
 
     def follow(self, round_number: int, steps: bytes, life: int) -> None:

@@ -31,7 +31,6 @@ def test_one_phone_moves_a_sum_by_no_more_than_the_sensitivity(
     wholes = bound.rounded(clip(update, longest), longest, random.Random(seed).randbytes)
     moved = sum((int(a) - int(b)) ** 2 for a, b in zip(others + wholes, others, strict=True))
     assert moved <= bound.squared and moved <= bound.sensitivity**2 * (1 + 1e-12)
-    assert np.abs(wholes).max() <= bound.largest
 
 
 @pytest.mark.parametrize("byte", [192, 160, 140])
@@ -80,10 +79,3 @@ def test_update_that_no_try_keeps_short_is_cut_towards_zero() -> None:
 
     assert not bound.rounded(update, 1.0, zeros).any()
     assert len(calls) == TRIES
-
-
-def test_coordinate_that_stands_out_is_brought_to_the_largest() -> None:
-    bound = Bound(1 / 64, 10_000)
-    update = np.zeros(10_000, F32)
-    update[7] = -1.0
-    assert bound.rounded(update, 1.0, random.Random(0).randbytes)[7] == -bound.largest == -4

@@ -87,12 +87,13 @@ def test_wider_grids_err_less_and_narrow_ones_have_no_room() -> None:
     assert found == sorted(found, reverse=True)
 
 
-@pytest.mark.parametrize("bits", [8, 10, 16])
-def test_servers_noise_comes_to_sums_that_cannot_wrap(bits: int) -> None:
-    fit = fit_servers_noise(1.0, 2048, 34, bits)
+@pytest.mark.parametrize("bits", [9, 11, 16])
+def test_servers_noise_has_room_beside_the_sum_of_all_phones(bits: int) -> None:
+    fit = fit_servers_noise(1.0, 2048, 100, bits)
     assert fit is not None and fit.bound == Bound(size_of(fit.step), 2048)
-    assert 34 * fit.bound.largest < 2 ** (bits - 1)
-    assert fit_servers_noise(1.0, 2048, 34, 6) is None
+    common = 0.7 * 100 * fit.bound.clip_steps / math.sqrt(2048)
+    assert 4 * math.sqrt(fit.bound.squared + 25 + common**2) <= 2 ** (bits - 1)
+    assert fit_servers_noise(1.0, 2048, 100, 6) is None
 
 
 def test_no_price_is_nothing() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import featherfed as ff
@@ -62,6 +63,35 @@ def test_spent_budget_pauses_the_run_with_a_sentence(tmp_path: Path) -> None:
     settings.pop("problem")
     with pytest.raises(LocalError, match=r"the privacy budget is spent: ε .* after round 4, and no phone is in more"):
         ff.Experiment("digits/tiny", **settings).simulate(folder=tmp_path / "run", train="none", progress=False)
+
+
+@pytest.mark.parametrize(("dp", "secure"), [("distributed", True), ("central", True), ("central", False)])
+def test_model_of_a_run_with_next_to_no_noise_is_that_of_a_run_without(dp: str, secure: bool) -> None:
+    """So what is noised is the mean, in its own sign and size, through masks, circles and steps."""
+    settings = {
+        **RUN,
+        "dp": dp,
+        "secure": secure,
+        "rounds": 1,
+        "cohort": 12,
+        "noise_multiplier": 1e-3,
+        "clip_norm": 0.05,
+    }
+    settings |= {"uplink": "exact(0) | flat | rotate_shared | grid(16)"}
+    settings.pop("problem")
+    plain = {"phones": 12, "cohort": 12, "rounds": 1, "uplink": "float32", "clip_norm": 0.05, "downlink": "float32"}
+    models = [
+        np.concatenate([each.ravel() for each in report.weights.values()])
+        for report in (
+            ff.Experiment("digits/tiny", **one).simulate(train="none", progress=False, seed=1)
+            for one in (settings, plain)
+        )
+    ]
+    still = {**plain, "server": ff.FedAvg(lr=1e-9)}
+    start = ff.Experiment("digits/tiny", **still).simulate(train="none", progress=False, seed=1)
+    origin = np.concatenate([each.ravel() for each in start.weights.values()])
+    moved, wanted = models[0] - origin, models[1] - origin
+    assert np.linalg.norm(moved - wanted) < 0.1 * np.linalg.norm(wanted)
 
 
 SIX: dict[str, Any] = {**RUN, "phones": 6, "rounds": 1, "uplink": "subspace(300) | grid(12)", "lost": 0.0}
