@@ -166,6 +166,14 @@ def table(result: dict[str, Any]) -> str:
     return markdown(header, rows)
 
 
+def caption(result: dict[str, Any]) -> str:
+    """Return where the figures are from."""
+    on, turns = result["machine"], result["turns"]
+    return (
+        f"{on['cpu']}, {on['cores']} cores; {on['system']}; Python {on['python']}; {turns} turn{'s' * (turns > 1)}."
+    )  # fmt: skip
+
+
 @click.command()
 @click.option("--data-dir", type=click.Path(), help="Folder with MNIST.  [default: FL_DATA_DIR, else a cache]")
 @click.option("--part", "parts", multiple=True, type=click.Choice(PARTS), help="Measure this only.  [default: all]")
@@ -195,7 +203,7 @@ def workers(
             result = measure(data_dir, parts or PARTS, turns, small=small)
         made = table(result)
         if document is not None:
-            fill(document, {"workers": made})
+            fill(document, {"workers": made, "workers machine": caption(result)})
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
     except FeatherfedError as error:
