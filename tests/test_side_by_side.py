@@ -208,7 +208,7 @@ def test_a_problem_of_ones_own_file_trains_on_workers_and_its_fault_is_said_as_a
         assert all_of(ran(tmp_path, "beside", Workers(2, lambda size: lent), **given)) == alone
     finally:
         crew.close()
-    assert lent.done > 0 and lent.evaluated == 4
+    assert lent.done > 0 and lent.evaluated >= 4
     monkeypatch.setenv("FAULT", "yes")
     said = []
     for workers in (1, ready("./mine.py:problem")):
