@@ -220,6 +220,35 @@ def test_a_problem_of_ones_own_file_trains_on_workers_and_its_fault_is_said_as_a
     assert "training fails in round 1 (mine.py, line 13)" in said[0] and "of mine" in said[0]
 
 
+class Nobody:
+    """A crew that takes nothing, as of a cluster whose actors could not begin."""
+
+    size, fault = 2, "no actor works on the cluster"
+
+    def room(self, waiting: int) -> int:
+        return 0
+
+    def take(self, number: int, job: Job) -> None:
+        raise AssertionError("there is no room")
+
+    def answers(self, *, block: bool) -> list[tuple[int, Result]]:
+        return []
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_crew_that_cannot_work_leaves_the_run_to_the_one_that_began_it_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    given = {"problem": "./mine.py:problem", "phones": 6, "cohort": 4, "rounds": 2}
+    alone = all_of(ran(tmp_path, "alone", 1, **given))
+    assert all_of(ran(tmp_path, "left", Workers(2, lambda size: Nobody(), trains_here=False), **given)) == alone
+    assert "phones trained in one process: no actor works on the cluster" in capsys.readouterr().err
+
+
 SCRIPT = """
 import torch
 import featherfed as ff
