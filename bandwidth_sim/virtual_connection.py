@@ -90,26 +90,24 @@ class _Unsent:
 
     def __init__(self) -> None:
         self._parts: deque[bytes | memoryview] = deque()
-        self._size = 0
-
-    def __len__(self) -> int:
-        return self._size
+        self.size = 0
+        """How many bytes wait: asked several times for each piece."""
 
     def append(self, data: bytes | bytearray | memoryview) -> None:
         """Take more; what the writer may still change is copied."""
         if data:
             self._parts.append(data if isinstance(data, bytes) else bytes(data))
-            self._size += len(data)
+            self.size += len(data)
 
     def clear(self) -> None:
         """Forget all of it."""
         self._parts.clear()
-        self._size = 0
+        self.size = 0
 
     def take(self, room: int) -> bytes:
         """Return the first bytes, as many as there are up to `room`."""
-        wanted = min(room, self._size)
-        self._size -= wanted
+        wanted = min(room, self.size)
+        self.size -= wanted
         taken: list[bytes | memoryview] = []
         while wanted:
             part = self._parts.popleft()
@@ -149,7 +147,7 @@ class _Stream:
         if self._end_sent or self._connection.stalled:
             # Of what goes into silence nothing is acknowledged: it waits for ever.
             return False
-        if not self.unsent:
+        if not self.unsent.size:
             return self._end_asked
         if self._under_way >= self._window:
             return False
@@ -290,7 +288,7 @@ class VirtualTransport(asyncio.Transport):
 
     def get_write_buffer_size(self) -> int:
         """Return how many bytes are not on the link yet."""
-        return len(self._out.unsent)
+        return self._out.unsent.size
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send data; what comes after the end of the connection is dropped."""
@@ -337,7 +335,7 @@ class VirtualTransport(asyncio.Transport):
 
     def sent(self) -> None:
         """Go on after a piece went on the link."""
-        if self._closing and not self._out.unsent:
+        if self._closing and not self._out.unsent.size:
             self.lose(None)
         else:
             self._mind_limits()
@@ -399,7 +397,7 @@ class VirtualTransport(asyncio.Transport):
         self._in.read(len(piece))
 
     def _mind_limits(self) -> None:
-        waiting = len(self._out.unsent)
+        waiting = self._out.unsent.size
         if not self._writing_paused and waiting > self._high:
             self._writing_paused = True
             self.get_protocol().pause_writing()

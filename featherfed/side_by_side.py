@@ -40,6 +40,8 @@ PATIENCE_S = 2.0
 """Who asked for no workers gets them once so much has been trained without: a process takes as long to come."""
 AHEAD_BYTES = 256e6
 """So much of what was trained ahead is kept at most."""
+PARTS = 3
+"""An evaluation is cut into so many parts a worker: who is slower does fewer."""
 LEAST_BATCHES = 10
 """Of a smaller test set than so many batches a worker each would take longer to hear of the model."""
 
@@ -187,28 +189,32 @@ class SideBySide:
 
     def evaluate(self, evaluator: "Evaluator", place: Place, weights: F32) -> "Evaluation":
         """Return what `evaluator.evaluate(weights)` does, to the bit: others do some of the batches."""
-        here = 1 if self._workers.trains_here else 0
-        shares = 1 if self._crew is None else self._crew.size + here
-        if shares == 1 or evaluator.batches < LEAST_BATCHES * shares or not evaluator.divisible:
+        crew = self._crew
+        workers = 1 if crew is None else crew.size + self._workers.trains_here
+        if workers == 1 or evaluator.batches < LEAST_BATCHES * workers or not evaluator.divisible:
             return evaluator.evaluate(weights)
+        shares = PARTS * workers
         ends = [evaluator.batches * number // shares for number in range(shares + 1)]
         parts = [_Part(EvaluateJob(place, weights, first, end)) for first, end in itertools.pairwise(ends)]
         while not all(part.done for part in parts):
-            self._give(parts[here:])
+            self._give(parts)
             left = next((part for part in parts if not (part.taken or part.done)), None)
-            if left is not None and (self._workers.trains_here or left.alone or self._crew is None):
+            mine = left is not None and (self._workers.trains_here or left.alone)
+            if not mine and not self._hear(block=True) and not self._under_way:
+                # Nobody is left who could.
+                mine = left is not None
+            if mine and left is not None:
                 left.rows, left.done = evaluator.part(weights, left.job.first, left.job.end), True
                 self._hear(block=False)
-            else:
-                self._hear(block=True)
         return evaluator.total([row for part in parts for row in part.rows or ()])
 
     # Who works
 
     def _seek(self) -> None:
         self._sought = True
-        if self._workers.size > (1 if self._workers.trains_here else 0):
-            self._crew = self._workers.start(self._workers.size - (1 if self._workers.trains_here else 0))
+        others = self._workers.size - self._workers.trains_here
+        if others > 0:
+            self._crew = self._workers.start(others)
 
     def _go_on(self, wanted: _Training) -> None:
         """Come nearer to the training that is wanted: hand out what waits, and work or wait meanwhile."""

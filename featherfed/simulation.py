@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -73,10 +73,12 @@ class Fleet:
     dropout: float = 0.0
     away_s: float = 60.0
 
-    def options(self, config: RunConfig, data_dir: str | None = None) -> list[PhoneOptions]:
-        """Return what each phone of a run is told, as flags tell it `fl-edge run`."""
+    def options(
+        self, config: RunConfig, data_dir: str | None = None, shards: Iterable[int] | None = None
+    ) -> list[PhoneOptions]:
+        """Return what each phone of a run, or those of some shards, is told, as flags tell it `fl-edge run`."""
         options = []
-        for shard in range(config.phones):
+        for shard in range(config.phones) if shards is None else shards:
             compute, step_s = parse_device(dealt(self.devices, shard, step=OTHER_STEP))
             options.append(
                 PhoneOptions(
@@ -156,10 +158,10 @@ def simulate(
                 shared = SharedMemory(problem, side_by_side, foresight)
                 # An emulator may know what the run's seed tells: a phone that no round asks never connects.
                 firsts = first_rounds(start.state.rules) if config.connect == "when-chosen" else {}
+                shards = sorted(firsts) or range(config.phones)
                 phones = [
                     asyncio.create_task(shared.play(options, bell, firsts.get(shard, 1)), name=options.name)
-                    for shard, options in enumerate(fleet.options(config, data_dir))
-                    if shard in firsts or not firsts
+                    for shard, options in zip(shards, fleet.options(config, data_dir, shards), strict=True)
                 ]
                 return await _together(serving, phones)
 

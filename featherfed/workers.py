@@ -22,7 +22,8 @@ def on_this_machine(config: RunConfig, wanted: int | None, named: NamedProblem, 
     Where another process cannot load the problem, this one trains alone, which is said where workers were asked for.
     """
     size = min(cores() if wanted is None else wanted, config.largest_cohort)
-    if size == 1:
+    # A worker is given its end of a socket pair, which Windows cannot do.
+    if size == 1 or os.name != "posix":
         return Workers()
     if named.elsewhere is None:
         asked = "" if wanted is None else (

@@ -45,7 +45,7 @@ class Lent:
 
     def __init__(self, crew: TrainingProcesses) -> None:
         self.crew, self.size, self.fault = crew, crew.size, ""
-        self.done = 0
+        self.done = self.evaluated = 0
 
     def room(self, waiting: int) -> int:
         return self.crew.room(waiting)
@@ -56,6 +56,7 @@ class Lent:
     def answers(self, *, block: bool) -> list[tuple[int, Result]]:
         answers = self.crew.answers(block=block)
         self.done += sum(result is not None for _, result in answers)
+        self.evaluated += sum(isinstance(result, list) for _, result in answers)
         return answers
 
     def close(self) -> None:
@@ -162,12 +163,13 @@ def test_a_crew_whose_processes_all_die_leaves_the_run_to_the_one_that_began_it(
 def ready(problem: str) -> Workers:
     """Return two workers, of whom the second is there before the first round."""
 
-    def start(size: int) -> TrainingProcesses:
-        crew = TrainingProcesses(size, HostPlan.here(problem))
-        settle(crew)
-        return crew
+    return Workers(2, lambda size: ready_crew(problem))
 
-    return Workers(2, start)
+
+def ready_crew(problem: str) -> TrainingProcesses:
+    crew = TrainingProcesses(1, HostPlan.here(problem))
+    settle(crew)
+    return crew
 
 
 OWN = """
@@ -176,7 +178,8 @@ import torch
 import featherfed as ff
 
 def examples(place):
-    inputs = torch.randn(40, 4, generator=torch.Generator().manual_seed(place.index))
+    # The test set has as many as are worth to divide.
+    inputs = torch.randn(2050 if place.index == 999 else 40, 4, generator=torch.Generator().manual_seed(place.index))
     return ff.Examples(inputs, (inputs[:, 0] > 0).long())
 
 def loss(outputs, targets):
@@ -199,7 +202,13 @@ def test_a_problem_of_ones_own_file_trains_on_workers_and_its_fault_is_said_as_a
     monkeypatch.chdir(tmp_path)
     given = {"problem": "./mine.py:problem", "phones": 6, "cohort": 4, "rounds": 4, "batch_size": 11, "max_retries": 0}
     alone = all_of(ran(tmp_path, "alone", 1, **given))
-    assert all_of(ran(tmp_path, "beside", ready("./mine.py:problem"), **given)) == alone
+    crew = ready_crew("./mine.py:problem")
+    try:
+        lent = Lent(crew)
+        assert all_of(ran(tmp_path, "beside", Workers(2, lambda size: lent), **given)) == alone
+    finally:
+        crew.close()
+    assert lent.done > 0 and lent.evaluated >= 4
     monkeypatch.setenv("FAULT", "yes")
     said = []
     for workers in (1, ready("./mine.py:problem")):
@@ -208,7 +217,36 @@ def test_a_problem_of_ones_own_file_trains_on_workers_and_its_fault_is_said_as_a
         said.append(str(caught.value))
         shutil.rmtree(tmp_path / "run")
     assert said[0] == said[1]
-    assert "training fails in round 1 (mine.py, line 12)" in said[0] and "of mine" in said[0]
+    assert "training fails in round 1 (mine.py, line 13)" in said[0] and "of mine" in said[0]
+
+
+class Nobody:
+    """A crew that takes nothing, as of a cluster whose actors could not begin."""
+
+    size, fault = 2, "no actor works on the cluster"
+
+    def room(self, waiting: int) -> int:
+        return 0
+
+    def take(self, number: int, job: Job) -> None:
+        raise AssertionError("there is no room")
+
+    def answers(self, *, block: bool) -> list[tuple[int, Result]]:
+        return []
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_crew_that_cannot_work_leaves_the_run_to_the_one_that_began_it_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    given = {"problem": "./mine.py:problem", "phones": 6, "cohort": 4, "rounds": 2}
+    alone = all_of(ran(tmp_path, "alone", 1, **given))
+    assert all_of(ran(tmp_path, "left", Workers(2, lambda size: Nobody(), trains_here=False), **given)) == alone
+    assert "phones trained in one process: no actor works on the cluster" in capsys.readouterr().err
 
 
 SCRIPT = """

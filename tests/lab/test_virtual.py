@@ -8,7 +8,7 @@ import pytest
 from featherfed.simulation import _SharedStates
 from featherfed.wire.messages import ModelBegin
 from lab.documents import fill
-from lab.virtual import measure, table
+from lab.virtual import measure, tables
 
 PAGE = Path(__file__).parents[2] / "docs" / "BENCHMARKS.md"
 
@@ -32,8 +32,9 @@ def test_both_sides_make_the_same_steps_and_the_page_takes_the_table(tmp_path: P
     assert all(row["peak_bytes"] < 1e9 for row in result["memory"])
     page = tmp_path / "BENCHMARKS.md"
     page.write_text(PAGE.read_text())
-    fill(page, {"lab virtual": table(result)})
+    fill(page, tables(result))
     assert "6 updates" in page.read_text()
+    assert "2,000 phones that connect when chosen" in page.read_text()
 
 
 def test_a_parcel_is_decoded_once_for_all_phones_that_hold_its_base() -> None:

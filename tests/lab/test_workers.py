@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lab.documents import fill
-from lab.workers import measure, table
+from lab.workers import caption, measure, table
 
 PAGE = Path(__file__).parents[2] / "docs" / "PERFORMANCE.md"
 
@@ -18,5 +18,5 @@ def test_two_workers_make_the_same_model_and_the_page_takes_the_table(tmp_path: 
     assert all(seconds > 0 for seconds in (*row["medians"].values(), result["framework"]["seconds"]))
     page = tmp_path / "PERFORMANCE.md"
     page.write_text(PAGE.read_text())
-    fill(page, {"workers": table(result)})
+    fill(page, {"workers": table(result), "workers machine": caption(result)})
     assert "`tiny`, float32: 2 workers" in page.read_text()
