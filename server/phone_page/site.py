@@ -23,6 +23,7 @@ FILES = {
     "/phone/worker.js": ("worker.js", "text/javascript; charset=utf-8"),
     "/phone/icon.svg": ("icon.svg", "image/svg+xml"),
 }
+_HOST = re.compile(r"[A-Za-z0-9.:\[\]-]{1,260}")
 _DIGITS = re.compile(r"/phone/digits/([0-9]{1,9})")
 Digits = Callable[[int], bytes]
 
@@ -80,11 +81,13 @@ class Site:
         return self._hosts is None or name.lower() in self._hosts
 
     def _page(self, request: Request, body: bytes, kind: str) -> Response:
-        socket = f"{self._scheme}://{request.headers.get('Host', '')}"
+        host = request.headers.get("Host", "")
+        # Browsers that know `self` for http and https alone need the socket by its own name.
+        socket = f" {self._scheme}://{host}" if _HOST.fullmatch(host) else ""
         headers = {
             "Content-Security-Policy": (
                 "default-src 'none'; script-src 'self'; worker-src 'self'; style-src 'self'; img-src 'self';"
-                f" connect-src 'self' {socket}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+                f" connect-src 'self'{socket}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
             ),
             "Content-Type": kind,
         }
