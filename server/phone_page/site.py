@@ -42,6 +42,8 @@ class Site:
         self._model = msgspec.json.encode(model)
         self._digits, self._shards, self._hosts = digits, shards, hosts
         self._scheme = "wss" if tls else "ws"
+        # Elsewhere browsers ignore the header, and complain of it.
+        self._secure = tls or hosts is not None
         self._files = {path: ((STATIC / name).read_bytes(), kind) for path, (name, kind) in FILES.items()}
 
     def answer(self, request: Request, *, allowed: bool) -> Response:
@@ -90,6 +92,7 @@ class Site:
                 f" connect-src 'self'{socket}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
             ),
             "Content-Type": kind,
+            **({"Cross-Origin-Opener-Policy": "same-origin"} if self._secure else {}),
         }
         if len(body) > 1024 and "gzip" in request.headers.get("Accept-Encoding", ""):
             body = gzip.compress(body, mtime=0)
@@ -105,7 +108,6 @@ def _response(status: http.HTTPStatus, body: bytes, headers: dict[str, str] | No
         "Cache-Control": "no-store",
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",
-        "Cross-Origin-Opener-Policy": "same-origin",
         "Cross-Origin-Resource-Policy": "same-origin",
         **(headers or {}),
     }

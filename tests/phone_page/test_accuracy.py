@@ -4,20 +4,7 @@ from collections.abc import Callable
 
 from .browsing import Browsing, Run
 
-FLAGS = (
-    "--problem",
-    "digits/tiny",
-    "--phones",
-    "4",
-    "--rounds",
-    "8",
-    "--epochs",
-    "2",
-    "--lr",
-    "0.05",
-    "--uplink",
-    "eden-1bit",
-)
+FLAGS = ("--problem", "digits/tiny", "--phones", "4", "--rounds", "8", "--epochs", "2", "--lr", "0.05")
 
 
 def test_four_browsers_are_as_good_as_four_python_phones(
