@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 
+import pytest
+
 from .browsing import Browsing, Run
 
 FLAGS = ("--problem", "digits/tiny", "--phones", "4", "--rounds", "8", "--epochs", "2", "--lr", "0.05")
 
 
+@pytest.mark.timeout(600)
 def test_four_browsers_are_as_good_as_four_python_phones(
     start: Callable[..., Run], phone: Callable[..., Browsing]
 ) -> None:

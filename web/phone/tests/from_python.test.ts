@@ -15,7 +15,10 @@ import { train } from "../learning/training.ts";
 import { trainingOf } from "../wire/messages.ts";
 import { bytes, floatHex, floats, hex } from "./hex.ts";
 
-interface Payload { spec: string; tensors: Tensor[]; seed: string; round: number; client: number; input: string; payload: string; decoded: string }
+interface Payload {
+  spec: string; tensors: Tensor[]; seed: string; round: number; client: number; input: string; payload: string;
+  decoded: string;
+}
 interface Learned {
   description: Description; tensors: Tensor[]; weights: string; inputs: string; targets: number[]; orders: number[][];
   training: unknown[]; uplink: string; seed: string; round: number; client: number; update: string;

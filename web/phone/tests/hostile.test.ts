@@ -10,7 +10,7 @@ import { generatorOf } from "../codec/generator.ts";
 import { latticeStep } from "../codec/lattice.ts";
 import { Pipeline } from "../codec/pipeline.ts";
 import { parse } from "../codec/spec.ts";
-import { unpack } from "../wire/messages.ts";
+import { unpack } from "../wire/reading.ts";
 
 const key = { seed: 1n, round: 1, client: 0 };
 const draws = generatorOf(key, "hostile");
