@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export FL_DATA_DIR ?= $(if $(wildcard ../shared/data),../shared/data,)
 
-.PHONY: demo web performance gpu peers test check lint types imports links docs codec-accuracy results results-quick agree virtual clean fuzz hostile
+.PHONY: demo demo-phone web performance gpu peers test check lint types imports links docs codec-accuracy results results-quick agree virtual clean fuzz hostile
 
 # torch and torchvision are named together so that pip resolves them as one pair.
 $(VENV)/installed: pyproject.toml
@@ -14,6 +14,10 @@ $(VENV)/installed: pyproject.toml
 
 demo: $(VENV)/installed
 	$(BIN)/fl-bench demo
+
+# Two phones played by Chromium, eight by Python, and pictures of the page in demo-report/.
+demo-phone: $(VENV)/installed
+	$(BIN)/python -m lab browsers
 
 # The page that makes phones of browsers, and what the live page takes from the npm registry; the result is committed,
 # so that only who changes it needs node.

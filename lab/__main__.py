@@ -24,6 +24,14 @@ def agree() -> click.Command:
 
 
 @main.late
+def browsers() -> click.Command:
+    """Play a run with two phones in Chromium and eight of Python, and leave pictures of their pages."""
+    from lab.browsers import browsers
+
+    return browsers
+
+
+@main.late
 def chaos() -> click.Command:
     """Kill phones and servers by a schedule, and check that nothing is lost."""
     from lab.chaos.command import chaos

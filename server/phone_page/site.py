@@ -23,6 +23,7 @@ FILES = {
     "/phone/worker.js": ("worker.js", "text/javascript; charset=utf-8"),
     "/phone/icon.svg": ("icon.svg", "image/svg+xml"),
 }
+_HOST = re.compile(r"[A-Za-z0-9.:\[\]-]{1,260}")
 _DIGITS = re.compile(r"/phone/digits/([0-9]{1,9})")
 Digits = Callable[[int], bytes]
 
@@ -41,6 +42,8 @@ class Site:
         self._model = msgspec.json.encode(model)
         self._digits, self._shards, self._hosts = digits, shards, hosts
         self._scheme = "wss" if tls else "ws"
+        # Elsewhere browsers ignore the header, and complain of it.
+        self._secure = tls or hosts is not None
         self._files = {path: ((STATIC / name).read_bytes(), kind) for path, (name, kind) in FILES.items()}
 
     def answer(self, request: Request, *, allowed: bool) -> Response:
@@ -80,13 +83,16 @@ class Site:
         return self._hosts is None or name.lower() in self._hosts
 
     def _page(self, request: Request, body: bytes, kind: str) -> Response:
-        socket = f"{self._scheme}://{request.headers.get('Host', '')}"
+        host = request.headers.get("Host", "")
+        # Browsers that know `self` for http and https alone need the socket by its own name.
+        socket = f" {self._scheme}://{host}" if _HOST.fullmatch(host) else ""
         headers = {
             "Content-Security-Policy": (
                 "default-src 'none'; script-src 'self'; worker-src 'self'; style-src 'self'; img-src 'self';"
-                f" connect-src 'self' {socket}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+                f" connect-src 'self'{socket}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
             ),
             "Content-Type": kind,
+            **({"Cross-Origin-Opener-Policy": "same-origin"} if self._secure else {}),
         }
         if len(body) > 1024 and "gzip" in request.headers.get("Accept-Encoding", ""):
             body = gzip.compress(body, mtime=0)
@@ -102,7 +108,6 @@ def _response(status: http.HTTPStatus, body: bytes, headers: dict[str, str] | No
         "Cache-Control": "no-store",
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",
-        "Cross-Origin-Opener-Policy": "same-origin",
         "Cross-Origin-Resource-Policy": "same-origin",
         **(headers or {}),
     }

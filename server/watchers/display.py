@@ -1,5 +1,6 @@
 """A run on a terminal: a live table where there is one, plain lines elsewhere, JSON lines for log collectors."""
 
+import contextlib
 import json
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -58,8 +59,10 @@ class PlainDisplay(Watcher):
         self._console.file.flush()
 
     def _show(self, picture: str) -> None:
-        """Show people what is no event."""
-        self._say(picture)
+        """Show people what is no event, on a terminal that has its signs."""
+        with contextlib.suppress(UnicodeEncodeError, LookupError):
+            picture.encode(self._console.encoding)
+            self._say(picture)
 
     def _tell(self, event: str, line: str = "", /, *, level: str = "info", **facts: object) -> None:
         """Show one event: its `line` to people, its name and facts to programs."""

@@ -129,3 +129,17 @@ def test_vendored_chart_library_is_what_the_lock_file_says() -> None:
     for name in ("uplot.js", "uplot.css"):
         assert (vendor / name).read_text().startswith(f"/* uPlot {version}, MIT")
     assert "Permission is hereby granted" in (vendor / "uplot.LICENSE").read_text()
+
+
+def test_the_phone_of_the_page_is_built_of_what_the_lock_file_says() -> None:
+    import json
+
+    lock = json.loads((ROOT / "web" / "package-lock.json").read_text())["packages"]
+    static = ROOT / "server" / "phone_page" / "static"
+    for name in ("page.js", "worker.js"):
+        head = (static / name).read_text().splitlines()[0]
+        for package in ("@msgpack/msgpack", "@noble/hashes"):
+            assert f"{package} {lock[f'node_modules/{package}']['version']}" in head
+    assert (static / "LICENSES").read_text().count("ermission") >= 2
+    for name in ("index.html", "page.css", "icon.svg"):
+        assert (static / name).read_bytes() == (ROOT / "web" / "phone" / "page" / name).read_bytes()

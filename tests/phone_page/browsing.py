@@ -11,15 +11,9 @@ from unittest import mock
 
 from featherfed.errors import LocalError
 from featherfed.fl_bench.processes import Processes
+from lab.finger import draw
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
-STROKES = {
-    # In shares of the pad: digits as people draw them.
-    0: [[(0.5, 0.15), (0.3, 0.35), (0.3, 0.65), (0.5, 0.85), (0.7, 0.65), (0.7, 0.35), (0.5, 0.15)]],
-    1: [[(0.4, 0.25), (0.55, 0.12), (0.55, 0.88)]],
-    4: [[(0.35, 0.15), (0.3, 0.5), (0.7, 0.5)], [(0.65, 0.15), (0.65, 0.88)]],
-    7: [[(0.3, 0.15), (0.7, 0.15), (0.45, 0.88)]],
-}
 
 
 class Run:
@@ -92,17 +86,7 @@ class Browsing:
 
     def draw(self, digit: int) -> None:
         """Draw a digit with a finger, and say which one it is."""
-        self.page.locator("#pad").scroll_into_view_if_needed()
-        box = self.page.locator("#pad").bounding_box()
-        finger = self.context.new_cdp_session(self.page)
-        for stroke in STROKES[digit]:
-            for kind, points in (("touchStart", stroke[:1]), *(("touchMove", [each]) for each in stroke[1:])):
-                at = [{"x": box["x"] + x * box["width"], "y": box["y"] + y * box["height"]} for x, y in points]
-                finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": at})
-            finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
-        finger.detach()
-        # Where touches are dispatched one by one, Chromium makes no click of Playwright's own taps any more.
-        self.page.locator("#labels button").nth(digit).click()
+        draw(self.page, digit)
 
     def text(self, selector: str) -> str:
         return str(self.page.locator(selector).inner_text())

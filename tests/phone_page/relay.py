@@ -18,8 +18,13 @@ class Relay:
         self.cut_up: int | None = None
         self.cut_down: int | None = None
         self.cuts = 0
+        self.shut = False
+        """Whether the line stays dead after a cut, until a test says otherwise."""
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.shut and self.cuts:
+            writer.transport.abort()
+            return
         with contextlib.suppress(OSError):
             there, back = await asyncio.open_connection("127.0.0.1", self.target)
             try:

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+import pytest
+
 from .browsing import Browsing, Run
 from .relay import relay
 
@@ -64,6 +66,30 @@ def test_an_upload_goes_on_at_the_byte_where_the_link_broke(start: Start, phone:
     assert mine.number("#payload") == 2 * model
 
 
+@pytest.mark.parametrize("way", ["up", "down"])
+def test_a_tab_that_is_closed_in_the_middle_of_a_transfer_is_followed_by_one_that_ends_it(
+    start: Start, phone: Open, way: str
+) -> None:
+    run = start(*LITE, "--uplink", "float32")
+    with relay(run.port) as line:
+        mine = phone(f"http://127.0.0.1:{line.port}/")
+        mine.draw(2)
+        line.shut = True
+        setattr(line, f"cut_{way}", 100_000)
+        mine.page.locator("#join").click()
+        mine.wait_text("#says", "trying again")
+        kept = mine.kept()["finished" if way == "up" else "partial"]
+        assert kept["payload"] == 4 * 29_322 if way == "up" else 65_536 <= kept["data"] < 4 * 29_322
+        mine.page.close()
+        line.shut = False
+        mine.open()
+        mine.wait_text("#says", "all 2 rounds are done", 120)
+        assert line.cuts == 1
+    run.wait()
+    carried = run.traffic(0, "payload")["uplink" if way == "up" else "downlink"]
+    assert carried < {"up": 2, "down": 1}[way] * 4 * 29_322 + 70_000
+
+
 def test_a_broken_download_is_kept_and_only_the_rest_comes(start: Start, phone: Open) -> None:
     run = start(*LITE, "--uplink", "eden-1bit")
     model = 4 * 29_322
@@ -118,6 +144,20 @@ def test_the_newest_tab_of_a_browser_is_its_phone(start: Start, phone: Open) -> 
     mine.wait_text("#says", "waiting to be asked")
     assert first.locator("#says").inner_text() == "this phone goes on in another tab"
     assert len({event["phone"] for event in run.events if event["event"] == "phone_came"}) == 1
+
+
+def test_a_browser_without_a_network_waits_for_it(start: Start, phone: Open) -> None:
+    run = start(*TINY, "--phones", "2", "--rounds", "1")
+    mine = phone(run.url)
+    mine.draw(0)
+    mine.page.locator("#join").click()
+    mine.wait_text("#says", "waiting to be asked")
+    mine.context.set_offline(True)
+    mine.wait_text("#says", "trying again")
+    mine.context.set_offline(False)
+    mine.wait_text("#says", "waiting to be asked")
+    came = [event["phone"] for event in run.events if event["event"] == "phone_came"]
+    assert len(came) == 2 and len(set(came)) == 1
 
 
 def test_leave_keeps_the_drawings_and_forget_keeps_nothing(start: Start, phone: Open) -> None:

@@ -16,8 +16,9 @@ from featherfed.learning.flat import FlatModel
 from featherfed.learning.models import build as build_model
 from featherfed.learning.models import layout
 from featherfed.learning.training import Trainer
-from featherfed.problem import Examples
+from featherfed.problem import Examples, Place
 from featherfed.problem_loading import load_problem
+from featherfed.problems import digits
 from featherfed.randomness import RoundKey
 from featherfed.training_settings import Training
 
@@ -91,6 +92,15 @@ def learned(name: str, uplink: str, count: int, **settings: Any) -> dict[str, An
     }  # fmt: skip
 
 
+def test_bundled_digits_are_enlarged_as_ours_are(bundles: Path, tmp_path: Path) -> None:
+    place = Place(1, 40, 3)
+    own = load_problem("digits/tiny").examples(place)
+    made = {"shard": digits.small(place).hex(), "inputs": hexed(own.inputs.numpy()), "targets": own.targets.tolist()}
+    (tmp_path / "digits.json").write_text(json.dumps([made]))
+    said = run_tests(bundles / "from_python.test.mjs", FEATHERFED_FIXTURES=str(tmp_path))
+    assert int(re.search(r"# pass (\d+)", said)[1]) == 1  # type: ignore[index]
+
+
 def test_vectors_and_examples_of_the_pages(bundles: Path) -> None:
     """Everything that needs no Python: docs/vectors.json, the exchange of PROTOCOL.md, a life on a played server."""
     for name in sorted(bundles.glob("*.test.mjs")):
@@ -105,7 +115,6 @@ def test_payloads_are_the_same_on_both_ends(bundles: Path, tmp_path: Path) -> No
     for spec in ("exact(0) | flat | rotate | eden(1)", "rotate | vertex(128)", "rotate_shared | stochastic(4)"):
         made += [payload(spec, large, RoundKey(3, 2, 1), scale) for scale in (1.0, 1e-30, 1e-41, 0.0)]
     (tmp_path / "payloads.json").write_text(json.dumps(made))
-    (tmp_path / "learned.json").write_text("[]")
     said = run_tests(bundles / "from_python.test.mjs", FEATHERFED_FIXTURES=str(tmp_path))
     assert int(re.search(r"# pass (\d+)", said)[1]) == len(made)  # type: ignore[index]
 
@@ -118,7 +127,6 @@ def test_training_is_that_of_torch(bundles: Path, tmp_path: Path) -> None:
         learned("digits/mlp", "mask(1/8)", 20, epochs=2, batch_size=7, lr=0.2, momentum=0.5, prox_mu=0.1),
         learned("digits/cnn", "float32", 4, epochs=1, batch_size=2, lr=0.05),
     ]
-    (tmp_path / "payloads.json").write_text("[]")
     (tmp_path / "learned.json").write_text(json.dumps(made))
     said = run_tests(bundles / "from_python.test.mjs", FEATHERFED_FIXTURES=str(tmp_path))
     assert int(re.search(r"# pass (\d+)", said)[1]) == len(made)  # type: ignore[index]

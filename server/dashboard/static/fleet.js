@@ -140,7 +140,8 @@ export class FleetView {
   #say() {
     const phone = this.run?.phones.get(this.order[this.chosen]);
     if (!phone) return;
-    const link = phone.link ? ` on ${phone.link}${phone.linkRate ? ` (${rate(phone.linkRate)} up)` : ""}` : "";
+    const on = phone.link ? ` on ${phone.link}${phone.linkRate ? ` (${rate(phone.linkRate)} up)` : ""}` : "";
+    const link = phone.link === "browser" ? " in a browser" : on;
     const last = phone.rate && phone.state !== UPLOADING ? `, last upload at ${rate(phone.rate)}` : "";
     const since = this.run.running && phone.since ? ` for ${duration(Math.max(0, this.run.now() - phone.since))}` : "";
     setText(this.words, `${phone.name}, shard ${phone.shard}${link}: ${activity(phone)}${since}${last};`

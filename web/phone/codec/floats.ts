@@ -1,7 +1,8 @@
 /**
  * The arithmetic of docs/CODECS.md, "Arithmetic": the same bits in any language.
  *
- * JavaScript has doubles; a float32 operation is that of the doubles, rounded by Math.fround, which is the same for + − × ÷ √.
+ * JavaScript has doubles; a float32 operation is that of the doubles, rounded by Math.fround, which is the same for
+ * + − × ÷ √.
  */
 
 const BLOCK = 65536;

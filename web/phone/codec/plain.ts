@@ -58,7 +58,7 @@ export function finite(values: Float32Array): Float32Array {
   return values;
 }
 
-/** Return the bits of the float16 nearest to a float32, a half to even; what is too large is the largest or infinite. */
+/** Return the bits of the float16 nearest to a float32, a half to even; what is too large is infinite. */
 function half(value: number): number {
   const sign = value < 0 || Object.is(value, -0) ? 0x8000 : 0;
   const size = Math.abs(value);

@@ -59,7 +59,7 @@ export function values(levels: Levels): Float32Array {
   return out;
 }
 
-/** Return a block over its largest magnitude, times the reciprocal as a float32, and that magnitude; zeros below 2⁻¹²⁶. */
+/** Return a block times the reciprocal of its largest magnitude, a float32; zeros below 2⁻¹²⁶. */
 export function scaled(block: Float32Array, most: number): Float32Array {
   const out = new Float32Array(block.length);
   if (most < 2 ** -126) return out;

@@ -114,7 +114,9 @@ export function parse(spec: string): Stages {
     }
   }
   if (found.mask !== null && found.flat) throw new FaultError("mask does not go with flat: it draws in each tensor");
-  if (found.mask !== null && found.feedback) throw new FaultError("feedback does not go with mask: a residual is of all weights");
+  if (found.mask !== null && found.feedback) {
+    throw new FaultError("feedback does not go with mask: a residual is of all weights");
+  }
   return found;
 }
 

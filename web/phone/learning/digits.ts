@@ -1,4 +1,4 @@
-/** Images of one side of pixels from 0 to 255 as a model takes them, and the bundled digits: docs/PROTOCOL.md, "Data". */
+/** Pixels from 0 to 255 as a model takes them, and the bundled digits: docs/PROTOCOL.md, "Data". */
 
 import { FaultError } from "../codec/fault.ts";
 import type { Drawing } from "./description.ts";
@@ -17,7 +17,7 @@ export function normalised(pixels: Float32Array | Uint8Array, { mean, deviation 
 
 /** Return a shard that the server hands out: of each digit 64 values from 0 to 16, and its label. */
 export function bundled(shard: Uint8Array, drawing: Drawing, most: number): Examples {
-  if (shard.length === 0 || shard.length % RECORD) throw new FaultError(`a shard of ${shard.length} bytes is no digits`);
+  if (!shard.length || shard.length % RECORD) throw new FaultError(`a shard of ${shard.length} bytes is no digits`);
   const count = Math.min(shard.length / RECORD, most);
   const pixels = new Float32Array(count * SIDE * SIDE);
   const targets = new Uint8Array(count);
@@ -37,8 +37,9 @@ function enlarged(small: Uint8Array): Float32Array {
     const [top, below, v] = between(y);
     for (let x = 0; x < LARGE; x++) {
       const [left, right, u] = between(x);
-      out[(y + FRAME) * SIDE + x + FRAME] =
-        (1 - v) * ((1 - u) * at(top, left) + u * at(top, right)) + v * ((1 - u) * at(below, left) + u * at(below, right));
+      const above = (1 - u) * at(top, left) + u * at(top, right);
+      const under = (1 - u) * at(below, left) + u * at(below, right);
+      out[(y + FRAME) * SIDE + x + FRAME] = (1 - v) * above + v * under;
     }
   }
   return out;

@@ -1,5 +1,6 @@
 /**
- * What a finger has drawn as MNIST has its digits: in a box of 20×20 pixels, its centre of mass in the middle of 28×28.
+ * What a finger has drawn as MNIST has its digits: in a box of 20×20 pixels, its centre of mass in the middle of
+ * 28×28.
  *
  * Strokes are scaled before they are thickened, so that a small digit has lines as thick as a large one.
  */

@@ -116,7 +116,8 @@ export class Convolution implements Layer {
     this.eachWeight((torch, last) => (own.weightGradient[torch] = kernels[last]));
     if (own.biasGradient) biasGradient(gradient, own.biasGradient);
     if (first) return gradient;
-    const back = product(gradient, transposed(this.channelsLast(), kernel.outputs, length), count, length, kernel.outputs);
+    const kernelsAcross = transposed(this.channelsLast(), kernel.outputs, length);
+    const back = product(gradient, kernelsAcross, count, length, kernel.outputs);
     const out = new Float32Array(batch.data.length);
     this.eachRow((patch, image, run) => {
       for (let i = 0; i < run; i++) out[image + i] += back[patch + i];
@@ -142,7 +143,7 @@ export class Convolution implements Layer {
     }
   }
 
-  /** Visit each run of a patch's row that lies in the image: its begin in `patches` and in the image, and its length. */
+  /** Visit each run of a patch's row that lies in the image: where it begins in both, and its length. */
   private eachRow(visit: (patch: number, image: number, run: number) => void): void {
     const { kernel, batch } = this;
     const { height, width, channels } = batch;

@@ -78,7 +78,8 @@ export class Network {
   logits(inputs: Float32Array, examples: number): Float32Array {
     const [channels, height, width] = this.description.input;
     if (inputs.length !== examples * channels * height * width) throw new FaultError("inputs of another size");
-    let batch: Batch = { data: channelsLast(inputs, examples, channels, height * width), examples, height, width, channels };
+    const data = channelsLast(inputs, examples, channels, height * width);
+    let batch: Batch = { data, examples, height, width, channels };
     for (const layer of this.layers) batch = layer.forward(batch);
     return batch.data;
   }

@@ -41,7 +41,9 @@ export class Downlink {
 
   /** Return what is held of `version` when the parts of a way from `base` have come. */
   apply(held: Held, version: number, base: number, parts: readonly Uint8Array[]): Held {
-    if (this.kind === "chain") return { model: { version, weights: this.chained(held, base, version, parts) }, origin: null };
+    if (this.kind === "chain") {
+      return { model: { version, weights: this.chained(held, base, version, parts) }, origin: null };
+    }
     let rest = parts;
     let { origin } = held;
     if (base === -1) {
@@ -71,7 +73,9 @@ export class Downlink {
       throw new FaultError(`${parts.length} parts from version ${base} to ${version}`);
     }
     if (base === -1 && parts.length === 1) return this.added(new Float32Array(this.weights), 0, parts[0]);
-    if (base !== -1 && held.model?.version !== base) throw new FaultError(`a difference to version ${base}, which is not held`);
+    if (base !== -1 && held.model?.version !== base) {
+      throw new FaultError(`a difference to version ${base}, which is not held`);
+    }
     let weights = base === -1 ? new Float32Array(this.weights) : held.model!.weights;
     parts.forEach((part, i) => (weights = this.added(weights, base + 1 + i, part)));
     return weights;

@@ -8,59 +8,19 @@
 import { FaultError, UnableError } from "../codec/fault.ts";
 import { ABLE } from "../codec/spec.ts";
 import { Pipeline } from "../codec/pipeline.ts";
-import type { Description } from "../learning/description.ts";
-import { drawn } from "../learning/initial.ts";
-import { Network as Model } from "../learning/network.ts";
 import { DivergedError, StoppedError } from "../learning/training.ts";
 import type { Trained } from "../learning/round.ts";
 import * as closing from "../wire/closing.ts";
-import { digestOf, same } from "../wire/digest.ts";
 import { changed, type FromPhone, type FromServer, type ModelBegin, type Task, type Welcome } from "../wire/messages.ts";
-import { Session } from "../wire/session.ts";
 import { Delivery } from "./delivery.ts";
 import { Download } from "./download.ts";
 import { Downlink } from "./downlink.ts";
 import { modelDigest } from "./fingerprint.ts";
-import { EMPTY, NO_RUN, type Memory, type Store } from "./memory.ts";
-import type { Clock, Connection, Network, Trainer } from "./surroundings.ts";
-
-/** What people are told. */
-export interface Watcher {
-  /** In a sentence what the phone does; `over` says that it will not do anything more by itself. */
-  says(sentence: string, over?: boolean): void;
-  /** A share of the training or the upload of a round. */
-  progress(what: "training" | "uploading", done: number, of: number): void;
-  /** What is kept has changed: bytes, rounds, the model. */
-  kept(memory: Memory): void;
-  /** A round was trained, from the model in `memory` to weights of this phone's own. */
-  trained(round: number, weights: Float32Array): void;
-}
-
-export interface Surroundings {
-  readonly store: Store;
-  readonly network: Network;
-  readonly trainer: Trainer;
-  readonly clock: Clock;
-  readonly watcher: Watcher;
-  readonly description: Description;
-  /** For people who watch the run. */
-  readonly link: string;
-}
-
-/** A connection with what is known on it. */
-interface Link {
-  readonly connection: Connection;
-  readonly session: Session;
-  open: boolean;
-  welcome: Welcome | null;
-  downlink: Downlink | null;
-  download: Download | null;
-  delivery: Delivery | null;
-  /** The version of the last Task or WholeModel. */
-  told: number | null;
-  /** This phone has ended it: what comes of it now says nothing. */
-  hungUp: boolean;
-}
+import { begunRun, checked } from "./joining.ts";
+import { Link } from "./link.ts";
+import { EMPTY, type Memory } from "./memory.ts";
+import { comeBack } from "./returning.ts";
+import type { Surroundings } from "./surroundings.ts";
 
 export class Phone {
   private memory: Memory = EMPTY;
@@ -97,7 +57,7 @@ export class Phone {
   lost(): void {
     const { link } = this;
     if (link === null) return;
-    this.hangUp(link, closing.DONE, "");
+    link.hangUp(closing.DONE, "");
     void this.then(() => this.ended(link, 1006, "the network is gone"));
   }
 
@@ -105,7 +65,7 @@ export class Phone {
   leave(sentence: string): Promise<void> {
     return this.then(() => {
       this.stop(sentence);
-      if (this.link) this.hangUp(this.link, closing.DONE, "the phone leaves");
+      this.link?.hangUp(closing.DONE, "the phone leaves");
     });
   }
 
@@ -113,7 +73,7 @@ export class Phone {
     this.queue = this.queue.then(act).catch((error: unknown) => {
       const sentence = error instanceof Error ? error.message : String(error);
       this.stop(`this page failed: ${sentence}`);
-      if (this.link) this.hangUp(this.link, closing.UNABLE, sentence);
+      this.link?.hangUp(closing.UNABLE, sentence);
     });
     return this.queue;
   }
@@ -143,21 +103,12 @@ export class Phone {
     this.callOff?.();
     this.callOff = null;
     this.say("connecting to the server");
-    const link: Link = {
-      connection: this.around.network.connect({
-        opened: () => void this.then(() => this.hello(link)),
-        came: (frame) => void this.then(() => this.came(link, frame)),
-        closed: (code, reason) => void this.then(() => this.ended(link, code, reason)),
-      }),
-      session: new Session(), open: false, welcome: null, downlink: null, download: null, delivery: null, told: null, hungUp: false,
-    };
+    const link: Link = new Link((listener) => this.around.network.connect(listener), {
+      opened: () => void this.then(() => this.hello(link)),
+      came: (frame) => void this.then(() => this.came(link, frame)),
+      closed: (code, reason) => void this.then(() => this.ended(link, code, reason)),
+    });
     this.link = link;
-  }
-
-  private hangUp(link: Link, code: number, sentence: string): void {
-    link.hungUp = true;
-    link.delivery?.stop();
-    link.connection.close(code, closing.short(sentence));
   }
 
   private hello(link: Link): void {
@@ -182,28 +133,29 @@ export class Phone {
   private send(link: Link, message: FromPhone): void {
     const frame = link.session.send(message);
     link.connection.send(frame);
+    this.count(message.kind === "Hello" ? "handshakes" : "up", frame.length);
+  }
+
+  /** Count bytes; they are kept with whatever is kept next. */
+  private count(what: "up" | "down" | "handshakes", bytes: number): void {
     const { counts } = this.memory;
-    const up = message.kind === "Hello" ? { handshakes: counts.handshakes + frame.length } : { up: counts.up + frame.length };
-    this.memory = { ...this.memory, counts: { ...counts, ...up } };
+    this.memory = { ...this.memory, counts: { ...counts, [what]: counts[what] + bytes } };
   }
 
   private async came(link: Link, frame: Uint8Array): Promise<void> {
     if (link !== this.link || link.hungUp || this.over) return;
     try {
       const message = link.session.receive(frame);
-      const { counts } = this.memory;
-      const down =
-        message.kind === "Welcome" ? { handshakes: counts.handshakes + frame.length } : { down: counts.down + frame.length };
-      this.memory = { ...this.memory, counts: { ...counts, ...down } };
+      this.count(message.kind === "Welcome" ? "handshakes" : "down", frame.length);
       await this.heard(link, message);
       this.around.watcher.kept(this.memory);
     } catch (error) {
       if (error instanceof UnableError) {
-        this.hangUp(link, closing.UNABLE, error.message);
+        link.hangUp(closing.UNABLE, error.message);
         this.stop(error.message);
       } else if (error instanceof FaultError) {
         this.say(`the server is at fault: ${error.message}`);
-        this.hangUp(link, closing.PROTOCOL_FAULT, error.message);
+        link.hangUp(closing.PROTOCOL_FAULT, error.message);
       } else {
         throw error;
       }
@@ -227,13 +179,9 @@ export class Phone {
         return;
       }
     }
-    const rests = code === closing.RESTS ? closing.restS(reason) : null;
-    const most = Math.min(30, 0.5 * 2 ** this.failures) * 1000;
-    const ms = rests !== null ? rests * 1000 : this.around.clock.random() * most;
+    const { ms, sentence } = comeBack(code, reason, this.failures, this.around.clock.random());
     this.failures += 1;
-    if (rests !== null) this.say(`not needed for now; the server asks this phone again in about ${Math.round(rests)} s`);
-    else if (code === closing.PAUSED) this.say(`the run pauses: ${reason}`);
-    else this.say(reason ? `the connection ended: ${reason}` : "no connection; trying again");
+    this.say(sentence);
     this.callOff = this.around.clock.after(ms, () => this.wake());
   }
 
@@ -280,46 +228,25 @@ export class Phone {
   private async welcomed(link: Link, welcome: Welcome): Promise<void> {
     this.failures = 0;
     link.welcome = welcome;
-    if (welcome.masked) throw new UnableError("this run sums under masks, which a browser's phone cannot; use fl-edge");
-    const known = welcome.run === this.memory.run;
-    const layout = welcome.tensors.length ? welcome.tensors : this.memory.tensors;
-    const frozen = welcome.tensors.find((tensor) => tensor.digest.length > 0);
-    if (frozen) throw new UnableError(`the model has a tensor that does not travel, ${frozen.name}; use fl-edge`);
-    // What cannot be done is said before anything is trained.
-    new Model(this.around.description, layout);
-    new Pipeline(welcome.uplink, layout);
-    link.downlink = new Downlink(welcome.downlink, layout, welcome.seed);
-    const tensors = layout.map(({ name, shape }) => ({ name, shape }));
-    if (!known) await this.begunRun(link, welcome, tensors);
-    else if (welcome.shard !== this.memory.shard) {
-      await this.save({ shard: welcome.shard, tensors, finished: null, accepted: null, residual: null });
-    }
-    if (this.link !== link) return;
-    this.say(`phone ${welcome.shard + 1} of ${welcome.shards} in run ${welcome.run}, waiting to be asked`);
-    if (this.memory.finished !== null) this.deliver(link, true);
-  }
-
-  private async begunRun(link: Link, welcome: Welcome, tensors: Memory["tensors"]): Promise<void> {
-    const { run, shard, seed } = welcome;
-    if (this.training !== null) this.around.trainer.stop();
-    this.training = this.task = this.waiting = null;
-    let first = null;
-    if (welcome.initial.length && this.undrawn !== run) {
-      first = drawn(seed, welcome.initial, tensors);
-      const digest = digestOf(new Uint8Array(first.buffer, first.byteOffset, first.byteLength));
-      if (!same(digest, welcome.initialDigest)) {
+    const { tensors, downlink } = checked(welcome, this.memory.tensors, this.around.description);
+    link.downlink = downlink;
+    if (welcome.run !== this.memory.run) {
+      if (this.training !== null) this.around.trainer.stop();
+      this.training = this.task = this.waiting = null;
+      const begun = begunRun(welcome, tensors, downlink, this.undrawn !== welcome.run);
+      if (begun === null) {
         // It comes back and says that it holds nothing, and gets the model whole.
-        this.undrawn = run;
-        this.hangUp(link, closing.PAYLOAD, "the initial weights that were drawn have another digest");
+        this.undrawn = welcome.run;
+        link.hangUp(closing.PAYLOAD, "the initial weights that were drawn have another digest");
         return;
       }
+      this.undrawn = "";
+      await this.save({ ...begun, counts: { ...begun.counts, handshakes: this.memory.counts.handshakes } });
+    } else if (welcome.shard !== this.memory.shard) {
+      await this.save({ shard: welcome.shard, tensors, finished: null, accepted: null, residual: null });
     }
-    this.undrawn = "";
-    await this.save({
-      ...NO_RUN, run, shard, tensors, counts: { ...NO_RUN.counts, handshakes: this.memory.counts.handshakes },
-      model: first && { version: 0, weights: first },
-      origin: link.downlink?.keepsOrigin ? first : null,
-    });
+    this.say(`phone ${welcome.shard + 1} of ${welcome.shards} in run ${welcome.run}, waiting to be asked`);
+    if (this.memory.finished !== null) this.deliver(link, true);
   }
 
   private async asked(link: Link, task: Task): Promise<void> {
@@ -366,7 +293,7 @@ export class Phone {
     const { begin } = download;
     if (!download.right) {
       await this.save({ partial: null });
-      this.hangUp(link, closing.PAYLOAD, "the model's bytes have another digest");
+      link.hangUp(closing.PAYLOAD, "the model's bytes have another digest");
       return;
     }
     const held = download.downlink.apply(this.memory, begin.version, begin.base, download.parts);
@@ -422,13 +349,13 @@ export class Phone {
     this.training = this.task = null;
     const sentence = error instanceof Error ? error.message : String(error);
     if (error instanceof UnableError) {
-      if (this.link) this.hangUp(this.link, closing.UNABLE, sentence);
+      this.link?.hangUp(closing.UNABLE, sentence);
       this.stop(sentence);
       return;
     }
     const why = error instanceof DivergedError ? `the training diverged: ${sentence}` : sentence;
     this.say(`no update of round ${task.round}: ${why}`);
-    if (this.link) this.hangUp(this.link, closing.UNTRAINED, why);
+    this.link?.hangUp(closing.UNTRAINED, why);
   }
 
   // Up

@@ -1,6 +1,8 @@
 /** What a phone has around it. A page, a worker and a test each bring their own. */
 
+import type { Description } from "../learning/description.ts";
 import type { Job, Trained } from "../learning/round.ts";
+import type { Memory, Store } from "./memory.ts";
 
 /** An open, or opening, connection. */
 export interface Connection {
@@ -40,4 +42,27 @@ export interface Place {
   readonly shard: number;
   readonly shards: number;
   readonly maxExamples: number;
+}
+
+/** What people are told. */
+export interface Watcher {
+  /** In a sentence what the phone does; `over` says that it will not do anything more by itself. */
+  says(sentence: string, over?: boolean): void;
+  /** A share of the training or the upload of a round. */
+  progress(what: "training" | "uploading", done: number, of: number): void;
+  /** What is kept has changed: bytes, rounds, the model. */
+  kept(memory: Memory): void;
+  /** A round was trained, from the model in `memory` to weights of this phone's own. */
+  trained(round: number, weights: Float32Array): void;
+}
+
+export interface Surroundings {
+  readonly store: Store;
+  readonly network: Network;
+  readonly trainer: Trainer;
+  readonly clock: Clock;
+  readonly watcher: Watcher;
+  readonly description: Description;
+  /** For people who watch the run. */
+  readonly link: string;
 }

@@ -6,8 +6,8 @@ import { bundled, normalised, SIDE } from "../learning/digits.ts";
 import { raster } from "../learning/drawing.ts";
 import type { Examples } from "../learning/training.ts";
 import { EMPTY, NO_RUN, type Memory } from "../life/memory.ts";
-import { Phone, type Watcher } from "../life/phone.ts";
-import type { Place } from "../life/surroundings.ts";
+import { Phone } from "../life/phone.ts";
+import type { Place, Watcher } from "../life/surroundings.ts";
 import { Awake } from "./awake.ts";
 import { Database, type Choice, type Drawn } from "./database.ts";
 import { Pad } from "./pad.ts";
@@ -170,7 +170,8 @@ class Page {
   private async guess(round: number, after: Float32Array): Promise<void> {
     const { model, tensors } = this.memory;
     const { drawing } = this.description;
-    const input = this.drawn.length ? normalised(this.drawn[this.drawn.length - 1].pixels, drawing) : this.digits?.inputs;
+    const newest = this.drawn.at(-1);
+    const input = newest ? normalised(newest.pixels, drawing) : this.digits?.inputs;
     if (model === null || input === undefined) return;
     const one = input.slice(0, SIDE * SIDE);
     const guess = (weights: Float32Array) => this.trainer.guess(this.description, tensors, weights, one);
@@ -259,4 +260,6 @@ async function main(): Promise<void> {
   await page.begin();
 }
 
-main().catch((error: unknown) => refused(`this page failed: ${error instanceof Error ? error.message : String(error)}`));
+main().catch((error: unknown) => {
+  refused(`this page failed: ${error instanceof Error ? error.message : String(error)}`);
+});

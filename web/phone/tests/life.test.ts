@@ -141,13 +141,15 @@ test("a download that broke off goes on at the byte that was kept", async () => 
   const begin = (offset: number, data: Uint8Array) =>
     encode([4, 5, -1, "float32", [weights.length], digestOf(weights), offset, data]);
   const first = await joined();
-  await first.says(encode([3, 6, 5]), begin(0, weights.subarray(0, 60000)), encode([5, 60000, weights.subarray(60000, 80000)]));
+  const more = encode([5, 60000, weights.subarray(60000, 80000)]);
+  await first.says(encode([3, 6, 5]), begin(0, weights.subarray(0, 60000)), more);
   const second = new Played(first.store);
   await second.phone.start("");
   await second.open();
   const hello = decode(second.call.sent[0]) as unknown[];
   assert.deepEqual([hello[11], hello[12]], [digestOf(weights), 80000]);
-  await second.says(changed({ 12: new Uint8Array(0), 13: [], 14: [] }), encode([3, 6, 5]), begin(80000, weights.subarray(80000)));
+  const back = changed({ 12: new Uint8Array(0), 13: [], 14: [] });
+  await second.says(back, encode([3, 6, 5]), begin(80000, weights.subarray(80000)));
   assert.equal(second.store.kept.model!.version, 5);
   assert.equal(second.store.kept.partial, null);
   assert.deepEqual(new Uint8Array(second.jobs[0].job.weights.buffer), weights);
@@ -156,7 +158,8 @@ test("a download that broke off goes on at the byte that was kept", async () => 
 test("bytes with another digest are thrown away, and the phone comes back without them", async () => {
   const played = await joined();
   const weights = new Uint8Array(4 * 29322);
-  await played.says(encode([3, 6, 5]), encode([4, 5, -1, "float32", [weights.length], new Uint8Array(8), 0, weights.subarray(0, 65536)]));
+  const [wrong, first] = [new Uint8Array(8), weights.subarray(0, 65536)];
+  await played.says(encode([3, 6, 5]), encode([4, 5, -1, "float32", [weights.length], wrong, 0, first]));
   await played.says(encode([5, 65536, weights.subarray(65536)]));
   assert.equal(played.call.closedWith!.code, 4003);
   assert.equal(played.store.kept.partial, null);

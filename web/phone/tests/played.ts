@@ -4,8 +4,8 @@ import type { Description } from "../learning/description.ts";
 import { StoppedError } from "../learning/training.ts";
 import type { Job, Trained } from "../learning/round.ts";
 import type { Memory, Store } from "../life/memory.ts";
-import { Phone, type Watcher } from "../life/phone.ts";
-import type { Clock, Connection, Listener, Network, Trainer } from "../life/surroundings.ts";
+import { Phone } from "../life/phone.ts";
+import type { Clock, Connection, Listener, Network, Trainer, Watcher } from "../life/surroundings.ts";
 
 export const LITE: Description = {
   problem: "digits/lite", input: [1, 28, 28], classes: 10, digits: true, drawing: { mean: 0.1307, deviation: 0.3081 },

@@ -15,11 +15,16 @@ import { digestOf } from "../wire/digest.ts";
 import { bytes, floatHex, floats, hex } from "./hex.ts";
 
 interface Vectors {
-  keys: { seed: string; round: number; client: number; purpose: string; digest: string; outputs: string[]; bytes: string; doubles: string; "words, an output, a word": string[] }[];
+  keys: Named[];
   stages: Coded[];
   long: (Omit<Coded, "decoded"> & { "payload SHA-256": string; "decoded SHA-256": string })[];
   initial: { seed: string; draws: Draw[]; shapes: number[][]; weights: string; digest: string }[];
   lattice: { shapes: number[][]; weights: string; difference: string; moved: string }[];
+}
+
+interface Named {
+  seed: string; round: number; client: number; purpose: string; digest: string; outputs: string[]; bytes: string;
+  doubles: string; "words, an output, a word": string[];
 }
 
 interface Coded {

@@ -1,7 +1,8 @@
 /** Who may say what when: the tables of docs/PROTOCOL.md for the two ends of a connection, as a phone sees them. */
 
 import { FaultError } from "../codec/fault.ts";
-import { pack, unpack, type FromPhone, type FromServer } from "./messages.ts";
+import { pack, type FromPhone, type FromServer } from "./messages.ts";
+import { unpack } from "./reading.ts";
 
 type Track = Record<string, Partial<Record<string, string>>>;
 
@@ -20,7 +21,7 @@ const SERVER: Track = {
   over: {},
 };
 
-/** One connection's session: raises `FaultError` for what is out of turn, and for bytes with a gap or beyond the end. */
+/** One connection's session: raises `FaultError` for what is out of turn, and for bytes with gaps or beyond the end. */
 export class Session {
   private phone = "new";
   private server = "new";
@@ -61,7 +62,11 @@ function turn(track: Track, who: string, state: string, kind: string): string {
 }
 
 /** Note bytes of a transfer; return whether they are its last. */
-function moved(at: { next: number; size: number }, { offset, data }: { offset: number; data: Uint8Array }, what: string) {
+function moved(
+  at: { next: number; size: number },
+  { offset, data }: { offset: number; data: Uint8Array },
+  what: string,
+): boolean {
   if (offset !== at.next) throw new FaultError(`bytes of the ${what} from ${offset} on, where ${at.next} is next`);
   at.next += data.length;
   if (at.next > at.size) throw new FaultError(`byte ${at.next} of the ${what}, which has ${at.size}`);
