@@ -292,6 +292,13 @@ def _charge(state: SummedState, event: Opened) -> SummedState:
     return replace(state, account=state.account.charged(owing, event.price), charged=state.charged | owing)
 
 
+def _note_opened(state: SummedState, event: Opened) -> Step:
+    """Charge for a sum that was being opened when the run was paused."""
+    if (event.round_number, event.attempt) != (state.round_number, state.attempt):
+        return state, ()
+    return _charge(state, event), ()
+
+
 def _opened(state: SummedState, event: Opened) -> Step:
     """Count those whose sum is open, and tell the others of the circle that they are not in it."""
     if (event.round_number, event.attempt) != (state.round_number, state.attempt):
@@ -370,6 +377,7 @@ TABLE: Mapping[Phase, Mapping[type, Callable[..., Any]]] = {
         Deadline: _deadline,
     },
     Phase.UNMASKING: {**round_machine.EVERYWHERE, **_OF_CIRCLES, Fail: _lose, GaveUp: _lose},
+    Phase.PAUSED: {**round_machine.TABLE[Phase.PAUSED], Opened: _note_opened},
 }
 
 
