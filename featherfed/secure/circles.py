@@ -10,7 +10,7 @@ from math import comb, log2
 
 LEAST_MEMBERS = 3
 """Of two phones each would know the other's update from the sum."""
-MOST_MEMBERS = 40
+MOST_MEMBERS = 128
 DEFAULT_LEAST_CIRCLE = 5
 """The smallest circle that a phone takes part in by default."""
 

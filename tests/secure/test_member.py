@@ -91,9 +91,9 @@ def test_a_circle_without_masks_is_refused() -> None:
         Member.begin(key_of(7), new_own_seed(), context_of(CIRCLE, threshold=0, keys=()), 7)
 
 
-def test_a_circle_above_forty_is_refused() -> None:
-    with pytest.raises(SecrecyError, match="a circle of 41 is above 40"):
-        Member.begin(key_of(7), new_own_seed(), context_of(range(41)), 7)
+def test_a_circle_that_is_too_large_is_refused() -> None:
+    with pytest.raises(SecrecyError, match="a circle of 129 is above 128"):
+        Member.begin(key_of(7), new_own_seed(), context_of(range(129)), 7)
 
 
 def test_a_circle_below_the_phones_own_floor_is_refused() -> None:

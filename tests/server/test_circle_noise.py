@@ -25,7 +25,7 @@ pytest.importorskip("dp_accounting", reason="needs dp-accounting: pip install 'f
 
 LAYOUT = LAYOUTS["tiny"]
 RUN: dict[str, Any] = {
-    "phones": 200, "cohort": 100, "rounds": 20, "dp": "distributed", "secure": True, "circle": 40, "clip_norm": 0.5,
+    "phones": 200, "cohort": 100, "rounds": 20, "dp": "distributed", "secure": True, "circle": 30, "clip_norm": 0.5,
     "noise_multiplier": 1.0, "uplink": "subspace(1024) | grid(10)", "delta": 1e-4,
 }  # fmt: skip
 
