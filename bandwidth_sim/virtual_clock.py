@@ -10,7 +10,8 @@
 
 The clock starts at 0. What is scheduled costs O(log n) and nothing else depends on how many connections are open.
 asyncio's own code runs tasks, futures, callbacks and error handlers; the selector and threads are gone, and jobs of
-`run_in_executor(None, …)` run inline. It knows no network: `virtual.VirtualLoop` adds one.
+`run_in_executor(None, …)` run inline. What is worked on elsewhere meanwhile comes back by `at_rest`. It knows no
+network: `virtual.VirtualLoop` adds one.
 """
 
 import asyncio
@@ -70,6 +71,11 @@ class VirtualClock(asyncio.BaseEventLoop):
         self._count = 0
         self._cancelled = 0
         self._thread = threading.get_ident()
+        self.at_rest: Callable[[], bool] = _nothing
+        """Called when nothing is ready, before the clock jumps: work outside of the loop may make something ready.
+
+        It returns whether it did; the clock waits as long as it works.
+        """
 
     # The clock
 
@@ -107,8 +113,9 @@ class VirtualClock(asyncio.BaseEventLoop):
 
     def _run_once(self) -> None:
         """Run what is ready; if nothing is, jump to the earliest entry and run that."""
-        if not self._ready and not self._stopping:
-            self._jump()
+        while not self._ready and not self._stopping:
+            if not self.at_rest():
+                self._jump()
         for _ in range(len(self._ready)):
             handle = self._ready.popleft()
             if not handle.cancelled():
@@ -176,6 +183,10 @@ class VirtualClock(asyncio.BaseEventLoop):
         """Forget all timers and arrivals."""
         super().close()
         self._due.clear()
+
+
+def _nothing() -> bool:
+    return False
 
 
 def _settle(future: asyncio.Future[T], result: T) -> None:

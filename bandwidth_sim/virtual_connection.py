@@ -85,6 +85,43 @@ class VirtualConnection:
             self._over()
 
 
+class _Unsent:
+    """What waits for the link: pieces as they were written, which are handed on uncopied where they fit its turns."""
+
+    def __init__(self) -> None:
+        self._parts: deque[bytes | memoryview] = deque()
+        self.size = 0
+        """How many bytes wait: asked several times for each piece."""
+
+    def append(self, data: bytes | bytearray | memoryview) -> None:
+        """Take more; what the writer may still change is copied."""
+        if data:
+            self._parts.append(data if isinstance(data, bytes) else bytes(data))
+            self.size += len(data)
+
+    def clear(self) -> None:
+        """Forget all of it."""
+        self._parts.clear()
+        self.size = 0
+
+    def take(self, room: int) -> bytes:
+        """Return the first bytes, as many as there are up to `room`."""
+        wanted = min(room, self.size)
+        self.size -= wanted
+        taken: list[bytes | memoryview] = []
+        while wanted:
+            part = self._parts.popleft()
+            if len(part) > wanted:
+                view = memoryview(part)
+                self._parts.appendleft(view[wanted:])
+                part = view[:wanted]
+            wanted -= len(part)
+            taken.append(part)
+        if len(taken) == 1 and isinstance(taken[0], bytes):
+            return taken[0]
+        return b"".join(taken)
+
+
 class _Stream:
     """One direction of one connection: what waits to be sent, what is under way or not read yet; b"" is the end."""
 
@@ -94,7 +131,7 @@ class _Stream:
         self._connection = connection
         self._lane = lane
         self._sender, self._receiver = sender, receiver
-        self.unsent = bytearray()
+        self.unsent = _Unsent()
         self._window = lane.link.spec.window_bytes
         self._under_way = 0
         self._sent = self._delivered = 0
@@ -110,7 +147,7 @@ class _Stream:
         if self._end_sent or self._connection.stalled:
             # Of what goes into silence nothing is acknowledged: it waits for ever.
             return False
-        if not self.unsent:
+        if not self.unsent.size:
             return self._end_asked
         if self._under_way >= self._window:
             return False
@@ -125,7 +162,7 @@ class _Stream:
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send more; after a cut it is dropped."""
         if not self._end_asked:
-            self.unsent += data
+            self.unsent.append(data)
             self.ask()
 
     def write_eof(self) -> None:
@@ -143,8 +180,7 @@ class _Stream:
         if not self.stays():
             return None
         room = int(min(room, self._lane.link.allowance(self._sent)))
-        piece = bytes(self.unsent[:room])
-        del self.unsent[: len(piece)]
+        piece = self.unsent.take(room)
         self._sent += len(piece)
         self._under_way += len(piece)
         if not piece:
@@ -252,7 +288,7 @@ class VirtualTransport(asyncio.Transport):
 
     def get_write_buffer_size(self) -> int:
         """Return how many bytes are not on the link yet."""
-        return len(self._out.unsent)
+        return self._out.unsent.size
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send data; what comes after the end of the connection is dropped."""
@@ -299,7 +335,7 @@ class VirtualTransport(asyncio.Transport):
 
     def sent(self) -> None:
         """Go on after a piece went on the link."""
-        if self._closing and not self._out.unsent:
+        if self._closing and not self._out.unsent.size:
             self.lose(None)
         else:
             self._mind_limits()
@@ -361,7 +397,7 @@ class VirtualTransport(asyncio.Transport):
         self._in.read(len(piece))
 
     def _mind_limits(self) -> None:
-        waiting = len(self._out.unsent)
+        waiting = self._out.unsent.size
         if not self._writing_paused and waiting > self._high:
             self._writing_paused = True
             self.get_protocol().pause_writing()

@@ -73,6 +73,9 @@ def _phone_flags(command: Callable[..., Any]) -> Callable[..., Any]:
                      help="Take part only in a run that sums updates under masks (docs/PRIVACY.md)."),
         click.option("--least-circle", default=5, show_default=True, metavar="PHONES",
                      help="Mask no update among fewer phones."),
+        click.option("--least-noise", default=0.0, show_default=True, metavar="TIMES",
+                     help="Take part only in a run whose phones add noise of so many times what one of them moves a sum"
+                          " by (docs/DIFFERENTIAL_PRIVACY.md)."),
         click.option("--dropout", default=0.0, show_default=True, metavar="SHARE",
                      help="Leave in place of training with this probability, in each round."),
         click.option("--away", default="60s", show_default=True, metavar="TIME",

@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 from collections.abc import Iterator
-from hashlib import blake2b
 
 from featherfed.codec.downlink import INITIAL, Downlink, Held, Step
 from featherfed.codec.downlink_grammar import parse_downlink
@@ -60,11 +59,12 @@ class Download:
         Where some of them were kept from before, this phone's disk may have spoilt them: `SpoiltDownloadError`.
         """
         begin = self.begin
-        payload = self._payload = bytes(self._phone_state.download)
-        if blake2b(payload, digest_size=8).digest() != begin.digest:
+        payload = self._phone_state.downloaded(begin.digest)
+        if payload is None:
             self._phone_state.begin_download(b"")
             fault = SpoiltDownloadError if begin.offset else CodecError
-            raise fault(f"model of {len(payload)} bytes does not have the digest that was announced")
+            raise fault(f"model of {self.total_bytes} bytes does not have the digest that was announced")
+        self._payload = payload
         return self._phone_state.decoded(begin, lambda: self._decode(payload, seed))
 
     def keep(self, held: Held) -> None:

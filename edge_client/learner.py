@@ -96,14 +96,16 @@ class SgdLearner:
     """Trains the run's model on this phone's shard, by SGD or by the problem's own learner."""
 
     def __init__(self, welcome: Welcome, trainer: "Trainer | OwnTrainer") -> None:
-        self._welcome, self._layout = welcome, fingerprint_of(welcome).layout
+        self.welcome = welcome
+        """Who this learner is: its run, shard and settings."""
+        self._layout = fingerprint_of(welcome).layout
         self._settings = RunSettings(welcome)
         self._trainer = trainer
         self.examples = trainer.examples
 
     def train(self, weights: F32, task: Task, residual: F32 | None, stopped: Callable[[], bool]) -> Trained | None:
         """Return the compressed update of local training."""
-        layout, key = self._layout, RoundKey(self._welcome.seed, task.round, self._welcome.shard)
+        layout, key = self._layout, RoundKey(self.welcome.seed, task.round, self.welcome.shard)
         asked = self._settings.in_round(task)
         pipeline = asked.uplink
         update = self._trainer.train(weights, asked.training, key, pipeline.space(layout, key), stopped=stopped)
@@ -111,5 +113,5 @@ class SgdLearner:
             return None
         if pipeline.summed:
             return Trained(b"", None, update.examples, update.steps, update.loss, update.coordinates, str(pipeline))
-        encoded = pipeline.encode(_clipped(update.coordinates, self._welcome), layout, key, residual)
+        encoded = pipeline.encode(_clipped(update.coordinates, self.welcome), layout, key, residual)
         return Trained(encoded.payload, encoded.state, update.examples, update.steps, update.loss)

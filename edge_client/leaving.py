@@ -40,8 +40,12 @@ class LeavingLearner:
         stopped: Callable[[], bool],
     ) -> Trained | None:  # fmt: skip
         """Return the update for a task; raises `PhoneLeftError` in place of it, once a round at most."""
+        return self.stays(task).train(weights, task, residual, stopped)
+
+    def stays(self, task: Task) -> Learner:
+        """Return who trains for a task, or raise `PhoneLeftError`."""
         generator = RoundKey(self._welcome.seed, task.round, self._welcome.shard).generator("dropout")
         if self._left_in != task.round and generator.random() < self._dropout:
             self._left_in = task.round
             raise PhoneLeftError(generator.exponential(self._away_s))
-        return self._learner.train(weights, task, residual, stopped)
+        return self._learner

@@ -47,8 +47,8 @@ class LocalProblem:
             with blaming(f"problem {self.problem.name}: prepare() fails"):
                 self.problem.prepare(data_dir)
 
-    def learner(self, welcome: Welcome, data_dir: str | None) -> SgdLearner:
-        """Return the learner of one shard, after a step on its first examples.
+    def learner(self, welcome: Welcome, data_dir: str | None, *, tried: bool = False) -> SgdLearner:
+        """Return the learner of one shard, after a step on its first examples, unless these were `tried` before.
 
         Raises `ProblemError` where this problem is not the server's, has no examples for this shard, or does not fit
         together.
@@ -72,5 +72,6 @@ class LocalProblem:
                 raise ProblemError(f"it returns a {type(examples).__name__}, and no ff.Examples")
             if len(examples) == 0:
                 raise ProblemError(f"there are no examples for shard {place.index} of {place.of} on this phone")
-        dry_step(self.problem, examples, self._model)
+        if not tried:
+            dry_step(self.problem, examples, self._model)
         return SgdLearner(welcome, trainer_for(self.problem, examples, self._device, self._model))

@@ -19,9 +19,11 @@ from featherfed.edge_client.local_problem import LocalProblem, problem_named_by
 from featherfed.edge_client.phone import Phone, Rest, until_then
 from featherfed.edge_client.phone_context import PhoneSettings
 from featherfed.edge_client.phone_state import PhoneState, make_folder
+from featherfed.edge_client.training_work import Trains, in_a_thread
 from featherfed.errors import ConfigError
 from featherfed.holding import held
 from featherfed.secure.circles import DEFAULT_LEAST_CIRCLE
+from featherfed.training_settings import LARGEST
 from featherfed.user_modules import import_plugins
 from featherfed.wire.messages import Welcome
 
@@ -53,6 +55,7 @@ class PhoneOptions:
     profile: Profile | None = None
     least_circle: int = DEFAULT_LEAST_CIRCLE
     only_masked: bool = False
+    least_noise: float = 0.0
     dropout: float = 0.0
     away_s: float = 60.0
 
@@ -72,6 +75,8 @@ class PhoneOptions:
             raise ConfigError("--token is not printable ASCII; it is what fl-server token add printed")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"--dropout {self.dropout:g} is not a share from 0 to below 1")
+        if not 0 <= self.least_noise <= LARGEST:
+            raise ConfigError(f"--least-noise {self.least_noise:g} is not a number from 0 to {LARGEST:g}")
         if self.ca and urlsplit(self.server).scheme != "wss":
             raise ConfigError(f"--ca is for wss:// addresses, and --server is {self.server}")
 
@@ -96,21 +101,23 @@ async def play_phone(
     linked: LinkMaker = LinkedDialer,
     make_local: LocalMaker = LocalProblem,
     rest: Rest = until_then,
+    trains: Trains = in_a_thread,
 ) -> str:
     """Play one phone on the running event loop; return the server's reason for the end.
 
     `phone_state`, `linked` and `make_local` stand in where many phones share one process or there are no real sockets,
-    and `rest` where there is a better way than to wait to know when the server needs this phone again.
+    `rest` where there is a better way than to wait to know when the server needs this phone again, and `trains` where
+    others than a thread train.
     """
     # A process of a swarm is another one than that which checked its options.
     import_plugins(options.plugins)
     if phone_state is not None or options.state_dir is None:
-        return await _play(options, say, phone_state or PhoneState(None), linked, make_local, rest)
+        return await _play(options, say, phone_state or PhoneState(None), linked, make_local, rest, trains)
     folder = Path(options.state_dir)
     make_folder(folder)
     way_out = "give each phone a --state-dir of its own"
     with held(folder, "used", way_out, say=say):
-        return await _play(options, say, PhoneState(folder), linked, make_local, rest)
+        return await _play(options, say, PhoneState(folder), linked, make_local, rest, trains)
 
 
 async def _play(
@@ -120,6 +127,7 @@ async def _play(
     linked: LinkMaker,
     make_local: LocalMaker,
     rest: Rest,
+    trains: Trains,
 ) -> str:
     name = phone_state.name_phone(options.name)
     own: LocalProblem | None = None
@@ -158,6 +166,7 @@ async def _play(
         link_bytes_per_s=link_rate(options.profile),
         least_circle=options.least_circle,
         only_masked=options.only_masked,
+        least_noise=options.least_noise,
     )
     if options.profile is None:
         phone = Phone(
@@ -169,6 +178,7 @@ async def _play(
             say=say,
             known=known,
             rest=rest,
+            trains=trains,
         )
         return await phone.run()
     # The link's randomness is the phone's own, and the same again for the same name.
@@ -183,6 +193,7 @@ async def _play(
             say=say,
             known=known,
             rest=rest,
+            trains=trains,
         )
         return await phone.run()
 

@@ -16,6 +16,7 @@ from featherfed.edge_client.leaving import PhoneLeftError
 from featherfed.edge_client.phone_context import KnownModel, PhoneContext, PhoneSettings
 from featherfed.edge_client.phone_state import PhoneState
 from featherfed.edge_client.training_runner import TrainingRunner
+from featherfed.edge_client.training_work import Trains, in_a_thread
 from featherfed.edge_client.visit import NoWelcomeError, OtherWeightsError, Visit
 from featherfed.errors import DivergedError, LocalError, ProtocolError, RemoteError
 from featherfed.fingerprint import Fingerprint
@@ -73,6 +74,7 @@ class Phone:
         say: Callable[[str], None],
         known: Fingerprint | None = None,
         rest: Rest = until_then,
+        trains: Trains = in_a_thread,
     ) -> None:
         """`known` is the model of this phone's own problem, of which the server says nothing if it is its own.
 
@@ -80,7 +82,7 @@ class Phone:
         """
         self._phone = PhoneContext(
             settings=settings, name=name, phone_state=phone_state, dialer=dialer, model=KnownModel(known), say=say,
-            runner=TrainingRunner(phone_state, make_learner, step_s=settings.step_s, say=say),
+            runner=TrainingRunner(phone_state, make_learner, step_s=settings.step_s, say=say, trains=trains),
             addresses=Addresses((settings.server, *settings.others)),
         )  # fmt: skip
         self._rest = rest

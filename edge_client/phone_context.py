@@ -25,6 +25,7 @@ class PhoneSettings:
     `link` and `link_bytes_per_s` are what the phone says of its way up: a label, and bytes a second (0: not known).
     `others` are more addresses where the server may be. `server_flag` and `token_flag` are what errors call them.
     In a masked circle of fewer than `least_circle` phones it takes no part; `only_masked`: nor in a run without masks.
+    Nor in one whose phones add less noise to a sum than `least_noise` times what one of them moves it by.
     """
 
     server: str
@@ -38,6 +39,7 @@ class PhoneSettings:
     link_bytes_per_s: int = 0
     least_circle: int = DEFAULT_LEAST_CIRCLE
     only_masked: bool = False
+    least_noise: float = 0.0
     server_flag: str = "--server"
     token_flag: str = "--token"
 

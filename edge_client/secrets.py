@@ -4,19 +4,25 @@ All that must outlive the phone is in `PhoneState.secrets`, and durable before a
 of the run, the keys of others that it has seen there, and what it has told in its last attempt (`featherfed.secure`).
 """
 
+import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import msgpack
 
 from featherfed.codec.layout import Layout
+from featherfed.codec.residues import Residues
+from featherfed.codec.space import F32
 from featherfed.codec.summable import Summable
 from featherfed.edge_client.download import buildable
 from featherfed.edge_client.phone_state import PendingUpdate, PhoneState
+from featherfed.edge_client.private_update import private_residues
 from featherfed.errors import LocalError, ProtocolError, SecrecyError
+from featherfed.privacy.discrete_gaussian import Source
 from featherfed.randomness import RoundKey
 from featherfed.secure.context import KEY_BYTES, Context
 from featherfed.secure.told import Told, from_bits, pinned
+from featherfed.wire.closing import readable
 from featherfed.wire.messages import Circle, Survivors, Welcome
 
 if TYPE_CHECKING:
@@ -26,25 +32,38 @@ if TYPE_CHECKING:
 WORD = 1
 """What each update counts for in the sum of words."""
 WORD_BYTES = 4
+SEED_BYTES = 32
 
 
 @dataclass(slots=True)
 class _Kept:
-    """What a phone keeps of a run: its own key, those of others by shard, and what it has told last."""
+    """What a phone keeps of a run: its own key, those of others by shard, what it has told last, and its noise.
+
+    `promised` is what the run has promised of the noise of its phones, and `noise` the seed of this phone's own in its
+    last attempt: fresh in each, told to nobody, and forgotten with the attempt's other secrets.
+    """
 
     private: bytes
     pins: dict[int, bytes]
     told: Told | None
+    promised: tuple[float, float] | None = None
+    noise: bytes = b""
 
     def to_bytes(self) -> bytes:
         told = None if self.told is None else self.told.to_bytes()
-        packed: bytes = msgpack.packb([self.private, list(self.pins.items()), told])
+        packed: bytes = msgpack.packb([self.private, list(self.pins.items()), told, self.promised, self.noise])
         return packed
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "_Kept":
-        private, pins, told = msgpack.unpackb(data)
-        return cls(private, {shard: key for shard, key in pins}, None if told is None else Told.from_bytes(told))
+        private, pins, told, promised, noise = msgpack.unpackb(data)
+        return cls(
+            private,
+            {shard: key for shard, key in pins},
+            None if told is None else Told.from_bytes(told),
+            None if promised is None else (promised[0], promised[1]),
+            noise,
+        )
 
 
 class Secrets:
@@ -59,6 +78,17 @@ class Secrets:
     def public(self) -> bytes:
         """Return this phone's public key in its run, which is made and kept when it is asked for first."""
         return self._key().public
+
+    def hold_to(self, welcome: Welcome) -> None:
+        """Keep what the run promises of its phones' noise; raises `SecrecyError` where it has promised more before."""
+        kept, told = self._kept(), (float(welcome.noise), float(welcome.colluding))
+        if kept.promised is None and welcome.noise:
+            self._phone_state.put_secrets(replace(kept, promised=told).to_bytes())
+        elif kept.promised not in (None, told):
+            raise SecrecyError(
+                f"run {readable(welcome.run)} promised noise of {kept.promised[0]:g} in each sum though"
+                f" {kept.promised[1]:g} of a circle collude, and says now {told[0]:g} and {told[1]:g}"
+            )
 
     def keys_of(self, circle: Circle, shard: int) -> tuple[bytes, ...]:
         """Return the public keys of a circle's members, in their order; raises `ProtocolError` for too few of them."""
@@ -82,23 +112,33 @@ class Secrets:
         assert update.coordinates is not None, "what is summed is made of coordinates"
         uplink = buildable(update.uplink, "uplink")
         summable = Summable(uplink, layout, clip=welcome.clip)
-        key = RoundKey(welcome.seed, circle.round, welcome.shard)
-        made = summable.encode(
-            update.coordinates, key, steps=circle.steps, slice_=circle.slice, slices=circle.slices,
-            state=self._phone_state.residual,
-        )  # fmt: skip
-        head, word, residues, context = b"", WORD, made.residues, b""
-        secrets = self._phone_state.secrets
+        head, word, context, secrets, source = b"", WORD, b"", self._phone_state.secrets, os.urandom
+        member: Member | None = None
         if welcome.masked or circle.threshold:
             # Whatever the circle says: in a masked run one without masks is refused.
             its = _context(circle, keys, welcome, str(uplink), summable.bits, update.model)
             member, kept = self._begin(its, welcome.shard)
+            source, context = _expanded(kept.noise), its.to_bytes()
+        residues, residual = self._residues(summable, update.coordinates, circle, welcome, source)
+        if member is not None:
             head, word, residues = member.mask(word, residues)
             secrets = replace(kept, told=member.told).to_bytes()
-            context = its.to_bytes()
         payload = head + word.to_bytes(WORD_BYTES, "little") + summable.pack(residues)
-        made_up = replace(update, payload=payload, residual=made.residual, attempt=circle.attempt, context=context)
+        made_up = replace(update, payload=payload, residual=residual, attempt=circle.attempt, context=context)
         return made_up, secrets
+
+    def _residues(
+        self, summable: Summable, coordinates: F32, circle: Circle, welcome: Welcome, source: Source
+    ) -> tuple[Residues, F32 | None]:
+        """Return what is summed of an update, and what it leaves for the next one."""
+        if welcome.bounded or welcome.noise:
+            return private_residues(summable, coordinates, circle, welcome, source), None
+        key = RoundKey(welcome.seed, circle.round, welcome.shard)
+        made = summable.encode(
+            coordinates, key, steps=circle.steps, slice_=circle.slice, slices=circle.slices,
+            state=self._phone_state.residual,
+        )  # fmt: skip
+        return made.residues, made.residual
 
     def answer(self, update: PendingUpdate, survivors: Survivors, shard: int) -> tuple[bytes, bytes]:
         """Return what this phone tells of its neighbours, and what must be kept before that leaves; blocks.
@@ -129,7 +169,8 @@ class Secrets:
             return
         told = self._kept().told
         if told is not None and told.round_number == round_number and told.own_seed:
-            self._keep_told(told.forgotten())
+            kept = replace(self._kept(), told=told.forgotten(), noise=b"")
+            self._phone_state.put_secrets(kept.to_bytes())
 
     def _begin(self, context: Context, shard: int) -> tuple["Member", _Kept]:
         from featherfed.secure.keys import new_own_seed
@@ -143,7 +184,7 @@ class Secrets:
         member = Member.begin(
             self._key(), new_own_seed(), context, shard, before=kept.told, least_circle=self._least_circle
         )
-        return member, replace(kept, pins=pins)
+        return member, replace(kept, pins=pins, noise=os.urandom(SEED_BYTES))
 
     def _kept(self) -> _Kept:
         if not self._phone_state.secrets:
@@ -163,9 +204,11 @@ class Secrets:
             self._made = private, PhoneKey(private)
         return self._made[1]
 
-    def _keep_told(self, told: Told) -> None:
-        kept = self._kept()
-        self._phone_state.put_secrets(_Kept(kept.private, kept.pins, told).to_bytes())
+
+def _expanded(seed: bytes) -> Source:
+    from featherfed.secure.streams import expanded
+
+    return expanded(seed)
 
 
 def _context(
@@ -175,4 +218,5 @@ def _context(
         run=welcome.run, round_number=circle.round, attempt=circle.attempt, circle=circle.circle,
         slice_=circle.slice, slices=circle.slices, threshold=circle.threshold, least=circle.least, uplink=uplink,
         bits=bits, steps=circle.steps, clip=float(welcome.clip), model=model, members=tuple(circle.members), keys=keys,
+        noise=(float(welcome.noise), float(welcome.colluding)) if welcome.noise else None,
     )  # fmt: skip

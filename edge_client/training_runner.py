@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from featherfed.edge_client.learner import Learner, Trained
 from featherfed.edge_client.leaving import PhoneLeftError
 from featherfed.edge_client.phone_state import PendingUpdate, PhoneState
+from featherfed.edge_client.training_work import Trains, in_a_thread
 from featherfed.initial_weights import digest_of
 from featherfed.wire.messages import NOTHING, Task, Welcome
 
@@ -24,8 +25,10 @@ class TrainingRunner:
         *,
         step_s: float,
         say: Callable[[str], None],
+        trains: Trains = in_a_thread,
     ) -> None:
         """`step_s`: seconds that a training step of the emulated device takes, where that is longer than here."""
+        self._trains = trains
         self._phone_state = phone_state
         self._make_learner = make_learner
         self._step_s = step_s
@@ -89,7 +92,7 @@ class TrainingRunner:
         assert self._learner is not None and weights is not None, "prepared, and the task's version is held"
         learner = await asyncio.shield(self._learner)
         began_s = loop.time()
-        thread = loop.run_in_executor(None, learner.train, weights, task, residual, self._stop.is_set)
+        thread = self._trains(learner, weights, task, residual, self._stop.is_set)
         self._thread = thread
         trained = await asyncio.shield(thread)
         if trained is None:

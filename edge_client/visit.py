@@ -15,7 +15,15 @@ from featherfed.edge_client.phone_context import PhoneContext
 from featherfed.edge_client.phone_state import PendingUpdate
 from featherfed.edge_client.round_settings import RunSettings, spelled_out
 from featherfed.edge_client.secrets import Secrets
-from featherfed.errors import CodecError, DivergedError, LocalError, ProtocolError, RemoteError, SecrecyError
+from featherfed.errors import (
+    CodecError,
+    DivergedError,
+    LocalError,
+    ProtocolError,
+    RemoteError,
+    SecrecyError,
+    SpentError,
+)
 from featherfed.initial_weights import F32, InitialWeights, digest_of, drawn
 from featherfed.wire.closing import Close, readable, reason
 from featherfed.wire.liveness import SILENT_HEARTBEATS, Pulse
@@ -184,6 +192,13 @@ class Visit:
                 f"run {readable(welcome.run)} does not mask updates, and this phone is to take part only where they"
                 " are masked (--secure)"
             )
+        if welcome.noise < (least := self._phone.settings.least_noise):
+            raise UnmaskedError(
+                f"run {readable(welcome.run)} promises noise of {welcome.noise:g} in each sum, and this phone is to"
+                f" take part only where it is at least {least:g} (--least-noise)"
+            )
+        if welcome.noise and not welcome.masked:
+            raise SecrecyError(f"run {readable(welcome.run)} has phones add noise to what it does not mask")
         self.welcomed = True
         self._phone.addresses.found()
         knew = self._phone.model.digest
@@ -204,7 +219,13 @@ class Visit:
         self._say(f"run {readable(welcome.run)}: {self._phone.name} plays shard {welcome.shard} of {welcome.shards}")
         if phone_state.secrets and not welcome.masked:
             raise SecrecyError(f"run {readable(welcome.run)} masked updates, and says now that it does not")
+        if welcome.noise:
+            self._say(
+                f"each sum has noise of {welcome.noise:g} times what this phone moves it by, though"
+                f" {welcome.colluding:.0%} of a circle collude"
+            )
         if welcome.masked:
+            self._secrets.hold_to(welcome)
             await self._send(Key(self._secrets.public()))
         self._learner = await self._runner.prepare(welcome)
         self._learner.add_done_callback(self._prepared)
@@ -326,8 +347,8 @@ class Visit:
         circle, _ = self._circle
         return circle.round == update.round_number and (not update.payload or circle.attempt > update.attempt)
 
-    async def _enclosed(self, update: PendingUpdate) -> PendingUpdate:
-        """Return an update as its circle sums it, kept before any of it leaves.
+    async def _enclosed(self, update: PendingUpdate) -> PendingUpdate | None:
+        """Return an update as its circle sums it, kept before any of it leaves; None where it must not leave at all.
 
         The thread changes nothing: where this is cancelled meanwhile, nothing of that attempt has been.
         """
@@ -335,7 +356,13 @@ class Visit:
         while True:
             assert self._circle is not None, "it is due"
             (circle, keys), before = self._circle, state.secrets
-            made, secrets = await loop.run_in_executor(None, enclose, update, circle, keys, self._welcome, self._layout)
+            try:
+                made, secrets = await loop.run_in_executor(
+                    None, enclose, update, circle, keys, self._welcome, self._layout
+                )
+            except SpentError as error:
+                await self._take_no_part(circle, str(error))
+                return None
             if state.secrets == before:
                 # Otherwise it has told something meanwhile, and whether it may take part is to be asked again.
                 break
@@ -346,6 +373,17 @@ class Visit:
         whom = f"masked among {len(circle.members)} phones" if circle.threshold else "to be summed"
         self._say(f"round {update.round_number}: update of {len(update.payload)} bytes, {whom}")
         return update
+
+    async def _take_no_part(self, circle: Circle, why: str) -> None:
+        """Say that this round has no update of this phone any more, so that nobody waits for one."""
+        self._phone_state.drop_update()
+        self._secrets.forget(circle.round)
+        if self._task is not None and self._task.round == circle.round:
+            self._task = None
+        self._say(why)
+        await self._send(Shares(circle.round, circle.attempt, 0, b""))
+        # What has come meanwhile waits until this work is done, which it is when its caller returns.
+        asyncio.get_running_loop().call_soon(self._go_on)
 
     def _go_on(self) -> None:
         """Start what comes next: the upload of what is finished, or else the training of the task.
@@ -397,7 +435,8 @@ class Visit:
             await self._upload(update, resumed=False)
 
     async def _enclose(self, update: PendingUpdate) -> None:
-        await self._upload(await self._enclosed(update), resumed=False)
+        if (enclosed := await self._enclosed(update)) is not None:
+            await self._upload(enclosed, resumed=False)
 
     async def _upload(self, update: PendingUpdate, *, resumed: bool) -> None:
         payload, most = update.payload, min(self._phone.dialer.chunk_bytes, self._welcome.chunk_bytes)

@@ -98,6 +98,13 @@ class SecrecyError(ProtocolError):
     """What a phone of a masked round was asked, and must not do (docs/PRIVACY.md)."""
 
 
+class SpentError(SecrecyError):
+    """A phone that was in a final list of a round, and has nothing more for it; in a later one it may be asked again.
+
+    Whoever asks may be a gateway that has lost its disk: no fault, and nothing to end a connection for.
+    """
+
+
 class VersionError(RemoteError):
     """Another version of our protocol."""
 

@@ -168,6 +168,7 @@ class Experiment:
         away: str | float = "60s",
         folder: str | Path | None = None,
         progress: bool | None = None,
+        workers: int | None = None,
     ) -> Report:
         """Run it in this process, in virtual time, and return its report.
 
@@ -181,6 +182,10 @@ class Experiment:
         `folder` keeps the run, as `fl-server serve` does; without it nothing stays. `progress` None shows a bar on a
         terminal and in a notebook, True always, False never.
 
+        So many `workers` train side by side (None: one a core, once that pays): this process, and others that load the
+        problem by its name. The run is the same for any number, bit for bit. A problem that is defined in the program
+        that runs, or in a notebook, has no such name, and is trained here alone.
+
         Raises `ConfigError` for what could not be run, and `LocalError` where the run does not come to its end. A run
         that goes on without phones that fail (theirs is no example, their loss is NaN) says so by a `RuntimeWarning`;
         `Round.failed` counts them. Other simulations of this process wait for this one; processes of their own run
@@ -188,6 +193,8 @@ class Experiment:
         """
         config = self.config(seed)
         fleet = _fleet(links, devices, train, dropout, away, phones=config.phones)
+        if workers is not None and (type(workers) is not int or workers < 1):
+            raise ConfigError(f"workers = {workers!r} is not a number of processes from 1 on")
         with contextlib.ExitStack() as stack:
             stack.enter_context(in_python_words())
             if folder is None:
@@ -199,9 +206,9 @@ class Experiment:
             bar = stack.enter_context(ProgressBar(config.rounds, progress))
             kept = apart(
                 lambda: simulate(
-                    config, lambda: create(path.parent, path.name, config), fleet, problem=self.problem,
+                    config, lambda: create(path.parent, path.name, config), fleet, named=self._named,
                     data_dir=self._data_dir, watcher=bar, started=lambda loop: stop.by(loop.stop),
-                    kept=folder is not None,
+                    kept=folder is not None, workers=workers,
                 ),
                 stop,
             )  # fmt: skip

@@ -12,36 +12,46 @@ import asyncio
 import contextlib
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from featherfed.bandwidth_sim.profile import Profile
-from featherfed.bandwidth_sim.virtual import VirtualDialer, run
+from featherfed.bandwidth_sim.virtual import VirtualDialer, VirtualLoop, run
 from featherfed.bandwidth_sim.virtual_clock import VirtualTimeError
 from featherfed.codec.downlink import Held
 from featherfed.edge_client.device import parse_device
+from featherfed.edge_client.learner import SgdLearner
 from featherfed.edge_client.local_problem import LocalProblem
 from featherfed.edge_client.one_phone import PhoneOptions, play_phone
 from featherfed.edge_client.phone_state import F32, PhoneState
+from featherfed.edge_client.training_work import Trains, in_a_thread
 from featherfed.errors import FeatherfedError, LocalError
 from featherfed.lost_phones import lost_phones
 from featherfed.mixes import OTHER_STEP, dealt
 from featherfed.problem import Problem
+from featherfed.problem_loading import load_problem
+from featherfed.problem_names import NamedProblem
 from featherfed.server.config import RunConfig
 from featherfed.server.rounds.pacing import first_rounds
 from featherfed.server.rounds.resume_point import begin
 from featherfed.server.service import Service
 from featherfed.server.serving import loaded
+from featherfed.server.storage.payloads import HeldPayloads
 from featherfed.server.storage.report import make_report, write_csv
 from featherfed.server.storage.run_folder import RunFolder
 from featherfed.server.storage.store import Store
 from featherfed.server.watchers.watcher import Watcher, Watchers
-from featherfed.wire.messages import ModelBegin
+from featherfed.side_by_side import Asked, SideBySide, Workers
+from featherfed.wire.messages import ModelBegin, Welcome
+from featherfed.workers import on_this_machine
 
 HOST, PORT = "server", 80
 ABANDONED_S = 60.0
 """How long a server without phones may go on, in virtual seconds: after the last round it writes its report."""
+
+KEPT_PAYLOADS = 4
+"""Downloads that phones share: of a version there are mostly one or two."""
 
 _TURN = threading.Lock()
 """One simulation at a time in a process: they seed `random`, and torch's threads are the process's."""
@@ -63,10 +73,12 @@ class Fleet:
     dropout: float = 0.0
     away_s: float = 60.0
 
-    def options(self, config: RunConfig, data_dir: str | None = None) -> list[PhoneOptions]:
-        """Return what each phone of a run is told, as flags tell it `fl-edge run`."""
+    def options(
+        self, config: RunConfig, data_dir: str | None = None, shards: Iterable[int] | None = None
+    ) -> list[PhoneOptions]:
+        """Return what each phone of a run, or those of some shards, is told, as flags tell it `fl-edge run`."""
         options = []
-        for shard in range(config.phones):
+        for shard in range(config.phones) if shards is None else shards:
             compute, step_s = parse_device(dealt(self.devices, shard, step=OTHER_STEP))
             options.append(
                 PhoneOptions(
@@ -91,43 +103,65 @@ def simulate(
     make_folder: Callable[[], RunFolder],
     fleet: Fleet,
     *,
-    problem: Problem | None = None,
+    named: NamedProblem | None = None,
     data_dir: str | None = None,
     watcher: Watcher | None = None,
     started: Callable[[asyncio.AbstractEventLoop], None] | None = None,
     kept: bool = True,
+    workers: int | Workers | None = None,
 ) -> RunFolder:
     """Run a new run to its end, in the folder that is made when all is loaded; return it.
 
-    `problem` is what `config` names, where it is here already. A run goes on without phones that fail; that some did
+    `named` is what `config` names, where it is here already. A run goes on without phones that fail; that some did
     is noted to `watcher` at its end, or on standard error where there is none. One that is not `kept` has a folder
     that nobody will look into, which errors do not name.
+    So many `workers` train side by side (None: one a core); whoever they are, the run is the same, bit for bit.
     `started` is given the loop: its `stop()` ends the simulation, from any thread, by a `RuntimeError` here. Another
     simulation in this process waits for this one. Raises `LocalError` where the run does not come to its end, and
     `ConfigError` for what could not be run.
     """
+    named = named or NamedProblem(load_problem(config.problem), config.problem, config.problem)
+    problem = named.problem
     with _TURN, _one_thread():
         aggregator = loaded(config, data_dir, problem=problem)
         folder = replace(make_folder(), durable=False)
         store = Store(folder.database, durable=False)
         watcher = watcher or _OnStandardError(folder)
+        foresight = Foresight()
+        # A phone that is asked anew in mode async trains on another version than the one before it.
+        if not isinstance(workers, Workers):
+            workers = _workers(config, fleet, workers, named, data_dir)
+        side_by_side = SideBySide(workers, foresight.others if config.mode == "sync" else None)
+        aggregator.evaluates = side_by_side.evaluate
         run_here = f"the run in {folder.path}" if kept else "the run"
         try:
 
             async def main() -> tuple[str | None, dict[str, FeatherfedError]]:
                 if started is not None:
                     started(asyncio.get_running_loop())
+                loop = asyncio.get_running_loop()
+                assert isinstance(loop, VirtualLoop), "of bandwidth_sim.virtual.run"
+                loop.at_rest = side_by_side.at_rest
+                side_by_side.begin()
                 start = begin(config, store, aggregator)
                 bell = RoundBell()
-                service = Service(config, folder, aggregator, store, start, Watchers([watcher, bell]))
+                service = Service(
+                    config,
+                    folder,
+                    aggregator,
+                    store,
+                    start,
+                    Watchers([watcher, bell, foresight]),
+                    payloads=HeldPayloads(),
+                )
                 serving = asyncio.create_task(service.run(host=HOST, port=PORT), name="server")
-                shared = SharedMemory(problem)
+                shared = SharedMemory(problem, side_by_side, foresight)
                 # An emulator may know what the run's seed tells: a phone that no round asks never connects.
                 firsts = first_rounds(start.state.rules) if config.connect == "when-chosen" else {}
+                shards = sorted(firsts) or range(config.phones)
                 phones = [
                     asyncio.create_task(shared.play(options, bell, firsts.get(shard, 1)), name=options.name)
-                    for shard, options in enumerate(fleet.options(config, data_dir))
-                    if shard in firsts or not firsts
+                    for shard, options in zip(shards, fleet.options(config, data_dir, shards), strict=True)
                 ]
                 return await _together(serving, phones)
 
@@ -138,11 +172,21 @@ def simulate(
             if paused is not None:
                 raise LocalError(f"{run_here} {'pauses' if kept else 'ends'}: {paused}{_last_fault(store)}")
             write_csv(folder, make_report(folder, config, store))
+            if side_by_side.fault:
+                watcher.note(f"phones trained in one process: {side_by_side.fault}")
             if why := _reasons(lost, store):
                 watcher.note(lost_phones(config.phones, why))
         finally:
+            side_by_side.close()
             store.close()
     return folder
+
+
+def _workers(config: RunConfig, fleet: Fleet, wanted: int | None, named: NamedProblem, data_dir: str | None) -> Workers:
+    """Return a run's workers on this machine: this process alone where nobody trains, or on a GPU."""
+    devices = [fleet.devices] if isinstance(fleet.devices, str) else list(fleet.devices)
+    on_cpu = all(parse_device(device)[0] == "cpu" for device in devices)
+    return on_this_machine(config, wanted, named, data_dir) if fleet.trains and on_cpu else Workers()
 
 
 def _reasons(lost: Mapping[str, FeatherfedError], store: Store) -> dict[str, str]:
@@ -230,12 +274,47 @@ class RoundBell(Watcher):
             await self._waiting.setdefault(round_number, asyncio.Event()).wait()
 
 
-class SharedMemory:
-    """What the phones of one process need once."""
+class Foresight(Watcher):
+    """Knows what the phones of a cohort will be asked, once the first of them is."""
 
-    def __init__(self, problem: Problem | None = None) -> None:
+    def __init__(self) -> None:
+        self._cohort: Sequence[int] = ()
+        self._states: dict[int, PhoneState] = {}
+        self._learners: dict[int, SgdLearner] = {}
+
+    def round_opened(self, round_number: int, attempt: int, cohort: Collection[int]) -> None:
+        """Note who is asked."""
+        self._cohort = sorted(cohort)
+
+    def plays(self, shard: int, state: PhoneState) -> None:
+        """Note the memory of a phone."""
+        self._states[shard] = state
+
+    def learns(self, learner: SgdLearner) -> None:
+        """Note the learner of a phone."""
+        self._learners[learner.welcome.shard] = learner
+
+    def others(self, asked: Asked) -> Iterator[Asked]:
+        """Give what the others will be asked: the same task on the same weights, with residuals of their own."""
+        for shard in self._cohort:
+            learner, state = self._learners.get(shard), self._states.get(shard)
+            if learner is None or state is None or learner is asked.learner:
+                continue
+            # What it sent last is accepted, or it would not be asked again.
+            pending = state.pending
+            residual = state.residual if pending is None or pending.residual is None else pending.residual
+            yield Asked(learner, asked.weights, asked.task, residual)
+
+
+class SharedMemory:
+    """What the phones of one process need once; `trains` and `foresight` are those of a simulation."""
+
+    def __init__(
+        self, problem: Problem | None = None, trains: Trains = in_a_thread, foresight: Foresight | None = None
+    ) -> None:
         self._states = _SharedStates()
         self._problem = problem
+        self._trains, self._foresight = trains, foresight or Foresight()
         self._local: LocalProblem | None = None
 
     async def play(self, options: PhoneOptions, bell: "RoundBell", first_round: int = 1) -> str:
@@ -243,18 +322,35 @@ class SharedMemory:
         if first_round > 1:
             await bell.rings(first_round, 0.0)
         linked: Callable[[Profile, int], VirtualDialer] = VirtualDialer
+        state = self._states.one()
+        if options.shard is not None:
+            self._foresight.plays(options.shard[0], state)
         return await play_phone(
             options,
             _say_nothing,
-            phone_state=self._states.one(),
+            phone_state=state,
             linked=linked,
             make_local=self._make_local,
             rest=bell.rings,
+            trains=self._trains,
         )
 
     def _make_local(self, name: str, device: str) -> LocalProblem:
-        self._local = self._local or LocalProblem(name, device, self._problem)
+        self._local = self._local or _SeenProblem(name, device, self._problem, self._foresight)
         return self._local
+
+
+class _SeenProblem(LocalProblem):
+    """A problem whose learners are known ahead."""
+
+    def __init__(self, name: str, device: str, problem: Problem | None, foresight: Foresight) -> None:
+        super().__init__(name, device, problem)
+        self._foresight = foresight
+
+    def learner(self, welcome: Welcome, data_dir: str | None, *, tried: bool = False) -> SgdLearner:
+        made = super().learner(welcome, data_dir, tried=tried)
+        self._foresight.learns(made)
+        return made
 
 
 class _SharedStates:
@@ -266,6 +362,7 @@ class _SharedStates:
         self._initial: F32 | None = None
         self._made = -1
         self._parcels: dict[tuple[int, bytes], Held] = {}  # of version `_made`, by base and digest
+        self._payloads: dict[bytes, bytes] = {}  # by digest, of the newest downloads
 
     def one(self) -> PhoneState:
         return _SharedState(self)
@@ -287,6 +384,18 @@ class _SharedStates:
         if self._initial is None:
             self._initial = draw()
         return self._initial
+
+    def downloaded(self, received: bytearray, digest: bytes, check: Callable[[bytes], bytes | None]) -> bytes | None:
+        """Return the one copy of a download: to compare bytes takes a tenth of the time that their digest takes."""
+        known = self._payloads.get(digest)
+        if known is not None and known == received:
+            return known
+        payload = check(digest)
+        if payload is not None:
+            if len(self._payloads) >= KEPT_PAYLOADS:
+                del self._payloads[next(iter(self._payloads))]
+            self._payloads[digest] = payload
+        return payload
 
     def decoded(self, begin: ModelBegin, decode: Callable[[], Held]) -> Held:
         """Return what a parcel makes of its base: the digest, which was checked, stands for its bytes."""
@@ -312,6 +421,9 @@ class _SharedState(PhoneState):
 
     def drawn(self, draw: Callable[[], F32]) -> F32:
         return self._states.drawn(draw)
+
+    def downloaded(self, digest: bytes) -> bytes | None:
+        return self._states.downloaded(self.download, digest, super().downloaded)
 
     def decoded(self, begin: ModelBegin, decode: Callable[[], Held]) -> Held:
         return self._states.decoded(begin, decode)

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import featherfed
 from featherfed.errors import LocalError
@@ -18,6 +18,9 @@ from featherfed.server.storage.report import Report, make_report
 from featherfed.server.storage.run_folder import create, existing, write_durably
 from featherfed.server.storage.store import Store
 from featherfed.server.watchers.watcher import Watcher
+
+if TYPE_CHECKING:
+    from featherfed.side_by_side import Workers
 
 DONE = "done"
 FACTS = "cell.json"
@@ -43,15 +46,15 @@ def left_to_run(cells: Sequence[Cell], out: Path) -> list[Cell]:
     return left
 
 
-def run_cell(cell: Cell, out: Path, data_dir: str | None) -> None:
-    """Run one cell in `out/<its name>` unless it is finished."""
+def run_cell(cell: Cell, out: Path, data_dir: str | None, workers: "int | Workers | None" = None) -> None:
+    """Run one cell in `out/<its name>` unless it is finished; `workers` train side by side in virtual time."""
     folder = out / cell.name
     if not left_to_run([cell], out):
         return
     began_s = time.monotonic()
     lost: dict[str, str] = {}
     if cell.way == "virtual":
-        run_virtual(cell, out, data_dir)
+        run_virtual(cell, out, data_dir, workers=workers)
     elif lost := _run_processes(cell, out, data_dir):
         # In virtual time the simulation says so.
         print(f"{folder}: {lost_phones(cell.config.phones, lost)}", file=sys.stderr, flush=True)
@@ -88,11 +91,21 @@ def stored_report(folder: Path) -> Report:
         store.close()
 
 
-def run_virtual(cell: Cell, out: Path, data_dir: str | None, watcher: Watcher | None = None) -> None:
+def run_virtual(
+    cell: Cell,
+    out: Path,
+    data_dir: str | None,
+    watcher: Watcher | None = None,
+    *,
+    workers: "int | Workers | None" = None,
+) -> None:
     """Run a cell in virtual time, told to a watcher; raises `LocalError` where it does not come to its end."""
     from featherfed.simulation import simulate
 
-    simulate(cell.config, lambda: create(out, cell.name, cell.config), cell.fleet(), data_dir=data_dir, watcher=watcher)
+    simulate(
+        cell.config, lambda: create(out, cell.name, cell.config), cell.fleet(), data_dir=data_dir, watcher=watcher,
+        workers=workers,
+    )  # fmt: skip
 
 
 def _run_processes(cell: Cell, out: Path, data_dir: str | None) -> dict[str, str]:

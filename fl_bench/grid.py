@@ -13,10 +13,15 @@ from featherfed.errors import LocalError
 from featherfed.fl_bench.cells import left_to_run, run_cell
 from featherfed.fl_bench.scenario import Cell
 from featherfed.fl_bench.tether import tie
+from featherfed.workers import cores
 
 
-def run_grid(cells: Sequence[Cell], out: Path, data_dir: str | None, *, jobs: int = 1) -> None:
-    """Run all cells that are not finished; results are the same for any number of jobs.
+def run_grid(
+    cells: Sequence[Cell], out: Path, data_dir: str | None, *, jobs: int = 1, workers: int | None = None
+) -> None:
+    """Run all cells that are not finished; results are the same for any number of jobs and of workers.
+
+    So many `workers` train the phones of a cell in virtual time side by side (None: the cores, shared by the jobs).
 
     The first cell that fails ends the grid; what is finished stays, and the rest can be resumed. Workers end with this
     process, and at once where it is interrupted.
@@ -24,14 +29,16 @@ def run_grid(cells: Sequence[Cell], out: Path, data_dir: str | None, *, jobs: in
     left = left_to_run(cells, out)
     if jobs == 1 or len(left) < 2:
         for cell in left:
-            run_cell(cell, out, data_dir)
+            run_cell(cell, out, data_dir, workers)
         return
+    if workers is None:
+        workers = max(1, cores() // min(jobs, len(left)))
     # A fresh interpreter a worker: a fork of a process that has run torch may hang in its locks.
     context = multiprocessing.get_context("spawn")
     end, held = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(min(jobs, len(left)), mp_context=context, initializer=_begin_worker, initargs=(end,))
     with end, held, pool:
-        futures = [pool.submit(run_cell, cell, out, data_dir) for cell in left]
+        futures = [pool.submit(run_cell, cell, out, data_dir, workers) for cell in left]
         try:
             wait(futures, return_when=FIRST_EXCEPTION)
             for future in futures:

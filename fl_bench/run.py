@@ -23,7 +23,14 @@ def _command(file: Path, virtual: bool, changes: tuple[str, ...]) -> str:
 )
 @click.option("--virtual", is_flag=True, help="The same server and phones in one process, in virtual time.")
 @click.option("--jobs", default=1, show_default=True, type=click.IntRange(1), help="Cells at a time, each a process.")
-@click.option("--ray", metavar="auto|ADDRESS", help="Spread the cells over a Ray cluster.  (featherfed[ray])")
+@click.option(
+    "--workers", type=click.IntRange(1), metavar="N",
+    help="Phones that train at a time, of each cell in virtual time.  [default: the cores, shared by --jobs]",
+)  # fmt: skip
+@click.option(
+    "--ray", metavar="auto|ADDRESS",
+    help="Spread the cells over a Ray cluster, or the phones of a single one in virtual time.  (featherfed[ray])",
+)  # fmt: skip
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="A line of TOML in place of FILE's own.")
 @click.option(
     "--data-dir", type=click.Path(), help="Folder with data sets, like MNIST.  [default: FL_DATA_DIR, else a cache]"
@@ -35,6 +42,7 @@ def run(
     out: Path,
     virtual: bool,
     jobs: int,
+    workers: int | None,
     ray: str | None,
     changes: tuple[str, ...],
     data_dir: str | None,
@@ -58,6 +66,8 @@ def run(
         cells = read_scenario(file, way="virtual" if virtual else None, changes=changes)
         if ray is not None and jobs > 1:
             raise ConfigError("--jobs is for this machine, and --ray for a cluster: leave out one of them")
+        if ray is not None and workers is not None and len(cells) > 1:
+            raise ConfigError("with --ray each cell of a grid is a task of one core: leave out --workers")
         if folder.exists() and not resume:
             raise ConfigError(f"{folder} exists; go on with --resume, or choose another --out")
         folder.mkdir(parents=True, exist_ok=True)
@@ -66,12 +76,16 @@ def run(
             (folder / COMMAND).write_text(_command(file, virtual, changes), encoding="utf-8")
             left_to_run(cells, folder)  # or what an interrupted grid left would show as under way
             with Progress(cells, folder, Console(stderr=True)):
-                if ray is not None:
+                if ray is not None and len(cells) == 1 and cells[0].way == "virtual":
+                    from featherfed.fl_bench.cluster import train_on_cluster
+
+                    train_on_cluster(cells[0], folder, data_dir, address=ray, workers=workers)
+                elif ray is not None:
                     from featherfed.fl_bench.cluster import run_on_cluster
 
                     run_on_cluster(cells, folder, data_dir, address=ray)
                 else:
-                    run_grid(cells, folder, data_dir, jobs=jobs)
+                    run_grid(cells, folder, data_dir, jobs=jobs, workers=workers)
             reports = [cell_report(cell, folder) for cell in cells]
     except ConfigError as error:
         raise click.UsageError(str(error)) from error

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from featherfed.errors import CodecError, LocalError
 from featherfed.fingerprint import Fingerprint
 from featherfed.gateway.round_exchange import News, RoundExchange
 from featherfed.initial_weights import InitialWeights
@@ -47,7 +48,15 @@ class GatewayAggregator:
         return self._layout.size
 
     def adopt(self, news: News) -> None:
-        """Take the model that a round of the root's begins with."""
+        """Take the model that a round of the root's begins with, and its steps where circles are summed.
+
+        Raises `LocalError` for steps that cannot be.
+        """
+        if self.sum.circles is not None:
+            try:
+                self.sum.circles.follow(news.round_number, news.steps, news.life)
+            except CodecError as error:
+                raise LocalError(f"the root announces steps that this gateway cannot follow: {error}") from error
         if news.round_number - 1 != self.versions.version:
             self.versions.adopt(news.round_number - 1, news.weights, news.initial, news.difference)
             self._weights = news.weights
@@ -64,13 +73,18 @@ class GatewayAggregator:
         return Closing(news.round_number - 1, None, False, following=news.round_number)
 
     def save(self, path: Path, *, note: str = "") -> None:
-        """Write the root's model and what phones hold of it."""
+        """Write the root's model and what phones hold of it, and what the root has announced of the next round."""
         title = titled(f"{self.problem}, version {self.versions.version}", note)
-        write_model(path, self._layout, self._weights, under(PHONES, self.versions.saved()), title=title)
+        others = under(PHONES, self.versions.saved())
+        if self.sum.circles is not None:
+            others |= self.sum.circles.saved()
+        write_model(path, self._layout, self._weights, others, title=title)
 
     def restore(self, path: Path, version: int) -> None:
         """Go on with a saved model; raises `ConfigError` for a file that cannot be read."""
         self._weights, tensors = read_model(path, self._layout)
+        if self.sum.circles is not None:
+            self.sum.circles.restore(tensors)
         self.versions.restore(version, after(PHONES, tensors))
 
     def recall(self, evaluations: Iterable[Mapping[str, float | None]]) -> None:

@@ -14,13 +14,16 @@ F32 = npt.NDArray[np.float32]
 class News:
     """A round of the root's: `weights` is version round - 1, `difference` the last part of the bytes that it came in.
 
-    `initial` are the weights of version 0, where the downlink has phones keep them.
+    `initial` are the weights of version 0, where the downlink has phones keep them. Of a run that sums circles there
+    are the `steps` of its grid, and which `life` this gateway is in.
     """
 
     round_number: int
     weights: F32
     initial: F32 | None
     difference: bytes
+    steps: bytes = b""
+    life: int = 0
 
 
 class RoundExchange:

@@ -28,10 +28,12 @@ from featherfed.gateway.aggregation import GatewayAggregator
 from featherfed.gateway.round_exchange import News, RoundExchange
 from featherfed.gateway.upstream import GatewayLearner, GatewayState
 from featherfed.server.allocator import give_back_vectors
+from featherfed.server.circle_plan import CohortShare
 from featherfed.server.config import RunConfig
 from featherfed.server.door.entrance import Entrance, EntranceOptions
-from featherfed.server.rounds.resume_point import ResumePoint, resume, rules
-from featherfed.server.rounds.round_machine import Phase, Rules, RunState
+from featherfed.server.rounds.resume_point import ResumePoint, resume, rules, state_of
+from featherfed.server.rounds.round_machine import Phase, Rules
+from featherfed.server.rounds.summed_machine import SummedState
 from featherfed.server.service import Service
 from featherfed.server.serving import RunPlan, check
 from featherfed.server.storage.holding import hold
@@ -100,7 +102,13 @@ def gateway_config(config: RunConfig, place: tuple[int, int], *, gateways: int =
             f"--gateways {gateways} of --gateway {index}/{of} leaves some of {of * gateways} without phones;"
             f" --phones {config.phones} is less"
         )
-    return replace(config, gateways=gateways, deadline=DEADLINE_SHARE * config.deadline)
+    deadline, unmask_s = DEADLINE_SHARE * config.deadline, config.unmask_deadline
+    if config.secure and not gateways:
+        CohortShare.of(config, of).check()
+        # A list of survivors that somebody does not answer takes its time too, before the sum is there.
+        unmask_s = min(unmask_s, deadline / 2)
+        deadline -= unmask_s
+    return replace(config, gateways=gateways, deadline=deadline, unmask_deadline=unmask_s)
 
 
 def gateway_rules(config: RunConfig, index: int, of: int) -> Rules:
@@ -293,7 +301,7 @@ class Gateway:
             if service.state.phase is Phase.GATHERING:
                 # In later rounds `GatewayAggregator.close` takes the model, and the round stays closed until then.
                 await self._loop.run_in_executor(None, self._take, aggregator, news)
-            service.ask(news.round_number)
+            service.ask(news.round_number, news.life)
 
     def _take(self, aggregator: GatewayAggregator, news: News) -> None:
         """Keep the model that this gateway begins with, so that its next life has one for its phones."""
@@ -329,13 +337,16 @@ class Gateway:
         values = self._store.values()
         if "run" not in values:
             self._store.apply([put_value("run", run), put_value("parameters", str(aggregator.parameters))])
-            return ResumePoint(run, RunState(mine), 0.0, 0.0)
+            return ResumePoint(run, state_of(self._config, mine), 0.0, 0.0)
         if values["run"] != run:
             raise LocalError(
                 f"{self._folder.path} is of run {values['run']}, the root's is {run}; choose another --name"
             )
         start = resume(self._config, self._store, self._folder, aggregator)
-        return replace(start, state=replace(start.state, rules=mine))
+        state = replace(start.state, rules=mine)
+        if isinstance(state, SummedState) and aggregator.sum.circles is not None:
+            state = replace(state, life=aggregator.sum.circles.life)
+        return replace(start, state=state)
 
 
 def _settle(welcome: "asyncio.Future[Welcome]", outcome: Welcome | LocalError) -> None:

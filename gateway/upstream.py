@@ -62,7 +62,7 @@ class GatewayLearner:
         for field in fields(Training):
             _agree(field.name, getattr(theirs, field.name), getattr(ours, field.name))
         state = self._phone_state
-        news = News(task.round, weights, state.initial, state.arrived(task.round - 1))
+        news = News(task.round, weights, state.initial, state.arrived(task.round - 1), task.steps, task.life)
         total = self._exchange.ask(news, stopped)
         return None if total is None else Trained(total, None, self.examples, 0, float("nan"))
 

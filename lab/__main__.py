@@ -167,5 +167,13 @@ def visits() -> click.Command:
     return visits
 
 
+@main.late
+def workers() -> click.Command:
+    """Measure simulated rounds on one worker and on two, on a local Ray cluster, and without training."""
+    from lab.workers import workers
+
+    return workers
+
+
 if __name__ == "__main__":
     main(prog_name="python -m lab")

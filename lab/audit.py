@@ -11,9 +11,14 @@ and the largest ε for which that is below 5 % is a lower bound, with 95 % confi
 Here a canary is a phone whose update points in a direction of its own, ten clip norms long, through the server's own
 way: decoded, clipped, summed, noised (`RoundSum`). Guessed are those whose direction stands out most and least. With
 the noise or the clip taken out the same attack must find more than is claimed, or it would show nothing.
+
+Where phones add the noise (`--dp distributed`) what is attacked is what a server sees: the sum of each circle, of as
+few survivors as there may be, of whom as many collude as may. These subtract what they sent, so that the canaries are
+the others, each noised by its own way (`private_residues`); masks, which fall out of a sum to the bit, are left out.
 """
 
 import math
+import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -27,6 +32,8 @@ CANARIES = 1000
 GUESSES = 500
 SIZE = 20_000
 """Coordinates: so many that a thousand directions hardly meet."""
+CIRCLE_SIZE = 4000
+"""The same where no more directions meet than a circle has."""
 MODES = ("as it is", "clip taken out", "noise taken out")
 
 
@@ -104,6 +111,62 @@ def attack(config: "RunConfig", seed: int, mode: str = MODES[0]) -> Attack:
     return Attack(GUESSES, right, bound(config.phones, GUESSES, right, delta_of(config)))
 
 
+def attack_circles(config: "RunConfig", seed: int, mode: str = MODES[0]) -> Attack:
+    """Return what the attack on one round of circles finds, whose phones add the noise."""
+    import numpy as np
+
+    from featherfed.codec.layout import Layout, Tensor
+    from featherfed.codec.stage import I64
+    from featherfed.codec.summable import Summable
+    from featherfed.codec.summed import Summed
+    from featherfed.edge_client.private_update import private_residues
+    from featherfed.privacy.discrete_gaussian import DiscreteGaussian
+    from featherfed.randomness import RoundKey
+    from featherfed.server.circle_plan import plan_of
+    from featherfed.server.model.circle_sums import CircleSums
+    from featherfed.server.model.run_rules import uplinks_of
+    from featherfed.wire.messages import Circle, Welcome
+
+    layout = Layout((Tensor("w", (CIRCLE_SIZE,)),))
+    sums = CircleSums.of(config, uplinks_of(config), layout)
+    assert sums is not None and sums.promise is not None, "a run whose phones add noise to sums of circles"
+    sums.open(1)
+    noise, summable, plan = sums.noise_of(1), sums.uplink.first, plan_of(config, 1)
+    assert noise is not None, "it has a promise"
+    members = plan.members(config.cohort)
+    least, z, colluding = plan.survivors(members), *sums.promise.numbers
+    honest = sums.promise.honest(least, members)
+    canaries = config.cohort // members * honest
+    generator = np.random.default_rng(seed)
+    coins = generator.random(canaries) < 0.5
+    scores = np.empty(canaries)
+    for first in range(0, canaries, honest):
+        directions = generator.normal(0, 1, (honest, CIRCLE_SIZE)).astype(np.float32)
+        directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+        shards = range(first, first + honest)
+        asked = Circle(1, 0, 0, 0, 1, 1, least, sums.steps, list(range(members)))
+        total: I64 = np.zeros(summable.count(), np.int64)
+        for place, shard in enumerate(shards):
+            update = directions[place] * np.float32(10 * config.clip_norm * coins[shard])
+            if mode == MODES[1]:
+                far = Summable(summable.pipeline, layout, clip=1e6).values(update, RoundKey(config.seed, 1, shard))
+                whole = far / (config.clip_norm * noise.fitted.bound.step)
+                total += np.rint(whole).astype(np.int64) + DiscreteGaussian(noise.sigma(members)).draw(len(total))
+                continue
+            told = Welcome(
+                "run", "audit", "iid", shard, canaries, config.seed, 1, 20, config.uplink, config.downlink, [],
+                masked=True, clip=config.clip_norm, bounded=True, noise=0 if mode == MODES[2] else z,
+                colluding=colluding,
+            )  # fmt: skip
+            total += private_residues(summable, update, asked, told, os.urandom)
+        summed = Summed(summable, RoundKey(config.seed, 1), steps=sums.steps, members=members, private=True)
+        summed.add_circle(total, tuple(shards))
+        scores[first : first + honest] = directions @ summed.mean(1)
+    order, half = np.argsort(scores), GUESSES // 2
+    right = int(coins[order[-half:]].sum() + (~coins[order[:half]]).sum())
+    return Attack(GUESSES, right, bound(canaries, GUESSES, right, delta_of(config)))
+
+
 def delta_of(config: "RunConfig") -> float:
     """Return the δ of the run's account."""
     from featherfed.server.privacy_plan import delta_of
@@ -111,30 +174,40 @@ def delta_of(config: "RunConfig") -> float:
     return delta_of(config)
 
 
-def attacked(noise_multiplier: float) -> "RunConfig":
+def attacked(noise_multiplier: float, dp: str = "central") -> "RunConfig":
     """Return a run of canaries alone, all of whom a round asks."""
     from featherfed.server.config import RunConfig
 
+    distributed = dp == "distributed"
     return RunConfig(
-        phones=CANARIES, cohort=CANARIES, rounds=1, uplink="float32", dp="central", clip_norm=1.0,
-        noise_multiplier=noise_multiplier, delta=1e-5,
+        phones=CANARIES, cohort=CANARIES, rounds=1, dp=dp, clip_norm=1.0, noise_multiplier=noise_multiplier, delta=1e-5,
+        uplink="exact(0) | flat | rotate_shared | grid(12)" if distributed else "float32", secure=distributed,
+        circle=40,
     )  # fmt: skip
 
 
 @click.command
 @click.option("--seeds", default=20, show_default=True, help="Attacks of each mode.")
 @click.option("--noise-multiplier", default=1.0, show_default=True, help="Of the run that is attacked.")
-def audit(seeds: int, noise_multiplier: float) -> None:
+@click.option(
+    "--dp",
+    type=click.Choice(["central", "distributed"]),
+    default="central",
+    show_default=True,
+    help="Who adds the noise.",
+)
+def audit(seeds: int, noise_multiplier: float, dp: str) -> None:
     """Attack a round with differential privacy by canaries: the ε that it has at least, beside the one it claims."""
     import numpy as np
 
     from featherfed.privacy.accounting import epsilon
 
-    config = attacked(noise_multiplier)
+    config = attacked(noise_multiplier, dp)
+    attack_one = attack if dp == "central" else attack_circles
     claimed = epsilon(1 / (2 * noise_multiplier**2), config.delta)
     click.echo(f"claimed: ε {claimed:.3g} with δ {config.delta:g}, of {CANARIES} canaries")
     for mode in MODES:
-        found = [attack(config, seed, mode) for seed in range(seeds)]
+        found = [attack_one(config, seed, mode) for seed in range(seeds)]
         bounds, right = [each.bound for each in found], np.median([each.right for each in found])
         click.echo(
             f"{mode}: {right:.0f} of {GUESSES} guesses right, ε at least {np.median(bounds):.2f}"

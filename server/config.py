@@ -85,11 +85,13 @@ class RunConfig(Training):
     circle: int = 20  # phones whose updates are summed before they are decoded
     slices: int = 1
     unmask_deadline: float = 30.0
-    dp: str = ""  # central; none: no noise
+    dp: str = ""  # central or distributed; none: no noise
     noise_multiplier: float = 0.0  # 0: what target_epsilon needs
     target_epsilon: float = 0.0  # 0: no limit
     delta: float = 0.0  # 0: 1/(10 · phones)
     participations: int = 0  # 0: as many rounds of a phone as an even share makes
+    lost: float = 0.1  # of a circle's phones, whose noise its sum can spare
+    colluding: float = 0.1  # of a circle's phones, on whose noise nobody counts
     later: dict[str, dict[int, Any]] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
@@ -112,6 +114,9 @@ class RunConfig(Training):
         for name in ("clip_norm", "noise_multiplier", "target_epsilon"):
             if not 0 <= (value := getattr(self, name)) <= LARGEST:
                 raise ConfigError(f"{flag(name)} {value} is not a number from 0 to {LARGEST:g}")
+        for name in ("lost", "colluding"):
+            if not 0 <= (value := getattr(self, name)) < 1:
+                raise ConfigError(f"{flag(name)} {value} is not a number from 0 to below 1")
         parse_leftover(self.leftover)
         if self.target:
             Target.parse(self.target)
@@ -165,15 +170,6 @@ class RunConfig(Training):
             return
         if self.mode == "async":
             raise ConfigError("--secure hides updates in the sum of one round, and --mode async sums those of several")
-        if self.gateways:
-            raise ConfigError(
-                f"--secure has no circles across --gateways {self.gateways} yet; leave one of the two out"
-            )
-        if self.connect == "when-chosen":
-            raise ConfigError(
-                "--secure needs the keys of a cohort's phones before its round opens, and with --connect when-chosen"
-                " they come later; leave one of the two out"
-            )
         if self.circle > MOST_MEMBERS:
             raise ConfigError(f"--circle {self.circle} exceeds the {MOST_MEMBERS} phones of a masked circle (--secure)")
         if self.circle < DEFAULT_LEAST_CIRCLE:
@@ -229,6 +225,11 @@ class RunConfig(Training):
         return source.removesuffix(".py").replace("/", "-").strip(".-") or "run"
 
     @property
+    def masks(self) -> bool:
+        """Whether what comes to this server is masked: phones' updates are, partial sums of gateways are not."""
+        return self.secure and not self.gateways
+
+    @property
     def guests(self) -> int:
         """Who connects to this server: its gateways, or its phones."""
         return self.gateways or self.phones
@@ -238,6 +239,11 @@ class RunConfig(Training):
         """What comes down where nothing else is said."""
         asked = [self.cohort_size_at(number) for number in self._changes()]
         return FOR_ALL if self.mode == "sync" and min(asked) == self.phones else FOR_SOME
+
+    @property
+    def largest_cohort(self) -> int:
+        """How many phones are asked in the largest of all rounds."""
+        return max(self.cohort_size_at(number) for number in self._changes())
 
     def cohort_at(self, round_number: int) -> int:
         """Return how many updates are wanted in a round, counted from 1."""

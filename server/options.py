@@ -144,8 +144,9 @@ _RUN: tuple[tuple[str, Any, str], ...] = (
     (
         "--dp",
         str,
-        "central: differential privacy for phones, by noise in each round's sum of clipped updates; needs --clip-norm,"
-        " and --noise-multiplier or --target-epsilon (docs/DIFFERENTIAL_PRIVACY.md).  [default: none]",
+        "Differential privacy for phones, by noise in each round's sum of clipped updates: central, the server's, or"
+        " distributed, the phones' own under masks (with --secure); needs --clip-norm, and --noise-multiplier or"
+        " --target-epsilon (docs/DIFFERENTIAL_PRIVACY.md).  [default: none]",
     ),
     ("--noise-multiplier", float, "Deviation of the noise, in clip norms.  [default: what --target-epsilon needs]"),
     ("--target-epsilon", float, "The ε that no phone's account exceeds: the run pauses before.  [default: 0, none]"),
@@ -154,6 +155,17 @@ _RUN: tuple[tuple[str, Any, str], ...] = (
         "--participations",
         int,
         "With --dp, so many rounds a phone is in at most.  [default: an even share of --rounds × --cohort]",
+    ),
+    (
+        "--lost",
+        float,
+        "With --dp distributed, the share of a circle's phones without whose noise its sum is opened; if more are lost,"
+        " it is not.  [default: 0.1]",
+    ),
+    (
+        "--colluding",
+        float,
+        "With --dp distributed, the share of a circle's phones on whose noise nobody counts.  [default: 0.1]",
     ),
     ("--gateways", int, "Serve so many gateways, which serve the phones; 0 is none (docs/SCALING.md).  [default: 0]"),
 )

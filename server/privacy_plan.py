@@ -1,32 +1,41 @@
 """What `--dp` makes of a run: its noise, the price of a round, and what it does not go together with."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from featherfed.codec.pipeline import Pipeline
 from featherfed.errors import ConfigError
 from featherfed.nearest import nearest
 from featherfed.privacy.accounting import epsilon, rho_within
 from featherfed.privacy.budget import Budget
 from featherfed.privacy.noise import Noise, largest_product
+from featherfed.privacy.phones_noise import Promise
 from featherfed.rules.aggregates import Mean
 from featherfed.rules.ruleset import RuleSet
 from featherfed.rules.selections import Uniform
-from featherfed.server.config import RunConfig
+from featherfed.server.config import KNOWN, RunConfig
 
-CENTRAL = "central"
-KINDS = (CENTRAL,)
+CENTRAL, DISTRIBUTED = "central", "distributed"
+KINDS = (CENTRAL, DISTRIBUTED)
 OF_DP = ("noise_multiplier", "target_epsilon", "delta", "participations")
+OF_DISTRIBUTED = ("lost", "colluding")
+LIKE = "subspace(1024) | grid(10)"
 MOST_NOISE = 1000.0
 """A larger noise multiplier would leave nothing of any cohort that there is."""
 
 
 @dataclass(frozen=True, slots=True)
 class PrivacyPlan:
-    """Noise of `noise_multiplier` × `clip_norm` in each round's sum, and the budget of the phones."""
+    """Noise of `noise_multiplier` × `clip_norm` in each round's sum, and the budget of the phones.
+
+    With a `promise` it is the phones' own, in the sum of each circle.
+    """
 
     noise_multiplier: float
     clip_norm: float
     budget: Budget
+    promise: Promise | None = None
 
     def noise(self, coordinates: int) -> Noise:
         """Return the noise of a sum of so many coordinates."""
@@ -39,7 +48,8 @@ def privacy_of(config: RunConfig) -> PrivacyPlan | None:
         return None
     delta, times = delta_of(config), participations(config)
     z = config.noise_multiplier or _solved(config, times, delta)
-    return PrivacyPlan(z, config.clip_norm, Budget(1 / (2 * z * z), delta, times, config.target_epsilon))
+    promise = Promise(z, config.colluding) if config.dp == DISTRIBUTED else None
+    return PrivacyPlan(z, config.clip_norm, Budget(1 / (2 * z * z), delta, times, config.target_epsilon), promise)
 
 
 def participations(config: RunConfig) -> int:
@@ -75,16 +85,14 @@ def _solved(config: RunConfig, times: int, delta: float) -> float:
     return z
 
 
-def check_privacy(config: RunConfig, rules: RuleSet, *, summed: str | None) -> None:
-    """Raise `ConfigError` for what cannot be had with differential privacy, naming both.
-
-    `summed` is an uplink that is summed before it is decoded, where the run has one.
-    """
-    if not config.dp:
-        given = [name for name in OF_DP if getattr(config, name)]
-        if given:
+def check_privacy(config: RunConfig, rules: RuleSet, uplinks: Sequence[Pipeline]) -> None:
+    """Raise `ConfigError` for what cannot be had with differential privacy, naming both."""
+    for kind, names in ((CENTRAL, OF_DP), (DISTRIBUTED, OF_DISTRIBUTED)):
+        given = [name for name in names if getattr(config, name) != KNOWN[name].default]
+        if given and (not config.dp or (kind == DISTRIBUTED and config.dp != kind)):
             name = given[0].replace("_", "-")
-            raise ConfigError(f"--{name} {getattr(config, given[0]):g} is for a run with --dp central")
+            raise ConfigError(f"--{name} {getattr(config, given[0]):g} is for a run with --dp {kind}")
+    if not config.dp:
         return
     if config.dp not in KINDS:
         raise ConfigError(f"unknown --dp {config.dp!r}{nearest(config.dp, KINDS)}")
@@ -115,10 +123,21 @@ def check_privacy(config: RunConfig, rules: RuleSet, *, summed: str | None) -> N
         raise ConfigError(
             f"{dp} asks those who have taken part least, and --select {rules.select} others; leave one of the two out"
         )
-    if summed is not None:
+    if config.dp == DISTRIBUTED and not config.secure:
         raise ConfigError(
-            f"{dp} bounds each update once it is decoded, and of --uplink {summed} the server knows sums alone, which"
-            " may wrap; use eden-1bit, or another uplink without grid, and no --secure"
+            f"{dp} has phones add noise to sums, in which the noise of each alone hides little: it needs --secure; or"
+            " use --dp central"
+        )
+    for uplink in uplinks:
+        if uplink.summed and uplink.needs_state:
+            raise ConfigError(
+                f"{dp} rounds what is summed at random by itself, so that --uplink {uplink} has no error to send later;"
+                " leave feedback out"
+            )
+    if config.slices > 1:
+        raise ConfigError(
+            f"{dp} adds as much noise to a slice as to the whole, and a coordinate of --slices {config.slices} is the"
+            f" mean of fewer phones; leave --slices out, and send fewer coordinates, like {LIKE}"
         )
     plan = privacy_of(config)
     assert plan is not None, "it has dp"

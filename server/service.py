@@ -42,6 +42,7 @@ from featherfed.server.rounds.upload_register import UploadRegister
 from featherfed.server.run_clock import RunClock
 from featherfed.server.run_tasks import RunTasks
 from featherfed.server.storage.ledger import Ledger
+from featherfed.server.storage.payloads import Payloads
 from featherfed.server.storage.run_folder import RunFolder
 from featherfed.server.storage.run_storage import RunStorage
 from featherfed.server.storage.store import Statement, Store, put_phone
@@ -75,7 +76,10 @@ class Service:
         store: Store,
         start: ResumePoint,
         watcher: Watcher,
+        *,
+        payloads: Payloads | None = None,
     ) -> None:
+        """`payloads` holds the bytes of updates under way; the database, unless told."""
         self._config = config
         self._model = model
         self._run = start.run
@@ -84,7 +88,7 @@ class Service:
         self._clock = clock = RunClock(start.clock_s)
         self._tasks = tasks = RunTasks()
         store.erases = config.secure
-        self._storage = storage = RunStorage(folder, store, clock, tasks)
+        self._storage = storage = RunStorage(folder, store, clock, tasks, payloads)
         self._desk = desk = FaultDesk(storage, watcher)
         self._connections = connections = Connections()
         rules = start.state.rules
@@ -181,13 +185,16 @@ class Service:
         """Pause the run: phones are told, the state is kept."""
         self._round.post(Stop())
 
-    def ask(self, round_number: int) -> None:
-        """Begin the round that a gateway's root asks for, or close an earlier one with what it has."""
-        self._tasks.spawn(self._ask(round_number))
+    def ask(self, round_number: int, life: int = 0) -> None:
+        """Begin the round that a gateway's root asks for, or close an earlier one with what it has.
 
-    async def _ask(self, round_number: int) -> None:
+        `life` says how many times this gateway has lost its memory.
+        """
+        self._tasks.spawn(self._ask(Asked(round_number, life)))
+
+    async def _ask(self, asked: Asked) -> None:
         gathering = self.state.phase is Phase.GATHERING
-        await self._round.post_alone(Asked(round_number))
+        await self._round.post_alone(asked)
         if gathering:
             self._fleet.expect(self.state.present)
 
@@ -273,8 +280,10 @@ class Service:
                     await self._receiver.chunk(phone, message)
                 elif isinstance(message, Key):
                     raise ProtocolError("a Key that nobody has asked for")
-                elif isinstance(message, Shares):
+                elif isinstance(message, Shares) and message.version:
                     await self._unmasking.take(phone, message, self._round)
+                elif isinstance(message, Shares):
+                    await self._without(phone, message)
         except ConnectionClosed as error:
             if fault := phone.websocket.fault(error):
                 await self._refuse(phone, fault)
@@ -289,6 +298,14 @@ class Service:
             # Whatever a phone's message makes of this program, it ends that connection: the others play on.
             await self._refuse(phone, RemoteError(f"the server failed on a message of it: {UnexpectedError(error)}"))
         return unable
+
+    async def _without(self, phone: PhoneConnection, message: Shares) -> None:
+        """Wait for no update of a phone that takes no part in this attempt."""
+        state = self.state
+        if message.data:
+            raise ProtocolError(f"an answer of {len(message.data)} bytes to no list")
+        if state.wants(message.round, phone.shard) and state.takes(message.attempt):
+            await self._receiver.give_up(Fail(phone.shard))
 
     async def _welcome(self, phone: PhoneConnection) -> None:
         try:
@@ -306,6 +323,8 @@ class Service:
         self._fleet.admit(phone, hello, run=self._run)
         phone.held_version = self._welcomes.held_version(hello)
         phone.websocket.admit()
+        if self._config.gateways and not newcomer and hello.run != self._run:
+            await self._storage.commits.write(self._book.moved(phone.shard))
         if newcomer:
             await self._storage.commits.write(put_phone(phone.shard, phone.name))
         # Of the round at hand, which perhaps asks this phone: its Task need not say what is other in it then. A gateway
@@ -313,7 +332,7 @@ class Service:
         phone.told_of = 1 if self._config.gateways else max(1, self.state.round_number)
         await phone.send(self._welcomes.answer(hello, phone.shard, phone.told_of))
         phone.handshake_done()
-        if self._config.secure:
+        if self._config.masks:
             # Before it takes the place of an older connection: another phone of this name has another key.
             await self._take_key(phone)
         # Only now: a round that opened meanwhile must not send its task before the Welcome.

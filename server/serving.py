@@ -16,12 +16,13 @@ from featherfed.partitions import check_enough, parse_partition
 from featherfed.problem import Problem
 from featherfed.problem_loading import load_problem
 from featherfed.server.allocator import give_back_vectors, spare_the_collector
-from featherfed.server.circle_plan import risks_of
+from featherfed.server.circle_plan import CohortShare, risks_of
 from featherfed.server.config import RunConfig, config_from
 from featherfed.server.door.entrance import Entrance, EntranceOptions
 from featherfed.server.measures import Target, measures_of
 from featherfed.server.model.aggregation import Aggregator
 from featherfed.server.model.run_rules import check_codecs, check_rules, load_plugins
+from featherfed.server.privacy_note import privacy_note
 from featherfed.server.rounds.resume_point import begin, resume
 from featherfed.server.service import Service
 from featherfed.server.storage.database import remote_for
@@ -172,6 +173,10 @@ def serve_run(plan: RunPlan, console: Console) -> Served:
         with shown:
             if config.secure:
                 watchers.note(str(risks_of(config)))
+                if config.gateways:
+                    watchers.note(str(CohortShare.of(config, config.gateways)))
+            if (sentence := privacy_note(config, aggregator)) is not None:
+                watchers.note(sentence)
             if cannot is not None:
                 watchers.note(f"browsers are served a page that says that they cannot take part: {cannot}")
             paused = asyncio.run(_serve(plan, folder, aggregator, kept, watchers, door, where))

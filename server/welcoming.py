@@ -33,6 +33,8 @@ class Welcomes:
     def answer(self, hello: Hello, shard: int, round_number: int) -> Welcome:
         """Return the Welcome of the phone that plays `shard`, with the settings of a round."""
         config, known, initial = self._config, self._model.fingerprint, self._model.initial
+        circles = self._model.sum.circles
+        promise = None if circles is None else circles.promise
         knows_model = hello.model_digest == known.digest
         if knows_model and hello.run == self._run:
             initial = None
@@ -53,8 +55,11 @@ class Welcomes:
             b"" if initial is None else initial.digest,
             [] if initial is None else initial.to_wire(),
             [] if knows_model else tensor_entries(known.rows()),
-            masked=config.secure,
+            masked=config.masks,
             clip=self._clip(),
+            bounded=circles is not None and circles.noise is not None,
+            noise=0 if promise is None else promise.noise_multiplier,
+            colluding=0 if promise is None else promise.colluding,
         )
 
     def _clip(self) -> float:

@@ -125,10 +125,7 @@ class Summable:
         if state is not None and (self.pipeline.needs_state or (not self.pipeline.structured and state.any())):
             coordinates = coordinates + state
             left = np.zeros_like(state)
-        try:
-            coordinates = clip(finite(coordinates), self.clip)
-        except CodecError as error:
-            raise ProblemError(f"the update cannot be summed: {error}") from error
+        coordinates = self._clipped(coordinates)
         sizes, place = self.step_sizes(steps), self._place(slice_, slices)
         values = self._kept(coordinates, key)[place]
         drawn = dither(key, len(values))
@@ -150,6 +147,20 @@ class Summable:
         if added is None:
             return Quantized(residues, left)
         return Quantized(residues, np.subtract(coordinates, self.spread(added, key)))
+
+    def values(self, coordinates: F32, key: RoundKey) -> F32:
+        """Return the K values of a clipped update, (space.size,), that are to be summed, (K,) float32.
+
+        `encode` makes steps of them; here they are for who makes whole numbers of them in another way. Raises
+        `ProblemError` for NaN or infinity.
+        """
+        return self._kept(self._clipped(coordinates), key)
+
+    def _clipped(self, coordinates: F32) -> F32:
+        try:
+            return clip(finite(coordinates), self.clip)
+        except CodecError as error:
+            raise ProblemError(f"the update cannot be summed: {error}") from error
 
     @staticmethod
     def _added(whole: I64, drawn: U16, size: float) -> F32:

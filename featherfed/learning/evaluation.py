@@ -1,6 +1,8 @@
 """Loss and metrics of a model on test examples."""
 
-from collections.abc import Mapping
+import functools
+import operator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,32 +62,63 @@ class Evaluator:
         if chain and examples.parts[0].dim() == 4:
             self._parts = tuple(part.contiguous(memory_format=torch.channels_last) for part in self._parts)
         self._targets = examples.targets.to(device)
+        self._summed = tuple(name for name, measure in self._measures.items() if not measure.whole)
+
+    @property
+    def batches(self) -> int:
+        """How many batches the test set is evaluated in."""
+        return -(-len(self._targets) // BATCH)
+
+    @property
+    def divisible(self) -> bool:
+        """Whether what batches say adds up, as it does without a metric of the whole test set."""
+        return not any(measure.whole for measure in self._measures.values())
 
     def evaluate(self, weights: npt.NDArray[np.float32]) -> Evaluation:
         """Return loss and metrics of `weights`, (parameters,) float32; raises `ProblemError` where one fails."""
+        kept: list[Any] = []
+        rows = self.part(weights, 0, self.batches, None if self.divisible else kept)
+        return self.total(rows, torch.cat(kept) if kept else None)
+
+    def part(
+        self, weights: npt.NDArray[np.float32], first: int, end: int, kept: list[Any] | None = None
+    ) -> list[tuple[float, ...]]:
+        """Return, for the batches from `first` to before `end`, the sums over examples of the loss and each metric.
+
+        `kept` gets the outputs, for the metrics of the whole.
+        """
         self._model.weights.copy_(torch.from_numpy(weights))
         self._model.module.eval()
-        loss, count = 0.0, len(self._targets)
-        sums = dict.fromkeys((name for name, each in self._measures.items() if not each.whole), 0.0)
-        kept: list[Any] = []
+        rows = []
+        examples = slice(first * BATCH, end * BATCH)
         with torch.inference_mode():
-            for batch in zip(*(torch.split(each, BATCH) for each in (*self._parts, self._targets)), strict=True):
+            for batch in zip(
+                *(torch.split(each[examples], BATCH) for each in (*self._parts, self._targets)), strict=True
+            ):
                 *parts, targets = batch
                 with blaming("the model fails on the test set"):
                     outputs = self._model.module(*parts)
                 with blaming(f"the loss{place_of(self._problem.loss)} fails on the test set"):
-                    loss += float(self._problem.loss(outputs, targets)) * len(targets)
-                for name in sums:
-                    sums[name] += self._total(name, outputs, targets)
-                if len(sums) < len(self._measures):
+                    loss = float(self._problem.loss(outputs, targets)) * len(targets)
+                rows.append((loss, *(self._total(name, outputs, targets) for name in self._summed)))
+                if kept is not None:
                     kept.append(outputs)
-            metrics = {name: total / count for name, total in sums.items()}
-            if kept:
-                outputs = torch.cat(kept)
+        return rows
+
+    def total(self, rows: Sequence[tuple[float, ...]], outputs: Any = None) -> Evaluation:
+        """Return what the rows of all batches, in their order, add up to; `outputs` of all, for metrics of the whole.
+
+        One after the other (Python's `sum` rounds otherwise since 3.12), so to the same bit, whoever made the rows.
+        """
+        count = len(self._targets)
+        loss, *sums = (functools.reduce(operator.add, column, 0.0) for column in zip(*rows, strict=True))
+        metrics = {name: total / count for name, total in zip(self._summed, sums, strict=True)}
+        if outputs is not None:
+            with torch.inference_mode():
                 metrics |= {
                     name: self._total(name, outputs, self._targets) / count
                     for name in self._measures
-                    if name not in sums
+                    if name not in metrics
                 }
         return Evaluation(loss / count, {name: metrics[name] for name in self._measures}, count)
 

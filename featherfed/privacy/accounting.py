@@ -6,19 +6,29 @@ depends on those before; the accountant makes (ε, δ) of it through Rényi dive
 in it: whom a round asks is public.
 """
 
+from dataclasses import dataclass
+
 from featherfed.errors import ConfigError
 
 DIGITS = 2.0**-40
 """How close, relatively, a bisection comes."""
 
 
-def epsilon(rho: float, delta: float) -> float:
-    """Return the ε that ρ-zCDP implies with δ; raises `ConfigError` where dp-accounting is not installed.
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What a release costs a phone: ρ and ξ of D_α ≤ ξ + ρα."""
+
+    rho: float
+    xi: float = 0.0
+
+
+def epsilon(rho: float, delta: float, xi: float = 0.0) -> float:
+    """Return the ε that D_α ≤ ξ + ρα implies with δ; raises `ConfigError` where dp-accounting is not installed.
 
     >>> round(epsilon(0.5, 1e-5), 3), round(epsilon(1.5, 1e-5), 3)
     (4.729, 9.01)
     """
-    if not rho:
+    if not (rho or xi):
         return 0.0
     try:
         from dp_accounting import ZCDpEvent
@@ -26,7 +36,7 @@ def epsilon(rho: float, delta: float) -> float:
     except ImportError as error:
         raise ConfigError("--dp needs dp-accounting for its account: pip install 'featherfed[dp]'") from error
     accountant = RdpAccountant()
-    accountant.compose(ZCDpEvent(rho))
+    accountant.compose(ZCDpEvent(rho, xi))
     return float(accountant.get_epsilon(delta))
 
 

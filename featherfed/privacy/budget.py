@@ -1,17 +1,18 @@
 """What a run may say of a phone, and what it has said: in rounds that its update was in, and in ρ of zCDP.
 
-Each round costs those whose updates are in its sum the same ρ = 1/2Z². Whom a round asks is public, so nobody's price
+Each round costs those whose updates are in its sum the same ρ = 1/2Z², or less where more phones than had to have added
+noise to it (`phones_noise`). Whom a round asks is public, so nobody's price
 is less for the chance of not having been asked; instead those are asked who have taken part least, and nobody more
 often than `participations`, or beyond the ρ that `target` implies.
 """
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
 
-from featherfed.privacy.accounting import epsilon, rho_within
+from featherfed.privacy.accounting import Price, epsilon, rho_within
 
 SLACK = 1e-9
 """How much, relatively, sums of ρ in floats may be off."""
@@ -19,10 +20,11 @@ SLACK = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What one phone has paid: so many rounds, and ρ."""
+    """What one phone has paid: so many rounds, and ρ and ξ (`accounting`)."""
 
     rounds: int = 0
     rho: float = 0.0
+    xi: float = 0.0
 
 
 NOTHING = Spent()
@@ -38,23 +40,29 @@ class Account:
         """Return what the phone of a shard has paid."""
         return self.phones.get(shard, NOTHING)
 
-    def charged(self, shards: Iterable[int], rho: float) -> "Account":
-        """Return the account after a round of these shards."""
-        news = {shard: replace(old, rounds=old.rounds + 1, rho=old.rho + rho) for shard, old in self._each(shards)}
+    def charged(self, shards: Iterable[int], price: Price) -> "Account":
+        """Return the account after a release that had updates of these shards."""
+        news = {
+            shard: Spent(old.rounds + 1, old.rho + price.rho, old.xi + price.xi) for shard, old in self._each(shards)
+        }
         return Account(MappingProxyType({**self.phones, **news}))
 
     def _each(self, shards: Iterable[int]) -> Iterable[tuple[int, Spent]]:
         return ((shard, self.of(shard)) for shard in shards)
 
     @property
-    def most(self) -> float:
-        """The ρ of whoever has paid most."""
-        return max((each.rho for each in self.phones.values()), default=0.0)
+    def most(self) -> Price:
+        """The ρ of whoever has paid most, and the largest ξ."""
+        paid = self.phones.values()
+        return Price(max((each.rho for each in paid), default=0.0), max((each.xi for each in paid), default=0.0))
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """The price `rho` of a round, and what nobody pays beyond: so many rounds, and with δ an ε of `target` (0: any)."""
+    """The most that a round costs, `rho`, and what nobody pays beyond: so many rounds, and an ε of `target` (0: any).
+
+    The ε is that with `delta`.
+    """
 
     rho: float
     delta: float
@@ -75,14 +83,15 @@ class Budget:
 
     def epsilon(self, account: Account) -> float:
         """Return the ε, with δ, of whoever has paid most."""
-        return epsilon(account.most, self.delta)
+        return epsilon(account.most.rho, self.delta, account.most.xi)
 
     def over(self, account: Account, round_number: int) -> str:
         """Return why a run ends after a round: too few phones may be in another."""
         of = f" of --target-epsilon {self.target:g}" if self.target else ""
         often = f", and no phone is in more than {self.participations} rounds (--participations)"
-        another = epsilon(account.most + self.rho, self.delta)
-        bound = self.target and account.most + self.rho > self._most() * (1 + SLACK)
+        most = account.most.rho + self.rho
+        another = epsilon(most, self.delta, account.most.xi)
+        bound = self.target and most > self._most() * (1 + SLACK)
         return (
             f"the privacy budget is spent: ε {self.epsilon(account):.3g}{of} after round {round_number}"
             f"{'' if bound else often}; another would make it {another:.3g}"

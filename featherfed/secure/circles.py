@@ -53,11 +53,17 @@ class Risks:
     members: int
     colluding: float
     lost: float
+    least: int = 0
+    """Survivors of a sum, where more than `least_of` are asked for."""
+
+    @property
+    def _least(self) -> int:
+        return self.least or least_of(self.members)
 
     @property
     def may_be_lost(self) -> int:
         """How many phones of a circle may be lost while it still gives a sum."""
-        return self.members - least_of(self.members)
+        return self.members - self._least
 
     @property
     def revealed(self) -> float:
@@ -70,13 +76,16 @@ class Risks:
     def fails(self) -> float:
         """The chance that too few of a circle are left for a sum: P[Bin(m, 1 − δ) < least]."""
         m, here = self.members, 1 - self.lost
-        return sum(comb(m, j) * here**j * self.lost ** (m - j) for j in range(least_of(m)))
+        return sum(comb(m, j) * here**j * self.lost ** (m - j) for j in range(self._least))
 
     @property
     def honest_in_a_sum(self) -> int:
-        """How many honest phones any sum has, though the server lies about survivors: 2t − k − c + 1, c = ⌊γm⌋."""
+        """How many honest phones any sum has, though the server lies about survivors: t − c − (m − least) + 1.
+
+        c = ⌊γm⌋; with `least` = t + 1 it is 2t − k − c + 1.
+        """
         m = self.members
-        return max(0, 2 * threshold_of(m) - (m - 1) - int(self.colluding * m) + 1)
+        return max(0, threshold_of(m) - int(self.colluding * m) - self.may_be_lost + 1)
 
     def __str__(self) -> str:
         chance = f"2^{log2(self.revealed):.0f}" if self.revealed else "0"

@@ -43,6 +43,8 @@ class Context:
     """Their shards, in the order of the draw; a member's place is its index + 1."""
     keys: tuple[bytes, ...] = ()
     """Their public keys, in the same order."""
+    noise: tuple[float, float] | None = None
+    """What the run has promised of its phones' noise: how much, and which share of them may add none."""
 
     def __post_init__(self) -> None:
         if len(set(self.members)) != len(self.members):
@@ -61,15 +63,16 @@ class Context:
             )
 
     def to_bytes(self) -> bytes:
-        """Return the msgpack array that is hashed, and that `from_bytes` reads."""
-        packed: bytes = msgpack.packb([LABEL, *(getattr(self, field.name) for field in fields(self))])
+        """Return the msgpack array that is hashed, and that `from_bytes` reads; it ends with the keys without noise."""
+        values = [getattr(self, field.name) for field in fields(self)]
+        packed: bytes = msgpack.packb([LABEL, *(values if self.noise is not None else values[:-1])])
         return packed
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Context":
         """Return the context of what `to_bytes` gave."""
         _, *values = msgpack.unpackb(data, use_list=False)
-        return cls(**dict(zip((field.name for field in fields(cls)), values, strict=True)))
+        return cls(**dict(zip((field.name for field in fields(cls)), values, strict=False)))
 
     @cached_property
     def digest(self) -> bytes:

@@ -6,6 +6,7 @@ of which the low r bits count. Since 2^r divides 2⁸ and 2¹⁶, each residue's
 be added and subtracted as bytes and cut to r bits at the end.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,12 @@ def dtype_of(bits: int) -> np.dtype[np.unsignedinteger[Any]]:
 def keystream(key: bytes, length: int) -> bytes:
     """Return so many bytes of ChaCha20's stream under a key of 32 bytes, from counter 0 with nonce 0."""
     return Cipher(ChaCha20(key, _START), mode=None).encryptor().update(bytes(length))
+
+
+def expanded(key: bytes) -> Callable[[int], bytes]:
+    """Return what gives the bytes of that stream one after the other, so many at a time."""
+    encryptor = Cipher(ChaCha20(key, _START), mode=None).encryptor()
+    return lambda length: encryptor.update(bytes(length))
 
 
 class Masked:

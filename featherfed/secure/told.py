@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 
 import msgpack
 
-from featherfed.errors import SecrecyError
+from featherfed.errors import SecrecyError, SpentError
 
 MOST_LISTS = 64
 """How many lists of one attempt a phone answers: each stays on its disk.
@@ -85,7 +85,7 @@ class Told:
                 f" {self.attempt} of round {self.round_number}"
             )
         if self.final and round_number == self.round_number:
-            raise SecrecyError(f"this phone was in a final list of round {round_number}, and sends nothing more in it")
+            raise SpentError(f"this phone was in a final list of round {round_number}, and sends nothing more in it")
 
     def hear(self, new: Survivors, *, shard: int, members: Sequence[int], least: int) -> "Told":
         """Return what this phone will have told once it answers a list; raises `SecrecyError` if it must not."""

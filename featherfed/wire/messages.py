@@ -122,8 +122,11 @@ class Welcome(Message, frozen=True, tag=2):
     left out where the run's model is the one that Hello named. `initial` says how version 0 is drawn, tensor by tensor,
     and `initial_digest` is that of its weights: both are empty where they are the problem's own, which then travel, and
     left out for a phone that knows the run and the model. `masked` says that updates are summed under masks, for which
-    the phone sends its `Key` next; `clip` is the longest L2 norm of an update, which the phone sees to where the server
-    sees sums alone, and with differential privacy (0: no bound of the phone's).
+    the phone sends its `Key` next; `clip` is the longest L2 norm of an update, which the phone sees to where the
+    server sees sums alone, and with differential privacy (0: no bound of the phone's). `bounded` says that the phone
+    rounds what is summed at random by itself, to whole numbers of a bounded norm, and without a dither. `noise` is the
+    deviation of the noise that phones add to each sum at least, over the most that one of them moves it by, though a
+    share `colluding` of a circle adds none (0: phones add no noise).
     """
 
     run: Name
@@ -143,17 +146,24 @@ class Welcome(Message, frozen=True, tag=2):
     chunk_bytes: Annotated[int, Meta(ge=LEAST_BYTES, le=MAX_CHUNK_BYTES)] = MAX_CHUNK_BYTES
     masked: bool = False
     clip: NotNegative = 0
+    bounded: bool = False
+    noise: NotNegative = 0
+    colluding: Annotated[float, Meta(ge=0, le=1)] = 0
 
 
 class Task(Message, frozen=True, tag=3):
     """Server: train on `version` in `round`; `changes` is what is other in this round than Welcome said.
 
-    Its keys are `uplink` and the names of the fields of `featherfed.training_settings.Training`.
+    Its keys are `uplink` and the names of the fields of `featherfed.training_settings.Training`. To a gateway whose
+    phones' updates are summed in circles it says the steps of `grid`, and how many times that gateway has come without
+    its memory: attempts of such a one have other numbers than those that its phones may know.
     """
 
     round: Count
     version: Count
     changes: Changes = {}
+    steps: Chunk = b""
+    life: Annotated[int, Meta(ge=0, lt=1 << 32)] = 0
 
 
 class ModelBegin(Message, frozen=True, tag=4):
@@ -306,7 +316,11 @@ class Survivors(Message, frozen=True, tag=16):
 
 
 class Shares(Message, frozen=True, tag=17):
-    """Phone: the answer to `Survivors`: 16 bytes for each of those asked for, in the order of the circle's members."""
+    """Phone: the answer to `Survivors`: 16 bytes for each of those asked for, in the order of the circle's members.
+
+    `version` 0, without data, answers `Circle`: the phone was in a final list of the round, and takes no part in this
+    attempt.
+    """
 
     round: Count
     attempt: Count

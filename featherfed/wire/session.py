@@ -48,6 +48,9 @@ class Role(enum.Enum):
     PHONE = "phone"
     SERVER = "server"
 
+    # There is one of each; the hash of its name, computed anew in Python, would cost more than the look-up.
+    __hash__ = object.__hash__
+
 
 class State(enum.Enum):
     """Where one end's track stands."""
@@ -59,6 +62,8 @@ class State(enum.Enum):
     TASKED = "tasked"
     SENDING = "sending"
     OVER = "over"
+
+    __hash__ = object.__hash__
 
 
 Table = Mapping[State, Mapping[type[Message], State]]

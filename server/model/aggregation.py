@@ -1,7 +1,7 @@
 """The server's side of learning: what the sum of a round makes of the model. Nothing here waits."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ from featherfed.server.model.run_rules import load_plugins, rules_of, uplinks_of
 from featherfed.server.model.version_kinds import versions_of
 
 if TYPE_CHECKING:
-    from featherfed.learning.evaluation import Evaluation
+    from featherfed.learning.evaluation import Evaluation, Evaluator
 
 
 MAX_EXAMPLES = 1 << 20
@@ -37,6 +37,14 @@ OPTIMIZER, AGGREGATE = "optimizer.", "aggregate."
 """What the names of the rules' arrays begin with in a saved model."""
 DRAWN = "drawn"
 """What the digest of drawn initial weights is called there."""
+
+
+Evaluates = Callable[["Evaluator", Place, npt.NDArray[np.float32]], "Evaluation"]
+"""Evaluates weights, (parameters,) float32, with an evaluator of the test set at a place."""
+
+
+def _alone(evaluator: "Evaluator", place: Place, weights: npt.NDArray[np.float32]) -> "Evaluation":
+    return evaluator.evaluate(weights)
 
 
 class Aggregator:
@@ -71,7 +79,10 @@ class Aggregator:
         module = build(problem, 0)
         self.fingerprint = fingerprint(module)
         self.layout: Layout = self.fingerprint.layout
+        self._place = place
         self._evaluator = evaluator_for(problem, place, module)
+        self.evaluates: Evaluates = _alone
+        """Who evaluates: a simulation has others do a part of it."""
         self.measures: Measures = measures_of(problem) if self._evaluator else ()
         if config.target:
             Target.parse(config.target).measure(self.measures)
@@ -137,7 +148,7 @@ class Aggregator:
 
     def evaluate(self) -> "Evaluation | None":
         """Return loss and metrics of the server's model, the mean with `--server-average`; None without a test set."""
-        return self._evaluator.evaluate(self._average) if self._evaluator else None
+        return self.evaluates(self._evaluator, self._place, self._average) if self._evaluator else None
 
     def save(self, path: Path, *, note: str = "") -> None:
         """Write all that `restore` needs, as a safetensors file whose first tensors are the model's own."""

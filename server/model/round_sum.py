@@ -61,7 +61,7 @@ class RoundSum:
         if self.circles is not None:
             self.theory_bytes = self.circles.payload_bytes
             self.max_update_bytes = self.circles.max_update_bytes
-            # In a sum that nobody can take apart all weigh the same.
+            # In a sum that nobody can take apart all weigh the same; a gateway's has its weight in it.
             self.max_examples = 1
         privacy = privacy_of(config)
         self.noise = None if privacy is None else privacy.noise(layout.size)
@@ -105,7 +105,18 @@ class RoundSum:
             self._fresh_weight += UNIT * sum(weighed(self._aggregate, update.examples) for update in counted)
         return faults
 
+    @property
+    def adds_at_once(self) -> bool:
+        """Whether what comes is added as it comes: not where circles of phones are summed first."""
+        return self.circles is None or bool(self._config.gateways)
+
     def _add_one(self, update: Received) -> CodecError | None:
+        if self.circles is not None:
+            try:
+                self.circles.merge(update.payload)
+            except CodecError as error:
+                return error
+            return None
         if self._fold is None:
             return CodecError(f"round {update.round_number} is not open")
         try:
@@ -131,7 +142,11 @@ class RoundSum:
     @property
     def phones(self) -> int | None:
         """How many phones' updates are in the sums of gateways, at their root; None elsewhere."""
-        return self._fold.count if self._config.gateways and isinstance(self._fold, Fold) else None
+        if not self._config.gateways:
+            return None
+        if self.circles is not None:
+            return self.circles.phones
+        return self._fold.count if isinstance(self._fold, Fold) else None
 
     def take_updates(self) -> Updates:
         """End the round's sum; return what the aggregate is given: all updates of the round, or their mean alone."""
@@ -155,6 +170,8 @@ class RoundSum:
 
     def take_partial(self) -> bytes:
         """End the round's sum; return it as it is, for the root of a gateway."""
+        if self.circles is not None:
+            return self.circles.take_partial()
         fold = self._taken()
         assert isinstance(fold, Fold), "an aggregate that needs all updates has no gateways"
         return fold.to_bytes()

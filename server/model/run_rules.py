@@ -8,7 +8,7 @@ from featherfed.codec.trial import try_out
 from featherfed.errors import ConfigError
 from featherfed.rules.naming import load_aggregate, load_select, load_server_optimizer
 from featherfed.rules.ruleset import RuleSet
-from featherfed.server.circle_plan import plan_of
+from featherfed.server.circle_plan import CohortShare, plan_of
 from featherfed.server.config import RunConfig
 from featherfed.server.privacy_plan import check_privacy
 from featherfed.user_modules import import_plugins
@@ -44,8 +44,7 @@ def check_rules(config: RunConfig) -> None:
     """Raise `ConfigError` for rules, uplink and mode that do not go together, naming both."""
     rules = rules_of(config)
     _check_sums(config, rules)
-    summed = next((str(uplink) for uplink in uplinks_of(config).values if uplink.summed), None)
-    check_privacy(config, rules, summed=summed)
+    check_privacy(config, rules, uplinks_of(config).values)
     for uplink in uplinks_of(config).values:
         rules.check(
             uplink,
@@ -78,10 +77,13 @@ def _check_sums(config: RunConfig, rules: RuleSet) -> None:
         )
     if config.mode == "async":
         raise ConfigError(f"--uplink {first} is summed within one round, and --mode async sums several; name another")
-    if config.gateways:
+    if config.gateways and config.slices > 1:
         raise ConfigError(
-            f"--uplink {first} is summed in circles of phones, which --gateways {config.gateways} are not; name another"
+            f"--slices {config.slices} gives each circle another part of the coordinates, and of --gateways"
+            f" {config.gateways} each hands up one sum of all of them; leave one of the two out"
         )
+    if config.secure and config.gateways:
+        CohortShare.of(config, config.gateways).check()
     for number in (1, *sorted({number for values in config.later.values() for number in values})):
         plan, asked = plan_of(config, number), config.cohort_size_at(number)
         if (there := plan.count(asked)) < config.slices:

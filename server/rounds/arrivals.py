@@ -17,7 +17,7 @@ from featherfed.server.rounds.folding import WholeUpdate
 from featherfed.server.rounds.summed_machine import SummedState
 from featherfed.server.rounds.upload_register import UploadRegister
 from featherfed.server.storage.run_storage import RunStorage
-from featherfed.server.storage.store import put_chunk, put_update
+from featherfed.server.storage.store import put_update
 from featherfed.server.watchers.watcher import Watcher
 from featherfed.wire.messages import Accepted, Ack
 
@@ -51,8 +51,8 @@ class Arrivals:
         round_number, shard = update.key
         payload = update.last
         if update.upload.durable:
-            loop, stored = asyncio.get_running_loop(), self._storage.store.payload
-            payload = await loop.run_in_executor(None, stored, round_number, shard) + payload
+            loop, read = asyncio.get_running_loop(), self._storage.payloads.read
+            payload = await loop.run_in_executor(None, read, update.key) + payload
         if blake2b(payload, digest_size=8).digest() != update.digest:
             raise RefusedError(f"update of {len(payload)} bytes does not have the digest that was announced")
         async with self._current.lock:
@@ -68,10 +68,10 @@ class Arrivals:
             sums.check(round_number, number, len(state.circles[number].members), payload)
             upload = update.upload
             upload.update = replace(upload.update, state="arrived")
-            chunk = put_chunk(*update.key, upload.durable, update.last)
+            chunks = self._storage.payloads.keep(update.key, upload.durable, update.last)
             upload.durable = upload.update.size
             # Queued before the machine hears of it: a list that names it as here is written after it.
-            durable = self._storage.commits.queue(chunk, put_update(upload.update))
+            durable = self._storage.commits.queue(*chunks, put_update(upload.update))
             self._current.post(Accept(shard, round_number, update.examples, self._assignments.answered(shard)))
             state = self._current.state
             self._watcher.update_arrived(shard, round_number, state.count, state.target)

@@ -43,6 +43,11 @@ class CircleHands:
                 self._unmasking.discard(action)
             case OpenRound():
                 self._unmasking.begin(state.round_number)
+                if state.rules.total and not state.cohort and (drawn := state.rules.asked(state.round_number)):
+                    self._watcher.note(
+                        f"round {state.round_number} asks {drawn} phones of this gateway, fewer than the"
+                        f" {state.plans.at(state.round_number).least} of a masked circle: they send nothing"
+                    )
                 # No phone is told of a circle that a killed server could deal otherwise.
                 self._book.kept = self._commits.queue(*self._unmasking.rows(state))
                 self._hands.carry_out(action, current)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from featherfed.errors import ProblemError
+from featherfed.privacy.accounting import Price
 from featherfed.server.allocator import give_back_the_rest
 from featherfed.server.config import RunConfig
 from featherfed.server.model.run_model import Closing, RunModel
@@ -114,10 +115,11 @@ class RoundCloser:
         if budget is None:
             return None
         assert isinstance(current.state, RunState), "a budget is of rounds, which mode async has not"
-        epsilon = budget.epsilon(current.state.account.charged(action.accepted, budget.rho))
+        owing, price = current.state.owing, Price(budget.rho)
+        epsilon = budget.epsilon(current.state.account.charged(owing, price))
         z = 1 / math.sqrt(2 * budget.rho)
         noted = put_privacy(number, epsilon=epsilon, delta=budget.delta, noise_multiplier=z)
-        rows = put_charges(number, action.accepted, budget.rho), noted
+        rows = *put_charges(number, owing, price), noted
         return _Price(epsilon, budget.delta, rows)
 
     def _summary(self, current: CurrentRound, closing: Closing, late: Set[int]) -> RoundSummary:

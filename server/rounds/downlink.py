@@ -67,7 +67,9 @@ class Downlink:
         self.stop(phone)
         delivery = self._under_way[phone] = _Delivery(round_number)
         self._watcher.download_began(phone.shard, round_number)
-        first: list[AnyMessage] = [Task(round_number, round_number - 1, self._changes(round_number, phone.told_of))]
+        changes = self._changes(round_number, phone.told_of)
+        task = Task(round_number, round_number - 1, changes, *self._book.for_gateway(phone.shard))
+        first: list[AnyMessage] = [task]
         if circle is not None:
             await self._kept()
         parcel = None if parcels is None else await self._parcel(parcels, held)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from featherfed.privacy.accounting import Price
 from featherfed.server.rounds.circle import Opened as CircleOpened
 from featherfed.server.rounds.circle import SentList
 
@@ -71,9 +72,10 @@ class Closed:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A gateway's root is in this round."""
+    """A gateway's root is in this round; `life` says how many times the gateway has come to it without its memory."""
 
     round_number: int
+    life: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +112,16 @@ class Expired:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What became of `OpenCircle`: the circle's sum is in the round's sum, or `outcome` says why it is not."""
+    """What became of `OpenCircle`: the circle's sum is in the round's sum, or `outcome` says why it is not.
+
+    `price` is what it cost each of its survivors, where a sum costs once it can be opened.
+    """
 
     round_number: int
     attempt: int
     circle: int
     outcome: CircleOpened
+    price: Price | None = None
 
 
 @dataclass(frozen=True, slots=True)

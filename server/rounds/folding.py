@@ -16,7 +16,7 @@ from featherfed.server.rounds.current_round import CurrentRound
 from featherfed.server.rounds.events import Accept
 from featherfed.server.rounds.upload_register import Key, Upload, UploadRegister
 from featherfed.server.storage.run_storage import RunStorage
-from featherfed.server.storage.store import put_chunk, put_update, together
+from featherfed.server.storage.store import put_update, together
 from featherfed.server.watchers.watcher import Watcher
 from featherfed.wire.messages import Accepted
 
@@ -143,11 +143,11 @@ class Folding:
         for update in folded:
             upload = update.upload
             upload.update = replace(upload.update, state="accepted", counts_in=self._model.sum.open_round)
-            chunks.append(put_chunk(*update.key, upload.durable, update.last))
+            chunks += self._storage.payloads.keep_folded(update.key, upload.durable, update.last)
             rows.append(put_update(upload.update))
             upload.durable = upload.update.size
         # The write is queued before the machine hears of the updates: a round that closes on them waits for it.
-        durable = self._storage.commits.queue(together(chunks), together(rows))
+        durable = self._storage.commits.queue(*([together(chunks)] if chunks else []), together(rows))
         for update in folded:
             self._post(update)
 
@@ -179,7 +179,7 @@ class Folding:
         for number, update in enumerate(batch):
             payload = update.last
             if update.upload.durable:
-                payload = self._storage.store.payload(*update.key) + payload
+                payload = self._storage.payloads.read(update.key) + payload
             if blake2b(payload, digest_size=8).digest() != update.digest:
                 faults[number] = RefusedError(
                     f"update of {len(payload)} bytes does not have the digest that was announced"

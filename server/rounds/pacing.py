@@ -60,7 +60,7 @@ class Pacing(Watcher):
         """Send a phone away, unless it is awaited, or no round is played yet."""
         if not self._rules.of_all or isinstance(state, AsyncState) or state.phase not in (Phase.OPEN, Phase.CLOSING):
             return
-        if not state.awaits(phone.shard):
+        if not (state.awaits(phone.shard) or state.holds(state.round_number, phone.shard)):
             self._tasks.spawn(self._send_away(phone, state.round_number))
 
     async def _send_away(self, phone: PhoneConnection, round_number: int) -> None:

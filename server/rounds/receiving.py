@@ -22,7 +22,7 @@ from featherfed.server.rounds.round_machine import Phase
 from featherfed.server.rounds.upload_register import Upload, UploadRegister
 from featherfed.server.storage.ledger import Traffic
 from featherfed.server.storage.run_storage import RunStorage
-from featherfed.server.storage.store import StoredUpdate, put_chunk, put_update
+from featherfed.server.storage.store import StoredUpdate, put_update
 from featherfed.server.watchers.watcher import Watcher
 from featherfed.wire.messages import Accepted, Ack, Cancel, UpdateBegin, UpdateChunk
 
@@ -199,10 +199,12 @@ class Receiver:
             self._sending.pop(phone, None)
             return await self._take_whole(phone, WholeUpdate(key, upload, fresh, begin.digest, begin.examples))
         if fresh:
-            durable = self._storage.commits.queue(put_chunk(*key, upload.durable, fresh))
+            rows = self._storage.payloads.keep(key, upload.durable, fresh)
+            durable = self._storage.commits.queue(*rows) if rows else None
             # Before the write: whoever wastes this upload meanwhile counts these bytes too.
             upload.durable += len(fresh)
-            await durable
+            if durable is not None:
+                await durable
             self._watcher.upload_advanced(phone.shard, begin.round, upload.durable, begin.size)
         return Ack(begin.round, upload.durable)
 

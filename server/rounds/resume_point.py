@@ -23,7 +23,7 @@ from featherfed.server.rounds.round_machine import Phase, Rules, RunState
 from featherfed.server.rounds.stored_circles import StoredCircles
 from featherfed.server.rounds.summed_machine import SummedState
 from featherfed.server.storage.circle_rows import keys
-from featherfed.server.storage.privacy_rows import account, privacy_by_round
+from featherfed.server.storage.privacy_rows import account, charged, privacy_by_round
 from featherfed.server.storage.run_folder import RunFolder
 from featherfed.server.storage.store import Statement, Store, figures_of, put_measures, put_value
 
@@ -89,24 +89,30 @@ def _account(store: Store, closed: list[int]) -> Account:
     return account(store)
 
 
-def _state(config: RunConfig, **known: Any) -> State:
+def state_of(config: RunConfig, its: Rules, **known: Any) -> State:
+    """Return the state of a run with these rules, in the machine that it is played by."""
     if config.mode == "async":
-        return AsyncState(rules(config), **known)
-    if Pipeline.parse(config.uplink_at(1)).summed:
+        return AsyncState(its, **known)
+    if not config.gateways and Pipeline.parse(config.uplink_at(1)).summed:
         plans = config.by_round(lambda number: plan_of(config, number))
-        return SummedState(rules(config), plans=plans, **known)
-    return RunState(rules(config), **known)
+        return SummedState(its, plans=plans, **known)
+    return RunState(its, **known)
+
+
+def _state(config: RunConfig, **known: Any) -> State:
+    return state_of(config, rules(config), **known)
 
 
 def _circles(config: RunConfig, store: Store, row: Any, accepted: frozenset[int]) -> tuple[Phase, dict[str, Any]]:
     """Return the phase of an open round of circles, and what is known of them."""
     arrived = frozenset(update.shard for update in store.updates(row.round) if update.state == "arrived")
-    stored = StoredCircles.read(store, row.round, accepted | arrived, masked=config.secure)
+    stored = StoredCircles.read(store, row.round, accepted | arrived, plan=plan_of(config, row.round))
     circles = stored.attempts.get(row.attempt, ())
     # Whoever was in a final list is not asked again, whatever has become of it.
     spent = {shard for dealt in stored.attempts.values() for circle in dealt for shard in circle.spent}
     failed = frozenset(json.loads(row.refused)) | (spent - accepted - arrived)
-    known = {"arrived": arrived, "circles": circles, "dealt": (row.round, row.attempt), "failed": failed}
+    dealt = (row.round, row.attempt) if circles else (0, 0)
+    known = {"arrived": arrived, "circles": circles, "dealt": dealt, "failed": failed}
     return Phase.UNMASKING if row.attempt in stored.over else Phase.OPEN, known
 
 
@@ -129,7 +135,7 @@ def resume(config: RunConfig, store: Store, folder: RunFolder, model: RunModel) 
     else:
         folder.drop_versions()
     present = frozenset(store.phones())
-    if config.secure:
+    if config.masks:
         # Killed between a phone's name and its key: it is in no circle before it has said one.
         present &= keys(store).keys()
     rounds = store.rounds()
@@ -160,8 +166,10 @@ def resume(config: RunConfig, store: Store, folder: RunFolder, model: RunModel) 
     else:
         known["accepted"] = frozenset(update.shard for update in counting)
         known["cohort"] = frozenset(json.loads(row.cohort)) | known["accepted"]
+    if config.dp:
+        known["charged"] = charged(store, row.round)
     phase = Phase.OPEN
-    if model.sum.circles is not None:
+    if not model.sum.adds_at_once:
         phase, of_circles = _circles(config, store, row, known["accepted"])
         known |= of_circles
     state = _state(

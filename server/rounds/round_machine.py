@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from featherfed.by_round import ByRound
 from featherfed.errors import ProblemError
+from featherfed.privacy.accounting import Price
 from featherfed.privacy.budget import Account, Budget
 from featherfed.rules.checked import chosen
 from featherfed.rules.select import PhoneFacts, Select, SelectKey
@@ -118,7 +119,9 @@ class RunState:
     facts: Facts = field(default_factory=lambda: NOTHING_KNOWN)
     """What is known of the phones, where the selection looks at it."""
     account: Account = field(default_factory=Account)
-    """What the closed rounds have said of each phone, where the run has a budget for that."""
+    """What the run has said of each phone so far, where it has a budget for that."""
+    charged: frozenset[int] = frozenset()
+    """Who has paid for this round before it is closed."""
 
     def may(self, shard: int) -> bool:
         """Whether a shard may be in the round's sum, as far as its budget goes."""
@@ -139,6 +142,11 @@ class RunState:
     def count(self) -> int:
         """Updates that count in this round."""
         return len(self.accepted)
+
+    @property
+    def owing(self) -> frozenset[int]:
+        """Shards of accepted updates that are to be paid for when the round closes."""
+        return self.accepted - self.charged
 
     @property
     def missing(self) -> frozenset[int]:
@@ -201,6 +209,7 @@ def _open(state: RunState, round_number: int) -> Step:
         cohort=frozenset(cohort),
         accepted=frozenset(),
         failed=frozenset(),
+        charged=frozenset(),
     )
     if not cohort and rules.total:
         # Nobody of this gateway's is asked: its sum is empty.
@@ -345,7 +354,7 @@ def _closed(state: RunState, event: Closed) -> Step:
     if event.round_number != state.round_number:
         return state, ()
     if (budget := state.rules.budget) is not None:
-        state = replace(state, account=state.account.charged(state.accepted, budget.rho))
+        state = replace(state, account=state.account.charged(state.owing, Price(budget.rho)))
     if event.reached or state.round_number >= state.rules.rounds:
         return replace(state, phase=Phase.DONE, cohort=frozenset()), (Finished(),)
     return _open(state, event.following or state.round_number + 1)

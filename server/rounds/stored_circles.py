@@ -3,7 +3,8 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from featherfed.secure.circles import least_of, threshold_of
+from featherfed.secure.circles import threshold_of
+from featherfed.server.circle_plan import CirclePlan
 from featherfed.server.rounds.circle import Circle, CirclePhase, SentList
 from featherfed.server.storage import circle_rows
 from featherfed.server.storage.store import Store
@@ -21,8 +22,8 @@ class StoredCircles:
     answers: dict[tuple[int, int, int], bytes]
 
     @classmethod
-    def read(cls, store: Store, round_number: int, here: Collection[int], *, masked: bool) -> "StoredCircles":
-        """Return what is stored of a round; `here` are the shards whose whole update is on the disk."""
+    def read(cls, store: Store, round_number: int, here: Collection[int], *, plan: CirclePlan) -> "StoredCircles":
+        """Return what is stored of a round of a plan; `here` are the shards whose whole update is on the disk."""
         lists, answers = circle_rows.lists(store, round_number), circle_rows.shares(store, round_number)
         attempts: dict[int, tuple[Circle, ...]] = {}
         over: set[int] = set()
@@ -38,8 +39,8 @@ class StoredCircles:
             ]
             circle = Circle.restored(
                 members=members,
-                threshold=threshold_of(len(members)) if masked else 0,
-                least=least_of(len(members)) if masked else 1,
+                threshold=threshold_of(len(members)) if plan.masked else 0,
+                least=plan.survivors(len(members)),
                 # Whoever is here may also have come in a later attempt.
                 arrived=row.counted or [shard for shard in members if shard in here],
                 lists=sent,

@@ -8,9 +8,13 @@ deals its cohort into circles (`circle`), each of which ends summed or failed:
 
 - A quorum is of updates in circles of which enough have come to be summed.
 - Nobody joins a circle once it is dealt, and another attempt has other circles: phones mask what they have anew.
+- Members of a masked circle need each other's keys: where some of a cohort are not here when their round opens, it is
+  dealt when they are, or at a deadline, without them; another deadline runs then.
 - Circles that are summed stay in the round whatever becomes of others.
 - Whoever was in a final list is not asked again in that round, summed or not: two sums that differ by one phone would
   show its update.
+- A gateway goes on when its root does: what is in no sum then counts in none. A share of the cohort that makes no
+  circle is not asked; where all circles fail, those whose updates came are dealt into others.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from featherfed.by_round import ByRound
-from featherfed.secure.circles import least_of, threshold_of
+from featherfed.secure.circles import threshold_of
 from featherfed.server.circle_plan import CirclePlan
 from featherfed.server.rounds import circle as circles
 from featherfed.server.rounds import circle_machine, round_machine
@@ -28,6 +32,7 @@ from featherfed.server.rounds.events import (
     Accept,
     Action,
     Answered,
+    Asked,
     Assign,
     CloseRound,
     Count,
@@ -49,12 +54,13 @@ from featherfed.server.rounds.events import (
 )
 from featherfed.server.rounds.round_machine import Phase, RunState
 
+ATTEMPTS_OF_A_LIFE = 1 << 16
 
-def circle_of(members: tuple[int, ...], *, masked: bool) -> Circle:
+
+def circle_of(members: tuple[int, ...], plan: CirclePlan) -> Circle:
     """Return a circle of which nothing is here yet."""
-    if not masked:
-        return Circle(members=members, threshold=0, least=1)
-    return Circle(members=members, threshold=threshold_of(len(members)), least=least_of(len(members)))
+    threshold = threshold_of(len(members)) if plan.masked else 0
+    return Circle(members=members, threshold=threshold, least=plan.survivors(len(members)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +76,13 @@ class SummedState(RunState):
     """The round and attempt that they are of."""
     resumed: bool = False
     """Whether this server has gone on with a run."""
+    life: int = 0
+    """Of a gateway: how many times it has come to its root without its memory."""
+
+    @property
+    def undealt(self) -> bool:
+        """Whether the circles of this attempt wait for phones that are not here."""
+        return self.phase is Phase.OPEN and self.dealt != (self.round_number, self.attempt)
 
     @property
     def masked(self) -> bool:
@@ -94,9 +107,14 @@ class SummedState(RunState):
         """Whether an update is here whose circle is not summed yet."""
         return round_number == self.round_number and shard in self.arrived
 
+    @property
+    def told_attempt(self) -> int:
+        """The attempt as phones hear it: no gateway that has lost its memory says a number that it has said before."""
+        return self.life * ATTEMPTS_OF_A_LIFE + self.attempt
+
     def takes(self, attempt: int) -> bool:
         """Whether an update of an attempt may count: each has masks of its own."""
-        return attempt == self.attempt
+        return attempt == self.told_attempt
 
     @property
     def complete(self) -> bool:
@@ -153,7 +171,7 @@ def _fail(state: SummedState, event: Fail) -> Step:
     if not state.awaits(event.shard):
         return _lose(state, event)
     state = replace(state, failed=state.failed | {event.shard})
-    return _end_uploads(state) if state.complete else (state, ())
+    return _end_uploads(state) if state.complete else (state, _when_here(state))
 
 
 def _give_up(state: SummedState, event: GaveUp) -> Step:
@@ -163,7 +181,37 @@ def _give_up(state: SummedState, event: GaveUp) -> Step:
 def _deadline(state: SummedState, event: Deadline) -> Step:
     if (event.round_number, event.attempt) != (state.round_number, state.attempt):
         return state, ()
+    if state.undealt and len(state.outstanding & state.present) >= state.plans.at(state.round_number).least:
+        # The others are not waited for any more.
+        state = replace(state, failed=state.failed | (state.outstanding - state.present))
+        return state, _when_here(state)
     return _end_uploads(state)
+
+
+def _when_here(state: SummedState) -> tuple[Action, ...]:
+    """Return what deals the circles of an attempt whose phones are all here, if they wait for that."""
+    if not state.undealt or not state.outstanding <= state.present:
+        return ()
+    return (OpenRound(state.round_number, state.attempt, tuple(sorted(state.outstanding))),)
+
+
+def _asked_gathering(state: SummedState, event: Asked) -> Step:
+    state = replace(state, life=event.life)
+    opened, actions = round_machine.TABLE[Phase.GATHERING][Asked](state, event)
+    if state.masked:
+        # Phones that are on their way back to a gateway have no keys here before they come.
+        opened = replace(opened, present=state.present)
+    return opened, actions  # type: ignore[return-value]  # a state keeps its kind
+
+
+def _asked(state: SummedState, event: Asked) -> Step:
+    """Close with what is summed if the root is further: it waits for this round no more."""
+    if event.round_number <= state.round_number:
+        return state, ()
+    late = state.cohort - state.accepted - state.failed
+    close = CloseRound(state.round_number, tuple(sorted(state.accepted)))
+    state = replace(state, phase=Phase.CLOSING, arrived=frozenset())
+    return state, (*round_machine.cancel(state, late), close)
 
 
 def _end_uploads(state: SummedState) -> Step:
@@ -185,12 +233,27 @@ def _when_over(state: SummedState, actions: tuple[Action, ...]) -> Step:
     if state.phase is not Phase.UNMASKING or any(not circle.over for circle in state.circles):
         return state, actions
     spent = frozenset(shard for circle in state.circles for shard in circle.spent) - state.accepted
+    here = state.arrived - spent
     state = replace(state, phase=Phase.OPEN, arrived=frozenset(), failed=state.failed | spent)
-    settled, more = _settle(state)
+    settled, more = _try_again(state, here) or _settle(state)
     if settled.phase is not Phase.PAUSED:
         # They rest until the next round; what came of them, and of all who are in no sum, is of no use any more.
         more = (*round_machine.cancel(state, spent), Discard(state.round_number), *more)
     return settled, (*actions, *more)
+
+
+def _try_again(state: SummedState, here: frozenset[int]) -> Step | None:
+    """Ask those of a gateway again whose updates came to circles that failed, where none was summed.
+
+    Its root waits for no other of its phones. `here` have sent an update, and told nothing that opens one.
+    """
+    again = here & state.present
+    enough = len(again) >= state.plans.at(state.round_number).least
+    if not (state.rules.total and enough) or state.accepted or state.attempt >= state.rules.max_retries:
+        return None
+    late = round_machine.cancel(state, state.outstanding - again)
+    state = replace(state, attempt=state.attempt + 1, cohort=state.failed | again)
+    return state, (*late, OpenRound(state.round_number, state.attempt, tuple(sorted(again))))
 
 
 def _settle(state: SummedState) -> Step:
@@ -221,11 +284,26 @@ def _expired(state: SummedState, event: Expired) -> Step:
     return _when_over(*_with_circle(state, event.circle, circles.Expired(event.version)))
 
 
+def _charge(state: SummedState, event: Opened) -> SummedState:
+    """Charge who is in a sum that could be opened, once, whatever comes of it."""
+    if event.price is None:
+        return state
+    owing = state.circles[event.circle].survivors - state.charged
+    return replace(state, account=state.account.charged(owing, event.price), charged=state.charged | owing)
+
+
+def _note_opened(state: SummedState, event: Opened) -> Step:
+    """Charge for a sum that was being opened when the run was paused."""
+    if (event.round_number, event.attempt) != (state.round_number, state.attempt):
+        return state, ()
+    return _charge(state, event), ()
+
+
 def _opened(state: SummedState, event: Opened) -> Step:
     """Count those whose sum is open, and tell the others of the circle that they are not in it."""
     if (event.round_number, event.attempt) != (state.round_number, state.attempt):
         return state, ()
-    state, actions = _with_circle(state, event.circle, event.outcome)
+    state, actions = _with_circle(_charge(state, event), event.circle, event.outcome)
     circle = state.circles[event.circle]
     if circle.phase is CirclePhase.SUMMED:
         counted = circle.survivors
@@ -261,7 +339,7 @@ def _resume(state: SummedState, event: Resume) -> Step:
             actions += more
     if state.phase is Phase.UNMASKING:
         return _when_over(state, actions)
-    if state.circles and state.enough:
+    if (state.circles or state.rules.total) and state.enough:
         state, more = _end_uploads(state)
         return state, (*actions, *more)
     return state, (*actions, OpenRound(state.round_number, state.attempt, tuple(sorted(state.outstanding))))
@@ -271,7 +349,7 @@ def _join(state: SummedState, event: Joined) -> Step:
     state = replace(state, present=state.present | {event.shard})
     number = state.place(event.shard)
     if number is None:
-        return state, ()
+        return state, _when_here(state)
     if state.phase is Phase.OPEN and event.shard in state.outstanding:
         return state, (Assign(event.shard),)
     return _with_circle(state, number, circles.Back(event.shard))
@@ -284,10 +362,12 @@ _OF_CIRCLES: Mapping[type, Callable[..., tuple[RunState, tuple[Action, ...]]]] =
     Expired: _expired,
     Opened: _opened,
     Resume: _resume,
+    Asked: _asked,
 }
 
 TABLE: Mapping[Phase, Mapping[type, Callable[..., Any]]] = {
     **round_machine.TABLE,
+    Phase.GATHERING: {**round_machine.TABLE[Phase.GATHERING], Asked: _asked_gathering},
     Phase.OPEN: {
         **round_machine.TABLE[Phase.OPEN],
         **_OF_CIRCLES,
@@ -297,19 +377,29 @@ TABLE: Mapping[Phase, Mapping[type, Callable[..., Any]]] = {
         Deadline: _deadline,
     },
     Phase.UNMASKING: {**round_machine.EVERYWHERE, **_OF_CIRCLES, Fail: _lose, GaveUp: _lose},
+    Phase.PAUSED: {**round_machine.TABLE[Phase.PAUSED], Opened: _note_opened},
 }
 
 
 def _deal(state: SummedState, actions: tuple[Action, ...]) -> Step:
     """Deal the circles of an attempt that opens; of an earlier one nothing is kept that is in no sum."""
-    for action in actions:
-        attempt = (state.round_number, state.attempt)
-        if isinstance(action, OpenRound) and attempt != state.dealt:
-            plan = state.plans.at(state.round_number)
-            members = plan.deal(action.cohort, state.rules.seed, *attempt)
-            dealt = tuple(circle_of(each, masked=plan.masked) for each in members)
-            return replace(state, circles=dealt, dealt=attempt, arrived=frozenset()), actions
-    return state, actions
+    opens = next((action for action in actions if isinstance(action, OpenRound)), None)
+    attempt = (state.round_number, state.attempt)
+    if opens is None or attempt == state.dealt:
+        return state, actions
+    plan = state.plans.at(state.round_number)
+    if plan.masked and not state.present.issuperset(opens.cohort):
+        return replace(state, circles=(), arrived=frozenset()), actions
+    members = plan.deal(opens.cohort, state.rules.seed, *attempt)
+    dealt = tuple(circle_of(each, plan) for each in members)
+    state = replace(state, circles=dealt, dealt=attempt, arrived=frozenset())
+    if dealt or not state.rules.total or state.phase is not Phase.OPEN:
+        return state, actions
+    # Of a gateway nobody else can be asked, and its root waits for it.
+    return replace(state, phase=Phase.CLOSING, cohort=frozenset()), (
+        OpenRound(*attempt, ()),
+        CloseRound(state.round_number, ()),
+    )
 
 
 def advance(state: SummedState, event: Event) -> Step:

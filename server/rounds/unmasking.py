@@ -27,6 +27,7 @@ from featherfed.server.rounds.summed_machine import SummedState
 from featherfed.server.rounds.upload_register import UploadRegister
 from featherfed.server.run_tasks import RunTasks
 from featherfed.server.storage.circle_rows import StoredCircle, put_circle, put_list, put_shares
+from featherfed.server.storage.privacy_rows import put_charges
 from featherfed.server.storage.run_storage import RunStorage
 from featherfed.server.storage.store import Statement
 from featherfed.wire.messages import SECRET_BYTES, Accepted, AnyMessage, Shares, Survivors
@@ -64,7 +65,9 @@ class Unmasking:
     def restore(self, state: SummedState) -> None:
         """Take what the disk has of an open round, and open again what was summed, in whichever attempt; blocks."""
         here = state.accepted | state.arrived
-        stored = StoredCircles.read(self._storage.store, state.round_number, here, masked=state.masked)
+        stored = StoredCircles.read(
+            self._storage.store, state.round_number, here, plan=state.plans.at(state.round_number)
+        )
         self._round_number = state.round_number
         self._answers.update(stored.answers)
         for attempt, dealt in stored.attempts.items():
@@ -111,7 +114,7 @@ class Unmasking:
         alive = to_bits(members, sent.alive)
         for shard in action.to:
             asked = to_bits(members, sent.asked_of(shard))
-            self._send(shard, Survivors(state.round_number, state.attempt, sent.version, sent.final, alive, asked))
+            self._send(shard, Survivors(state.round_number, state.told_attempt, sent.version, sent.final, alive, asked))
 
     def _send(self, shard: int, message: AnyMessage) -> None:
         if phone := self._fleet.connections.get(shard):
@@ -122,7 +125,7 @@ class Unmasking:
         state = current.state
         if not isinstance(state, SummedState) or (message.round, message.attempt) != (
             state.round_number,
-            state.attempt,
+            state.told_attempt,
         ):
             return
         number = state.place(phone.shard)
@@ -134,14 +137,14 @@ class Unmasking:
         if state.circles[number].over:
             # Nothing is asked for any more, and what came now would outlive the round.
             return
-        key = (message.attempt, phone.shard, message.version)
+        key = (state.attempt, phone.shard, message.version)
         if key in self._answers:
             if self._answers[key] != message.data:
                 raise RefusedError(f"another answer to list {message.version} than before")
             return
         self._answers[key] = message.data
         self._storage.commits.queue(put_shares(message.round, *key, message.data))
-        await current.post_alone(Answered(message.round, phone.shard, message.attempt, message.version))
+        await current.post_alone(Answered(message.round, phone.shard, state.attempt, message.version))
 
     def open_circle(self, action: OpenCircle, state: SummedState, current: CurrentRound) -> None:
         """Take the masks off the sum of a circle, and add it to the round's.
@@ -152,23 +155,26 @@ class Unmasking:
 
     async def _open(self, number: int, state: SummedState, current: CurrentRound) -> None:
         loop = asyncio.get_running_loop()
-        # What is read is durable then.
-        await self._storage.commits.write()
+        survivors = state.circles[number].survivors
+        price = self._book.sums.price(state.round_number, len(state.circles[number].members), len(survivors))
+        # What is read is durable then, and paid for before it is read.
+        paid = () if price is None else put_charges(state.round_number, survivors, price)
+        await self._storage.commits.write(*paid)
         try:
             total = await loop.run_in_executor(None, self._sum, state, number, self._told(state, number))
         except OpeningError as error:
             self._blame(error.at_fault, str(error), state)
             outcome = circles.Opened(error.at_fault, error.lacking, spoilt=not error.lacking)
-            await current.post_alone(Opened(state.round_number, state.attempt, number, outcome))
+            await current.post_alone(Opened(state.round_number, state.attempt, number, outcome, price))
             return
         self._blame(total.liars, "a share of it is not on the polynomial of what it is a share of", state)
         async with current.lock:
             now = current.state
             if (now.round_number, now.attempt) == (state.round_number, state.attempt) and now.phase in _GOING_ON:
-                shards = tuple(sorted(state.circles[number].survivors))
+                shards = tuple(sorted(survivors))
                 await loop.run_in_executor(None, self._book.sums.add, number, total.residues, shards)
                 outcome = circles.Opened(total.liars)
-                current.post(Opened(state.round_number, state.attempt, number, outcome))
+                current.post(Opened(state.round_number, state.attempt, number, outcome, price))
 
     def _told(self, state: SummedState, number: int) -> dict[tuple[int, int], bytes]:
         """Return what the phones of a circle have answered so far, by shard and version."""
@@ -246,7 +252,7 @@ class _Uploads(Mapping[int, "opening.Upload"]):
     def __getitem__(self, shard: int) -> "opening.Upload":
         from featherfed.secure import opening
 
-        data = self._storage.store.payload(self._state.round_number, shard)
+        data = self._storage.payloads.read((self._state.round_number, shard))
         word, residues = self._book.sums.parse(self._state.round_number, self._number, data[self._head_bytes :])
         return opening.Upload(data[: self._head_bytes], word, residues)
 

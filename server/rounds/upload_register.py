@@ -40,7 +40,7 @@ class UploadRegister:
 
     def __init__(self, model: RunModel, storage: RunStorage) -> None:
         self._model = model
-        self._store = storage.store
+        self._store, self._payloads = storage.store, storage.payloads
         self._ledger = storage.ledger
         self._uploads: dict[Key, Upload] = {}
         self._turns: dict[Key, asyncio.Lock] = {}
@@ -52,10 +52,10 @@ class UploadRegister:
             key = (update.round_number, update.shard)
             durable = update.size
             if update.state != "accepted" or (is_open and update.counts_in == round_number):
-                payload = self._store.payload(*key)
+                payload = self._payloads.read(key)
                 durable = len(payload)
                 self._uploads[key] = Upload(update, durable)
-                if update.state == "accepted" and self._model.sum.circles is None:
+                if update.state == "accepted" and self._model.sum.adds_at_once:
                     self._model.sum.add(*key, payload, update.examples)
             kept[update.shard] = kept.get(update.shard, 0) + durable
         for shard in self._ledger.shards():
@@ -86,6 +86,7 @@ class UploadRegister:
         if upload is None or upload.accepted:
             return []
         del self._uploads[key]
+        self._payloads.forget([key])
         self._ledger.entry(self._model.sum.open_round, key[1], "uplink").wasted += upload.durable
         return drop_update(*key)
 
@@ -110,9 +111,12 @@ class UploadRegister:
 
     def forget_round(self, round_number: int) -> None:
         """Forget the updates of a closed round: for late copies, the store remembers who was accepted."""
-        self._uploads = {
-            key: upload
+        over = [
+            key
             for key, upload in self._uploads.items()
-            if not upload.accepted or (upload.update.counts_in or 0) > round_number
-        }
+            if upload.accepted and (upload.update.counts_in or 0) <= round_number
+        ]
+        for key in over:
+            del self._uploads[key]
+        self._payloads.forget(over)
         self._turns = {key: turn for key, turn in self._turns.items() if turn.locked() or key in self._uploads}

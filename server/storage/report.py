@@ -12,11 +12,12 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from featherfed.privacy.accounting import epsilon
 from featherfed.server.config import RunConfig
 from featherfed.server.measures import LOSS, TARGETS, Measure, Measures, Target, figures
 from featherfed.server.privacy_plan import delta_of, participations
 from featherfed.server.storage.ledger import DIRECTIONS, FIELDS, Traffic
-from featherfed.server.storage.privacy_rows import privacy_by_round
+from featherfed.server.storage.privacy_rows import account, charged, privacy_by_round
 from featherfed.server.storage.run_folder import RunFolder, write_durably
 from featherfed.server.storage.spent import Spent, running, size
 from featherfed.server.storage.store import Store
@@ -162,7 +163,7 @@ def make_report(folder: RunFolder, config: RunConfig, store: Store) -> Report:
             "parameters": int(values.get("parameters", 0)),
             "uplink": config.spelled("uplink"),
             "downlink": config.downlink,
-            **_privacy(config, noted),
+            **_privacy(config, noted, store),
             "measures": [asdict(each) for each in measures],
             "rounds": rounds,
             "totals": {
@@ -177,14 +178,19 @@ def make_report(folder: RunFolder, config: RunConfig, store: Store) -> Report:
     )
 
 
-def _privacy(config: RunConfig, noted: Mapping[int, Any]) -> dict[str, Any]:
+def _privacy(config: RunConfig, noted: Mapping[int, Any], store: Store) -> dict[str, Any]:
     """Return how a run is differentially private, and what its account has come to; of any other run, nothing."""
     if not config.dp:
         return {}
     last = noted[max(noted)] if noted else None
+    spent = last.epsilon if last else 0.0
+    if charged(store, max(noted, default=0) + 1):
+        # Sums of a round that is not closed could be opened.
+        most = account(store).most
+        spent = epsilon(most.rho, delta_of(config), most.xi)
     return {
         "privacy": {
-            "kind": config.dp, "epsilon": last.epsilon if last else 0.0,
+            "kind": config.dp, "epsilon": spent,
             "delta": last.delta if last else delta_of(config), "target_epsilon": config.target_epsilon or None,
             "noise_multiplier": last.noise_multiplier if last else config.noise_multiplier or None,
             "clip_norm": config.clip_norm, "participations": participations(config),

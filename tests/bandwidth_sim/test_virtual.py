@@ -14,7 +14,7 @@ from featherfed.bandwidth_sim.drop import DropRule, Ending
 from featherfed.bandwidth_sim.link import LinkSpec
 from featherfed.bandwidth_sim.outage import Schedule
 from featherfed.bandwidth_sim.profile import Profile, find_profile
-from featherfed.bandwidth_sim.virtual import VirtualDialer, run
+from featherfed.bandwidth_sim.virtual import VirtualDialer, VirtualLoop, run
 from featherfed.bandwidth_sim.virtual_clock import DeadlockError, VirtualTimeError
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -132,6 +132,37 @@ def test_jobs_run_inline_and_take_the_time_that_is_stated() -> None:
         return result, now(), inline
 
     assert run(main(), job_s=lambda job, result: 1.5 if result == 7 else 0.0) == (7, 1.5, True)
+
+
+def test_the_clock_waits_for_work_outside_of_the_loop_before_it_jumps() -> None:
+    seen: list[tuple[str, float]] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        waiting = [loop.create_future() for _ in range(2)]
+
+        def at_rest() -> bool:
+            for future in waiting:
+                if not future.done():
+                    future.set_result(None)
+                    return True
+            return False
+
+        loop.at_rest = at_rest
+
+        async def wait(name: str, future: "asyncio.Future[None]") -> None:
+            await future
+            seen.append((name, loop.time()))
+
+        async with asyncio.TaskGroup() as group:
+            loop.call_later(1, lambda: seen.append(("timer", loop.time())))
+            for name, future in zip("ab", waiting, strict=True):
+                group.create_task(wait(name, future))
+            await asyncio.sleep(2)
+
+    run(main())
+    assert seen == [("a", 0.0), ("b", 0.0), ("timer", 1.0)]
 
 
 def test_threads_are_refused() -> None:

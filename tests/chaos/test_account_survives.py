@@ -37,7 +37,7 @@ def check(folder: RunFolder) -> int:
         assert list(noted) == closed
         for number in closed:
             assert noted[number].epsilon == pytest.approx(epsilon(0.5 * number, 1e-3))
-        assert account(store).most == 0.5 * len(closed)
+        assert account(store).most.rho == 0.5 * len(closed)
         assert int(store.values().get("version", 0)) == len(closed)
         return len(closed)
     finally:

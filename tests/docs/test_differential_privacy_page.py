@@ -7,7 +7,8 @@ import click
 import pytest
 
 from featherfed.commands.server import main
-from featherfed.privacy.accounting import epsilon
+from featherfed.edge_client.cli import main as edge
+from featherfed.privacy.accounting import Price, epsilon
 from featherfed.privacy.budget import Account, Budget
 from featherfed.privacy.noise import largest_product
 from featherfed.server.privacy_plan import MOST_NOISE
@@ -27,7 +28,7 @@ def test_the_table_of_prices_is_the_account_s(row: str, rounds: int) -> None:
 
 
 def test_the_sentence_of_the_pause_is_the_one_that_is_said() -> None:
-    account = Account().charged([0], 0.5).charged([0], 0.5)
+    account = Account().charged([0], Price(0.5)).charged([0], Price(0.5))
     assert f'"{Budget(0.5, 1e-5, 100, 8.0).over(account, 20)}"' in FLAT
 
 
@@ -37,8 +38,8 @@ def test_the_limits_are_those_of_the_code() -> None:
 
 
 def test_the_flags_are_known() -> None:
-    command = main.commands["serve"]
-    known = {flag for option in command.params if isinstance(option, click.Option) for flag in option.opts}
+    options = [*main.commands["serve"].params, *edge.commands["run"].params]
+    known = {flag for option in options if isinstance(option, click.Option) for flag in option.opts}
     named = set(re.findall(r"--[a-z]+(?:-[a-z]+)*", TEXT)) - {"--json", "--virtual"}
     assert len(named) > 12 and named <= known
 

@@ -50,8 +50,9 @@ def test_the_context_is_hashed_in_the_order_of_the_page() -> None:
     assert order in FLAT
     assert [one.name for one in fields(context.Context)] == [
         "run", "round_number", "attempt", "circle", "slice_", "slices", "threshold", "least", "uplink", "bits", "steps",
-        "clip", "weights", "model", "members", "keys",
+        "clip", "weights", "model", "members", "keys", "noise",
     ]  # fmt: skip
+    assert "where phones add noise (DIFFERENTIAL_PRIVACY.md), an array of Z and γ (float 64 each) at the end" in FLAT
     for row in test_masked_vectors.DOCUMENT["rounds"]:
         keys = [bytes.fromhex(phone["public"]) for phone in row["phones"]]
         array = [

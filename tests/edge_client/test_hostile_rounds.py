@@ -62,10 +62,10 @@ class Heard:
         return [type(each) for each in self.said]
 
 
-async def words_of(heard: Heard) -> str:
+async def words_of(heard: Heard, **options: Any) -> str:
     async with hostile(heard.act, welcome=heard.welcome) as (address, _):
         with pytest.raises(LocalError) as caught:
-            await play(address)
+            await play(address, **options)
     return str(caught.value)
 
 
@@ -111,6 +111,34 @@ async def test_run_that_was_masked_stays_so(monkeypatch: pytest.MonkeyPatch) -> 
     assert heard.kinds() == []
 
 
+NOISED = replace(WELCOME, uplink="exact(0) | flat | rotate_shared | grid(12)", bounded=True, noise=1.0, colluding=0.1)
+
+
+@pytest.mark.parametrize(
+    ("welcome", "circle", "words"),
+    [
+        (replace(NOISED, masked=False), GOOD, "has phones add noise to what it does not mask"),
+        (NOISED, replace(GOOD, slices=2), "2 slices, in a run with differential privacy"),
+        (replace(NOISED, colluding=0.9), GOOD, "of the 4 survivors of a circle of 5 as many may be colluding"),
+        (replace(NOISED, noise=1e9), GOOD, "steps is beyond the"),
+    ],
+)
+async def test_no_update_leaves_with_less_noise_than_was_promised(welcome: Any, circle: Circle, words: str) -> None:
+    heard = Heard(circle, welcome=welcome)
+    assert words in await words_of(heard)
+    assert WholeUpdate not in heard.kinds() and UpdateBegin not in heard.kinds()
+
+
+async def test_phone_whose_owner_asks_for_more_noise_takes_no_part() -> None:
+    heard = Heard(GOOD, welcome=NOISED)
+    assert (
+        "promises noise of 1 in each sum, and this phone is to take part only where it is at least 2"
+        in await words_of(heard, least_noise=2.0)
+    )
+    assert heard.kinds() == []
+    assert "enough" in await words_of(Heard(GOOD, welcome=NOISED), least_noise=1.0)
+
+
 @pytest.mark.parametrize("welcome", [WELCOME, replace(WELCOME, masked=False)])
 async def test_a_list_before_the_update_is_refused(welcome: Any) -> None:
     heard = Heard(welcome=welcome)
@@ -149,3 +177,29 @@ async def test_a_list_that_cannot_be_is_refused(alive: bytes, asked: bytes) -> N
     heard.act = act  # type: ignore[method-assign]
     assert "broke the protocol" in await words_of(heard)
     assert Shares not in heard.kinds()
+
+
+async def test_phone_of_a_final_list_sends_nothing_more_in_that_round_and_says_so() -> None:
+    """To a server that does as if it had lost its memory: it stays, and is told of the next round."""
+    heard = Heard(GOOD)
+    send = heard.act
+
+    async def said(count: int) -> None:
+        while len(heard.said) < count:
+            await asyncio.sleep(0.02)
+
+    async def act(connection: ServerConnection) -> None:
+        reading = asyncio.create_task(send(connection))
+        await said(2)
+        # Of the last two members, which the phone itself is not.
+        await connection.send(pack(Survivors(1, 0, 1, True, b"\x1f", b"\x18")))
+        await said(3)
+        await connection.send(pack(Task(1, 0)))
+        await connection.send(pack(replace(GOOD, attempt=1 << 16, keys=b"")))
+        await reading
+
+    heard.act = act  # type: ignore[method-assign]
+    assert "enough" in await words_of(heard)
+    assert heard.kinds()[0] is Key and heard.kinds()[2:] == [Shares, Shares]
+    assert heard.said[2].version == 1 and len(heard.said[2].data) == 32
+    assert heard.said[3] == Shares(1, 1 << 16, 0, b"")

@@ -44,16 +44,28 @@ def cluster(ray_turn: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     made.shutdown()
 
 
-def has_a_cell(process: psutil.Process) -> bool:
-    """Return whether a process is a worker that has a cell in hand: Ray gives it the task's name."""
+def works_on(process: psutil.Process, task: str) -> bool:
+    """Return whether a process is a worker that has such a task in hand: Ray gives it the task's name."""
     try:
-        return "packed_cell" in process.name() or "packed_cell" in "".join(process.cmdline())
+        return task in process.name() or task in "".join(process.cmdline())
     except psutil.Error:
         return False
 
 
-def busy_workers() -> list[psutil.Process]:
-    return [process for process in psutil.Process().children(recursive=True) if has_a_cell(process)]
+def busy_workers(task: str = "packed_cell") -> list[psutil.Process]:
+    return [process for process in psutil.Process().children(recursive=True) if works_on(process, task)]
+
+
+def killed_once_busy(driver: "subprocess.Popen[str]", task: str) -> tuple[str, bool]:
+    """Kill the first worker that has a task in hand; return what the driver says until its end, and whether one had."""
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while not (workers := busy_workers(task)) and driver.poll() is None:
+        assert time.monotonic() < deadline_s, "no worker began"
+        time.sleep(0.02)
+    if workers:
+        workers[0].kill()
+    told, _ = driver.communicate(timeout=TIMEOUT_S)
+    return told, bool(workers)
 
 
 def test_cells_survive_the_death_of_a_worker_and_give_what_they_give_locally(tmp_path: Path, cluster: Any) -> None:
@@ -64,21 +76,53 @@ def test_cells_survive_the_death_of_a_worker_and_give_what_they_give_locally(tmp
         command("bench", *given), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as driver:
         try:
-            deadline_s = time.monotonic() + TIMEOUT_S
-            while not (workers := busy_workers()) and driver.poll() is None:
-                assert time.monotonic() < deadline_s, "no worker began"
-                time.sleep(0.05)
-            if workers:
-                workers[0].kill()
-            told, _ = driver.communicate(timeout=TIMEOUT_S)
+            told, killed = killed_once_busy(driver, "packed_cell")
         finally:
             driver.kill()
-    assert workers, told
+    assert killed, told
     assert driver.returncode == 0, told
     cells = read_scenario(grid, way="virtual")
     run_grid(cells, tmp_path / "local", None)
     for cell in cells:
         assert cell_report(cell, tmp_path / "cluster" / "grid") == cell_report(cell, tmp_path / "local")
+
+
+ONE = """
+problem = "digits/lite"
+phones = 6
+cohort = 6
+rounds = 8
+epochs = 2
+lr = 0.05
+link = "3g"
+"""
+
+
+def test_phones_of_one_run_are_trained_by_the_cluster_and_the_run_is_the_same(tmp_path: Path, cluster: Any) -> None:
+    scenario = tmp_path / "one.toml"
+    scenario.write_text(ONE)
+    given = ["run", str(scenario), "--virtual", "--ray", cluster.address, "--out", str(tmp_path / "cluster")]
+    with subprocess.Popen(
+        command("bench", *given), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as driver:
+        try:
+            told, killed = killed_once_busy(driver, "TrainingHost.train")
+        finally:
+            driver.kill()
+    assert killed, told
+    assert driver.returncode == 0, told
+    [cell] = read_scenario(scenario, way="virtual")
+    run_grid([cell], tmp_path / "local", None, workers=1)
+    assert cell_report(cell, tmp_path / "cluster" / "one") == cell_report(cell, tmp_path / "local")
+    models = [folder / cell.name / "model.safetensors" for folder in (tmp_path / "cluster" / "one", tmp_path / "local")]
+    assert models[0].read_bytes() == models[1].read_bytes()
+
+
+def test_workers_of_cells_that_are_tasks_are_refused(tmp_path: Path) -> None:
+    grid = tmp_path / "grid.toml"
+    grid.write_text(SCENARIO)
+    told = sentence(run("bench", "run", grid, "--virtual", "--ray", "auto", "--workers", "2", "--out", tmp_path))
+    assert "leave out --workers" in told
 
 
 def test_no_cluster_is_a_sentence(tmp_path: Path, ray_turn: None) -> None:

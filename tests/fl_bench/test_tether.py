@@ -98,3 +98,20 @@ def test_servers_and_phones_end_with_their_grid(way: str, jobs: str, tmp_path: P
     wait_until(all_connected, "the phones did not come")
     _, left = killed(grid, kill)
     assert not left
+
+
+@pytest.mark.parametrize("end", [interrupt_session, interrupt_alone, kill])
+def test_processes_that_train_end_with_their_run(end: Callable[[int], None], tmp_path: Path) -> None:
+    file = tmp_path / "one.toml"
+    file.write_text(SCENARIO.replace('train = "none"\n', "epochs = 5\n"))
+    run = start(file, "--virtual", "--workers", "3")
+
+    def trains() -> bool:
+        children = psutil.Process(run.pid).children()
+        return len(children) == 2 and all(child.cpu_times().user > 1 for child in children)
+
+    wait_until(trains, "two processes did not begin")
+    said, left = killed(run, end)
+    assert not left
+    assert "Traceback" not in said
+    assert run.returncode != 0

@@ -35,6 +35,8 @@ class HeldPhones:
         asked = [(round_number, shard) for shard in cohort if shard in row]
         assert len(asked) > 1, "one of them has sent its update, another has not"
         self.held, self._others, self._count = asked[-1], set(asked[:-1]), len(shards)
+        self.also: set[Place] = set()
+        """More places that are held."""
         self.may = threading.Event()
         self.trained: Counter[Place] = Counter()
         self._accepted: set[Place] = set()
@@ -91,7 +93,7 @@ class HeldLearner(NoiseLearner):
         stopped: Callable[[], bool],
     ) -> Trained | None:  # fmt: skip
         place = (task.round, self._shard)
-        while place == self._phones.held and not self._phones.may.wait(0.01):
+        while place in {self._phones.held, *self._phones.also} and not self._phones.may.wait(0.01):
             if stopped():
                 return None
         self._phones.trained[place] += 1

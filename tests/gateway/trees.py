@@ -59,15 +59,19 @@ async def gateway(
     *,
     gateways: int = 0,
     entrance: dict[str, Any] | None = None,
+    disk: dict[str, Any] | None = None,
     **settings: Any,
 ) -> AsyncIterator[tuple["asyncio.Task[str]", Recorder]]:
-    """A gateway in this process; leaving it before its end is a kill: nothing is said to anybody."""
+    """A gateway in this process; leaving it before its end is a kill: nothing is said to anybody.
+
+    `disk` is how its database is opened.
+    """
     if folder.exists():
         run, config = existing(folder)
     else:
         config = gateway_config(config_from({**SETTINGS, **settings}), (index, of), gateways=gateways)
         run = create(folder.parent, folder.name, config)
-    store, watcher = Store(run.database), Recorder()
+    store, watcher = Store(run.database, **(disk or {})), Recorder()
     options = EntranceOptions(**{"host": "127.0.0.1", "port": 0, **(entrance or {})})
     way = root if isinstance(root, Root) else Root(url=root)
     with Entrance(options, folder.parent, config.phones) as door:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from featherfed.privacy.accounting import epsilon
-from lab.audit import CANARIES, GUESSES, MODES, attack, attacked, bound, chance
+from lab.audit import CANARIES, GUESSES, MODES, attack, attack_circles, attacked, bound, chance
 
 pytest.importorskip("dp_accounting", reason="needs dp-accounting: pip install 'featherfed[dp]'")
 
@@ -33,10 +33,11 @@ def test_attack_finds_less_than_is_claimed_and_not_nothing() -> None:
     claimed = epsilon(0.5, config.delta)
     for seed in range(3):
         assert 0.5 < attack(config, seed).bound <= claimed
+    assert 0.5 < attack_circles(attacked(1.0, "distributed"), 0).bound <= claimed
 
 
 @pytest.mark.parametrize("mode", MODES[1:])
 def test_attack_finds_more_than_is_claimed_where_a_part_is_taken_out(mode: str) -> None:
     config = attacked(1.0)
-    found = attack(config, 0, mode)
-    assert found.right == GUESSES and found.bound > epsilon(0.5, config.delta)
+    for found in (attack(config, 0, mode), attack_circles(attacked(1.0, "distributed"), 0, mode)):
+        assert found.right == GUESSES and found.bound > epsilon(0.5, config.delta)

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -39,6 +41,18 @@ def test_figures_are_means_over_all_examples_whatever_the_batches() -> None:
     assert found.loss == pytest.approx(float(mse_loss(outputs, examples.targets)), rel=1e-5)
     assert found.examples == 250
     assert list(found.metrics) == ["mae", "batch_mean"]
+
+
+def test_parts_of_an_evaluation_add_up_to_the_whole_to_the_bit() -> None:
+    module = build(regression, 0)
+    weights = np.concatenate([p.detach().numpy().ravel() for p in module.parameters()])
+    evaluator = Evaluator(regression, table(7, 750), FlatModel(module))
+    assert (evaluator.batches, evaluator.divisible) == (8, True)
+    whole = evaluator.evaluate(weights)
+    for cuts in ((0, 8), (0, 3, 8), (0, 1, 2, 7, 8)):
+        rows = [row for first, end in itertools.pairwise(cuts) for row in evaluator.part(weights, first, end)]
+        assert len(rows) == 8
+        assert evaluator.total(rows) == whole
 
 
 def test_metric_of_the_whole_gets_all_outputs_at_once() -> None:

@@ -59,6 +59,7 @@ OTHER = {
     "run": "another run", "round_number": 4, "attempt": 1, "circle": 1, "slice_": 1, "slices": 2, "threshold": 1,
     "least": 5, "uplink": "flat | grid(4)", "bits": 5, "steps": b"\x81", "clip": 2.0, "weights": "examples",
     "model": b"12345678", "members": (1, 2, 3, 5, 4), "keys": tuple(key_of(shard).public for shard in (1, 2, 3, 4, 6)),
+    "noise": (1.0, 0.1),
 }  # fmt: skip
 
 

@@ -17,10 +17,12 @@ def test_circles_deal_everybody_once_and_evenly(cohort: int, size: int, data: st
     assert sorted(shard for circle in circles for shard in circle) == list(range(cohort))
     sizes = {len(circle) for circle in circles}
     assert max(sizes) - min(sizes) <= 1
-    assert min(sizes) >= min(cohort, size, MOST_MEMBERS // 2) and max(sizes) == plan.most <= MOST_MEMBERS
-    # What is tried again has no circle for which the round's steps have no room.
+    assert min(sizes) >= min(cohort, size, MOST_MEMBERS // 2)
+    assert max(sizes) == plan.members(cohort) <= plan.most <= MOST_MEMBERS
+    # What is tried again, or a gateway's share, has no circle for which the round's steps have no room, and none in
+    # which a phone would not be masked.
     again = plan.deal(range(data.draw(st.integers(DEFAULT_LEAST_CIRCLE, cohort))), 7, 1, 1)
-    assert max(map(len, again)) <= plan.most
+    assert min(map(len, again)) >= DEFAULT_LEAST_CIRCLE and max(map(len, again)) <= plan.most
 
 
 def test_operator_is_told_what_circles_stand() -> None:

@@ -73,6 +73,7 @@ class Masker(Peer):
             slice_=circle.slice, slices=circle.slices, threshold=circle.threshold, least=circle.least,
             uplink=str(uplink), bits=summable.bits, steps=circle.steps, clip=float(welcome.clip), model=model,
             members=tuple(circle.members), keys=keys,
+            noise=(float(welcome.noise), float(welcome.colluding)) if welcome.noise else None,
         )  # fmt: skip
         before = self.member.told if self.member else None
         self.member = Member.begin(self.key, new_own_seed(), self.context, self.shard, before=before)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featherfed.by_round import ByRound
+from featherfed.privacy.accounting import Price
 from featherfed.privacy.budget import Account, Budget
 from featherfed.server.rounds.events import Accept, Assign, Closed, CloseRound, Deadline, Joined, OpenRound, Pause
 from featherfed.server.rounds.round_machine import Phase, Rules, RunState, advance
@@ -73,7 +74,7 @@ def test_last_round_that_spends_the_budget_ends_the_run_in_order() -> None:
 
 
 def test_attempt_asks_nobody_whose_budget_is_spent() -> None:
-    spent = Account().charged([4], 0.5).charged([4], 0.5)
+    spent = Account().charged([4], Price(0.5)).charged([4], Price(0.5))
     state = replace(gathered(), account=spent, cohort=frozenset({0, 1, 2}), present=frozenset({0, 1, 2, 4, 5}))
     state, actions = advance(state, Deadline(1, 0))
     (opened,) = [action for action in actions if isinstance(action, OpenRound)]

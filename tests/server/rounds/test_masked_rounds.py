@@ -282,3 +282,56 @@ async def test_a_run_whose_phones_all_rest_pauses_and_goes_on_with_the_next_roun
             back = await stack.enter_async_context(masker(served.address, shard, key))
             await back.enter(5)
             assert (await back.circle()).round == 2
+
+
+async def test_a_phone_that_takes_no_part_is_not_waited_for_and_stays(serve: Serve) -> None:
+    six = {**FIVE, "phones": 6, "circle": 6, "rounds": 2}
+    async with serve(**six) as served, maskers(served.address, 6) as phones:
+        circles = [await phone.circle() for phone in phones]
+        for phone, circle in zip(phones[:5], circles, strict=False):
+            await phone.send_update(circle)
+        # Of another attempt it says nothing.
+        await phones[5].send(Shares(1, 7, 0, b""))
+        await phones[5].send(Shares(1, 0, 0, b""))
+        await finish(phones[:5])
+        assert (await phones[5].circle()).round == 2
+        assert served.store.faults() == []
+
+
+async def test_an_answer_to_no_list_that_has_data_is_a_fault(serve: Serve) -> None:
+    async with serve(**FIVE) as served, maskers(served.address, 5) as phones:
+        await phones[0].circle()
+        await phones[0].send(Shares(1, 0, 0, bytes(16)))
+        assert await phones[0].closed() == (4001, "an answer of 16 bytes to no list")
+
+
+async def test_circles_wait_for_keys_where_phones_come_when_they_are_chosen(serve: Serve) -> None:
+    settings = {**FIVE, "connect": "when-chosen", "deadline": 600.0}
+    async with serve(**settings) as served, contextlib.AsyncExitStack() as stack:
+        phones = []
+        for shard in range(5):
+            assert rows(served, "circles") == [], "no circle before all are here"
+            phones.append(await stack.enter_async_context(masker(served.address, shard)))
+            await phones[-1].enter(5)
+        for phone in phones:
+            await phone.send_update(await phone.circle())
+        await finish(phones)
+        assert await served.ended is None
+
+
+async def test_circles_are_dealt_at_the_deadline_without_those_who_have_not_come(serve: Serve) -> None:
+    settings = {**FIVE, "phones": 6, "connect": "when-chosen", "deadline": 1.5}
+    async with serve(**settings) as served, contextlib.AsyncExitStack() as stack:
+        phones = []
+        for shard in range(5):
+            phones.append(await stack.enter_async_context(masker(served.address, shard)))
+            await phones[-1].enter(6)
+        circles = [await phone.circle() for phone in phones]
+        assert {tuple(circle.members) for circle in circles} == {tuple(circles[0].members)}
+        assert sorted(circles[0].members) == list(range(5)) and circles[0].attempt == 0
+        late = await stack.enter_async_context(masker(served.address, 5))
+        await late.enter(6)
+        for phone, circle in zip(phones, circles, strict=True):
+            await phone.send_update(circle)
+        await finish(phones)
+        assert await served.ended is None

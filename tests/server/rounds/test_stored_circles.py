@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from featherfed.server.circle_plan import CirclePlan
 from featherfed.server.rounds.circle import CirclePhase
 from featherfed.server.rounds.stored_circles import StoredCircles
 from featherfed.server.storage.circle_rows import StoredCircle, put_circle
@@ -16,7 +17,7 @@ def test_who_came_in_a_later_attempt_is_in_no_sum_of_an_earlier_one(tmp_path: Pa
             put_circle(StoredCircle(1, 1, 0, "open", (3, 2))),
         ]
     )
-    stored = StoredCircles.read(store, 1, {0, 1, 2}, masked=False)
+    stored = StoredCircles.read(store, 1, {0, 1, 2}, plan=CirclePlan())
     assert stored.attempts[0][0].survivors == {0, 1}
     assert stored.attempts[0][0].phase is CirclePhase.SUMMED
     assert stored.attempts[1][0].arrived == {2}

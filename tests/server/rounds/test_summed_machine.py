@@ -1,5 +1,6 @@
 """Model check: any events in any order, and what must hold of rounds whose circles are summed, whatever comes."""
 
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import settings
@@ -7,12 +8,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from featherfed.by_round import ByRound
+from featherfed.privacy.accounting import Price
+from featherfed.privacy.budget import Account, Budget
 from featherfed.server.circle_plan import CirclePlan
 from featherfed.server.rounds import circle as circles
 from featherfed.server.rounds.circle import Circle, CirclePhase
 from featherfed.server.rounds.events import (
     Accept,
     Answered,
+    Asked,
     Assign,
     CancelPhones,
     Closed,
@@ -49,22 +53,29 @@ class SummedMachine(RuleBasedStateMachine):
     @initialize(
         masked=st.booleans(), phones=st.integers(5, PHONES), cohort=st.integers(5, PHONES), size=st.integers(5, 8),
         quorum=st.integers(1, PHONES), least=st.integers(1, PHONES), retries=st.integers(0, 3), seed=st.integers(0, 9),
+        kind=st.sampled_from(["server", "when chosen", "gateway"]), there=st.sets(SHARDS, min_size=1),
     )  # fmt: skip
     def begin(
-        self, masked: bool, phones: int, cohort: int, size: int, quorum: int, least: int, retries: int, seed: int
-    ) -> None:
+        self, masked: bool, phones: int, cohort: int, size: int, quorum: int, least: int, retries: int, seed: int,
+        kind: str, there: set[int],
+    ) -> None:  # fmt: skip
         cohort = min(cohort, phones)
         target = min(quorum, cohort)
         rules = Rules(
             phones=phones, rounds=3, cohort_size=ByRound(cohort), target=ByRound(target),
-            min_updates=min(least, target), max_retries=retries, seed=seed,
+            min_updates=min(least, target), max_retries=retries, seed=seed, of_all=kind == "when chosen",
+            budget=Budget(0.5, 1e-3, 3) if masked and kind != "gateway" else None,
         )  # fmt: skip
+        if kind == "gateway":
+            rules = replace(rules, min_updates=0, target=ByRound(phones), total=phones)
         plan = CirclePlan(size, 40 if masked else cohort, 1, masked, 5 if masked else 1)
         self.state = SummedState(rules, plans=ByRound(plan))
         self.counted: dict[int, set[int]] = {}
         """By round: those of circles that were summed."""
         self.spent: set[tuple[int, int]] = set()
         """(round, shard) of who was in a final list."""
+        self.paid: set[tuple[int, int]] = set()
+        """(round, shard) of who was in a sum that could be opened, where phones add noise."""
         self.to_open: list[tuple[int, int, int]] = []
         """(round, attempt, circle) whose sum is being opened."""
         self.lists: list[tuple[int, int, int, Any]] = []
@@ -73,8 +84,15 @@ class SummedMachine(RuleBasedStateMachine):
         self.open_before = False
         self.over = (0, 0)
         self.failed = frozenset[int]()
+        self.known: set[int] = set()
+        """Whose key is on the disk."""
+        if kind == "gateway":
+            # It may have moved in the middle of a run; its phones come back one by one.
+            number = 1 if there >= set(range(phones)) else 2
+            self.feed(Asked(number, life=number - 1))
         for shard in range(phones):
-            self.feed(Joined(shard))
+            if kind == "server" or shard in there or (kind == "gateway" and self.state.phase is Phase.GATHERING):
+                self.join(shard)
 
     def feed(self, event: Event) -> None:
         before = self.state
@@ -85,6 +103,8 @@ class SummedMachine(RuleBasedStateMachine):
         for action in actions:
             match action:
                 case OpenRound(number, _, cohort):
+                    if state.masked and state.circles:
+                        assert self.known.issuperset(each for dealt in state.circles for each in dealt.members), "keys"
                     assert not {shard for shard in cohort if (number, shard) in self.spent}, "asked after a final list"
                     self.failed = state.failed
                 case EndUploads():
@@ -119,7 +139,16 @@ class SummedMachine(RuleBasedStateMachine):
 
     @rule(shard=SHARDS)
     def join(self, shard: int) -> None:
+        self.known.add(shard % self.state.rules.phones)
         self.feed(Joined(shard % self.state.rules.phones))
+
+    @precondition(lambda self: self.state.rules.total)
+    @rule(ahead=st.integers(0, 1))
+    def root_goes_on(self, ahead: int) -> None:
+        before = self.state
+        self.feed(Asked(before.round_number + ahead))
+        if ahead and before.phase in (Phase.OPEN, Phase.UNMASKING):
+            assert self.state.phase is Phase.CLOSING
 
     @rule(shard=SHARDS, kind=st.sampled_from([Lost, Fail, GaveUp]))
     def leave(self, shard: int, kind: Any) -> None:
@@ -165,7 +194,15 @@ class SummedMachine(RuleBasedStateMachine):
     @rule(how=st.sampled_from(["sum", "sum", "sum", "spoilt", "lacking"]), data=st.data())
     def open(self, how: str, data: st.DataObject) -> None:
         place = self.to_open.pop(data.draw(st.integers(0, len(self.to_open) - 1)))
-        self.feed(Opened(*place, self.outcome(place, how)))
+        self.opened(place, how)
+
+    def opened(self, place: tuple[int, int, int], how: str) -> None:
+        """Charge for a sum, as is on the disk before it is opened, and say what became of it."""
+        price = None
+        if self.state.rules.budget is not None:
+            price = Price(0.25)
+            self.paid |= {(place[0], shard) for shard in self.state.circles[place[2]].survivors}
+        self.feed(Opened(*place, self.outcome(place, how), price))
 
     def outcome(self, place: tuple[int, int, int], how: str) -> circles.Opened:
         number, attempt, circle = place
@@ -203,10 +240,25 @@ class SummedMachine(RuleBasedStateMachine):
         self.state = SummedState(
             state.rules, plans=state.plans, phase=Phase.UNMASKING if over else Phase.OPEN,
             round_number=state.round_number, attempt=state.attempt, cohort=state.cohort, accepted=state.accepted,
-            failed=self.failed, present=frozenset(range(state.rules.phones)),
+            failed=self.failed, present=frozenset(self.known), life=state.life,
             arrived=frozenset[int]().union(*arrived) - state.accepted, circles=restored, dealt=state.dealt,
+            account=self.account(),
+            charged=frozenset(each for number, each in self.paid if number == state.round_number),
         )  # fmt: skip
         self.feed(Resume())
+
+    def account(self) -> Account:
+        """Return the account of the rows on the disk."""
+        account = Account()
+        for _, shard in sorted(self.paid):
+            account = account.charged([shard], Price(0.25))
+        return account
+
+    @invariant()
+    def each_sum_that_could_be_opened_is_paid_for_once_and_nothing_else(self) -> None:
+        if hasattr(self, "state") and self.state.rules.budget is not None:
+            assert self.state.account == self.account()
+            assert self.state.accepted <= {each for number, each in self.paid if number == self.state.round_number}
 
     @invariant()
     def what_counts_is_of_summed_circles(self) -> None:
@@ -238,7 +290,7 @@ class SummedMachine(RuleBasedStateMachine):
                 self.feed(Deadline(state.round_number, state.attempt))
             elif self.to_open:
                 place = self.to_open.pop()
-                self.feed(Opened(*place, self.outcome(place, "lacking" if len(self.lists) % 2 else "sum")))
+                self.opened(place, "lacking" if len(self.lists) % 2 else "sum")
             else:
                 number = next(number for number, each in enumerate(state.circles) if not each.over)
                 version = state.circles[number].lists[-1].version
@@ -248,3 +300,20 @@ class SummedMachine(RuleBasedStateMachine):
 
 TestSummedMachine = SummedMachine.TestCase
 TestSummedMachine.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+def test_sum_that_is_opened_while_the_run_is_paused_is_paid_for() -> None:
+    machine = SummedMachine()
+    machine.begin(
+        masked=True, phones=5, cohort=5, size=5, quorum=5, least=1, retries=0, seed=0, kind="server",
+        there=set(range(5)),
+    )  # fmt: skip
+    for shard in range(5):
+        machine.join(shard)
+    machine.most_arrive(set())
+    while not machine.to_open:
+        machine.all_answer()
+    machine.stop()
+    machine.opened(machine.to_open.pop(), "sum")
+    assert machine.state.phase is Phase.PAUSED and machine.paid
+    machine.each_sum_that_could_be_opened_is_paid_for_once_and_nothing_else()

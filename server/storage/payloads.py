@@ -1,0 +1,77 @@
+"""Where the bytes of updates under way are: in the run's database, or in memory where nothing is to survive.
+
+A server that may be killed keeps every byte that it acknowledges. In virtual time it cannot be killed without its
+phones, and a run that ends there is never resumed: its updates stay where they are.
+"""
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from featherfed.server.storage.store import Statement, Store, put_chunk
+
+Key = tuple[int, int]
+"""Round and shard."""
+
+
+class Payloads(Protocol):
+    """Keeps the bytes of updates until their round is closed."""
+
+    def keep(self, key: Key, offset: int, data: bytes) -> list[Statement]:
+        """Keep some bytes of an update; return what makes them durable."""
+
+    def keep_folded(self, key: Key, offset: int, data: bytes) -> list[Statement]:
+        """Keep the last bytes of an update that is in the open sum; return what makes them durable."""
+
+    def read(self, key: Key) -> bytes:
+        """Return what is kept of an update."""
+
+    def forget(self, keys: Iterable[Key]) -> None:
+        """Forget updates that are in the model, or wasted: the database has heard of it in their transaction."""
+
+
+class StoredPayloads:
+    """In the database."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def keep(self, key: Key, offset: int, data: bytes) -> list[Statement]:
+        """Return the row."""
+        return [put_chunk(*key, offset, data)]
+
+    def keep_folded(self, key: Key, offset: int, data: bytes) -> list[Statement]:
+        """Return the row: a server that comes back makes its open sum of these bytes again."""
+        return self.keep(key, offset, data)
+
+    def read(self, key: Key) -> bytes:
+        """Read the rows."""
+        return self._store.payload(*key)
+
+    def forget(self, keys: Iterable[Key]) -> None:
+        """Do nothing: rows go with `drop_chunks` and `drop_update`."""
+
+
+class HeldPayloads:
+    """In memory, as they came: nothing is copied before the update is whole."""
+
+    def __init__(self) -> None:
+        self._parts: dict[Key, dict[int, bytes]] = {}
+
+    def keep(self, key: Key, offset: int, data: bytes) -> list[Statement]:
+        """Hold the bytes."""
+        self._parts.setdefault(key, {})[offset] = data
+        return []
+
+    def keep_folded(self, key: Key, offset: int, data: bytes) -> list[Statement]:
+        """Let the update go: nobody will make the sum again."""
+        self.forget([key])
+        return []
+
+    def read(self, key: Key) -> bytes:
+        """Join the bytes."""
+        return b"".join(data for _, data in sorted(self._parts.get(key, {}).items()))
+
+    def forget(self, keys: Iterable[Key]) -> None:
+        """Let the bytes go."""
+        for key in keys:
+            self._parts.pop(key, None)

@@ -1,0 +1,271 @@
+"""One simulated run on several processes is the run on one, to the bit: its model, its ledger and its order."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from featherfed.bandwidth_sim.profile import find_profile, profile_from_flags
+from featherfed.edge_client.training_crew import Job, Result, TrainingProcesses
+from featherfed.edge_client.training_host import HostPlan
+from featherfed.errors import LocalError
+from featherfed.server.config import config_from
+from featherfed.server.storage.run_folder import RunFolder, create
+from featherfed.server.storage.store import Store
+from featherfed.side_by_side import Workers
+from featherfed.simulation import Fleet, simulate
+
+DROPS = profile_from_flags(bandwidth="256kbps", drop_every="40kB")
+MIX = {find_profile("2g"): 0.2, find_profile("lossy-3g"): 0.4, find_profile("4g"): 0.4}
+RUNS: dict[str, dict[str, Any]] = {
+    "one moment": {},
+    "links that drop": {"fleet": Fleet(links=DROPS), "uplink": "float32"},
+    "mixed links and devices": {"fleet": Fleet(links=MIX, devices={"slow": 0.5, "cpu": 0.5})},
+    "phones that leave": {"fleet": Fleet(links=MIX, dropout=0.3, away_s=5)},
+    "feedback": {"uplink": "feedback | sign", "fleet": Fleet(links=MIX)},
+    "float32": {"uplink": "float32", "downlink": "float32", "eval_every": 2},
+    "over-selection": {"over_select": 1.5, "fleet": Fleet(links=MIX)},
+    "mode async": {"mode": "async", "buffer": 2, "fleet": Fleet(links=MIX, devices="mid")},
+    "settings by round": {"cohort": {1: 6, 3: 3}, "epochs": "2,1", "uplink": "1:float32,2:rotate | eden(1)"},
+    "masks": {"secure": True, "uplink": "secure-4bit", "circle": 5, "cohort": 8},
+    "connected when chosen": {"connect": "when-chosen", "fleet": Fleet(links=MIX)},
+}
+
+
+class Lent:
+    """Some processes of a crew that outlives the runs of these tests."""
+
+    def __init__(self, crew: TrainingProcesses) -> None:
+        self.crew, self.size, self.fault = crew, crew.size, ""
+        self.done = self.evaluated = 0
+
+    def room(self, waiting: int) -> int:
+        return self.crew.room(waiting)
+
+    def take(self, number: int, job: Job) -> None:
+        self.crew.take(number, job)
+
+    def answers(self, *, block: bool) -> list[tuple[int, Result]]:
+        answers = self.crew.answers(block=block)
+        self.done += sum(result is not None for _, result in answers)
+        self.evaluated += sum(isinstance(result, list) for _, result in answers)
+        return answers
+
+    def close(self) -> None:
+        settle(self.crew)
+
+
+def settle(crew: TrainingProcesses) -> None:
+    """Wait until all processes are ready and none has a job."""
+    while crew.busy or crew.room(0) != crew.size:
+        crew.answers(block=True)
+
+
+@pytest.fixture(scope="module")
+def crews() -> Iterator[list[TrainingProcesses]]:
+    plan = HostPlan.here("digits/tiny")
+    made = [TrainingProcesses(size, plan) for size in (1, 2)]
+    yield made
+    for crew in made:
+        crew.close()
+
+
+def ran(folder: Path, name: str, workers: Workers | int, fleet: Fleet | None = None, **settings: Any) -> RunFolder:
+    given = {"problem": "digits/tiny", "phones": 10, "cohort": 6, "rounds": 4, "epochs": 2, "lr": 0.05, **settings}
+    config = config_from(given)
+    return simulate(config, lambda: create(folder, name, config), fleet or Fleet(), workers=workers)
+
+
+def all_of(run: RunFolder, *, masked: bool = False) -> tuple[Any, ...]:
+    """Return what a run leaves: its model, the rows of its rounds and updates, and every count of its ledger.
+
+    What travels under masks is other bytes in each run, whose keys are new.
+    """
+    store = Store(run.database)
+    try:
+        rounds, updates, traffic = store.rounds(), store.updates(), store.traffic()
+        updates = [replace(update, digest=b"") if masked else update for update in updates]
+        counts = {key: count.as_dict() for key, count in traffic.items()}
+    finally:
+        store.close()
+    return run.model.read_bytes(), rounds, updates, counts, (run.path / "rounds.csv").read_bytes()
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_is_the_same_to_the_bit_with_any_number_of_workers(
+    tmp_path: Path, crews: list[TrainingProcesses], name: str
+) -> None:
+    masked = "secure" in RUNS[name]
+    alone = all_of(ran(tmp_path, "alone", 1, **RUNS[name]), masked=masked)
+    for crew in crews:
+        lent = Lent(crew)
+        workers = Workers(crew.size + 1, lambda size, lent=lent: lent)  # type: ignore[misc]
+        settle(crew)
+        beside = ran(tmp_path, f"with {crew.size}", workers, **RUNS[name])
+        assert all_of(beside, masked=masked) == alone
+        assert lent.done > 0, "others trained"
+
+
+class Watched(Lent):
+    """A crew whose first process is killed as soon as it has a job."""
+
+    def __init__(self, crew: TrainingProcesses) -> None:
+        super().__init__(crew)
+        self.killed: list[int] = []
+
+    def take(self, number: int, job: Job) -> None:
+        super().take(number, job)
+        if not self.killed:
+            self.killed = self.crew.pids
+            for pid in self.killed:
+                os.kill(pid, signal.SIGKILL)
+
+
+def test_a_worker_that_dies_is_replaced_and_its_training_made_again(tmp_path: Path) -> None:
+    alone = all_of(ran(tmp_path, "alone", 1, rounds=6))
+    crew = TrainingProcesses(1, HostPlan.here("digits/tiny"))
+    try:
+        watched = Watched(crew)
+        settle(crew)
+        assert all_of(ran(tmp_path, "killed", Workers(2, lambda size: watched), rounds=6)) == alone
+        assert watched.killed and crew.pids and crew.pids != watched.killed
+        assert not any(psutil.pid_exists(pid) for pid in watched.killed), "no zombie is left"
+    finally:
+        pids = crew.pids
+        crew.close()
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+
+
+def test_a_crew_whose_processes_all_die_leaves_the_run_to_the_one_that_began_it(tmp_path: Path) -> None:
+    class Deadly(Lent):
+        def take(self, number: int, job: Job) -> None:
+            super().take(number, job)
+            for pid in self.crew.pids:
+                os.kill(pid, signal.SIGKILL)
+
+    alone = all_of(ran(tmp_path, "alone", 1))
+    crew = TrainingProcesses(1, HostPlan.here("digits/tiny"))
+    try:
+        settle(crew)
+        assert all_of(ran(tmp_path, "deadly", Workers(2, lambda size: Deadly(crew)))) == alone
+    finally:
+        crew.close()
+
+
+def ready(problem: str) -> Workers:
+    """Return two workers, of whom the second is there before the first round."""
+
+    return Workers(2, lambda size: ready_crew(problem))
+
+
+def ready_crew(problem: str) -> TrainingProcesses:
+    crew = TrainingProcesses(1, HostPlan.here(problem))
+    settle(crew)
+    return crew
+
+
+OWN = """
+import os
+import torch
+import featherfed as ff
+
+def examples(place):
+    # The test set has as many as are worth to divide.
+    inputs = torch.randn(2050 if place.index == 999 else 40, 4, generator=torch.Generator().manual_seed(place.index))
+    return ff.Examples(inputs, (inputs[:, 0] > 0).long())
+
+def loss(outputs, targets):
+    if len(targets) == 7 and os.environ.get("FAULT"):
+        raise ValueError("of mine")
+    return torch.nn.functional.cross_entropy(outputs, targets)
+
+problem = ff.Problem(
+    lambda: torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2)),
+    examples=examples, test=lambda: examples(ff.Place(999, 1000, 0, "iid", None)), loss=loss,
+    metrics={"accuracy": ff.accuracy},
+)
+"""
+
+
+def test_a_problem_of_ones_own_file_trains_on_workers_and_its_fault_is_said_as_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    given = {"problem": "./mine.py:problem", "phones": 6, "cohort": 4, "rounds": 4, "batch_size": 11, "max_retries": 0}
+    alone = all_of(ran(tmp_path, "alone", 1, **given))
+    crew = ready_crew("./mine.py:problem")
+    try:
+        lent = Lent(crew)
+        assert all_of(ran(tmp_path, "beside", Workers(2, lambda size: lent), **given)) == alone
+    finally:
+        crew.close()
+    assert lent.done > 0 and lent.evaluated >= 4
+    monkeypatch.setenv("FAULT", "yes")
+    said = []
+    for workers in (1, ready("./mine.py:problem")):
+        with pytest.raises(LocalError) as caught:
+            ran(tmp_path, "run", workers, **given)
+        said.append(str(caught.value))
+        shutil.rmtree(tmp_path / "run")
+    assert said[0] == said[1]
+    assert "training fails in round 1 (mine.py, line 13)" in said[0] and "of mine" in said[0]
+
+
+class Nobody:
+    """A crew that takes nothing, as of a cluster whose actors could not begin."""
+
+    size, fault = 2, "no actor works on the cluster"
+
+    def room(self, waiting: int) -> int:
+        return 0
+
+    def take(self, number: int, job: Job) -> None:
+        raise AssertionError("there is no room")
+
+    def answers(self, *, block: bool) -> list[tuple[int, Result]]:
+        return []
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_crew_that_cannot_work_leaves_the_run_to_the_one_that_began_it_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    given = {"problem": "./mine.py:problem", "phones": 6, "cohort": 4, "rounds": 2}
+    alone = all_of(ran(tmp_path, "alone", 1, **given))
+    assert all_of(ran(tmp_path, "left", Workers(2, lambda size: Nobody(), trains_here=False), **given)) == alone
+    assert "phones trained in one process: no actor works on the cluster" in capsys.readouterr().err
+
+
+SCRIPT = """
+import torch
+import featherfed as ff
+from mine import examples, loss
+
+problem = ff.Problem(lambda: torch.nn.Linear(4, 2), examples=examples, loss=loss)
+run = ff.Experiment(problem, phones=4, cohort=2, rounds=2)
+print(run.simulate(workers=2).rounds[-1].accepted)
+"""
+
+
+def test_a_problem_of_the_program_that_runs_is_trained_alone_with_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(OWN)
+    (tmp_path / "script.py").write_text(SCRIPT)
+    told = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True
+    )
+    assert told.stdout.split() == ["2"]
+    assert "another process cannot load the problem" in told.stderr
+    assert "as the program that runs; put it into a file of its own" in told.stderr
