@@ -74,6 +74,7 @@ def test_no_ray_and_no_cluster_are_sentences(tmp_path: Path, monkeypatch: pytest
 
 def test_help_has_every_flag_of_serve_but_those_of_a_single_gateway() -> None:
     of_serve = {name for option in main.commands["serve"].params for name in option.opts}
-    assert of_serve - {"--gateway-of", "--gateway", "--gateway-token"} <= {
+    # Browsers come to a server of its own.
+    assert of_serve - {"--gateway-of", "--gateway", "--gateway-token", "--phone-page", "--phone-token"} <= {
         name for option in tree.params for name in option.opts
     }

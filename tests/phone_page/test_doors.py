@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from socket import create_connection
 from typing import Any
 
 import pytest
-from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 from websockets.typing import Origin, Subprotocol
 
 from featherfed.server.door import tokens
@@ -53,20 +54,19 @@ def test_without_a_token_or_with_a_wrong_one_the_page_says_so(guarded: Run, phon
         assert mine.page.locator("#join").is_hidden()
 
 
-async def test_a_page_of_another_origin_gets_no_socket(start: Start) -> None:
+def test_a_page_of_another_origin_gets_no_socket(start: Start) -> None:
     """Nor does one whose name was made to point to this machine."""
     run = start(*TINY)
     own = f"http://127.0.0.1:{run.port}"
-    async with connect(run.address, origin=Origin(own), subprotocols=[Subprotocol("featherfed")]) as opened:
+    with connect(run.address, origin=Origin(own), subprotocols=[Subprotocol("featherfed")]) as opened:
         assert opened.subprotocol == "featherfed"
     for origin in ("http://elsewhere.example", "null"):
-        with pytest.raises(InvalidStatus, match="403"):
-            async with connect(run.address, origin=Origin(origin)):
-                pass
-    pretended = f"elsewhere.example:{run.port}"
-    with pytest.raises(InvalidStatus, match="403"):
-        async with connect(f"ws://{pretended}/", host="127.0.0.1", port=run.port, origin=Origin(f"http://{pretended}")):
+        with pytest.raises(InvalidStatus, match="403"), connect(run.address, origin=Origin(origin)):
             pass
+    pretended = f"elsewhere.example:{run.port}"
+    line = create_connection(("127.0.0.1", run.port))
+    with pytest.raises(InvalidStatus, match="403"):
+        connect(f"ws://{pretended}/", sock=line, origin=Origin(f"http://{pretended}"))
 
 
 @pytest.mark.parametrize(

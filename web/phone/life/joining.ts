@@ -22,6 +22,9 @@ export function checked(
   description: Description,
 ): { tensors: readonly Tensor[]; downlink: Downlink } {
   if (welcome.masked) throw new UnableError("this run sums under masks, which a browser's phone cannot; use fl-edge");
+  if (welcome.bounded || welcome.noise > 0) {
+    throw new UnableError("this run's phones add noise to what they send, which a browser's phone cannot; use fl-edge");
+  }
   const frozen = welcome.tensors.find((tensor) => tensor.digest.length > 0);
   if (frozen) throw new UnableError(`the model has a tensor that does not travel, ${frozen.name}; use fl-edge`);
   const tensors = welcome.tensors.length ? welcome.tensors.map(({ name, shape }) => ({ name, shape })) : known;

@@ -23,7 +23,8 @@ const pattern = fragment.get("name") ?? "browser-*";
 class Page {
   private phone: Phone | null = null;
   private memory: Memory = EMPTY;
-  private digits: Examples | null = null;
+  private digits: { readonly of: string; readonly examples: Examples } | null = null;
+  private release: () => void = () => undefined;
   private readonly awake = new Awake(() => this.phone?.wake());
   private readonly trainer = new WorkerTrainer((place) => this.examples(place));
 
@@ -60,6 +61,11 @@ class Page {
     const { phone } = this;
     this.phone = null;
     await phone?.leave(sentence);
+    this.rest();
+  }
+
+  private rest(): void {
+    this.release();
     this.awake.rest();
     showProgress(null);
     this.shown();
@@ -113,6 +119,7 @@ class Page {
       },
     });
     this.phone = phone;
+    this.release = takeOver(() => void this.stop("this phone goes on in another tab"));
     await this.database.choose(this.choice);
     if (this.memory.name !== "" && this.memory.name !== name) await this.database.save({ ...NO_RUN, name });
     this.awake.keep();
@@ -137,9 +144,7 @@ class Page {
         if (over !== true || this.phone === null) return;
         // It does no more by itself: its owner may have it try again.
         this.phone = null;
-        this.awake.rest();
-        showProgress(null);
-        this.shown();
+        this.rest();
       },
       progress: (_, done, of) => showProgress(done < of ? done / of : null),
       kept: (memory) => {
@@ -153,12 +158,14 @@ class Page {
   private async examples(place: Place): Promise<Examples> {
     const { drawing } = this.description;
     if (this.choice.source === "digits") {
-      if (this.digits === null) {
+      const of = `${this.memory.run}/${place.shard}`;
+      if (this.digits?.of !== of) {
         const answer = await network.fetch(`/phone/digits/${place.shard}`);
         if (!answer.ok) throw new Error((await answer.text()).trim());
-        this.digits = bundled(new Uint8Array(await answer.arrayBuffer()), drawing, place.maxExamples);
+        const examples = bundled(new Uint8Array(await answer.arrayBuffer()), drawing, place.maxExamples);
+        this.digits = { of, examples };
       }
-      return this.digits;
+      return this.digits.examples;
     }
     const drawn = this.drawn.slice(-place.maxExamples);
     if (!drawn.length) throw new UnableError("there are no drawings to learn from");
@@ -171,7 +178,7 @@ class Page {
     const { model, tensors } = this.memory;
     const { drawing } = this.description;
     const newest = this.drawn.at(-1);
-    const input = newest ? normalised(newest.pixels, drawing) : this.digits?.inputs;
+    const input = newest ? normalised(newest.pixels, drawing) : this.digits?.examples.inputs;
     if (model === null || input === undefined) return;
     const one = input.slice(0, SIDE * SIDE);
     const guess = (weights: Float32Array) => this.trainer.guess(this.description, tensors, weights, one);
@@ -188,7 +195,7 @@ class Page {
     find("leave").hidden = !joined;
     find<HTMLButtonElement>("undo").disabled = this.drawn.length === 0;
     showDrawings(this.drawn);
-    const digits = this.choice.source === "digits" ? this.digits?.targets.length : undefined;
+    const digits = this.choice.source === "digits" ? this.digits?.examples.targets.length : undefined;
     const examples = digits === undefined ? count(this.drawn.length, "drawing") : count(digits, "bundled digit");
     showCounts(examples, this.memory.counts);
   }
@@ -225,9 +232,12 @@ async function described(): Promise<Description | null> {
   }
 }
 
-/** Have the newest tab of this browser be its phone: both would be one. */
-function alone(lost: () => void): void {
-  navigator.locks?.request("featherfed-phone", { steal: true }, () => new Promise(() => undefined)).catch(lost);
+/** Have this tab be the browser's phone, and others no more: all of them would be one. Returns what gives it up. */
+function takeOver(lost: () => void): () => void {
+  let release = () => {};
+  const held = new Promise<void>((done) => (release = done));
+  navigator.locks?.request("featherfed-phone", { steal: true }, () => held).catch(lost);
+  return release;
 }
 
 async function main(): Promise<void> {
@@ -256,7 +266,6 @@ async function main(): Promise<void> {
   say("problem", description.problem);
   const database = await Database.open();
   page = new Page(database, description, await database.drawings(), await database.choice());
-  alone(() => void page?.stop("this phone goes on in another tab"));
   await page.begin();
 }
 

@@ -31,8 +31,8 @@ const frameOf = (elements: unknown[]) => encode(elements, { useBigInt64: true })
 const empty = new Uint8Array(0);
 const MESSAGES: unknown[][] = [
   [2, "run", "digits/lite", "iid", 0, 2, 5n, 144, 20, "rotate | eden(1)", "lattice(1)", [1, 10, 0.1, 1, 0, 0, 0, { shift: 1 }],
-    new Uint8Array(8), [25, [0.5, 0.5]], [["a.weight", [3, 4], empty]], 4096, false, 1.5],
-  [3, 4, 3, { uplink: "float32", lr: 0.5, set: { shift: 2 } }],
+    new Uint8Array(8), [25, [0.5, 0.5]], [["a.weight", [3, 4], empty]], 4096, false, 1.5, false, 0.5, 0.25],
+  [3, 4, 3, { uplink: "float32", lr: 0.5, set: { shift: 2 } }, new Uint8Array(2), 1],
   [4, 5, -1, "float32", [8], new Uint8Array(8), 0, new Uint8Array(8)],
   [5, 8, new Uint8Array(4)],
   [8, 1, 7], [9, 1], [10, 1], [11, "done"], [13, 1, new Uint8Array(5), 0],

@@ -185,6 +185,7 @@ test("what this phone cannot do is said in a sentence, and it stays away", async
     [{ 9: "feedback | topk(1/400) | ternary | entropy" }, /this phone cannot topk/],
     [{ 10: "rotate | eden(4) | entropy" }, /this phone cannot entropy/],
     [{ 16: true }, /sums under masks/],
+    [{ 16: false, 17: 1, 18: false, 19: 2.5 }, /phones add noise/],
     [{ 14: [["x", [3], new Uint8Array(0)]] }, /need a tensor "conv1.weight"/],
   ] as const) {
     const welcomed = { 12: new Uint8Array(8), 15: 65536, 16: false, ...fields };

@@ -92,6 +92,10 @@ export interface Welcome {
   readonly chunkBytes: number;
   readonly masked: boolean;
   readonly clip: number;
+  /** Of sums under masks: who rounds, and what noise phones add. */
+  readonly bounded: boolean;
+  readonly noise: number;
+  readonly colluding: number;
 }
 
 export interface Task {

@@ -5,7 +5,7 @@ import { decode } from "@msgpack/msgpack";
 import { FaultError } from "../codec/fault.ts";
 import type { Draw } from "../learning/initial.ts";
 import { Fields } from "./fields.ts";
-import { trainingOf, type FromServer, type TensorEntry, type Welcome } from "./messages.ts";
+import { trainingOf, type FromServer, type Task, type TensorEntry, type Welcome } from "./messages.ts";
 
 export const MAX_FRAME_BYTES = 131072;
 const EMPTY = new Uint8Array(0);
@@ -34,10 +34,14 @@ export function unpack(frame: Uint8Array): FromServer {
   if (!Array.isArray(elements) || typeof elements[0] !== "number") throw new FaultError("a frame that is no message");
   const fields = (name: string, least: number, most = least) => new Fields(name, elements as unknown[], least, most);
   switch (elements[0]) {
-    case 2: return welcome(fields("Welcome", 11, 17));
+    case 2: return welcome(fields("Welcome", 11, 20));
     case 3: {
-      const f = fields("Task", 2, 3);
-      return { kind: "Task", round: f.int(), version: f.int(), changes: f.left ? f.map() : new Map() };
+      const f = fields("Task", 2, 5);
+      const task: Task = { kind: "Task", round: f.int(), version: f.int(), changes: f.left ? f.map() : new Map() };
+      // What a gateway is told: no phone needs it.
+      if (f.left) f.bin();
+      if (f.left) f.int(0, 2 ** 32 - 1);
+      return task;
     }
     case 4: {
       const f = fields("ModelBegin", 7);
@@ -95,6 +99,9 @@ function welcome(f: Fields): Welcome {
     chunkBytes: f.left ? f.int(1024, 65536) : 65536,
     masked: f.left ? f.bool() : false,
     clip: f.left ? f.float(0, 1e9) : 0,
+    bounded: f.left ? f.bool() : false,
+    noise: f.left ? f.float(0, 1e9) : 0,
+    colluding: f.left ? f.float(0, 1) : 0,
   };
 }
 
