@@ -54,6 +54,14 @@ class Run:
         """Return what the log says of the closed rounds."""
         return [event for event in self.events if event["event"] == "round_closed"]
 
+    def came(self, count: int) -> list[str]:
+        """Return the names of the phones that came, when the log has told of so many: it may be behind a page."""
+        deadline_s = time.monotonic() + 60
+        while len(names := [each["phone"] for each in self.events if each["event"] == "phone_came"]) < count:
+            assert time.monotonic() < deadline_s, names
+            time.sleep(0.05)
+        return names
+
     def traffic(self, shard: int, field: str) -> dict[str, int]:
         """Return a field of the ledger, summed over the rounds of one phone, by direction."""
         with sqlite3.connect(self.folder / "run.sqlite") as database:

@@ -143,7 +143,7 @@ def test_the_newest_tab_of_a_browser_is_its_phone(start: Start, phone: Open) -> 
     mine.open()
     mine.wait_text("#says", "waiting to be asked")
     assert first.locator("#says").inner_text() == "this phone goes on in another tab"
-    assert len({event["phone"] for event in run.events if event["event"] == "phone_came"}) == 1
+    assert len(set(run.came(2))) == 1
 
 
 def test_a_browser_without_a_network_waits_for_it(start: Start, phone: Open) -> None:
@@ -156,7 +156,7 @@ def test_a_browser_without_a_network_waits_for_it(start: Start, phone: Open) -> 
     mine.wait_text("#says", "trying again")
     mine.context.set_offline(False)
     mine.wait_text("#says", "waiting to be asked")
-    came = [event["phone"] for event in run.events if event["event"] == "phone_came"]
+    came = run.came(2)
     assert len(came) == 2 and len(set(came)) == 1
 
 
