@@ -80,11 +80,16 @@ class Secrets:
         return self._key().public
 
     def hold_to(self, welcome: Welcome) -> None:
-        """Keep what the run promises of its phones' noise; raises `SecrecyError` where it has promised more before."""
+        """Keep what the run promises of its phones' noise; raises `SecrecyError` where it has promised more before.
+
+        More than before is no harm: a run that goes on for more rounds under the same ε has more noise in each.
+        """
         kept, told = self._kept(), (float(welcome.noise), float(welcome.colluding))
-        if kept.promised is None and welcome.noise:
-            self._phone_state.put_secrets(replace(kept, promised=told).to_bytes())
-        elif kept.promised not in (None, told):
+        before = kept.promised or (0.0, 0.0)
+        if told[0] >= before[0] and told[1] >= before[1]:
+            if welcome.noise and told != kept.promised:
+                self._phone_state.put_secrets(replace(kept, promised=told).to_bytes())
+        elif kept.promised is not None:
             raise SecrecyError(
                 f"run {readable(welcome.run)} promised noise of {kept.promised[0]:g} in each sum though"
                 f" {kept.promised[1]:g} of a circle collude, and says now {told[0]:g} and {told[1]:g}"

@@ -107,9 +107,10 @@ class GuardedConnection(HeldToLimits, ServerConnection):
         await self.drain()
 
     def turn_out_early(self, code: Close, sentence: str) -> None:
-        """Answer with an HTTP status."""
+        """Answer with an HTTP status, unless the library has answered already."""
         status = http.HTTPStatus.SERVICE_UNAVAILABLE if code in NO_FAULTS else http.HTTPStatus.BAD_REQUEST
-        self.transport.write(answer(status, sentence))
+        if not self.protocol.eof_sent:
+            self.transport.write(answer(status, sentence))
         self.transport.close()
 
 

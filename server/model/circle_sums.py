@@ -37,6 +37,8 @@ WORD_BYTES = 4
 """Of the number that each update has beside its residues: 1, whose sum is the number of phones."""
 STEPS = "grid"
 """What the state of the steps is called in a saved model."""
+TERMS = "circles.terms"
+"""What an open round's circles were dealt by (`CircleSums.terms`), with its number, in the store."""
 ROUND, ANNOUNCED = "grid.round", "grid.steps"
 """On a gateway: what the root has announced last, with the gateway's life."""
 
@@ -149,6 +151,23 @@ class CircleSums:
             if known == round_number:
                 raise CodecError(f"round {round_number} was begun with other steps than its root announces now")
         self._announced, self.life = (round_number, steps), life
+
+    def terms(self, round_number: int) -> dict[str, Any]:
+        """Return what a round's circles are made by, under its name in config.toml: JSON values.
+
+        All of it is in the keys of what phones have masked, or in the price of their sums: it cannot change while a
+        round is open.
+        """
+        summable, plan = self.uplink.at(round_number), plan_of(self._config, round_number)
+        terms: dict[str, Any] = {
+            "uplink": str(summable.pipeline), "clip_norm": summable.clip, "circle": plan.size, "slices": plan.slices,
+            "cohort": self._config.cohort_size_at(round_number), "secure": plan.masked, "dp": self._config.dp,
+        }  # fmt: skip
+        if (noise := self.noise_of(round_number)) is not None:
+            terms["noise_multiplier"] = noise.noise_multiplier
+            if noise.promise is not None:
+                terms |= {"lost": plan.lost, "colluding": noise.promise.colluding}
+        return terms
 
     @property
     def promise(self) -> Promise | None:

@@ -48,7 +48,7 @@ class Site:
 
     def answer(self, request: Request, *, allowed: bool) -> Response:
         """Answer a GET. The page itself is for everybody: it has the token that opens the rest."""
-        host = request.headers.get("Host", "")
+        host = _said(request, "Host")
         if not self._known(host):
             return _response(http.HTTPStatus.MISDIRECTED_REQUEST, f"this page is not at {host!r}\n".encode())
         path = request.path.partition("?")[0]
@@ -71,8 +71,8 @@ class Site:
 
     def turned_away(self, request: Request) -> str | None:
         """Return why a browser may open no WebSocket: it asks for a page of another server."""
-        origin, host = request.headers.get("Origin"), request.headers.get("Host", "")
-        if origin is None:
+        origin, host = _said(request, "Origin"), _said(request, "Host")
+        if "Origin" not in request.headers:
             return None
         if origin.partition("://")[2] != host or not self._known(host):
             return f"a page of {origin[:80]} may not speak for this browser"
@@ -80,10 +80,10 @@ class Site:
 
     def _known(self, host: str) -> bool:
         name = host[: host.find("]") + 1] if host.startswith("[") else host.partition(":")[0]
-        return self._hosts is None or name.lower() in self._hosts
+        return self._hosts is None or (_HOST.fullmatch(host) is not None and name.lower() in self._hosts)
 
     def _page(self, request: Request, body: bytes, kind: str) -> Response:
-        host = request.headers.get("Host", "")
+        host = _said(request, "Host")
         # Browsers that know `self` for http and https alone need the socket by its own name.
         socket = f" {self._scheme}://{host}" if _HOST.fullmatch(host) else ""
         headers = {
@@ -94,10 +94,15 @@ class Site:
             "Content-Type": kind,
             **({"Cross-Origin-Opener-Policy": "same-origin"} if self._secure else {}),
         }
-        if len(body) > 1024 and "gzip" in request.headers.get("Accept-Encoding", ""):
+        if len(body) > 1024 and "gzip" in _said(request, "Accept-Encoding"):
             body = gzip.compress(body, mtime=0)
             headers["Content-Encoding"] = "gzip"
         return _response(http.HTTPStatus.OK, body, headers)
+
+
+def _said(request: Request, name: str) -> str:
+    """Return what a header says; one that comes more than once is a list, which no host and no origin is."""
+    return ", ".join(request.headers.get_all(name))
 
 
 def _response(status: http.HTTPStatus, body: bytes, headers: dict[str, str] | None = None) -> Response:

@@ -14,6 +14,7 @@ from featherfed.rules.naming import load_select
 from featherfed.rules.select import PhoneFacts
 from featherfed.server.circle_plan import plan_of
 from featherfed.server.config import RunConfig
+from featherfed.server.model.circle_sums import TERMS
 from featherfed.server.model.run_model import RunModel
 from featherfed.server.privacy_plan import privacy_of
 from featherfed.server.rounds.async_machine import AsyncState
@@ -116,6 +117,25 @@ def _circles(config: RunConfig, store: Store, row: Any, accepted: frozenset[int]
     return Phase.UNMASKING if row.attempt in stored.over else Phase.OPEN, known
 
 
+def _check_terms(values: dict[str, str], round_number: int, model: RunModel) -> None:
+    """Raise `ConfigError` where the circles of an open round were dealt by other settings than there are now.
+
+    Nothing could be opened of them, and what could be would be charged for at another price than its noise has.
+    """
+    number, then = json.loads(values.get(TERMS, "[0, {}]"))
+    if number != round_number or model.sum.circles is None:
+        return
+    now = model.sum.circles.terms(round_number)
+    changed = [f"{name} = {then.get(name)!r} and not {now.get(name)!r}" for name in now if then.get(name) != now[name]]
+    if not changed:
+        return
+    way_out = "put it back in config.toml until the round is closed"
+    if "noise_multiplier" in then and then["noise_multiplier"] != now.get("noise_multiplier"):
+        # It followed from --target-epsilon, and from --rounds or --participations.
+        way_out = f"put it back in config.toml: noise_multiplier = {then['noise_multiplier']!r} keeps it"
+    raise ConfigError(f"round {round_number} is open, and its circles have {', '.join(changed)}; {way_out}")
+
+
 def resume(config: RunConfig, store: Store, folder: RunFolder, model: RunModel) -> ResumePoint:
     """Read where a run stopped; the model is loaded, and the sum of an open round is begun."""
     values = store.values()
@@ -170,6 +190,7 @@ def resume(config: RunConfig, store: Store, folder: RunFolder, model: RunModel) 
         known["charged"] = charged(store, row.round)
     phase = Phase.OPEN
     if not model.sum.adds_at_once:
+        _check_terms(values, row.round, model)
         phase, of_circles = _circles(config, store, row, known["accepted"])
         known |= of_circles
     state = _state(

@@ -5,6 +5,7 @@ killed in between says the same again, and opens the same sum.
 """
 
 import asyncio
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from featherfed.errors import OpeningError, RefusedError
 from featherfed.secure.circles import head_bytes
 from featherfed.secure.told import to_bits
 from featherfed.server.config import RunConfig
+from featherfed.server.model.circle_sums import TERMS
 from featherfed.server.phones.fault_desk import FaultDesk
 from featherfed.server.phones.fleet import Fleet
 from featherfed.server.phones.phone_connection import PhoneConnection
@@ -29,7 +31,7 @@ from featherfed.server.run_tasks import RunTasks
 from featherfed.server.storage.circle_rows import StoredCircle, put_circle, put_list, put_shares
 from featherfed.server.storage.privacy_rows import put_charges
 from featherfed.server.storage.run_storage import RunStorage
-from featherfed.server.storage.store import Statement
+from featherfed.server.storage.store import Statement, put_value
 from featherfed.wire.messages import SECRET_BYTES, Accepted, AnyMessage, Shares, Survivors
 
 if TYPE_CHECKING:
@@ -78,8 +80,9 @@ class Unmasking:
                     self._book.sums.add(number, total.residues, tuple(sorted(circle.survivors)))
 
     def rows(self, state: SummedState) -> list[Statement]:
-        """Return what keeps the circles of an attempt."""
-        return [put_circle(self._row(state, number)) for number in range(len(state.circles))]
+        """Return what keeps the circles of an attempt, and what they are made by."""
+        terms = put_value(TERMS, json.dumps([state.round_number, self._book.sums.terms(state.round_number)]))
+        return [terms, *(put_circle(self._row(state, number)) for number in range(len(state.circles)))]
 
     @staticmethod
     def _row(state: SummedState, number: int) -> StoredCircle:

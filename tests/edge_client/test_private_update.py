@@ -132,6 +132,16 @@ def test_run_that_promises_less_than_before_is_refused() -> None:
             Secrets(state, least_circle=5).hold_to(welcome(**less))
 
 
+def test_run_that_promises_more_than_before_is_held_to_that() -> None:
+    """As one does whose --rounds were raised under the same --target-epsilon."""
+    state = PhoneState(None)
+    state.enter("run", 0)
+    Secrets(state, least_circle=5).hold_to(welcome())
+    Secrets(state, least_circle=5).hold_to(welcome(noise=2.0, colluding=0.2))
+    with pytest.raises(SecrecyError, match=r"promised noise of 2 in each sum though 0\.2 of a circle collude"):
+        Secrets(state, least_circle=5).hold_to(welcome(colluding=0.2))
+
+
 def test_phones_that_were_promised_other_noise_have_other_masks() -> None:
     state = PhoneState(None)
     state.enter("run", 0)

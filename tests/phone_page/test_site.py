@@ -70,6 +70,24 @@ def test_a_name_that_was_made_to_point_here_gets_nothing() -> None:
     assert get(site(None), "/", host="elsewhere.example").status_code == 200
 
 
+def test_headers_that_come_twice_are_answered_too() -> None:
+    """The library raises for them, and a stranger would fill the operator's terminal with tracebacks."""
+
+    def asks(*headers: tuple[str, str]) -> Request:
+        return Request("/", Headers(headers))
+
+    host = "Host", "127.0.0.1:8765"
+    assert site().answer(asks(host, ("Host", "elsewhere.example")), allowed=True).status_code == 421
+    policy = site(None).answer(asks(host, ("Host", "b")), allowed=True).headers["Content-Security-Policy"]
+    assert "connect-src 'self';" in policy
+    squeezed = site().answer(asks(host, ("Accept-Encoding", "br"), ("Accept-Encoding", "gzip")), allowed=True)
+    assert squeezed.headers["Content-Encoding"] == "gzip"
+    origin = "Origin", "http://127.0.0.1:8765"
+    assert site().turned_away(asks(host, origin)) is None
+    assert site().turned_away(asks(host, origin, ("Origin", "http://elsewhere.example"))) is not None
+    assert site().turned_away(asks(host, host, origin)) is not None
+
+
 def test_a_host_that_is_none_says_nothing_in_the_policy() -> None:
     assert get(site(None), "/", host="a; script-src *").headers["Content-Security-Policy"].count("script-src") == 1
 

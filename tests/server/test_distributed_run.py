@@ -1,6 +1,7 @@
 """Whole runs in which phones add the noise: what the account says, what is opened, and what a kill leaves of it."""
 
 import contextlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,14 @@ import numpy as np
 import pytest
 
 import featherfed as ff
-from featherfed.errors import LocalError
+from featherfed.errors import ConfigError, LocalError
 from featherfed.privacy.accounting import Price, epsilon
 from featherfed.server.config import config_from
+from featherfed.server.model.circle_sums import TERMS
 from featherfed.server.storage.privacy_rows import account, charged
 from featherfed.server.storage.report import make_report
-from featherfed.server.storage.run_folder import existing
-from featherfed.server.storage.store import Store
+from featherfed.server.storage.run_folder import RunFolder, existing
+from featherfed.server.storage.store import Store, put_round, put_value
 from featherfed.wire.messages import Circle
 from tests.server.rounds.masker import Masker, maskers
 from tests.server.rounds.test_masked_rounds import finish
@@ -54,7 +56,9 @@ def test_account_charges_what_a_final_list_had(tmp_path: Path) -> None:
     store = Store(run.database)
     made = make_report(run, config, store)
     assert {each.rounds for each in account(store).phones.values()} == {2}
+    store_terms = store.values()[TERMS]
     store.close()
+    assert json.loads(store_terms)[0] == 4
     assert made.content["privacy"]["kind"] == "distributed" and made.content["privacy"]["epsilon"] == twice
 
 
@@ -144,3 +148,30 @@ async def test_phone_refuses_a_list_with_fewer_survivors_than_its_noise_needs(se
         await finish(phones)
         assert await served.ended is None
         assert served.report()["rounds"][0]["accepted"] == 6
+
+
+def test_open_round_is_not_gone_on_with_by_other_noise_than_its_phones_have_added(tmp_path: Path) -> None:
+    """Its sums would be charged for at the price of the new noise, and have the old one."""
+    from featherfed.server.model.aggregation import Aggregator
+    from featherfed.server.rounds.resume_point import begin, resume
+
+    settings = {**RUN, "noise_multiplier": 0.0, "target_epsilon": 20.0}
+    folder, config = RunFolder(tmp_path), config_from(settings)
+    store, aggregator = Store(folder.database), Aggregator(config, None)
+    assert aggregator.sum.circles is not None
+    begin(config, store, aggregator)
+    dealt = put_value(TERMS, json.dumps([1, aggregator.sum.circles.terms(1)]))
+    store.apply([put_round(1, 1, [0, 1, 2, 3, 4, 5], [], 0.0), dealt])
+    resume(config, store, folder, Aggregator(config, None))
+    for changed in ({"rounds": 8}, {"target_epsilon": 30.0}):
+        longer = config_from({**settings, **changed})
+        with pytest.raises(ConfigError, match=r"round 1 is open.* noise_multiplier = (\S+) and not .*") as said:
+            resume(longer, store, folder, Aggregator(longer, None))
+        kept = float(str(said.value).split("noise_multiplier = ")[2].split()[0])
+        again = config_from({**settings, **changed, "noise_multiplier": kept})
+        assert resume(again, store, folder, Aggregator(again, None)).state.round_number == 1
+    for name, value in {"circle": 5, "clip_norm": 0.02, "lost": 0.2, "uplink": "subspace(200) | grid(12)"}.items():
+        other = config_from({**settings, name: value})
+        with pytest.raises(ConfigError, match=f"round 1 is open, and its circles have .*{name} = .* and not"):
+            resume(other, store, folder, Aggregator(other, None))
+    store.close()

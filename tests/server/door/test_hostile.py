@@ -159,6 +159,22 @@ async def test_endless_http_request(serve: Serve) -> None:
         await play_honest(honest, served)
 
 
+async def test_line_that_is_too_long_is_answered_once(serve: Serve) -> None:
+    """The library answers what is too long for it and ends its half: nothing may be written after that."""
+    faults: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+    async with serve(phones=1) as served, peer(served.address) as honest:
+        await honest.join("honest")
+        async with tcp(served.address) as (reader, writer):
+            writer.write(b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+            with contextlib.suppress(OSError):
+                await writer.drain()
+                answer = await asyncio.wait_for(reader.read(), WAIT_S)
+                assert answer.count(b"HTTP/1.1 ") == 1
+        await play_honest(honest, served)
+    assert not faults
+
+
 async def test_silence_before_the_upgrade_and_before_the_hello(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("featherfed.server.service.OPEN_S", 0.3)
     monkeypatch.setattr("featherfed.server.service.HELLO_S", 0.3)
