@@ -92,9 +92,14 @@ class GatewayStoppedError(LocalError):
 def gateway_config(config: RunConfig, place: tuple[int, int], *, gateways: int = 0) -> RunConfig:
     """Return what a gateway of this run runs with; `gateways` of its own serve the phones, if there are any.
 
-    Raises `ConfigError` where phones or gateways would be missing.
+    Raises `ConfigError` where phones or gateways would be missing, and for `--dp`, which no tree has.
     """
     index, of = place
+    if config.dp:
+        raise ConfigError(
+            f"--dp {config.dp} adds noise to one sum, and --gateway {index}/{of} hands up one of several; leave"
+            " --dp out"
+        )
     if of > config.phones:
         raise ConfigError(f"--gateway {index}/{of} leaves gateways without phones; --phones {config.phones} is less")
     if of * gateways > config.phones:

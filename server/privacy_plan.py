@@ -23,6 +23,8 @@ OF_DISTRIBUTED = ("lost", "colluding")
 LIKE = "subspace(1024) | grid(10)"
 MOST_NOISE = 1000.0
 """A larger noise multiplier would leave nothing of any cohort that there is."""
+LEAST_NOISE = 1e-6
+"""A smaller one promises nothing (its ε is above 10¹¹), and its square is soon no number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +103,10 @@ def check_privacy(config: RunConfig, rules: RuleSet, uplinks: Sequence[Pipeline]
         raise ConfigError(f"{dp} needs --clip-norm: noise hides a phone only if its update is bounded, like 0.5")
     if not (config.noise_multiplier or config.target_epsilon):
         raise ConfigError(f"{dp} needs --noise-multiplier, like 1, or --target-epsilon, like 8")
-    if config.noise_multiplier > MOST_NOISE:
-        raise ConfigError(f"--noise-multiplier {config.noise_multiplier:g} is not a number up to {MOST_NOISE:g}")
+    if config.noise_multiplier and not LEAST_NOISE <= config.noise_multiplier <= MOST_NOISE:
+        raise ConfigError(
+            f"--noise-multiplier {config.noise_multiplier:g} is not a number from {LEAST_NOISE:g} to {MOST_NOISE:g}"
+        )
     if config.mode == "async":
         raise ConfigError(
             f"{dp} counts in whose rounds a phone was, and --mode async sums updates of several; use sync"

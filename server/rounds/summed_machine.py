@@ -299,6 +299,17 @@ def _note_opened(state: SummedState, event: Opened) -> Step:
     return _charge(state, event), ()
 
 
+def _note_answered(state: SummedState, event: Answered) -> Step:
+    """Open what the last answers to a run that is paused open: whoever keeps them could, so that it is to be paid."""
+    number = state.place(event.shard)
+    if (event.round_number, event.attempt) != (state.round_number, state.attempt) or number is None:
+        return state, ()
+    if state.circles[number].phase is not CirclePhase.OPENING:
+        return state, ()
+    state, actions = _with_circle(state, number, circles.Answered(event.shard, event.version))
+    return state, tuple(action for action in actions if isinstance(action, OpenCircle))
+
+
 def _opened(state: SummedState, event: Opened) -> Step:
     """Count those whose sum is open, and tell the others of the circle that they are not in it."""
     if (event.round_number, event.attempt) != (state.round_number, state.attempt):
@@ -377,7 +388,7 @@ TABLE: Mapping[Phase, Mapping[type, Callable[..., Any]]] = {
         Deadline: _deadline,
     },
     Phase.UNMASKING: {**round_machine.EVERYWHERE, **_OF_CIRCLES, Fail: _lose, GaveUp: _lose},
-    Phase.PAUSED: {**round_machine.TABLE[Phase.PAUSED], Opened: _note_opened},
+    Phase.PAUSED: {**round_machine.TABLE[Phase.PAUSED], Answered: _note_answered, Opened: _note_opened},
 }
 
 

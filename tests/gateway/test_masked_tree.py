@@ -375,3 +375,10 @@ async def test_gateway_whose_circle_fails_masks_what_came_anew_before_its_root_g
         await asyncio.wait_for(only, 30)
     assert [summary.phones for (summary,) in root.watcher.told("round_closed")] == [12, 7, 12]
     assert [(number, attempt) for number, attempt, _ in told.told("round_opened")] == [(1, 0), (2, 0), (2, 1), (3, 0)]
+
+
+def test_gateway_of_a_run_with_differential_privacy_is_refused() -> None:
+    """Its root has no noise to add, and would take a sum without any."""
+    config = config_from({"phones": 20, "dp": "central", "clip_norm": 1.0, "noise_multiplier": 1.0})
+    with pytest.raises(ConfigError, match="--dp central adds noise to one sum, and --gateway 0/2 hands up one of"):
+        gateway_config(config, (0, 2))

@@ -317,3 +317,21 @@ def test_sum_that_is_opened_while_the_run_is_paused_is_paid_for() -> None:
     machine.opened(machine.to_open.pop(), "sum")
     assert machine.state.phase is Phase.PAUSED and machine.paid
     machine.each_sum_that_could_be_opened_is_paid_for_once_and_nothing_else()
+
+
+def test_sum_whose_last_answers_come_while_the_run_is_paused_is_opened_and_paid_for() -> None:
+    """Who keeps every byte could open it, though the run were never resumed."""
+    machine = SummedMachine()
+    machine.begin(
+        masked=True, phones=5, cohort=5, size=5, quorum=5, least=1, retries=0, seed=0, kind="server",
+        there=set(range(5)),
+    )  # fmt: skip
+    for shard in range(5):
+        machine.join(shard)
+    machine.most_arrive(set())
+    assert machine.lists and not machine.to_open
+    machine.stop()
+    machine.all_answer()
+    machine.opened(machine.to_open.pop(), "sum")
+    assert machine.state.phase is Phase.PAUSED and machine.paid
+    machine.each_sum_that_could_be_opened_is_paid_for_once_and_nothing_else()
