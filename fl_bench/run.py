@@ -64,6 +64,8 @@ def run(
     folder = out / file.stem
     try:
         cells = read_scenario(file, way="virtual" if virtual else None, changes=changes)
+        if workers is not None and all(cell.way != "virtual" for cell in cells):
+            raise ConfigError("--workers are for a simulated run: add --virtual, or leave them out")
         if ray is not None and jobs > 1:
             raise ConfigError("--jobs is for this machine, and --ray for a cluster: leave out one of them")
         if ray is not None and workers is not None and len(cells) > 1:

@@ -52,12 +52,16 @@ class CircleNoise:
             wider = [(more, fit) for more in range(bits + 1, MOST_BITS + 1) if (fit := fitted(more)) is not None]
             fine = [more for more, fit in wider if fit.excess <= FINE_EXCESS]
             best = fine[0] if fine else min(wider, key=lambda each: each[1].excess, default=(0, None))[0]
-            way_out = f"use grid({best})" if best else "use less noise, or smaller circles (--circle)"
+            way_out = (
+                f'use --uplink "{str(summable.pipeline).replace(f"grid({bits})", f"grid({best})")}"'
+                if best
+                else "use less noise, or smaller circles (--circle)"
+            )
             times = "" if found is None else f": its variance would be {found.excess:.3g} times what it has to be"
             summed = asked if promise is None else members
             raise ConfigError(
                 f"{summable.pipeline} has no room for the sum of {summed} phones with the noise of"
-                f" --noise-multiplier {z:.3g} in {coordinates} coordinates{times}; {way_out}"
+                f" Z = {z:.3g} in {coordinates} coordinates{times}; {way_out}"
             )
         return cls(found, plan, z, promise)
 

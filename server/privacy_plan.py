@@ -112,7 +112,10 @@ def check_privacy(config: RunConfig, rules: RuleSet, uplinks: Sequence[Pipeline]
             f"{dp} counts in whose rounds a phone was, and --mode async sums updates of several; use sync"
         )
     if config.gateways:
-        raise ConfigError(f"{dp} adds noise to one sum, and --gateways {config.gateways} have one each; leave one out")
+        raise ConfigError(
+            f"{dp} keeps one account of all phones and of every sum, and --gateways {config.gateways} take sums of"
+            " their own; leave one out"
+        )
     if config.connect == "when-chosen":
         raise ConfigError(
             f"{dp} asks those who have taken part least, which is known when a round opens, and --connect when-chosen"

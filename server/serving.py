@@ -5,7 +5,7 @@ import contextlib
 import shlex
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -156,13 +156,13 @@ def serve_run(plan: RunPlan, console: Console) -> Served:
             stack.enter_context(where.sock)
         problem = plan.problem or load_problem(config.problem)
         aggregator = loaded(config, plan.data_dir, problem=problem)
-        invitation, cannot = None, None
+        invitation = None
         if plan.entrance.phone_page:
             from featherfed.server.phone_page.invitation import invite
             from featherfed.server.phone_page.opening import open_site
 
-            invitation = invite(plan.entrance, door)
             cannot = open_site(config, problem, plan.entrance, door)
+            invitation = replace(invite(plan.entrance, door), cannot=cannot)
         if folder is None:
             folder = create(plan.runs, plan.name, config, store=plan.store)
             stack.enter_context(hold(folder, say=_warn))
@@ -177,8 +177,6 @@ def serve_run(plan: RunPlan, console: Console) -> Served:
                     watchers.note(str(CohortShare.of(config, config.gateways)))
             if (sentence := privacy_note(config, aggregator)) is not None:
                 watchers.note(sentence)
-            if cannot is not None:
-                watchers.note(f"browsers are served a page that says that they cannot take part: {cannot}")
             paused = asyncio.run(_serve(plan, folder, aggregator, kept, watchers, door, where))
         report = make_report(folder, config, kept)
         write_csv(folder, report)

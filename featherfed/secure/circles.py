@@ -88,10 +88,10 @@ class Risks:
         return max(0, threshold_of(m) - int(self.colluding * m) - self.may_be_lost + 1)
 
     def __str__(self) -> str:
-        chance = f"2^{log2(self.revealed):.0f}" if self.revealed else "0"
+        revealed = f"has with chance 2^{log2(self.revealed):.0f}" if self.revealed else "never has"
         enough = threshold_of(self.members)
         return (
-            f"circles of {self.members}: a sum stands {self.may_be_lost} lost phones and fails with chance"
-            f" {self.fails:.2g} if {self.lost:.0%} are lost; if {self.colluding:.0%} of {self.phones} phones collude"
-            f" with the server, a circle has the {enough} that open its updates with chance {chance}"
+            f"circles of {self.members}: a sum is opened though up to {self.may_be_lost} of them are lost, and fails"
+            f" with chance {self.fails:.2g} if {self.lost:.0%} are; if {self.colluding:.0%} of {self.phones} phones"
+            f" collude with the server, a circle {revealed} the {enough} of them that can open its updates"
         )

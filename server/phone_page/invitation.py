@@ -21,14 +21,22 @@ class Invitation:
     """`url` is for people's eyes and terminals only, since it may have a token in it."""
 
     url: str
+    far: bool
+    """Whether other machines can open it."""
+    cannot: str | None = None
+    """Why browsers cannot take part in this run, which the page says then."""
 
     @property
     def line(self) -> str:
         """The line that says where the page is."""
-        return f"phones join by opening {self.url}"
+        if self.cannot is not None:
+            return f"browsers cannot take part, and {self.url} says so: {self.cannot}"
+        return f"{'phones' if self.far else 'browsers of this machine'} join by opening {self.url}"
 
     def qr(self) -> str:
-        """Return the address as a QR code for a terminal, two rows a line."""
+        """Return the address as a QR code for a terminal, two rows a line; nothing where no telephone could use it."""
+        if self.cannot is not None or not self.far:
+            return ""
         import segno
 
         text = io.StringIO()
@@ -53,7 +61,8 @@ def invite(options: EntranceOptions, entrance: Entrance) -> Invitation:
     if host in ANY:
         host = _own_address(host)
     shown = f"[{host}]" if ":" in host else host
-    return Invitation(f"http{'s' if entrance.tls else ''}://{shown}:{port}/{fragment}")
+    url = f"http{'s' if entrance.tls else ''}://{shown}:{port}/{fragment}"
+    return Invitation(url, far=not is_loopback(options.host))
 
 
 def hosts(options: EntranceOptions, entrance: Entrance) -> frozenset[str] | None:

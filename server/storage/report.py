@@ -243,7 +243,9 @@ def table(report: Report, columns: int) -> Table:
     totals = content["totals"]
     result.add_section()
     result.add_row("total", "", *([""] * len(measures)), "", *_sizes(totals, fields, beside))
-    result.caption = f"bytes, all phones: {Spent.in_row(totals)}"
+    result.caption = (
+        f"bytes, all {'gateways' if content['config'].get('gateways') else 'phones'}: {Spent.in_row(totals)}"
+    )
     if private:
         privacy = content["privacy"]
         result.caption += f"\nε {privacy['epsilon']:.3g} for each phone, with δ {privacy['delta']:.3g}"

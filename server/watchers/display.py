@@ -35,7 +35,7 @@ class Invited(Page, Protocol):
     """Where browsers become phones."""
 
     def qr(self) -> str:
-        """Return its address as a QR code, in lines of blocks."""
+        """Return its address as a QR code, in lines of blocks; nothing where no telephone could use it."""
 
 
 class PlainDisplay(Watcher):
@@ -76,8 +76,8 @@ class PlainDisplay(Watcher):
             "listening", "\n".join(lines), address=address, run=run, page=self._page and self._page.url,
             phone_page=self._phones and self._phones.url,
         )  # fmt: skip
-        if self._phones is not None:
-            self._show(self._phones.qr())
+        if self._phones is not None and (code := self._phones.qr()):
+            self._show(code)
 
     def phone_came(self, phone: Visitor, connected: int, expected: int) -> None:
         """Tell who came."""

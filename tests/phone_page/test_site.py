@@ -1,6 +1,7 @@
 """What the page's server answers, and the address that it prints."""
 
 import gzip
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,8 @@ def test_on_loopback_the_address_has_no_token_where_none_is_needed(tmp_path: Pat
         port = opened.socket.getsockname()[1]
         assert invite(options, opened).url == f"http://127.0.0.1:{port}/"
         assert "127.0.0.1" in (hosts(options, opened) or ())
-        assert "█" in invite(options, opened).qr()
+        assert not invite(options, opened).qr()
+        assert "browsers of this machine join by opening" in invite(options, opened).line
 
 
 def test_where_tokens_are_in_use_the_address_has_the_one_for_browsers(tmp_path: Path) -> None:
@@ -130,6 +132,9 @@ def test_where_tokens_are_in_use_the_address_has_the_one_for_browsers(tmp_path: 
         assert fragment == f"token={token}&name=browser-%2A"
         assert "0.0.0.0" not in address
         assert hosts(options, opened) is None
+        assert "█" in invite(options, opened).qr()
+        cannot = replace(invite(options, opened), cannot="it is no chain")
+        assert cannot.line.startswith("browsers cannot take part, and http") and not cannot.qr()
     assert "--phone-page" in options.flags()
     assert token not in " ".join(options.flags())
 

@@ -33,6 +33,10 @@ def test_risks_are_those_of_the_page(members: int, may_be_lost: int, revealed: i
 
 def test_risks_in_a_sentence() -> None:
     assert str(Risks(phones=1000, members=10, colluding=0.1, lost=0.1)) == (
-        "circles of 10: a sum stands 3 lost phones and fails with chance 0.013 if 10% are lost; if 10% of 1000 phones"
-        " collude with the server, a circle has the 6 that open its updates with chance 2^-13"
+        "circles of 10: a sum is opened though up to 3 of them are lost, and fails with chance 0.013 if 10% are; if 10%"
+        " of 1000 phones collude with the server, a circle has with chance 2^-13 the 6 of them that can open its"
+        " updates"
+    )
+    assert str(Risks(phones=20, members=10, colluding=0.1, lost=0.1)).endswith(
+        "if 10% of 20 phones collude with the server, a circle never has the 6 of them that can open its updates"
     )

@@ -66,10 +66,11 @@ def test_sum_is_paid_for_when_it_can_be_opened_where_phones_add_the_noise() -> N
 @pytest.mark.parametrize("bits", [2, 6, 7])
 def test_grid_that_is_too_narrow_is_refused_with_one_that_is_not(dp: str, bits: int) -> None:
     with pytest.raises(
-        ConfigError, match=rf"grid\({bits}\) has no room for the sum of \d+ phones .*; use grid\("
+        ConfigError,
+        match=rf"grid\({bits}\) has no room for the sum of \d+ phones .*; use --uplink \"subspace\(1024\) \| grid\(",
     ) as told:
         noise_of(dp=dp, uplink=f"subspace(1024) | grid({bits})")
-    enough = int(str(told.value).rpartition("use grid(")[2].rstrip(")"))
+    enough = int(str(told.value).rpartition("grid(")[2].rstrip(')"'))
     assert noise_of(dp=dp, uplink=f"subspace(1024) | grid({enough})").fitted.excess <= FINE_EXCESS
     with contextlib.suppress(ConfigError):
         assert noise_of(dp=dp, uplink=f"subspace(1024) | grid({enough - 1})").fitted.excess > FINE_EXCESS

@@ -27,4 +27,4 @@ def test_circles_deal_everybody_once_and_evenly(cohort: int, size: int, data: st
 
 def test_operator_is_told_what_circles_stand() -> None:
     config = config_from({"phones": 1000, "cohort": 20, "secure": True, "circle": 10})
-    assert str(risks_of(config)).startswith("circles of 10: a sum stands 3 lost phones")
+    assert str(risks_of(config)).startswith("circles of 10: a sum is opened though up to 3 of them are lost")
