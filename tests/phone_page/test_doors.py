@@ -88,7 +88,7 @@ def test_a_run_that_no_browser_can_train_is_refused_in_a_sentence(
     run = start(*(flag.format(file=file) for flag in flags), "--phones", "6", "--rounds", "1")
     mine = phone(run.url)
     mine.wait_text("#refused", sentence)
-    assert any(sentence in event["message"] for event in run.events if event["event"] == "note")
+    assert any(sentence in event["message"] for event in run.events if event["event"] == "listening")
     assert mine.page.locator("#join").is_hidden()
     assert mine.quiet()
 
