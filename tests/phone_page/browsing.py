@@ -72,6 +72,9 @@ class Run:
         self._processes.__exit__(None, None, None)
 
 
+NETWORK = ("WebSocket connection to ", "Failed to load resource: ")
+
+
 class Browsing:
     """One browser: its page, what it said and what it asked for."""
 
@@ -109,6 +112,13 @@ class Browsing:
             assert time.monotonic() < deadline_s, f"{words!r} is not in {seen!r}; console: {self.said}"
             self.page.wait_for_timeout(50)
 
+    def wait_value(self, expression: str, value: Any, timeout_s: float = 60) -> None:
+        """Wait until an expression has a value on the page."""
+        deadline_s = time.monotonic() + timeout_s
+        while (seen := self.page.evaluate(expression)) != value:
+            assert time.monotonic() < deadline_s, f"{expression} is {seen!r}"
+            self.page.wait_for_timeout(50)
+
     def kept(self) -> dict[str, Any]:
         """Return what the phone keeps, by name: sizes of arrays in place of arrays."""
         script = """() => new Promise((done, fail) => {
@@ -127,6 +137,10 @@ class Browsing:
         })"""
         found: dict[str, Any] = json.loads(self.page.evaluate(script))
         return found
+
+    def unforeseen(self) -> list[str]:
+        """Return what the console said besides what a browser itself says of a network that is gone or refuses."""
+        return [each for each in self.said if not each.startswith(NETWORK)]
 
     def quiet(self) -> bool:
         """Whether nothing was said on the console and nothing asked of another origin."""

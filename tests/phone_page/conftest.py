@@ -35,3 +35,4 @@ def phone(browser: Any) -> Iterator[Callable[..., Browsing]]:
     yield open_page
     for each in opened:
         each.context.close()
+    assert not [line for each in opened for line in each.unforeseen()]

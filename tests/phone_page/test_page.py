@@ -90,6 +90,28 @@ def test_a_tab_that_is_closed_in_the_middle_of_a_transfer_is_followed_by_one_tha
     assert carried < {"up": 2, "down": 1}[way] * 4 * 29_322 + 70_000
 
 
+@pytest.mark.parametrize("way", ["up", "down"])
+def test_a_server_that_is_killed_in_the_middle_of_a_transfer_goes_on_with_it(
+    start: Start, phone: Open, way: str
+) -> None:
+    run = start(*LITE, "--uplink", "float32")
+    with relay(run.port) as line:
+        mine = phone(f"http://127.0.0.1:{line.port}/")
+        mine.draw(2)
+        line.shut = True
+        setattr(line, f"cut_{way}", 100_000)
+        mine.page.locator("#join").click()
+        mine.wait_text("#says", "trying again")
+        run.kill()
+        again = start("--resume", str(run.folder), "--port", str(run.port))
+        line.shut = False
+        mine.wait_text("#says", "all 2 rounds are done", 120)
+    again.wait()
+    assert mine.number("#accepted") == 2
+    carried = run.traffic(0, "payload")["uplink" if way == "up" else "downlink"]
+    assert carried < {"up": 2, "down": 1}[way] * 4 * 29_322 + 70_000
+
+
 def test_a_broken_download_is_kept_and_only_the_rest_comes(start: Start, phone: Open) -> None:
     run = start(*LITE, "--uplink", "eden-1bit")
     model = 4 * 29_322
@@ -158,6 +180,44 @@ def test_a_browser_without_a_network_waits_for_it(start: Start, phone: Open) -> 
     mine.wait_text("#says", "waiting to be asked")
     came = run.came(2)
     assert len(came) == 2 and len(set(came)) == 1
+
+
+WAKE_LOCKS = """
+    window.locks = [];
+    const request = navigator.wakeLock.request.bind(navigator.wakeLock);
+    navigator.wakeLock.request = async (kind) => {
+        const lock = await request(kind);
+        window.locks.push(lock);
+        return lock;
+    };
+"""
+LOOKED_AT = """(state) => {
+    Object.defineProperty(document, "visibilityState", { value: state, configurable: true });
+    document.dispatchEvent(new Event("visibilitychange"));
+}"""
+
+
+def test_a_phone_keeps_its_screen_on_and_says_when_its_tab_sleeps(start: Start, phone: Open) -> None:
+    run = start(*TINY, "--phones", "2", "--rounds", "1")
+    mine = phone(run.url)
+    mine.context.add_init_script(WAKE_LOCKS)
+    mine.page.reload()
+    mine.page.evaluate(LOOKED_AT, "hidden")
+    assert mine.page.locator("#asleep").is_hidden(), "who takes no part may sleep"
+    mine.page.evaluate(LOOKED_AT, "visible")
+    mine.draw(0)
+    mine.page.locator("#join").click()
+    mine.wait_text("#says", "waiting to be asked")
+    mine.wait_value("window.locks.length", 1)
+    mine.page.evaluate(LOOKED_AT, "hidden")
+    assert mine.page.locator("#asleep").is_visible()
+    assert mine.page.title().startswith("asleep")
+    mine.page.evaluate(LOOKED_AT, "visible")
+    assert mine.page.locator("#asleep").is_hidden()
+    mine.wait_value("window.locks.length", 2)
+    mine.page.locator("#leave").click()
+    mine.wait_text("#says", "you have left the run")
+    mine.wait_value("window.locks.at(-1).released", True)
 
 
 def test_leave_keeps_the_drawings_and_forget_keeps_nothing(start: Start, phone: Open) -> None:
