@@ -163,6 +163,7 @@ def make_report(folder: RunFolder, config: RunConfig, store: Store) -> Report:
             "parameters": int(values.get("parameters", 0)),
             "uplink": config.spelled("uplink"),
             "downlink": config.downlink,
+            **({"gateways": config.gateways} if config.gateways else {}),
             **_privacy(config, noted, store),
             "measures": [asdict(each) for each in measures],
             "rounds": rounds,
@@ -243,9 +244,7 @@ def table(report: Report, columns: int) -> Table:
     totals = content["totals"]
     result.add_section()
     result.add_row("total", "", *([""] * len(measures)), "", *_sizes(totals, fields, beside))
-    result.caption = (
-        f"bytes, all {'gateways' if content['config'].get('gateways') else 'phones'}: {Spent.in_row(totals)}"
-    )
+    result.caption = f"bytes, all {'gateways' if content.get('gateways') else 'phones'}: {Spent.in_row(totals)}"
     if private:
         privacy = content["privacy"]
         result.caption += f"\nε {privacy['epsilon']:.3g} for each phone, with δ {privacy['delta']:.3g}"

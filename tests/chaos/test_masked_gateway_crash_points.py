@@ -39,7 +39,13 @@ async def play(folder: Path, injectors: list[Callable[[str], None]]) -> tuple[by
                 with contextlib.suppress(Died):
                     disk = {"injector": injector}
                     async with gateway(root.address, folder / "g0", 0, 1, disk=disk, **SETTINGS) as (serving_it, told):
-                        gate.aim(int((await address(told, serving_it)).rpartition(":")[2]))
+                        there = asyncio.ensure_future(address(told, serving_it))
+                        await asyncio.wait({there, root.ended}, return_when=asyncio.FIRST_COMPLETED)
+                        if not there.done():
+                            # Its last life had said all that its root waited for, which has ended a moment later.
+                            there.cancel()
+                            return root.folder.model.read_bytes(), life
+                        gate.aim(int((await there).rpartition(":")[2]))
                         await serving_it
                         assert await root.ended is None
                         (summary,) = told.told("round_closed")[-1]
