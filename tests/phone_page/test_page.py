@@ -240,7 +240,10 @@ def test_leave_keeps_the_drawings_and_forget_keeps_nothing(start: Start, phone: 
     # To another run, by its address.
     another = start(*TINY, "--phones", "2", "--rounds", "1")
     mine.page.locator("#other").click()
-    mine.page.locator("#address").fill(another.url)
+    mine.page.locator("#address").fill("no address")
+    mine.page.locator("#elsewhere button").click()
+    assert mine.page.locator("#address").evaluate("field => field.validationMessage").startswith("This is no address")
+    mine.page.locator("#address").fill(another.url.removeprefix("http://"))
     mine.page.locator("#elsewhere button").click()
     mine.page.wait_for_url(another.url)
     mine.url = another.url

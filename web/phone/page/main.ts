@@ -240,6 +240,19 @@ function takeOver(lost: () => void): () => void {
   return release;
 }
 
+/** What somebody types or pastes as another run's address; without a scheme it has this page's. */
+function addressOf(typed: string): URL | null {
+  const text = typed.trim();
+  // Browsers differ in whether a host may have a space.
+  if (/\s/.test(text)) return null;
+  try {
+    const address = new URL(/^[a-z]+:\/\//i.test(text) ? text : `${location.protocol}//${text}`);
+    return /^https?:$/.test(address.protocol) ? address : null;
+  } catch {
+    return null;
+  }
+}
+
 async function main(): Promise<void> {
   let page: Page | null = null;
   find("forget").onclick = async () => {
@@ -252,10 +265,16 @@ async function main(): Promise<void> {
     find("elsewhere").hidden = false;
     find("address").focus();
   };
+  find("address").oninput = () => find<HTMLInputElement>("address").setCustomValidity("");
   find<HTMLFormElement>("elsewhere").onsubmit = async (event) => {
     event.preventDefault();
-    const address = new URL(find<HTMLInputElement>("address").value);
-    if (!/^https?:$/.test(address.protocol)) return;
+    const field = find<HTMLInputElement>("address");
+    const address = addressOf(field.value);
+    field.setCustomValidity(address === null ? "This is no address of a run, like https://192.0.2.7:8765/" : "");
+    if (address === null) {
+      field.reportValidity();
+      return;
+    }
     await page?.leave("you have left the run");
     location.assign(address);
     // Another token at the same place is only another fragment.
