@@ -263,9 +263,12 @@ print(run.simulate(workers=2).rounds[-1].accepted)
 def test_a_problem_of_the_program_that_runs_is_trained_alone_with_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(OWN)
     (tmp_path / "script.py").write_text(SCRIPT)
+    # Commands keep the current folder off the path of what they start; a user's script has its own folder there.
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONSAFEPATH"}
     told = subprocess.run(
-        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
-    )
+        [sys.executable, "script.py"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
     assert (told.returncode, told.stdout.split()) == (0, ["2"]), told.stderr
     assert "another process cannot load the problem" in told.stderr
     assert "as the program that runs; put it into a file of its own" in told.stderr
