@@ -13,6 +13,7 @@ from featherfed.edge_client.leaving import PhoneLeftError
 from featherfed.edge_client.limits import EARNED_A_MESSAGE, LEAST_SILENCE_S, LONGEST_HEARTBEAT_S, WELCOME_S
 from featherfed.edge_client.phone_context import PhoneContext
 from featherfed.edge_client.phone_state import PendingUpdate
+from featherfed.edge_client.promises import check_promises
 from featherfed.edge_client.round_settings import RunSettings, spelled_out
 from featherfed.edge_client.secrets import Secrets
 from featherfed.errors import (
@@ -59,10 +60,6 @@ NOT_ASKED = "no later round asks this phone"
 
 class NoWelcomeError(ProtocolError):
     """The server has not answered Hello in time; it may be busy."""
-
-
-class UnmaskedError(LocalError):
-    """The run would see this phone's updates, and its owner has said that none may."""
 
 
 class OtherWeightsError(CodecError):
@@ -187,18 +184,7 @@ class Visit:
             raise ProtocolError(f"{type(welcome).__name__} in place of Welcome")
         if welcome.shard >= welcome.shards:
             raise ProtocolError(f"shard {welcome.shard} of {welcome.shards}; shards are counted from 0")
-        if self._phone.settings.only_masked and not welcome.masked:
-            raise UnmaskedError(
-                f"run {readable(welcome.run)} does not mask updates, and this phone is to take part only where they"
-                " are masked (--secure)"
-            )
-        if welcome.noise < (least := self._phone.settings.least_noise):
-            raise UnmaskedError(
-                f"run {readable(welcome.run)} promises noise of {welcome.noise:g} in each sum, and this phone is to"
-                f" take part only where it is at least {least:g} (--least-noise)"
-            )
-        if welcome.noise and not welcome.masked:
-            raise SecrecyError(f"run {readable(welcome.run)} has phones add noise to what it does not mask")
+        check_promises(welcome, self._phone.settings)
         self.welcomed = True
         self._phone.addresses.found()
         knew = self._phone.model.digest

@@ -1,8 +1,18 @@
 """Tables in documents that a command writes between two marks, so that no figure is typed by hand."""
 
+import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from featherfed.errors import LocalError
+
+
+def kept_or_measured(kept: Iterable[Path], measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return the figures of JSON files, the later ones over the earlier; without any, those that `measure` finds."""
+    if not (files := list(kept)):
+        return measure()
+    return {name: each for file in files for name, each in json.loads(file.read_text()).items()}
 
 
 def fill(path: Path, tables: dict[str, str]) -> None:

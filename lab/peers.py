@@ -19,7 +19,7 @@ import click
 
 from featherfed.fl_bench.codec_tables import markdown
 from lab.children import environment
-from lab.documents import fill
+from lab.documents import fill, kept_or_measured
 from lab.peer_runs import LIMIT_S, Figures, Order
 
 PARTS = ("off", "on", "simulation", "secure")
@@ -217,11 +217,9 @@ def peers(
     if plan["cohort"] > plan["simulated"]:
         raise click.UsageError(f"--cohort {plan['cohort']} exceeds --simulated {plan['simulated']}")
     try:
-        result: dict[str, Any] = {}
-        for file in kept:
-            result |= json.loads(file.read_text())
-        if not kept:
-            result = compare(Plan(**plan), parts or UNMASKED, flower, lambda line: click.echo(line, err=True))
+        result = kept_or_measured(
+            kept, lambda: compare(Plan(**plan), parts or UNMASKED, flower, lambda line: click.echo(line, err=True))
+        )
         made = tables(result)
         if document is not None:
             fill(document, made)

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from featherfed.fl_bench.codec_tables import markdown
-from lab.documents import fill
+from lab.documents import fill, kept_or_measured
 
 STRATEGIES = (("digits/lite", "rotate | eden(1)"), ("digits/lite", "rotate_shared | stochastic(1)"),
               ("digits/cnn", "rotate | eden(1)"), ("digits/cnn", "rotate_shared | stochastic(1)"))  # fmt: skip
@@ -149,11 +149,7 @@ def performance(
     from featherfed.errors import ConfigError, FeatherfedError
 
     try:
-        result: dict[str, Any] = {}
-        for file in kept:
-            result |= json.loads(file.read_text())
-        if not kept:
-            result = _collect(data_dir, parts or PARTS, small=small)
+        result = kept_or_measured(kept, lambda: _collect(data_dir, parts or PARTS, small=small))
         made = tables(result)
         if document is not None:
             fill(document, made)

@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from featherfed.fl_bench.codec_tables import markdown
-from lab.documents import fill
+from lab.documents import fill, kept_or_measured
 
 PARTS = ("bytes", "work", "sockets")
 
@@ -176,11 +176,9 @@ def secure(parts: tuple[str, ...], small: bool, as_json: bool, kept: tuple[Path,
     from featherfed.errors import FeatherfedError
 
     try:
-        result: dict[str, Any] = {}
-        for file in kept:
-            result |= json.loads(file.read_text())
-        if not kept:
-            result = measure(parts or PARTS, small=small, tell=lambda line: click.echo(line, err=True))
+        result = kept_or_measured(
+            kept, lambda: measure(parts or PARTS, small=small, tell=lambda line: click.echo(line, err=True))
+        )
         made = tables(result)
         if document is not None:
             fill(document, made)

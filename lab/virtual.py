@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 from featherfed.fl_bench.codec_tables import markdown
-from lab.documents import fill
+from lab.documents import fill, kept_or_measured
 from lab.memory import resident_bytes
 
 PARTS = ("training", "rounds", "memory")
@@ -222,11 +222,7 @@ def virtual(
     from featherfed.errors import ConfigError, FeatherfedError
 
     try:
-        result: dict[str, Any] = {}
-        for file in kept:
-            result |= json.loads(file.read_text())
-        if not kept:
-            result = measure(data_dir, parts or PARTS, small=small)
+        result = kept_or_measured(kept, lambda: measure(data_dir, parts or PARTS, small=small))
         made = tables(result)
         if document is not None:
             fill(document, made)

@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 from featherfed.fl_bench.codec_tables import markdown
-from lab.documents import fill
+from lab.documents import fill, kept_or_measured
 from lab.virtual import _fresh
 
 Given = tuple[dict[str, Any], bool, int, str | None]
@@ -196,11 +196,7 @@ def workers(
     from featherfed.errors import ConfigError, FeatherfedError
 
     try:
-        result: dict[str, Any] = {}
-        for file in kept:
-            result |= json.loads(file.read_text())
-        if not kept:
-            result = measure(data_dir, parts or PARTS, turns, small=small)
+        result = kept_or_measured(kept, lambda: measure(data_dir, parts or PARTS, turns, small=small))
         made = table(result)
         if document is not None:
             fill(document, {"workers": made, "workers machine": caption(result)})

@@ -94,7 +94,8 @@ class Budget:
         bound = self.target and most > self._most() * (1 + SLACK)
         return (
             f"the privacy budget is spent: ε {self.epsilon(account):.3g}{of} after round {round_number}"
-            f"{'' if bound else often}; another would make it {another:.3g}"
+            f"{'' if bound else often}; another would make it {another:.3g}, and needs a higher"
+            f" {'target_epsilon' if bound else 'participations'} in config.toml, which promises phones less"
         )
 
 

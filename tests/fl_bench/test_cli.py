@@ -63,3 +63,11 @@ def test_list_of_commands_says_what_each_says_of_itself() -> None:
             command = main.get_command(context, name)
             assert command is not None
             assert f" {name} {command.get_short_help_str(1000)}" in shown
+
+
+def test_workers_of_a_run_on_real_processes_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(SMALL)
+    result = CliRunner().invoke(main, ["run", str(path), "--workers", "2", "--out", str(tmp_path / "out")])
+    assert result.exit_code == 2
+    assert "--workers are for a simulated run: add --virtual, or leave them out" in result.output

@@ -68,19 +68,24 @@ def killed_once_busy(driver: "subprocess.Popen[str]", task: str) -> tuple[str, b
     return told, bool(workers)
 
 
-def test_cells_survive_the_death_of_a_worker_and_give_what_they_give_locally(tmp_path: Path, cluster: Any) -> None:
-    grid = tmp_path / "grid.toml"
-    grid.write_text(SCENARIO)
-    given = ["run", str(grid), "--virtual", "--ray", cluster.address, "--out", str(tmp_path / "cluster")]
+def run_with_a_worker_killed(given: list[str], task: str) -> None:
+    """Run `fl-bench` to its end, and kill a worker of the cluster that has a task in hand."""
     with subprocess.Popen(
         command("bench", *given), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as driver:
         try:
-            told, killed = killed_once_busy(driver, "packed_cell")
+            told, killed = killed_once_busy(driver, task)
         finally:
             driver.kill()
     assert killed, told
     assert driver.returncode == 0, told
+
+
+def test_cells_survive_the_death_of_a_worker_and_give_what_they_give_locally(tmp_path: Path, cluster: Any) -> None:
+    grid = tmp_path / "grid.toml"
+    grid.write_text(SCENARIO)
+    given = ["run", str(grid), "--virtual", "--ray", cluster.address, "--out", str(tmp_path / "cluster")]
+    run_with_a_worker_killed(given, "packed_cell")
     cells = read_scenario(grid, way="virtual")
     run_grid(cells, tmp_path / "local", None)
     for cell in cells:
@@ -102,15 +107,7 @@ def test_phones_of_one_run_are_trained_by_the_cluster_and_the_run_is_the_same(tm
     scenario = tmp_path / "one.toml"
     scenario.write_text(ONE)
     given = ["run", str(scenario), "--virtual", "--ray", cluster.address, "--out", str(tmp_path / "cluster")]
-    with subprocess.Popen(
-        command("bench", *given), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as driver:
-        try:
-            told, killed = killed_once_busy(driver, "TrainingHost.train")
-        finally:
-            driver.kill()
-    assert killed, told
-    assert driver.returncode == 0, told
+    run_with_a_worker_killed(given, "TrainingHost.train")
     [cell] = read_scenario(scenario, way="virtual")
     run_grid([cell], tmp_path / "local", None, workers=1)
     assert cell_report(cell, tmp_path / "cluster" / "one") == cell_report(cell, tmp_path / "local")

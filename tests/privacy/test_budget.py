@@ -56,10 +56,12 @@ def test_sentence_says_what_was_spent_and_what_another_round_would_make_it() -> 
     account = Account().charged([0], Price(0.5)).charged([0], Price(0.5))
     told = Budget(0.5, 1e-5, 100, 8.0).over(account, 20)
     assert (
-        told == "the privacy budget is spent: ε 7.08 of --target-epsilon 8 after round 20; another would make it 9.01"
+        told
+        == "the privacy budget is spent: ε 7.08 of --target-epsilon 8 after round 20; another would make it 9.01, and"
+        " needs a higher target_epsilon in config.toml, which promises phones less"
     )
     told = Budget(0.5, 1e-5, 2).over(account, 20)
     assert told == (
         "the privacy budget is spent: ε 7.08 after round 20, and no phone is in more than 2 rounds (--participations);"
-        " another would make it 9.01"
+        " another would make it 9.01, and needs a higher participations in config.toml, which promises phones less"
     )

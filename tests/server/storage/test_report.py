@@ -10,7 +10,7 @@ from rich.console import Console
 from featherfed.server.config import RunConfig
 from featherfed.server.measures import LOSS, TARGETS, Measure
 from featherfed.server.storage.ledger import DIRECTIONS, FIELDS, Traffic
-from featherfed.server.storage.report import make_report, table, write_csv
+from featherfed.server.storage.report import Report, make_report, table, write_csv
 from featherfed.server.storage.run_folder import RunFolder
 from featherfed.server.storage.spent import size
 from featherfed.server.storage.store import (
@@ -161,7 +161,9 @@ def test_table_has_a_line_a_round_the_total_and_the_handshakes(report: Any) -> N
     assert cells[1][2] == ""
     assert list(cells[3][:4]) == ["4", "0/2", "", ""]
     assert cells[4][0] == "total"
-    assert "720 B up + 720 B down = 1.44 kB both ways; 900 B of handshakes beside them" in text
+    assert "bytes, all phones: 720 B up + 720 B down = 1.44 kB both ways; 900 B of handshakes beside them" in text
+    # What the root of a tree counts are its gateways' bytes.
+    assert "bytes, all gateways: 720 B up" in shown(Report({**report.content, "gateways": 2}))
 
 
 def test_narrow_terminal_gets_the_columns_that_fit_it(report: Any) -> None:
