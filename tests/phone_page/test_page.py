@@ -248,3 +248,22 @@ def test_leave_keeps_the_drawings_and_forget_keeps_nothing(start: Start, phone: 
     mine.page.wait_for_url(another.url)
     mine.url = another.url
     mine.wait_text("#says", "take part")
+
+
+def test_a_drawing_that_is_named_with_the_finger_still_down_ends_there(start: Start, phone: Open) -> None:
+    mine = phone(start(*TINY, "--phones", "1", "--rounds", "1").url)
+    mine.wait_text("#says", "take part")
+    box = mine.page.locator("#pad").bounding_box()
+    mouse = mine.page.mouse
+    mouse.move(box["x"] + 50, box["y"] + 50)
+    mouse.down()
+    mouse.move(box["x"] + 90, box["y"] + 150)
+    # As a second finger does it.
+    mine.page.evaluate("document.querySelectorAll('#labels button')[1].click()")
+    mouse.move(box["x"] + 150, box["y"] + 50)
+    mine.wait_text("#ledger", "1 drawing stayed here")
+    assert mine.page.locator("#clear").is_disabled(), "what came after it is no drawing"
+    mouse.up()
+    mine.draw(4)
+    mine.wait_text("#ledger", "2 drawings stayed here")
+    assert mine.quiet()

@@ -37,8 +37,10 @@ export class Pad {
     return this.strokes;
   }
 
+  /** Forget the drawing, also the line that a finger is in the middle of: another one may have tapped the label. */
   clear(): void {
     this.strokes = [];
+    this.finger = null;
     this.paint();
     this.changed();
   }
