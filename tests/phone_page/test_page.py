@@ -267,3 +267,17 @@ def test_a_drawing_that_is_named_with_the_finger_still_down_ends_there(start: St
     mine.draw(4)
     mine.wait_text("#ledger", "2 drawings stayed here")
     assert mine.quiet()
+
+
+def test_a_worker_that_could_not_be_loaded_is_had_anew_for_the_next_round(start: Start, phone: Open) -> None:
+    mine = phone(start(*TINY, "--phones", "1", "--rounds", "1").url)
+    mine.wait_text("#says", "take part")
+    mine.page.route("**/phone/worker.js", lambda route: route.abort())
+    with mine.page.expect_event("requestfailed", lambda request: request.url.endswith("/phone/worker.js")):
+        mine.page.reload()
+        mine.wait_text("#says", "take part")
+    mine.page.unroute("**/phone/worker.js")
+    mine.draw(1)
+    mine.page.locator("#join").click()
+    mine.wait_text("#says", "all 1 rounds are done", 30)
+    assert mine.number("#accepted") == 1
