@@ -281,3 +281,19 @@ def test_a_worker_that_could_not_be_loaded_is_had_anew_for_the_next_round(start:
     mine.page.locator("#join").click()
     mine.wait_text("#says", "all 1 rounds are done", 30)
     assert mine.number("#accepted") == 1
+
+
+def test_a_page_of_another_problem_says_so_and_trains_nothing_until_it_is_reloaded(start: Start, phone: Open) -> None:
+    run = start(*TINY, "--phones", "2", "--rounds", "1")
+    mine = phone(run.url)
+    mine.draw(1)
+    mine.page.locator("#join").click()
+    mine.wait_text("#says", "waiting to be asked")
+    run.kill()
+    # Its tensors are called otherwise; those of mnist/tiny would not be, and be trained on pixels of another mean.
+    again = start("--problem", "digits/mlp", "--phones", "1", "--rounds", "1", "--port", str(run.port))
+    mine.wait_text("#says", "this server's run is of digits/mlp now, and this page of digits/tiny: reload it")
+    mine.page.reload()
+    mine.wait_text("#says", "all 1 rounds are done")
+    again.wait()
+    assert mine.number("#accepted") == 1

@@ -228,6 +228,14 @@ export class Phone {
   private async welcomed(link: Link, welcome: Welcome): Promise<void> {
     this.failures = 0;
     link.welcome = welcome;
+    const { problem } = this.around.description;
+    if (welcome.problem !== problem) {
+      // Names and shapes of tensors alone do not say what is done with them. The server is told of no inability: with
+      // the run's own layers this phone can.
+      this.stop(`this server's run is of ${welcome.problem} now, and this page of ${problem}: reload it`);
+      link.hangUp(closing.DONE, "this page is of another problem");
+      return;
+    }
     const { tensors, downlink } = checked(welcome, this.memory.tensors, this.around.description);
     link.downlink = downlink;
     if (welcome.run !== this.memory.run) {

@@ -196,6 +196,16 @@ test("what this phone cannot do is said in a sentence, and it stays away", async
   }
 });
 
+test("a page of another problem trains nothing, and tells the server of no inability", async () => {
+  const played = await joined(new MemoryStore(), changed({ 2: "mnist/lite" }));
+  await played.says(task);
+  assert.equal(played.call.closedWith!.code, 1000);
+  assert.ok(played.over);
+  assert.equal(played.said.at(-1), "this server's run is of mnist/lite now, and this page of digits/lite: reload it");
+  assert.equal(played.jobs.length, 0);
+  assert.equal(played.store.kept.run, undefined);
+});
+
 test("codes that are final keep the phone away, others bring it back, and rest lasts as long as was said", async () => {
   for (const [code, reason, ms] of [
     [4004, "the token of 'x' was revoked", null],
