@@ -297,3 +297,18 @@ def test_a_page_of_another_problem_says_so_and_trains_nothing_until_it_is_reload
     mine.wait_text("#says", "all 1 rounds are done")
     again.wait()
     assert mine.number("#accepted") == 1
+
+
+def test_leaving_does_not_wait_for_a_server_that_does_not_answer(start: Start, phone: Open) -> None:
+    run = start(*TINY, "--phones", "2", "--rounds", "1")
+    mine = phone(run.url)
+    mine.draw(1)
+    mine.page.locator("#join").click()
+    mine.wait_text("#says", "waiting to be asked")
+    with mine.page.expect_request("**/phone/model.json"):
+        mine.page.route("**/phone/model.json", lambda _: None)
+        run.kill()
+    mine.page.locator("#leave").click()
+    mine.wait_text("#says", "you have left the run")
+    assert mine.page.locator("#join").is_visible()
+    mine.page.unroute("**/phone/model.json")

@@ -44,7 +44,8 @@ export class Phone {
       this.memory = { ...EMPTY, ...(await this.around.store.load()) };
       if (this.memory.name === "") await this.save({ name });
       this.around.watcher.kept(this.memory);
-      this.connect();
+      // Another tab may have taken over meanwhile.
+      if (!this.over) this.connect();
     });
   }
 
@@ -172,13 +173,19 @@ export class Phone {
       this.stop(code === closing.DONE ? reason || "the run is over" : reason || `the server closed with ${code}`);
       return;
     }
-    if (!link.open) {
-      const refusal = await this.around.network.refusal();
-      if (refusal !== null) {
-        this.stop(refusal);
-        return;
-      }
+    if (link.open) {
+      this.comeBack(code, reason);
+      return;
     }
+    // Not in the queue's turn: who leaves must not wait for a door that does not answer.
+    void this.around.network.refusal().then((refusal) =>
+      this.then(() => (refusal === null ? this.comeBack(code, reason) : this.stop(refusal))),
+    );
+  }
+
+  /** Connect again when it is time to. */
+  private comeBack(code: number, reason: string): void {
+    if (this.over) return;
     const { ms, sentence } = comeBack(code, reason, this.failures, this.around.clock.random());
     this.failures += 1;
     this.say(sentence);

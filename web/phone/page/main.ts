@@ -60,8 +60,8 @@ class Page {
   async stop(sentence: string): Promise<void> {
     const { phone } = this;
     this.phone = null;
-    await phone?.leave(sentence);
     this.rest();
+    await phone?.leave(sentence);
   }
 
   private rest(): void {
@@ -107,8 +107,8 @@ class Page {
     if (this.phone !== null) return;
     this.choice = { joined: true, source };
     const name = this.name();
-    const watcher = this.watcher();
-    const phone = new Phone({
+    const watcher = this.watcher(() => this.phone === phone);
+    const phone: Phone = new Phone({
       store: this.database, network, trainer: this.trainer, watcher, description: this.description, link: "browser",
       clock: {
         after(ms, call) {
@@ -137,11 +137,12 @@ class Page {
     return begin + Array.from(drawn, (byte) => byte.toString(16).padStart(2, "0")).join("");
   }
 
-  private watcher(): Watcher {
+  /** `current` says whether the phone that it is for is still the page's. */
+  private watcher(current: () => boolean): Watcher {
     return {
       says: (sentence, over) => {
         say("says", sentence);
-        if (over !== true || this.phone === null) return;
+        if (over !== true || !current()) return;
         // It does no more by itself: its owner may have it try again.
         this.phone = null;
         this.rest();

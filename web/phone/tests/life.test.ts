@@ -254,6 +254,26 @@ test("messages out of turn, with gaps or beyond their end are the server's fault
   }
 });
 
+test("who leaves does not wait for a server that does not answer", async () => {
+  const played = new Played();
+  await played.phone.start("phone-7");
+  played.refusal = new Promise(() => undefined);
+  played.call.listener.closed(1006, "");
+  await settled();
+  void played.phone.leave("you have left the run");
+  await settled();
+  assert.ok(played.over);
+  assert.equal(played.said.at(-1), "you have left the run");
+});
+
+test("a phone that was left before it could start opens no connection", async () => {
+  const played = new Played();
+  void played.phone.leave("this phone goes on in another tab");
+  await played.phone.start("phone-7");
+  assert.equal(played.calls.length, 0);
+  assert.equal(played.said.at(-1), "this phone goes on in another tab");
+});
+
 test("a run that this phone does not know begins with nothing of the one before", async () => {
   const played = await joined();
   await played.says(task);
