@@ -299,6 +299,36 @@ def test_a_page_of_another_problem_says_so_and_trains_nothing_until_it_is_reload
     assert mine.number("#accepted") == 1
 
 
+FULL = """() => {
+    const store = IDBObjectStore.prototype;
+    window.makeRoom = [store.put, store.add];
+    store.put = store.add = () => { throw new DOMException("the disk is full", "QuotaExceededError"); };
+}"""
+ROOM = "() => { [IDBObjectStore.prototype.put, IDBObjectStore.prototype.add] = window.makeRoom; }"
+
+
+def test_a_browser_with_no_room_says_so_and_loses_no_drawing(start: Start, phone: Open) -> None:
+    run = start(*TINY, "--phones", "1", "--rounds", "1")
+    mine = phone(run.url)
+    mine.draw(1)
+    mine.wait_text("#ledger", "1 drawing stayed here")
+    mine.page.evaluate(FULL)
+    mine.draw(4)
+    mine.wait_text("#says", "this browser keeps nothing more: the disk is full")
+    mine.page.evaluate(ROOM)
+    # It is still on the pad.
+    mine.page.locator("#labels button").nth(4).click()
+    mine.wait_text("#ledger", "2 drawings stayed here")
+    mine.page.evaluate(FULL)
+    mine.page.locator("#join").click()
+    mine.wait_text("#says", "this browser keeps nothing more: the disk is full")
+    mine.page.evaluate(ROOM)
+    mine.page.locator("#join").click()
+    mine.wait_text("#says", "all 1 rounds are done")
+    run.wait()
+    assert mine.quiet()
+
+
 def test_leaving_does_not_wait_for_a_server_that_does_not_answer(start: Start, phone: Open) -> None:
     run = start(*TINY, "--phones", "2", "--rounds", "1")
     mine = phone(run.url)

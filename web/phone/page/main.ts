@@ -53,8 +53,19 @@ class Page {
 
   async leave(sentence: string): Promise<void> {
     this.choice = { ...this.choice, joined: false };
-    await this.database.choose(this.choice);
     await this.stop(sentence);
+    await this.kept(() => this.database.choose(this.choice));
+  }
+
+  /** Have something kept, and say where that cannot be; returns whether it was. */
+  private async kept(keep: () => Promise<void>): Promise<boolean> {
+    try {
+      await keep();
+      return true;
+    } catch (error) {
+      say("says", `this browser keeps nothing more: ${error instanceof Error ? error.message : String(error)}`);
+      return false;
+    }
   }
 
   async stop(sentence: string): Promise<void> {
@@ -86,9 +97,7 @@ class Page {
     find("labels").replaceChildren(...buttons);
     find("clear").onclick = () => pad.clear();
     find("undo").onclick = async () => {
-      await this.database.undraw();
-      this.drawn = await this.database.drawings();
-      this.shown();
+      await this.kept(() => this.changed(this.database.undraw()));
     };
     pad.clear();
   }
@@ -96,9 +105,16 @@ class Page {
   private async labelled(pad: Pad, label: number): Promise<void> {
     const pixels = raster(pad.drawn);
     if (pixels === null) return;
-    const drawn = { label, pixels, strokes: pad.drawn };
+    const strokes = pad.drawn;
     pad.clear();
-    await this.database.draw(drawn);
+    const kept = await this.kept(() => this.changed(this.database.draw({ label, pixels, strokes })));
+    // Its owner may make room, and name it again.
+    if (!kept && pad.drawn.length === 0) pad.show(strokes);
+  }
+
+  /** Show the drawings that are there after a change of them. */
+  private async changed(change: Promise<void>): Promise<void> {
+    await change;
     this.drawn = await this.database.drawings();
     this.shown();
   }
@@ -120,8 +136,16 @@ class Page {
     });
     this.phone = phone;
     this.release = takeOver(() => void this.stop("this phone goes on in another tab"));
-    await this.database.choose(this.choice);
-    if (this.memory.name !== "" && this.memory.name !== name) await this.database.save({ ...NO_RUN, name });
+    const kept = await this.kept(async () => {
+      await this.database.choose(this.choice);
+      if (this.memory.name !== "" && this.memory.name !== name) await this.database.save({ ...NO_RUN, name });
+    });
+    if (!kept) {
+      this.phone = null;
+      this.rest();
+      return;
+    }
+    if (this.phone !== phone) return;
     this.awake.keep();
     await phone.start(name);
     this.shown();
