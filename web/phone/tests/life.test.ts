@@ -274,6 +274,17 @@ test("a phone that was left before it could start opens no connection", async ()
   assert.equal(played.said.at(-1), "this phone goes on in another tab");
 });
 
+test("more bytes of an update than it has are the server's fault, and not waited on", async () => {
+  const first = await joined();
+  await first.says(task);
+  first.jobs[0].done(trained(payloadOf(said[1])));
+  await settled();
+  const second = await joined(first.store, changed({ 12: new Uint8Array(0), 13: [], 14: [] }));
+  await second.says(encode([8, 1, 10_000]));
+  assert.equal(second.call.closedWith?.code, 4001);
+  assert.equal(second.waits.length, 1);
+});
+
 test("a run that this phone does not know begins with nothing of the one before", async () => {
   const played = await joined();
   await played.says(task);
