@@ -168,6 +168,24 @@ def test_the_newest_tab_of_a_browser_is_its_phone(start: Start, phone: Open) -> 
     assert len(set(run.came(2))) == 1
 
 
+def test_what_one_tab_forgets_the_others_forget_too(start: Start, phone: Open) -> None:
+    mine = phone(start(*TINY, "--phones", "2", "--rounds", "1").url)
+    mine.draw(0)
+    mine.wait_text("#ledger", "1 drawing stayed here")
+    first = mine.page
+    mine.open()
+    mine.wait_text("#ledger", "1 drawing stayed here")
+    mine.page.once("dialog", lambda dialog: dialog.accept())
+    mine.page.locator("#forget").click()
+    mine.wait_text("#ledger", "0 drawings stayed here")
+    mine.page = first
+    mine.page.bring_to_front()
+    mine.wait_text("#ledger", "0 drawings stayed here")
+    mine.draw(1)
+    mine.wait_text("#ledger", "1 drawing stayed here")
+    assert mine.quiet()
+
+
 def test_a_browser_without_a_network_waits_for_it(start: Start, phone: Open) -> None:
     run = start(*TINY, "--phones", "2", "--rounds", "1")
     mine = phone(run.url)

@@ -280,8 +280,10 @@ function addressOf(typed: string): URL | null {
 
 async function main(): Promise<void> {
   let page: Page | null = null;
+  let forgetting = false;
   find("forget").onclick = async () => {
     if (!confirm("Forget all drawings, and all that this phone holds?")) return;
+    forgetting = true;
     await page?.leave("forgotten");
     await Database.forget();
     location.reload();
@@ -308,7 +310,10 @@ async function main(): Promise<void> {
   const description = await described();
   if (description === null) return;
   say("problem", description.problem);
-  const database = await Database.open();
+  const database = await Database.open(() => {
+    // What another tab has forgotten is not to be shown here, and cannot be kept.
+    if (!forgetting) location.reload();
+  });
   page = new Page(database, description, await database.drawings(), await database.choice());
   await page.begin();
 }
