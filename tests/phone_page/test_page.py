@@ -238,6 +238,28 @@ def test_a_phone_keeps_its_screen_on_and_says_when_its_tab_sleeps(start: Start, 
     mine.wait_value("window.locks.at(-1).released", True)
 
 
+SLOW_LOCKS = """
+    const given = new Promise((give) => (window.give = give));
+    const before = navigator.wakeLock.request.bind(navigator.wakeLock);
+    navigator.wakeLock.request = (kind) => given.then(() => before(kind));
+"""
+
+
+def test_a_screen_that_is_kept_on_only_after_its_owner_has_left_is_let_go(start: Start, phone: Open) -> None:
+    mine = phone(start(*TINY, "--phones", "2", "--rounds", "1").url)
+    mine.context.add_init_script(WAKE_LOCKS)
+    mine.context.add_init_script(SLOW_LOCKS)
+    mine.page.reload()
+    mine.draw(0)
+    mine.page.locator("#join").click()
+    mine.wait_text("#says", "waiting to be asked")
+    mine.page.locator("#leave").click()
+    mine.wait_text("#says", "you have left the run")
+    mine.page.evaluate("() => window.give()")
+    mine.wait_value("window.locks.length", 1)
+    mine.wait_value("window.locks[0].released", True, 10)
+
+
 def test_leave_keeps_the_drawings_and_forget_keeps_nothing(start: Start, phone: Open) -> None:
     run = start(*TINY, "--phones", "2", "--rounds", "1")
     mine = phone(run.url)
