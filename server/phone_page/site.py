@@ -84,8 +84,10 @@ class Site:
 
     def _page(self, request: Request, body: bytes, kind: str) -> Response:
         host = _said(request, "Host")
-        # Browsers that know `self` for http and https alone need the socket by its own name.
-        socket = f" {self._scheme}://{host}" if _HOST.fullmatch(host) else ""
+        # Browsers that know `self` for http and https alone need the socket by its own name; an IPv6 address is none
+        # that the policy's grammar has, and browsers complain of it.
+        named = _HOST.fullmatch(host) and not host.startswith("[")
+        socket = f" {self._scheme}://{host}" if named else ""
         headers = {
             "Content-Security-Policy": (
                 "default-src 'none'; script-src 'self'; worker-src 'self'; style-src 'self'; img-src 'self';"

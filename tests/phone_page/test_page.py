@@ -168,6 +168,24 @@ def test_the_newest_tab_of_a_browser_is_its_phone(start: Start, phone: Open) -> 
     assert len(set(run.came(2))) == 1
 
 
+def test_what_one_tab_forgets_the_others_forget_too(start: Start, phone: Open) -> None:
+    mine = phone(start(*TINY, "--phones", "2", "--rounds", "1").url)
+    mine.draw(0)
+    mine.wait_text("#ledger", "1 drawing stayed here")
+    first = mine.page
+    mine.open()
+    mine.wait_text("#ledger", "1 drawing stayed here")
+    mine.page.once("dialog", lambda dialog: dialog.accept())
+    mine.page.locator("#forget").click()
+    mine.wait_text("#ledger", "0 drawings stayed here")
+    mine.page = first
+    mine.page.bring_to_front()
+    mine.wait_text("#ledger", "0 drawings stayed here")
+    mine.draw(1)
+    mine.wait_text("#ledger", "1 drawing stayed here")
+    assert mine.quiet()
+
+
 def test_a_browser_without_a_network_waits_for_it(start: Start, phone: Open) -> None:
     run = start(*TINY, "--phones", "2", "--rounds", "1")
     mine = phone(run.url)
@@ -220,6 +238,28 @@ def test_a_phone_keeps_its_screen_on_and_says_when_its_tab_sleeps(start: Start, 
     mine.wait_value("window.locks.at(-1).released", True)
 
 
+SLOW_LOCKS = """
+    const given = new Promise((give) => (window.give = give));
+    const before = navigator.wakeLock.request.bind(navigator.wakeLock);
+    navigator.wakeLock.request = (kind) => given.then(() => before(kind));
+"""
+
+
+def test_a_screen_that_is_kept_on_only_after_its_owner_has_left_is_let_go(start: Start, phone: Open) -> None:
+    mine = phone(start(*TINY, "--phones", "2", "--rounds", "1").url)
+    mine.context.add_init_script(WAKE_LOCKS)
+    mine.context.add_init_script(SLOW_LOCKS)
+    mine.page.reload()
+    mine.draw(0)
+    mine.page.locator("#join").click()
+    mine.wait_text("#says", "waiting to be asked")
+    mine.page.locator("#leave").click()
+    mine.wait_text("#says", "you have left the run")
+    mine.page.evaluate("() => window.give()")
+    mine.wait_value("window.locks.length", 1)
+    mine.wait_value("window.locks[0].released", True, 10)
+
+
 def test_leave_keeps_the_drawings_and_forget_keeps_nothing(start: Start, phone: Open) -> None:
     run = start(*TINY, "--phones", "2", "--rounds", "1")
     mine = phone(run.url)
@@ -248,3 +288,97 @@ def test_leave_keeps_the_drawings_and_forget_keeps_nothing(start: Start, phone: 
     mine.page.wait_for_url(another.url)
     mine.url = another.url
     mine.wait_text("#says", "take part")
+
+
+def test_a_drawing_that_is_named_with_the_finger_still_down_ends_there(start: Start, phone: Open) -> None:
+    mine = phone(start(*TINY, "--phones", "1", "--rounds", "1").url)
+    mine.wait_text("#says", "take part")
+    box = mine.page.locator("#pad").bounding_box()
+    mouse = mine.page.mouse
+    mouse.move(box["x"] + 50, box["y"] + 50)
+    mouse.down()
+    mouse.move(box["x"] + 90, box["y"] + 150)
+    # As a second finger does it.
+    mine.page.evaluate("document.querySelectorAll('#labels button')[1].click()")
+    mouse.move(box["x"] + 150, box["y"] + 50)
+    mine.wait_text("#ledger", "1 drawing stayed here")
+    assert mine.page.locator("#clear").is_disabled(), "what came after it is no drawing"
+    mouse.up()
+    mine.draw(4)
+    mine.wait_text("#ledger", "2 drawings stayed here")
+    assert mine.quiet()
+
+
+def test_a_worker_that_could_not_be_loaded_is_had_anew_for_the_next_round(start: Start, phone: Open) -> None:
+    mine = phone(start(*TINY, "--phones", "1", "--rounds", "1").url)
+    mine.wait_text("#says", "take part")
+    mine.page.route("**/phone/worker.js", lambda route: route.abort())
+    with mine.page.expect_event("requestfailed", lambda request: request.url.endswith("/phone/worker.js")):
+        mine.page.reload()
+        mine.wait_text("#says", "take part")
+    mine.page.unroute("**/phone/worker.js")
+    mine.draw(1)
+    mine.page.locator("#join").click()
+    mine.wait_text("#says", "all 1 rounds are done", 30)
+    assert mine.number("#accepted") == 1
+
+
+def test_a_page_of_another_problem_says_so_and_trains_nothing_until_it_is_reloaded(start: Start, phone: Open) -> None:
+    run = start(*TINY, "--phones", "2", "--rounds", "1")
+    mine = phone(run.url)
+    mine.draw(1)
+    mine.page.locator("#join").click()
+    mine.wait_text("#says", "waiting to be asked")
+    run.kill()
+    # Its tensors are called otherwise; those of mnist/tiny would not be, and be trained on pixels of another mean.
+    again = start("--problem", "digits/mlp", "--phones", "1", "--rounds", "1", "--port", str(run.port))
+    mine.wait_text("#says", "this server's run is of digits/mlp now, and this page of digits/tiny: reload it")
+    mine.page.reload()
+    mine.wait_text("#says", "all 1 rounds are done")
+    again.wait()
+    assert mine.number("#accepted") == 1
+
+
+FULL = """() => {
+    const store = IDBObjectStore.prototype;
+    window.makeRoom = [store.put, store.add];
+    store.put = store.add = () => { throw new DOMException("the disk is full", "QuotaExceededError"); };
+}"""
+ROOM = "() => { [IDBObjectStore.prototype.put, IDBObjectStore.prototype.add] = window.makeRoom; }"
+
+
+def test_a_browser_with_no_room_says_so_and_loses_no_drawing(start: Start, phone: Open) -> None:
+    run = start(*TINY, "--phones", "1", "--rounds", "1")
+    mine = phone(run.url)
+    mine.draw(1)
+    mine.wait_text("#ledger", "1 drawing stayed here")
+    mine.page.evaluate(FULL)
+    mine.draw(4)
+    mine.wait_text("#says", "this browser keeps nothing more: the disk is full")
+    mine.page.evaluate(ROOM)
+    # It is still on the pad.
+    mine.page.locator("#labels button").nth(4).click()
+    mine.wait_text("#ledger", "2 drawings stayed here")
+    mine.page.evaluate(FULL)
+    mine.page.locator("#join").click()
+    mine.wait_text("#says", "this browser keeps nothing more: the disk is full")
+    mine.page.evaluate(ROOM)
+    mine.page.locator("#join").click()
+    mine.wait_text("#says", "all 1 rounds are done")
+    run.wait()
+    assert mine.quiet()
+
+
+def test_leaving_does_not_wait_for_a_server_that_does_not_answer(start: Start, phone: Open) -> None:
+    run = start(*TINY, "--phones", "2", "--rounds", "1")
+    mine = phone(run.url)
+    mine.draw(1)
+    mine.page.locator("#join").click()
+    mine.wait_text("#says", "waiting to be asked")
+    with mine.page.expect_request("**/phone/model.json"):
+        mine.page.route("**/phone/model.json", lambda _: None)
+        run.kill()
+    mine.page.locator("#leave").click()
+    mine.wait_text("#says", "you have left the run")
+    assert mine.page.locator("#join").is_visible()
+    mine.page.unroute("**/phone/model.json")

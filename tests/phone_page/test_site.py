@@ -93,6 +93,13 @@ def test_a_host_that_is_none_says_nothing_in_the_policy() -> None:
     assert get(site(None), "/", host="a; script-src *").headers["Content-Security-Policy"].count("script-src") == 1
 
 
+def test_an_ipv6_address_is_left_to_self_in_the_policy() -> None:
+    """The policy's grammar has no such addresses: Chromium says on the console that it ignores one."""
+    answer = get(site(), "/", host="[::1]:8765")
+    assert answer.status_code == 200
+    assert "connect-src 'self';" in answer.headers["Content-Security-Policy"]
+
+
 def test_a_page_of_another_origin_is_turned_away() -> None:
     def why(origin: str | None, host: str = "127.0.0.1:8765") -> str | None:
         headers = {"Host": host, **({} if origin is None else {"Origin": origin})}

@@ -1,5 +1,6 @@
 /** One update on its way up, from whatever byte the server has already. */
 
+import { FaultError } from "../codec/fault.ts";
 import { digestOf } from "../wire/digest.ts";
 import type { FromPhone } from "../wire/messages.ts";
 import type { Update } from "./memory.ts";
@@ -42,8 +43,10 @@ export class Delivery {
     this.sendBegin(new Uint8Array(0));
   }
 
-  /** The server has so many bytes. */
+  /** The server has so many bytes; raises `FaultError` where there are not so many. */
   acked(offset: number): void {
+    const { length } = this.about.update.payload;
+    if (offset > length) throw new FaultError(`${offset} bytes of an update of ${length} are there`);
     if (!this.asking) return;
     this.asking = false;
     this.next = offset;

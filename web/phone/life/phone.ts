@@ -44,7 +44,8 @@ export class Phone {
       this.memory = { ...EMPTY, ...(await this.around.store.load()) };
       if (this.memory.name === "") await this.save({ name });
       this.around.watcher.kept(this.memory);
-      this.connect();
+      // Another tab may have taken over meanwhile.
+      if (!this.over) this.connect();
     });
   }
 
@@ -172,13 +173,19 @@ export class Phone {
       this.stop(code === closing.DONE ? reason || "the run is over" : reason || `the server closed with ${code}`);
       return;
     }
-    if (!link.open) {
-      const refusal = await this.around.network.refusal();
-      if (refusal !== null) {
-        this.stop(refusal);
-        return;
-      }
+    if (link.open) {
+      this.comeBack(code, reason);
+      return;
     }
+    // Not in the queue's turn: who leaves must not wait for a door that does not answer.
+    void this.around.network.refusal().then((refusal) =>
+      this.then(() => (refusal === null ? this.comeBack(code, reason) : this.stop(refusal))),
+    );
+  }
+
+  /** Connect again when it is time to. */
+  private comeBack(code: number, reason: string): void {
+    if (this.over) return;
     const { ms, sentence } = comeBack(code, reason, this.failures, this.around.clock.random());
     this.failures += 1;
     this.say(sentence);
@@ -228,6 +235,14 @@ export class Phone {
   private async welcomed(link: Link, welcome: Welcome): Promise<void> {
     this.failures = 0;
     link.welcome = welcome;
+    const { problem } = this.around.description;
+    if (welcome.problem !== problem) {
+      // Names and shapes of tensors alone do not say what is done with them. The server is told of no inability: with
+      // the run's own layers this phone can.
+      this.stop(`this server's run is of ${welcome.problem} now, and this page of ${problem}: reload it`);
+      link.hangUp(closing.DONE, "this page is of another problem");
+      return;
+    }
     const { tensors, downlink } = checked(welcome, this.memory.tensors, this.around.description);
     link.downlink = downlink;
     if (welcome.run !== this.memory.run) {

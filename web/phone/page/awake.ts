@@ -33,7 +33,10 @@ export class Awake {
   private async hold(): Promise<void> {
     if (!this.wanted || document.visibilityState === "hidden") return;
     try {
-      this.lock = (await navigator.wakeLock?.request("screen")) ?? null;
+      const lock = (await navigator.wakeLock?.request("screen")) ?? null;
+      this.lock = lock;
+      // Its owner may have left while the browser thought about it.
+      if (!this.wanted) this.rest();
     } catch {
       this.lock = null;
     }

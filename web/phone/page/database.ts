@@ -20,7 +20,8 @@ export interface Choice {
 export class Database implements Store {
   private constructor(private readonly db: IDBDatabase) {}
 
-  static open(): Promise<Database> {
+  /** `forgotten` is called when another tab forgets everything: nothing can be kept here then. */
+  static open(forgotten: () => void): Promise<Database> {
     return new Promise((done, fail) => {
       const request = indexedDB.open(NAME, 1);
       request.onupgradeneeded = () => {
@@ -29,7 +30,10 @@ export class Database implements Store {
       };
       request.onsuccess = () => {
         // Another tab that forgets everything must not wait for this one.
-        request.result.onversionchange = () => request.result.close();
+        request.result.onversionchange = () => {
+          request.result.close();
+          forgotten();
+        };
         done(new Database(request.result));
       };
       request.onerror = () => fail(request.error ?? new Error("this browser keeps nothing"));

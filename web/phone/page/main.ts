@@ -53,15 +53,26 @@ class Page {
 
   async leave(sentence: string): Promise<void> {
     this.choice = { ...this.choice, joined: false };
-    await this.database.choose(this.choice);
     await this.stop(sentence);
+    await this.kept(() => this.database.choose(this.choice));
+  }
+
+  /** Have something kept, and say where that cannot be; returns whether it was. */
+  private async kept(keep: () => Promise<void>): Promise<boolean> {
+    try {
+      await keep();
+      return true;
+    } catch (error) {
+      say("says", `this browser keeps nothing more: ${error instanceof Error ? error.message : String(error)}`);
+      return false;
+    }
   }
 
   async stop(sentence: string): Promise<void> {
     const { phone } = this;
     this.phone = null;
-    await phone?.leave(sentence);
     this.rest();
+    await phone?.leave(sentence);
   }
 
   private rest(): void {
@@ -86,9 +97,7 @@ class Page {
     find("labels").replaceChildren(...buttons);
     find("clear").onclick = () => pad.clear();
     find("undo").onclick = async () => {
-      await this.database.undraw();
-      this.drawn = await this.database.drawings();
-      this.shown();
+      await this.kept(() => this.changed(this.database.undraw()));
     };
     pad.clear();
   }
@@ -96,9 +105,16 @@ class Page {
   private async labelled(pad: Pad, label: number): Promise<void> {
     const pixels = raster(pad.drawn);
     if (pixels === null) return;
-    const drawn = { label, pixels, strokes: pad.drawn };
+    const strokes = pad.drawn;
     pad.clear();
-    await this.database.draw(drawn);
+    const kept = await this.kept(() => this.changed(this.database.draw({ label, pixels, strokes })));
+    // Its owner may make room, and name it again.
+    if (!kept && pad.drawn.length === 0) pad.show(strokes);
+  }
+
+  /** Show the drawings that are there after a change of them. */
+  private async changed(change: Promise<void>): Promise<void> {
+    await change;
     this.drawn = await this.database.drawings();
     this.shown();
   }
@@ -107,8 +123,8 @@ class Page {
     if (this.phone !== null) return;
     this.choice = { joined: true, source };
     const name = this.name();
-    const watcher = this.watcher();
-    const phone = new Phone({
+    const watcher = this.watcher(() => this.phone === phone);
+    const phone: Phone = new Phone({
       store: this.database, network, trainer: this.trainer, watcher, description: this.description, link: "browser",
       clock: {
         after(ms, call) {
@@ -120,8 +136,16 @@ class Page {
     });
     this.phone = phone;
     this.release = takeOver(() => void this.stop("this phone goes on in another tab"));
-    await this.database.choose(this.choice);
-    if (this.memory.name !== "" && this.memory.name !== name) await this.database.save({ ...NO_RUN, name });
+    const kept = await this.kept(async () => {
+      await this.database.choose(this.choice);
+      if (this.memory.name !== "" && this.memory.name !== name) await this.database.save({ ...NO_RUN, name });
+    });
+    if (!kept) {
+      this.phone = null;
+      this.rest();
+      return;
+    }
+    if (this.phone !== phone) return;
     this.awake.keep();
     await phone.start(name);
     this.shown();
@@ -137,11 +161,12 @@ class Page {
     return begin + Array.from(drawn, (byte) => byte.toString(16).padStart(2, "0")).join("");
   }
 
-  private watcher(): Watcher {
+  /** `current` says whether the phone that it is for is still the page's. */
+  private watcher(current: () => boolean): Watcher {
     return {
       says: (sentence, over) => {
         say("says", sentence);
-        if (over !== true || this.phone === null) return;
+        if (over !== true || !current()) return;
         // It does no more by itself: its owner may have it try again.
         this.phone = null;
         this.rest();
@@ -255,8 +280,10 @@ function addressOf(typed: string): URL | null {
 
 async function main(): Promise<void> {
   let page: Page | null = null;
+  let forgetting = false;
   find("forget").onclick = async () => {
     if (!confirm("Forget all drawings, and all that this phone holds?")) return;
+    forgetting = true;
     await page?.leave("forgotten");
     await Database.forget();
     location.reload();
@@ -283,7 +310,10 @@ async function main(): Promise<void> {
   const description = await described();
   if (description === null) return;
   say("problem", description.problem);
-  const database = await Database.open();
+  const database = await Database.open(() => {
+    // What another tab has forgotten is not to be shown here, and cannot be kept.
+    if (!forgetting) location.reload();
+  });
   page = new Page(database, description, await database.drawings(), await database.choice());
   await page.begin();
 }

@@ -37,8 +37,17 @@ export class Pad {
     return this.strokes;
   }
 
+  /** Show a drawing as it was, to be gone on with. */
+  show(strokes: readonly Stroke[]): void {
+    this.strokes = strokes.map((stroke) => [...stroke]);
+    this.paint();
+    this.changed();
+  }
+
+  /** Forget the drawing, also the line that a finger is in the middle of: another one may have tapped the label. */
   clear(): void {
     this.strokes = [];
+    this.finger = null;
     this.paint();
     this.changed();
   }

@@ -3,6 +3,9 @@
 import type { Connection, Listener, Network } from "../life/surroundings.ts";
 import { PROTOCOL_FAULT } from "../wire/closing.ts";
 
+/** So long a door may take to say why nobody gets in. */
+const ANSWER_MS = 10_000;
+
 export class BrowserNetwork implements Network {
   constructor(
     private readonly token: string,
@@ -35,15 +38,15 @@ export class BrowserNetwork implements Network {
   /** Ask the same door in HTTP, whose answers a page may read. */
   async refusal(): Promise<string | null> {
     try {
-      const answer = await this.fetch("/phone/model.json");
+      const answer = await this.fetch("/phone/model.json", AbortSignal.timeout(ANSWER_MS));
       return answer.status === 401 ? (await answer.text()).trim() : null;
     } catch {
       return null;
     }
   }
 
-  fetch(path: string): Promise<Response> {
+  fetch(path: string, signal: AbortSignal | null = null): Promise<Response> {
     const headers: Record<string, string> = this.token ? { Authorization: `Bearer ${this.token}` } : {};
-    return fetch(path, { headers, cache: "no-store" });
+    return fetch(path, { headers, cache: "no-store", signal });
   }
 }

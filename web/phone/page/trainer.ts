@@ -17,17 +17,30 @@ interface Waiting {
 const ERRORS: Record<string, new (message: string) => Error> = { StoppedError, DivergedError, UnableError };
 
 export class WorkerTrainer implements Trainer {
-  private readonly worker = new Worker("/phone/worker.js");
+  /** Null where the last one has failed: whoever asks next has a new one. */
+  private worker: Worker | null = null;
   private readonly waiting = new Map<number, Waiting>();
   private last = 0;
   private training = 0;
 
   /** `examples` are had anew for each round: an owner draws on. */
   constructor(private readonly examples: (place: Place) => Promise<Examples>) {
-    this.worker.onmessage = ({ data }: MessageEvent<Answer>) => this.heard(data);
-    this.worker.onerror = (event) => {
-      for (const each of this.waiting.values()) each.fail(new Error(event.message || "the worker cannot be loaded"));
+    this.hired();
+  }
+
+  private hired(): Worker {
+    if (this.worker !== null) return this.worker;
+    const worker = (this.worker = new Worker("/phone/worker.js"));
+    worker.onmessage = ({ data }: MessageEvent<Answer>) => this.heard(data);
+    worker.onerror = (event) => {
+      // One that could not be loaded would take what it is sent, and never answer.
+      worker.terminate();
+      this.worker = null;
+      const waiting = [...this.waiting.values()];
+      this.waiting.clear();
+      for (const each of waiting) each.fail(new Error(event.message || "the worker cannot be loaded"));
     };
+    return worker;
   }
 
   async train(job: Job, place: Place, stepped: (done: number, steps: number) => void): Promise<Trained> {
@@ -40,7 +53,7 @@ export class WorkerTrainer implements Trainer {
   }
 
   stop(): void {
-    this.worker.postMessage({ kind: "stop", id: this.training } satisfies Ask);
+    this.worker?.postMessage({ kind: "stop", id: this.training } satisfies Ask);
     this.training = 0;
   }
 
@@ -56,7 +69,7 @@ export class WorkerTrainer implements Trainer {
   private ask(ask: Ask, stepped?: (done: number, steps: number) => void): Promise<Answer> {
     return new Promise((done, fail) => {
       this.waiting.set(ask.id, stepped ? { done, fail, stepped } : { done, fail });
-      this.worker.postMessage(ask);
+      this.hired().postMessage(ask);
     });
   }
 

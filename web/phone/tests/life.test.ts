@@ -196,6 +196,16 @@ test("what this phone cannot do is said in a sentence, and it stays away", async
   }
 });
 
+test("a page of another problem trains nothing, and tells the server of no inability", async () => {
+  const played = await joined(new MemoryStore(), changed({ 2: "mnist/lite" }));
+  await played.says(task);
+  assert.equal(played.call.closedWith!.code, 1000);
+  assert.ok(played.over);
+  assert.equal(played.said.at(-1), "this server's run is of mnist/lite now, and this page of digits/lite: reload it");
+  assert.equal(played.jobs.length, 0);
+  assert.equal(played.store.kept.run, undefined);
+});
+
 test("codes that are final keep the phone away, others bring it back, and rest lasts as long as was said", async () => {
   for (const [code, reason, ms] of [
     [4004, "the token of 'x' was revoked", null],
@@ -242,6 +252,37 @@ test("messages out of turn, with gaps or beyond their end are the server's fault
     assert.equal(played.call.closedWith?.code, 4001, played.said.at(-1) ?? "");
     assert.equal(played.waits.length, 1);
   }
+});
+
+test("who leaves does not wait for a server that does not answer", async () => {
+  const played = new Played();
+  await played.phone.start("phone-7");
+  played.refusal = new Promise(() => undefined);
+  played.call.listener.closed(1006, "");
+  await settled();
+  void played.phone.leave("you have left the run");
+  await settled();
+  assert.ok(played.over);
+  assert.equal(played.said.at(-1), "you have left the run");
+});
+
+test("a phone that was left before it could start opens no connection", async () => {
+  const played = new Played();
+  void played.phone.leave("this phone goes on in another tab");
+  await played.phone.start("phone-7");
+  assert.equal(played.calls.length, 0);
+  assert.equal(played.said.at(-1), "this phone goes on in another tab");
+});
+
+test("more bytes of an update than it has are the server's fault, and not waited on", async () => {
+  const first = await joined();
+  await first.says(task);
+  first.jobs[0].done(trained(payloadOf(said[1])));
+  await settled();
+  const second = await joined(first.store, changed({ 12: new Uint8Array(0), 13: [], 14: [] }));
+  await second.says(encode([8, 1, 10_000]));
+  assert.equal(second.call.closedWith?.code, 4001);
+  assert.equal(second.waits.length, 1);
 });
 
 test("a run that this phone does not know begins with nothing of the one before", async () => {

@@ -42,7 +42,7 @@ export class Played {
   readonly jobs: { job: Job; done: (trained: Trained) => void; fail: (error: Error) => void }[] = [];
   readonly waits: { ms: number; call: () => void }[] = [];
   over = false;
-  refusal: string | null = null;
+  refusal: string | null | Promise<null> = null;
   readonly phone: Phone;
 
   constructor(readonly store = new MemoryStore()) {
