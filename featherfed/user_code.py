@@ -37,7 +37,8 @@ def blaming(what: str, function: object = None) -> Iterator[None]:
         raise
     except FeatherfedError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        # sys.exit() in a user's loss would end the program, with whatever status, and name nobody.
         raise ProblemError(f"{what}{_at(where(error)) or place_of(function)}: {reason(error)}") from error
 
 

@@ -51,11 +51,11 @@ def importing(what: str, source: str) -> Iterator[None]:
                 f" named by its path in place of the module, like ./{error.name.rpartition('.')[2]}.py"
             ) from error
         raise _fault(what, error) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _fault(what, error) from error
 
 
-def _fault(what: str, error: Exception) -> ProblemError:
+def _fault(what: str, error: BaseException) -> ProblemError:
     place = where(error)
     return ProblemError(f"{what} cannot be imported{f' ({place})' if place else ''}: {reason(error)}")
 

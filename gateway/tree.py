@@ -33,6 +33,16 @@ class GatewayHosting:
     root_host: str | None = None
     ca: str | None = None
 
+    def flags(self) -> list[str]:
+        """Return the flags that say the same again, without those that are not given; port 0 picks others.
+
+        >>> GatewayHosting(port=9001, ca="root.pem").flags()
+        ['--gateway-port', '9001', '--gateway-ca', 'root.pem']
+        """
+        port = str(self.port) if self.port else None
+        said = {"--gateway-port": port, "--ray": self.ray, "--root-host": self.root_host, "--gateway-ca": self.ca}
+        return [word for flag, value in said.items() if value is not None for word in (flag, value)]
+
 
 def serve_tree(run: RunPlan, hosting: GatewayHosting) -> str | None:
     """Serve a run by a root and its gateways to its end; return None when it is done, or why it pauses."""
@@ -81,7 +91,8 @@ def serve_tree(run: RunPlan, hosting: GatewayHosting) -> str | None:
             max_per_address=None,
             max_handshakes=None,
         )
-        return serve_and_print(replace(run, entrance=door, beside=keeper.beside, command="tree"))
+        again = (*entrance.flags(), *hosting.flags())
+        return serve_and_print(replace(run, entrance=door, beside=keeper.beside, command="tree", again=again))
 
 
 def _ground(

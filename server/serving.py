@@ -47,7 +47,7 @@ class RunPlan:
 
     It goes on in the folder `resumed`, or gets a new one called `name` in `runs`. `problem` is what `config` names,
     where it is here already. What `beside` gives is entered before the first phone may come, and left when the last one
-    has gone. `command` of `fl-server` is what serves this run.
+    has gone. `command` of `fl-server` is what serves this run, with the flags `again` where they are not `entrance`'s.
     """
 
     config: RunConfig
@@ -62,6 +62,7 @@ class RunPlan:
     watching: Watching = field(default_factory=Watching)
     beside: Beside | None = None
     command: str = "serve"
+    again: tuple[str, ...] | None = None
 
     @property
     def home(self) -> Path:
@@ -135,7 +136,8 @@ def serve_and_print(plan: RunPlan) -> str | None:
         console.print(table(served.report, console.width))
     path = shlex.quote(str(served.folder.path))
     if served.paused is not None:
-        again = shlex.join(["fl-server", plan.command, "--resume", str(served.folder.path), *plan.entrance.flags()])
+        flags = plan.entrance.flags() if plan.again is None else plan.again
+        again = shlex.join(["fl-server", plan.command, "--resume", str(served.folder.path), *flags])
         _print(console, f"paused: {served.paused}; go on with: {again}")
     _print(console, f"the run is in {served.folder.path}: fl-server report {path}")
     return served.paused

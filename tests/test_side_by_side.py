@@ -184,7 +184,7 @@ def examples(place):
 
 def loss(outputs, targets):
     if len(targets) == 7 and os.environ.get("FAULT"):
-        raise ValueError("of mine")
+        raise SystemExit("of mine") if os.environ["FAULT"] == "exit" else ValueError("of mine")
     return torch.nn.functional.cross_entropy(outputs, targets)
 
 problem = ff.Problem(
@@ -218,6 +218,19 @@ def test_a_problem_of_ones_own_file_trains_on_workers_and_its_fault_is_said_as_a
         shutil.rmtree(tmp_path / "run")
     assert said[0] == said[1]
     assert "training fails in round 1 (mine.py, line 13)" in said[0] and "of mine" in said[0]
+
+
+def test_a_loss_that_ends_the_program_fails_the_run_and_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "exits.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FAULT", "exit")
+    given = {"problem": "./exits.py:problem", "phones": 6, "cohort": 4, "rounds": 4, "batch_size": 11, "max_retries": 0}
+    for workers in (1, ready("./exits.py:problem")):
+        with pytest.raises(LocalError, match=r"training fails in round 1 \(exits.py, line 13\): SystemExit: of mine"):
+            ran(tmp_path, "run", workers, **given)
+        shutil.rmtree(tmp_path / "run")
 
 
 class Nobody:

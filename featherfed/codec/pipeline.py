@@ -258,7 +258,7 @@ class Pipeline:
             yield
         except FeatherfedError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             place = where(error)
             if not place:
                 raise

@@ -59,6 +59,8 @@ class RoundCloser:
         self._connections = connections
         self._watcher = watcher
         self._tasks = tasks
+        self._unheard = 0
+        """So many of the last rounds had no phone's update: gateways may hand up empty sums."""
 
     async def close(self, action: CloseRound, current: CurrentRound, late: Set[int]) -> None:
         """Close a round and post `Closed`; `late` are the shards that were called off in it.
@@ -108,6 +110,12 @@ class RoundCloser:
             reached = self._config.reached(summary.measures, summary.figures)
             current.post(Closed(number, reached or closing.over, closing.following))
             current.lock.notify_all()
+            self._unheard = self._unheard + 1 if closing.phones == 0 else 0
+            if self._unheard > self._config.max_retries and number < self._config.rounds:
+                self._tasks.end(
+                    f"no gateway had an update of a phone in the last {self._unheard} rounds, up to {number}: see"
+                    " whether phones reach their gateways"
+                )
 
     def _price(self, action: CloseRound, current: CurrentRound) -> _Price | None:
         """Return what a round costs whose updates are in its sum; of a run without a budget, None."""

@@ -191,3 +191,24 @@ async def test_gateways_wait_for_their_phones_before_the_first_round_whatever_th
         await asyncio.wait_for(play_all([(place, shard) for shard in range(6)]), 30)
         assert await asyncio.wait_for(root.ended, 30) is None
         assert await asyncio.wait_for(only, 30) == "all 1 rounds are done"
+
+
+async def test_root_pauses_after_as_many_rounds_without_any_phone_s_update_as_one_server_makes_attempts(
+    tmp_path: Path,
+) -> None:
+    """Their gateways hand up empty sums: a run would come to its end, and its model would have learned nothing."""
+    settings = {**SETTINGS, "rounds": 20, "deadline": 0.3, "max_retries": 2}
+    async with (
+        serving(tmp_path, **{**settings, "gateways": 1}) as root,
+        gateway(root.address, tmp_path / "g0", 0, 1, **settings) as (only, told),
+        contextlib.AsyncExitStack() as mute,
+    ):
+        place = await address(told, only)
+        for shard in range(6):
+            phone = await mute.enter_async_context(peer(place))
+            await phone.join(f"phone-{shard}", shard=shard)
+        why = await asyncio.wait_for(root.ended, 60)
+        assert why is not None
+        assert why.startswith(
+            "no gateway had an update of a phone in the last 3 rounds, up to 3: see whether phones reach"
+        )

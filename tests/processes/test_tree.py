@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -184,6 +185,21 @@ async def test_interrupt_pauses_a_tree_with_all_its_processes_and_resume_goes_on
         await phones.end(phones.start(places))
         assert await started.ended("again") == 0
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == calm
+
+
+async def test_command_that_a_paused_tree_goes_on_with_has_its_gateways_at_the_same_ports(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    settings = flags({**SETTINGS, "gateways": 1})
+    with programs(tmp_path) as started:
+        command = ["tree", "--port", "0", "--gateway-port", port, "--max-connections", "70", "--no-dashboard"]
+        process = started.start("tree", *command, "--runs", str(tmp_path), "--name", "run", *settings)
+        await started.said("tree", GATEWAY.format(0))
+        process.send_signal(signal.SIGINT)
+        assert await started.ended("tree") == 0
+        again = f"fl-server tree --resume {tmp_path / 'run'} --max-connections 70 --gateway-port {port}"
+        assert f"go on with: {again}\n" in started.log("tree")
 
 
 async def test_tree_over_tls_lets_its_own_gateways_in_where_phones_need_a_token(
