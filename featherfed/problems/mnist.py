@@ -10,7 +10,7 @@ from featherfed.errors import DataError
 from featherfed.problem import Problem
 from featherfed.problems.images import Images, Labels, Pixels, counted, image_problem, mapped
 
-MODELS = ("lite", "2nn", "mlp", "cnn", "tiny")
+MODELS = ("lite", "2nn", "mlp", "cnn", "cnn-fixed", "tiny")
 FILES = {True: "train", False: "t10k"}
 HELD_OUT_FROM = 50_000
 
