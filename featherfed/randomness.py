@@ -6,7 +6,7 @@ the phones are called and in whatever order they come.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,7 +64,8 @@ def bit_generators(keys: Sequence[RoundKey], purposes: Sequence[str]) -> list[li
     """
     digests = [_digest(key.seed, key.round_number, key.client, purpose) for purpose in purposes for key in keys]
     states = _spread(np.frombuffer(b"".join(digests), "<u4").astype(np.uint32).reshape(-1, 4))
-    made = [np.random.PCG64(_Spread(state)) for state in states]
+    seeded: Callable[[Any], np.random.PCG64] = np.random.PCG64  # numpy's stubs know its own kinds of seeds alone
+    made = [seeded(_Spread(state)) for state in states]
     return [made[first : first + len(keys)] for first in range(0, len(made), len(keys))]
 
 

@@ -78,7 +78,8 @@ def _groups(symbols: U8, each: int) -> U8:
 
 def unpack(data: bytes, size: int, width: int) -> U8:
     """Return `size` symbols of `width` bits."""
-    return unpack_rows(np.frombuffer(data, np.uint8)[None], size, width)[0]
+    symbols: U8 = unpack_rows(np.frombuffer(data, np.uint8)[None], size, width)[0]
+    return symbols
 
 
 def unpack_rows(rows: U8, size: int, width: int) -> U8:

@@ -85,8 +85,8 @@ class _Codes:
         beyond = size % self.each
         if not self._unpacked_bits or not beyond:
             return np.ones(len(codes), np.bool_)
-        fits: npt.NDArray[np.bool_] = ~self._table[:, beyond:].any(axis=1)[codes[:, -1]]
-        return fits
+        nothing = np.asarray((self._table[:, beyond:] == 0).all(axis=1))
+        return nothing[codes[:, -1]]
 
     def whole(self, codes: U8, room: F32, *, begun: bool) -> F32:
         """Return the whole numbers of codes, (rows, codes), or their products with the first matrix, in `room`."""
