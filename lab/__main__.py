@@ -72,6 +72,14 @@ def dashboard() -> click.Command:
 
 
 @main.late
+def dp_peers() -> click.Command:
+    """Accuracy of finished runs with --dp beside pfl-research's central Gaussian mechanism."""
+    from lab.dp_peers import dp_peers
+
+    return dp_peers
+
+
+@main.late
 def gpu() -> click.Command:
     """Test and measure training on a GPU beside the CPU, phones in turns and phones as one batch."""
     from lab.gpu import gpu

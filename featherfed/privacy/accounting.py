@@ -14,7 +14,8 @@ Gaussian D from that rounded one, R? At a whole number x, with z = x/σ and u un
 
 Both are sub-Gaussian (Canonne et al., corollary 17), so that Σz² over d coordinates is below 3d + 400 but with a chance
 of e⁻¹⁰⁰ (Hsu, Kakade and Zhang 2012). Then, and if σ is 100 or more and above 2√(3d + 400), |log R/D| of all
-coordinates is at most (d + 150)/7σ², and over rounds with Σσ⁻² = 2ρ/Δ² at most η = 2ρ(d + 150)/7Δ². So whatever is (ε, δ) with R is
+coordinates is at most (d + 150)/7σ², and over rounds with Σσ⁻² = 2ρ/Δ² at most η = 2ρ(d + 150)/7Δ². So whatever is
+(ε, δ) with R is
 
     (ε + 2η, e^η δ + (1 + e^(ε + η))·e⁻¹⁰⁰ a round)  with D,
 
