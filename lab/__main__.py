@@ -72,6 +72,14 @@ def dashboard() -> click.Command:
 
 
 @main.late
+def dp_cost() -> click.Command:
+    """Measure how much longer a round on sockets takes with --dp, central and distributed."""
+    from lab.dp_cost import dp_cost
+
+    return dp_cost
+
+
+@main.late
 def dp_peers() -> click.Command:
     """Accuracy of finished runs with --dp beside pfl-research's central Gaussian mechanism."""
     from lab.dp_peers import dp_peers

@@ -43,7 +43,8 @@ def order(config: "RunConfig", assumed: str) -> dict[str, Any]:
     return {
         "problem": config.problem, "partition": config.partition, "seed": config.seed, "phones": config.phones,
         "cohort": cohort, "rounds": config.rounds, "epochs": training.epochs, "batch_size": training.batch_size,
-        "lr": training.lr, "clip_norm": config.clip_norm, "epsilon": config.target_epsilon, "delta": delta_of(config),
+        "lr": training.lr, "set": dict(training.set), "clip_norm": config.clip_norm, "epsilon": config.target_epsilon,
+        "delta": delta_of(config),
         "compositions": participations(config) if fixed else config.rounds,
         "sampled": 1.0 if fixed else cohort / config.phones,
     }  # fmt: skip

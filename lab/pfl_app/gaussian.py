@@ -52,15 +52,22 @@ class Model(nn.Module):
         return {KNOWN: Weighted(int((self.inner(images).argmax(1) == labels).sum()), len(labels))}
 
 
-class Shuffled(PyTorchTensorDataset):
-    """A phone's examples, in another order in each epoch."""
+class Phone(PyTorchTensorDataset):
+    """A phone's examples, in another order in each epoch, and with its images moved as the problem's settings say."""
+
+    def __init__(self, parts: tuple[torch.Tensor, ...], name: str, moved: Any, generator: np.random.Generator) -> None:
+        super().__init__(parts, user_id=name)
+        self._moved, self._generator = moved, generator
 
     def iter(self, batch_size: int | None) -> Any:
         """Go through them once."""
-        order = torch.randperm(len(self))
+        order = torch.from_numpy(self._generator.permutation(len(self)))
+        images, labels = (part[order] for part in self.raw_data)
+        if self._moved is not None:
+            images = self._moved(images, self._generator)
         for begin in range(0, len(self), batch_size or len(self)):
-            chosen = order[begin : begin + (batch_size or len(self))]
-            yield [part[chosen] for part in self.raw_data]
+            chosen = slice(begin, begin + (batch_size or len(self)))
+            yield [images[chosen], labels[chosen]]
 
 
 def main(folder: Path) -> None:
@@ -71,15 +78,17 @@ def main(folder: Path) -> None:
     np.random.seed(order["seed"])
     with np.load(folder / "data.npz") as data:
         images, labels, starts = torch.from_numpy(data["images"]), torch.from_numpy(data["labels"]), data["starts"]
-        test = Shuffled((torch.from_numpy(data["test_images"]), torch.from_numpy(data["test_labels"])))
-    module = Model(build(load_problem(order["problem"]), order["seed"]))
+        test = PyTorchTensorDataset((torch.from_numpy(data["test_images"]), torch.from_numpy(data["test_labels"])))
+    problem, generator = load_problem(order["problem"]), np.random.default_rng(order["seed"])
+    moved = problem.augment and problem.augment(problem.settings_with(order["set"]))
+    module = Model(build(problem, order["seed"]))
     model = PyTorchModel(module, torch.optim.SGD, torch.optim.SGD(module.parameters(), lr=1.0))
     phones = [
-        Shuffled((images[begin:end], labels[begin:end]), user_id=str(number))
+        Phone((images[begin:end], labels[begin:end]), str(number), moved, generator)
         for number, (begin, end) in enumerate(pairwise(starts))
     ]
     # One shuffled row of all phones, over and over: a phone is in a round in so many as there are in a pass.
-    row = np.random.default_rng(order["seed"]).permutation(len(phones)).tolist()
+    row = generator.permutation(len(phones)).tolist()
     data_set = FederatedDataset(lambda number: phones[number], MinimizeReuseUserSampler(row))
     accountant = PLDPrivacyAccountant(
         num_compositions=order["compositions"],
