@@ -21,6 +21,7 @@ from lab.documents import fill, kept_or_measured
 TABLE = "cost of noise"
 PROBLEM = "digits/tiny"
 NOISE = ("--noise-multiplier", "1", "--delta", "1e-3")
+EPOCHS = 2
 LIMIT_S = 600.0
 
 
@@ -36,7 +37,7 @@ class Case:
     @property
     def name(self) -> str:
         """What is measured, for people."""
-        return f"`{self.dp}`, {'five epochs of 90 images' if self.trains else 'without training'}"
+        return f"`{self.dp}`, {'with training' if self.trains else 'without training'}"
 
 
 MASKED = ("--secure", "--uplink", "subspace(1184) | grid(10)")
@@ -86,7 +87,7 @@ def _rounds(case: Case, phones: int, rounds: int, *, noised: bool) -> list[float
     ):
         flags = {
             "--runs": folder, "--name": "run", "--problem": PROBLEM, "--phones": phones, "--cohort": phones,
-            "--rounds": rounds + 2, "--eval-every": rounds + 2, "--epochs": 5,
+            "--rounds": rounds + 2, "--eval-every": rounds + 2, "--epochs": EPOCHS,
         }  # fmt: skip
         given = [part for name, value in flags.items() for part in (name, str(value))]
         circle = ["--circle", str(phones)] if "--secure" in case.shared else []
@@ -111,7 +112,10 @@ def table(result: dict[str, Any]) -> str:
         for row in result["rows"]
     ]  # fmt: skip
     made = markdown(["a round:", "without `--dp`", "with", "longer by", "aim"], cells)
-    about = f"{result['phones']} phones in one process, {result['turns']} runs of each in turns, beside other work."
+    about = (
+        f"`{PROBLEM}`, {result['phones']} phones in one process that train {EPOCHS} epochs of all images together,"
+        f" {result['turns']} runs of each side in turns, beside other work."
+    )
     return f"{made}\n\n{about}"
 
 

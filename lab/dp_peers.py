@@ -165,7 +165,7 @@ def dp_peers(
     from featherfed.fl_bench.results import read_runs
 
     try:
-        strategies = [strategy for grid in grids for strategy in read_runs([grid])]
+        strategies = read_runs(grids)
         if plain := [strategy.name for strategy in strategies if not strategy.config.dp]:
             raise ConfigError(f"{plain[0]} was run without --dp")
         central = [run.config for each in strategies if each.config.dp == "central" for run in each.runs]
