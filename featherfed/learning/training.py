@@ -105,26 +105,24 @@ class Trainer:
         lasts = getattr(augment, "epochs", 0)
         steps = 0
         losses: list[torch.Tensor] = []
-        moved: Parts = ()
         lasting: Parts = ()
         for epoch in range(training.epochs):
             order = torch.from_numpy(order_of.permutation(self.examples)).to(self._device)
-            if augment and lasts:
-                if epoch % lasts == 0:
-                    lasting = self._moved(augment, self._parts, moves_of)
-                moved = self._passes.rows(lasting, order)
-            elif augment:
-                moved = self._moved(augment, self._passes.rows(self._parts, order), moves_of)
+            parts, targets = self._parts, self._targets
+            if augment:
+                if lasts:
+                    if epoch % lasts == 0:
+                        lasting = self._moved(augment, self._parts, moves_of)
+                    parts = self._passes.rows(lasting, order)
+                else:
+                    parts = self._moved(augment, self._passes.rows(self._parts, order), moves_of)
+                # From here on they are in this epoch's order.
+                targets, order = targets.index_select(0, order), torch.arange(self.examples, device=self._device)
             losses.clear()
-            for at, chosen in enumerate(torch.split(order, batch)):
+            for chosen in torch.split(order, batch):
                 if stopped():
                     return None
-                if augment:
-                    # Copied, so that a batch lies in memory as it does without.
-                    parts = tuple(part[at * batch :][: len(chosen)].clone() for part in moved)
-                else:
-                    parts = self._passes.rows(self._parts, chosen)
-                losses.append(stepper.step(parts, self._targets.index_select(0, chosen)))
+                losses.append(stepper.step(parts, targets, chosen))
                 steps += 1
         loss = float(torch.stack(losses).mean())
         update = stepper.update()
@@ -143,7 +141,7 @@ class Trainer:
 
 
 class _Stepper(Protocol):
-    def step(self, parts: Parts, targets: torch.Tensor) -> torch.Tensor:
+    def step(self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
         """Train on one batch; return its loss."""
 
     def update(self) -> F32:
@@ -166,8 +164,8 @@ class _Plain:
     def __init__(self, model: FlatModel, passes: Passes, start: torch.Tensor, settings: Training) -> None:
         self._model, self._passes, self._start, self._settings = model, passes, start, settings
 
-    def step(self, parts: Parts, targets: torch.Tensor) -> torch.Tensor:
-        return self._passes.descend(parts, targets, self._settings.lr)
+    def step(self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+        return self._passes.descend(parts, targets, chosen, self._settings.lr)
 
     def update(self) -> F32:
         difference: F32 = (self._model.weights - self._start).cpu().numpy()
@@ -181,9 +179,9 @@ class _Flat(_Plain):
         super().__init__(model, passes, start, settings)
         self._momentum = torch.zeros_like(start) if settings.momentum else None
 
-    def step(self, parts: Parts, targets: torch.Tensor) -> torch.Tensor:
+    def step(self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
         weights, gradient, settings = self._model.weights, self._model.gradient, self._settings
-        loss = self._passes.gradient(parts, targets)
+        loss = self._passes.gradient(parts, targets, chosen)
         pull = settings.weight_decay + settings.prox_mu
         if pull:
             gradient.add_(weights, alpha=pull)
@@ -212,9 +210,9 @@ class _Entries:
         self._coordinates = torch.zeros_like(self._start)
         self._momentum = torch.zeros_like(self._start) if settings.momentum else None
 
-    def step(self, parts: Parts, targets: torch.Tensor) -> torch.Tensor:
+    def step(self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
         settings, coordinates = self._settings, self._coordinates
-        loss = self._passes.gradient(parts, targets)
+        loss = self._passes.gradient(parts, targets, chosen)
         gradient = self._model.gradient.index_select(0, self._entries)
         if settings.weight_decay:
             gradient.add_(self._start + coordinates, alpha=settings.weight_decay)
@@ -247,9 +245,9 @@ class _Subspace:
         self._coordinates = np.zeros(space.size, np.float32)
         self._momentum = np.zeros(space.size, np.float32)
 
-    def step(self, parts: Parts, targets: torch.Tensor) -> torch.Tensor:
+    def step(self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
         weights, gradient, settings = self._model.weights, self._model.gradient, self._settings
-        loss = self._passes.gradient(parts, targets)
+        loss = self._passes.gradient(parts, targets, chosen)
         if settings.weight_decay:
             gradient.add_(weights, alpha=settings.weight_decay)
         if settings.prox_mu:
