@@ -88,7 +88,10 @@ def import_torch(device: str) -> None:
     import torch
 
     import featherfed.learning.training  # noqa: F401
+    from featherfed.learning.fast import passes
 
+    if device == "cpu":
+        passes()
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device cuda, and torch finds no CUDA device here; leave it out to train on the CPU")
 

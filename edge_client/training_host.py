@@ -32,7 +32,8 @@ KEPT_LEARNERS = 256
 class HostPlan:
     """What a host needs to know of a run: `problem` is the name by which it loads it.
 
-    `path` is where the emulator finds modules, `folder` where it runs, `plugins` what registers codec stages.
+    `path` is where the emulator finds modules, `folder` where it runs, `plugins` what registers codec stages, `passes`
+    what the run trains by (`featherfed/learning/fast.py`).
     """
 
     problem: str
@@ -40,12 +41,16 @@ class HostPlan:
     data_dir: str | None
     path: tuple[str, ...] = ()
     folder: str | None = None
+    passes: str = "torch"
 
     @classmethod
     def here(cls, problem: str, *, plugins: Sequence[str] = (), data_dir: str | None = None) -> "HostPlan":
         """Return the plan of a run in this process, in its folder and with its path."""
+        from featherfed.learning.fast import passes
+
         return cls(
-            problem=problem, plugins=tuple(plugins), data_dir=data_dir, path=tuple(sys.path), folder=os.getcwd()
+            problem=problem, plugins=tuple(plugins), data_dir=data_dir, path=tuple(sys.path), folder=os.getcwd(),
+            passes=passes(),
         )  # fmt: skip
 
 
@@ -53,10 +58,13 @@ class TrainingHost:
     """Trains any phone of one run, one at a time, and evaluates parts of its test set."""
 
     def __init__(self, plan: HostPlan) -> None:
-        """Load the problem; raises what loading it raises."""
+        """Load the problem; raises what loading it raises, and `ConfigError` where the run's passes are not here."""
         import torch
 
+        from featherfed.learning.fast import agree
+
         torch.set_num_threads(1)
+        agree(plan.passes)
         if plan.folder is not None and os.path.isdir(plan.folder):
             os.chdir(plan.folder)
         sys.path[:] = [*plan.path, *(entry for entry in sys.path if entry not in plan.path)]

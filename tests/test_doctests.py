@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import importlib.util
 import pkgutil
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 PACKAGES = ("featherfed", "lab")
 ELSEWHERE = "lab.flower_app."
 """Runs in Flower's environment: what it imports is not in ours."""
+WITH_NUMBA = "featherfed.learning.compiled."
+"""Needs the extra featherfed[fast]."""
 FEWEST = 30
 """Examples that there are at least: if they are not found any more, this test must not pass in silence."""
 FLAGS = doctest.NORMALIZE_WHITESPACE
@@ -19,7 +22,8 @@ def modules() -> list[str]:
     for package in PACKAGES:
         path = importlib.import_module(package).__path__
         names += [package, *(found.name for found in pkgutil.walk_packages(path, f"{package}."))]
-    return [name for name in names if not name.startswith(ELSEWHERE)]
+    there = importlib.util.find_spec("numba") is not None
+    return [name for name in names if not name.startswith(ELSEWHERE) and (there or not name.startswith(WITH_NUMBA))]
 
 
 def examples(name: str) -> list[doctest.DocTest]:

@@ -14,6 +14,7 @@ from torch import nn
 from featherfed.errors import ProblemError
 from featherfed.learning.backprop import fits
 from featherfed.learning.dry_step import dry_step
+from featherfed.learning.fast import compiled_passes
 from featherfed.learning.flat import FlatModel
 from featherfed.problem import Examples, Place, Problem
 from featherfed.user_code import blaming, place_of
@@ -57,10 +58,12 @@ class Evaluator:
         self._model, device = model, model.weights.device
         # With the channels last torch's pooling and small convolutions take a third of the time; but a module of the
         # user's may rely on the usual strides.
-        chain = isinstance(examples.inputs, torch.Tensor) and fits(self._model.module, examples.inputs)
+        inputs = examples.parts[0]
+        chain = isinstance(examples.inputs, torch.Tensor) and fits(self._model.module, inputs)
         self._parts = tuple(part.to(device) for part in examples.parts)
-        if chain and examples.parts[0].dim() == 4:
+        if chain and inputs.dim() == 4:
             self._parts = tuple(part.contiguous(memory_format=torch.channels_last) for part in self._parts)
+        self._compiled = compiled_passes(self._model, tuple(inputs.shape[1:])) if chain else None
         self._targets = examples.targets.to(device)
         self._summed = tuple(name for name, measure in self._measures.items() if not measure.whole)
 
@@ -97,7 +100,7 @@ class Evaluator:
             ):
                 *parts, targets = batch
                 with blaming("the model fails on the test set"):
-                    outputs = self._model.module(*parts)
+                    outputs = self._model.module(*parts) if self._compiled is None else self._compiled.outputs(*parts)
                 with blaming(f"the loss{place_of(self._problem.loss)} fails on the test set"):
                     loss = float(self._problem.loss(outputs, targets)) * len(targets)
                 rows.append((loss, *(self._total(name, outputs, targets) for name in self._summed)))

@@ -1,6 +1,6 @@
-"""How a gradient is had: by the passes that are written out, where a model and its loss are theirs, else by autograd.
+"""How a gradient is had: by passes that are written out, where a model and its loss are theirs, else by autograd.
 
-Both write it to the flat gradient, and both can step by it; what trains (`training.py`) does not know which it has. The
+All write it to the flat gradient, and all can step by it; what trains (`training.py`) does not know which it has. The
 tests hold the one against the other.
 """
 
@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from featherfed import problem as problems
 from featherfed.learning.backprop import Backprop, fits
+from featherfed.learning.fast import compiled_passes
 from featherfed.learning.flat import FlatModel
 from featherfed.problem import Examples, Problem
 
@@ -22,7 +23,11 @@ Loss = Callable[..., torch.Tensor]
 
 
 class Passes(Protocol):
-    """Forward and backward through one model. `parts` are a batch's inputs, `targets` what `prepare` made of them."""
+    """Forward and backward through one model.
+
+    `parts` are a phone's inputs and `targets` its targets, as `prepare` made them; `chosen` are the numbers of those of
+    a batch, int64.
+    """
 
     recorded: bool
     """Whether autograd records: then no tensor may be one of inference mode."""
@@ -35,10 +40,10 @@ class Passes(Protocol):
     def rows(self, parts: Parts, chosen: torch.Tensor) -> Parts:
         """Return some of the prepared inputs, copied, in the memory format that all of them have."""
 
-    def gradient(self, parts: Parts, targets: torch.Tensor) -> torch.Tensor:
+    def gradient(self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
         """Write the gradient of a batch's loss to the model's `gradient`; return the loss, a scalar."""
 
-    def descend(self, parts: Parts, targets: torch.Tensor, rate: float) -> torch.Tensor:
+    def descend(self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor, rate: float) -> torch.Tensor:
         """Step the weights by -rate times that gradient; return the loss."""
 
 
@@ -56,7 +61,7 @@ def passes_for(problem: Problem, model: FlatModel, examples: Examples) -> Passes
         targets = examples.targets
         whole = targets.dim() == 1 and targets.dtype == torch.int64 and len(targets)
         if whole and int(targets.min()) >= 0 and int(targets.max()) < classes:
-            return Written(model, classes)
+            return compiled_passes(model, tuple(examples.inputs.shape[1:])) or Written(model, classes)
     return Autograd(problem, model)
 
 
@@ -85,13 +90,15 @@ class Written:
             return (inputs.permute(0, 2, 3, 1).index_select(0, chosen).permute(0, 3, 1, 2),)
         return (inputs.index_select(0, chosen),)
 
-    def gradient(self, parts: Parts, targets: torch.Tensor) -> torch.Tensor:
+    def gradient(self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
         """Write the gradient."""
-        return self._backprop.gradient(parts[0], targets)
+        (inputs,) = self.rows(parts, chosen)
+        return self._backprop.gradient(inputs, targets.index_select(0, chosen))
 
-    def descend(self, parts: Parts, targets: torch.Tensor, rate: float) -> torch.Tensor:
+    def descend(self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor, rate: float) -> torch.Tensor:
         """Step by a gradient that is never in memory as a whole."""
-        return self._backprop.descend(parts[0], targets, rate)
+        (inputs,) = self.rows(parts, chosen)
+        return self._backprop.descend(inputs, targets.index_select(0, chosen), rate)
 
 
 class Autograd:
@@ -112,17 +119,18 @@ class Autograd:
         """Return the rows."""
         return tuple(part.index_select(0, chosen) for part in parts)
 
-    def gradient(self, parts: Parts, targets: torch.Tensor) -> torch.Tensor:
+    def gradient(self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
         """Write the gradient; parameters that the loss does not depend on have none."""
+        inputs, wanted = self.rows(parts, chosen), targets.index_select(0, chosen)
         # In place: the parameters' gradients are views of this.
         self._model.gradient.zero_()
         with torch.enable_grad():
-            loss = self.loss(self._model.module(*parts), targets)
+            loss = self.loss(self._model.module(*inputs), wanted)
             loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
-    def descend(self, parts: Parts, targets: torch.Tensor, rate: float) -> torch.Tensor:
+    def descend(self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor, rate: float) -> torch.Tensor:
         """Step by the gradient."""
-        loss = self.gradient(parts, targets)
+        loss = self.gradient(parts, targets, chosen)
         self._model.weights.sub_(self._model.gradient, alpha=rate)
         return loss

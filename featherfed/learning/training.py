@@ -114,16 +114,14 @@ class Trainer:
         steps = 0
         losses: list[torch.Tensor] = []
         for inputs, in_order, order in self.epochs(training, key):
+            targets, chosen_of = self.targets, order
+            if in_order:
+                targets, chosen_of = targets.index_select(0, order), torch.arange(self.examples, device=self.device)
             losses.clear()
-            for at, chosen in enumerate(torch.split(order, batch)):
+            for chosen in torch.split(chosen_of, batch):
                 if stopped():
                     return None
-                if in_order:
-                    # Copied, so that a batch lies in memory as it does without.
-                    parts = tuple(part[at * batch :][: len(chosen)].clone() for part in inputs)
-                else:
-                    parts = self._passes.rows(inputs, chosen)
-                losses.append(stepper.step(parts, self.targets.index_select(0, chosen)))
+                losses.append(stepper.step(inputs, targets, chosen))
                 steps += 1
         loss = float(torch.stack(losses).mean())
         update = stepper.update()
@@ -159,7 +157,7 @@ class Trainer:
 
 
 class _Stepper(Protocol):
-    def step(self, parts: Parts, targets: torch.Tensor) -> torch.Tensor:
+    def step(self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
         """Train on one batch; return its loss."""
 
     def update(self) -> F32:
@@ -182,8 +180,8 @@ class _Plain:
     def __init__(self, model: FlatModel, passes: Passes, start: torch.Tensor, settings: Training) -> None:
         self._model, self._passes, self._start, self._settings = model, passes, start, settings
 
-    def step(self, parts: Parts, targets: torch.Tensor) -> torch.Tensor:
-        return self._passes.descend(parts, targets, self._settings.lr)
+    def step(self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+        return self._passes.descend(parts, targets, chosen, self._settings.lr)
 
     def update(self) -> F32:
         difference: F32 = (self._model.weights - self._start).cpu().numpy()
@@ -197,9 +195,9 @@ class _Flat(_Plain):
         super().__init__(model, passes, start, settings)
         self._momentum = torch.zeros_like(start) if settings.momentum else None
 
-    def step(self, parts: Parts, targets: torch.Tensor) -> torch.Tensor:
+    def step(self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
         weights, gradient, settings = self._model.weights, self._model.gradient, self._settings
-        loss = self._passes.gradient(parts, targets)
+        loss = self._passes.gradient(parts, targets, chosen)
         pull = settings.weight_decay + settings.prox_mu
         if pull:
             gradient.add_(weights, alpha=pull)
@@ -228,9 +226,9 @@ class _Entries:
         self._coordinates = torch.zeros_like(self._start)
         self._momentum = torch.zeros_like(self._start) if settings.momentum else None
 
-    def step(self, parts: Parts, targets: torch.Tensor) -> torch.Tensor:
+    def step(self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
         settings, coordinates = self._settings, self._coordinates
-        loss = self._passes.gradient(parts, targets)
+        loss = self._passes.gradient(parts, targets, chosen)
         gradient = self._model.gradient.index_select(0, self._entries)
         if settings.weight_decay:
             gradient.add_(self._start + coordinates, alpha=settings.weight_decay)
@@ -263,9 +261,9 @@ class _Subspace:
         self._coordinates = np.zeros(space.size, np.float32)
         self._momentum = np.zeros(space.size, np.float32)
 
-    def step(self, parts: Parts, targets: torch.Tensor) -> torch.Tensor:
+    def step(self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
         weights, gradient, settings = self._model.weights, self._model.gradient, self._settings
-        loss = self._passes.gradient(parts, targets)
+        loss = self._passes.gradient(parts, targets, chosen)
         if settings.weight_decay:
             gradient.add_(weights, alpha=settings.weight_decay)
         if settings.prox_mu:

@@ -12,7 +12,7 @@ import featherfed as ff
 from featherfed.codec.pipeline import Pipeline
 from featherfed.learning.flat import FlatModel
 from featherfed.learning.models import build, layout
-from featherfed.learning.passes import Autograd, Written, passes_for
+from featherfed.learning.passes import Autograd, passes_for
 from featherfed.learning.training import Trainer
 from featherfed.problem import Examples, Place, Problem
 from featherfed.randomness import RoundKey
@@ -39,18 +39,18 @@ def some() -> Examples:
     return Examples(shard.inputs[:95], shard.targets[:95])
 
 
-@pytest.mark.parametrize("model", [*NAMES, "cnn-fixed"])
-def test_both_give_the_same_gradient(model: str, some: Examples) -> None:
+@pytest.mark.parametrize("model", NAMES)
+def test_both_give_the_same_gradient(model: str, some: Examples, written: str) -> None:
     gradients = []
-    for problem, kind in ((digits(model), Written), (slow(digits(model)), Autograd)):
+    for problem, kind in ((digits(model), written), (slow(digits(model)), "Autograd")):
         flat = FlatModel(build(problem, 0))
         passes = passes_for(problem, flat, some)
-        assert type(passes) is kind
+        assert type(passes).__name__ == kind
         parts, targets = passes.prepare(some)
         chosen = torch.arange(40)
         # Stale values must not stay.
         flat.gradient.fill_(7.0)
-        loss = passes.gradient(passes.rows(parts, chosen), targets[chosen])
+        loss = passes.gradient(parts, targets, chosen)
         gradients.append((float(loss), flat.gradient))
     (first, written), (second, recorded) = gradients
     assert first == pytest.approx(second, rel=1e-5)
@@ -63,7 +63,7 @@ def test_both_give_the_same_gradient(model: str, some: Examples) -> None:
     [{}, {"momentum": 0.9, "weight_decay": 0.01}, {"prox_mu": 0.1}, {"set": {"shift": 1}}],
     ids=["plain", "momentum", "prox", "shift"],
 )
-def test_both_train_by_the_same_steps(spec: str, settings: dict[str, Any], some: Examples) -> None:
+def test_both_train_by_the_same_steps(spec: str, settings: dict[str, Any], some: Examples, written: str) -> None:
     space = Pipeline.parse(spec).space(layout(build(digits(), 0)), KEY)
     updates = [
         Trainer(problem, some).train(weights_of(), Training(lr=0.02, **settings), KEY, space)
@@ -146,7 +146,7 @@ def test_frozen_layers_are_passed_through_and_stay(frozen: tuple[int, ...]) -> N
 
     problem = ff.Problem(make, examples=lambda place: images)
     flat = FlatModel(build(problem, 0))
-    assert type(passes_for(problem, flat, images)) is Written
+    assert type(passes_for(problem, flat, images)).__name__ == "Written"
     start = flat.weights.numpy().copy()
     before = [tensor.clone() for tensor in flat.module.parameters() if not tensor.requires_grad]
     space = Pipeline.parse("float32").space(layout(flat.module), KEY)
@@ -160,12 +160,12 @@ def test_frozen_layers_are_passed_through_and_stay(frozen: tuple[int, ...]) -> N
     assert len(kept) == 2 * len(frozen) and all(map(torch.equal, before, kept))
 
 
-def test_plain_table_of_numbers_has_the_fast_passes_too() -> None:
+def test_plain_table_of_numbers_has_the_fast_passes_too(written: str) -> None:
     rows = Examples(torch.randn(30, 6, generator=torch.Generator().manual_seed(0)), torch.arange(30).remainder(3))
     problem = ff.Problem(
         lambda: nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)), examples=lambda place: rows
     )
-    assert type(passes_for(problem, FlatModel(build(problem, 0)), rows)) is Written
+    assert type(passes_for(problem, FlatModel(build(problem, 0)), rows)).__name__ == written
     start = np.concatenate([p.detach().numpy().ravel() for p in build(problem, 0).parameters()])
     space = Pipeline.parse("float32").space(layout(build(problem, 0)), KEY)
     updates = [Trainer(each, rows).train(start, Training(), KEY, space) for each in (problem, slow(problem))]

@@ -68,7 +68,9 @@ def test_same_key_gives_the_same_bits_and_another_does_not(shard: Examples, star
 
 @pytest.mark.parametrize("model_name", MODELS)
 @pytest.mark.parametrize("settings", [{}, {"momentum": 0.9, "weight_decay": 0.01}], ids=["plain", "momentum"])
-def test_steps_are_those_of_torch_s_own_sgd(model_name: str, settings: dict[str, float], shard: Examples) -> None:
+def test_steps_are_those_of_torch_s_own_sgd(
+    model_name: str, settings: dict[str, float], shard: Examples, written: str
+) -> None:
     """Autograd and `torch.optim.SGD` in double precision: what rounding moves across a ReLU's corner is not theirs."""
     some = Examples(shard.inputs[:194], shard.targets[:194])
     model = build(digits(model_name), 0)

@@ -1,0 +1,152 @@
+"""The compiled passes as local training and evaluation use them."""
+
+from collections.abc import Callable
+from typing import Self
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from featherfed.errors import LocalError
+from featherfed.learning.compiled.kernels import walk
+from featherfed.learning.compiled.program import Program, stages_of
+from featherfed.learning.compiled.vectors import LANES
+from featherfed.learning.flat import FlatModel
+from featherfed.problem import Examples
+
+__all__ = ["LANES", "Compiled", "check"]
+
+Parts = tuple[torch.Tensor, ...]
+AT_ONCE = 10
+"""Examples of an evaluation that go through all layers before the next ones, so that they stay in the cache."""
+
+_programs: "WeakKeyDictionary[FlatModel, dict[tuple[int, ...], Program]]" = WeakKeyDictionary()
+"""Trainers that share a model take turns, and share what lies between its layers."""
+
+
+class Compiled:
+    """The passes of `kernels.py`, of a chain of layers on this machine's processor."""
+
+    recorded = False
+
+    def __init__(self, model: FlatModel, *, images: bool) -> None:
+        self._model, self._images = model, images
+        self.loss: Callable[..., torch.Tensor] = cross_entropy
+        self._weights, self._gradient = model.weights.numpy(), model.gradient.numpy()
+        self._seen: Parts = ()
+        self._rows: npt.NDArray[np.float32] = np.zeros(0, np.float32)
+
+    @classmethod
+    def of(cls, model: FlatModel, shape: tuple[int, ...]) -> Self | None:
+        """Return the passes of a chain that fits `backprop.py`; None for one that these do not know, or cannot take.
+
+        `shape` is that of one input. The first of a model and shape go through it once.
+        """
+        modules = list(model.module.children())
+        stages = stages_of(modules)
+        if stages is None:
+            return None
+        passes = cls(model, images=type(modules[0]) is not nn.Linear and not _is_flat(modules))
+        if passes._key(shape) not in _programs.get(model, {}):
+            if not Program.takes(stages, passes._key(shape)):
+                return None
+            passes.outputs(torch.zeros(1, *shape))
+        return passes
+
+    def prepare(self, examples: Examples) -> tuple[Parts, torch.Tensor]:
+        """Return images with their channels last in memory, and targets as they are."""
+        (inputs,) = examples.parts
+        if inputs.dim() == 4:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        return (inputs.contiguous() if inputs.dim() == 2 else inputs,), examples.targets.contiguous()
+
+    def rows(self, parts: Parts, chosen: torch.Tensor) -> Parts:
+        """Return images with their channels last."""
+        (inputs,) = parts
+        if inputs.dim() == 4:
+            return (inputs.permute(0, 2, 3, 1).index_select(0, chosen).permute(0, 3, 1, 2),)
+        return (inputs.index_select(0, chosen),)
+
+    def gradient(self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+        """Write the gradient."""
+        return self._walk(parts, targets, chosen, 0.0, steps=False)
+
+    def descend(self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor, rate: float) -> torch.Tensor:
+        """Step by a gradient that is never in memory as a whole."""
+        return self._walk(parts, targets, chosen, rate, steps=True)
+
+    def outputs(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return the logits of inputs, (examples, classes) float32."""
+        rows = self._flat((inputs,))
+        length = rows.size // len(inputs)
+        program = self._program(inputs, min(AT_ONCE, len(inputs)))
+        labels, parts = np.zeros(0, np.int64), []
+        for begin in range(0, len(inputs), AT_ONCE):
+            chosen = np.arange(begin, min(begin + AT_ONCE, len(inputs)))
+            walk(
+                program.table, program.state, self._weights, self._gradient, rows, length, program.lines, labels,
+                chosen, np.float32(0), False, False,
+            )  # fmt: skip
+            parts.append(program.logits(len(chosen)))
+        return torch.from_numpy(np.concatenate(parts))
+
+    def _walk(
+        self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor, rate: float, *, steps: bool
+    ) -> torch.Tensor:
+        rows = self._flat(parts)
+        program = self._program(parts[0], len(chosen))
+        loss = walk(
+            program.table, program.state, self._weights, self._gradient, rows, rows.size // len(targets), program.lines,
+            targets.numpy(), chosen.numpy(), np.float32(rate), True, steps,
+        )  # fmt: skip
+        return torch.tensor(loss, dtype=torch.float32)
+
+    def _flat(self, parts: Parts) -> npt.NDArray[np.float32]:
+        """Return inputs one behind the other, images with their channels last unless they are but vectors."""
+        if parts is not self._seen:
+            inputs = parts[0].permute(0, 2, 3, 1) if self._images else parts[0]
+            self._rows, self._seen = inputs.reshape(-1).numpy(), parts
+        return self._rows
+
+    def _key(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return shape if self._images else (int(np.prod(shape)),)
+
+    def _program(self, inputs: torch.Tensor, count: int) -> Program:
+        known = _programs.setdefault(self._model, {})
+        key = self._key(tuple(inputs.shape[1:]))
+        program = known.get(key)
+        if program is None or program.capacity < count:
+            stages = stages_of(list(self._model.module.children()))
+            assert stages is not None, "it was asked whether they fit"
+            program = known[key] = Program(stages, key, count)
+        return program
+
+
+def _is_flat(modules: list[nn.Module]) -> bool:
+    return type(modules[0]) is nn.Flatten
+
+
+def check() -> None:
+    """Hold a step against torch's own; raises `LocalError` where what was compiled computes something else."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
+        torch.manual_seed(0)
+        module = nn.Sequential(
+            nn.Conv2d(2, 5, 3, padding=1), nn.ReLU(), nn.Conv2d(5, 18, 3), nn.MaxPool2d(2), nn.ReLU(),
+            nn.Conv2d(18, 4, 2), nn.Flatten(), nn.Linear(16, 19), nn.ReLU(), nn.Linear(19, 3),
+        )  # fmt: skip
+        model = FlatModel(module)
+        passes = Compiled(model, images=True)
+        inputs, targets = torch.randn(3, 2, 8, 8, generator=generator), torch.tensor([2, 0, 1])
+        loss = nn.functional.cross_entropy(module(inputs), targets)
+        torch.autograd.backward(loss)
+        wanted = model.gradient.clone()
+        parts, targets = passes.prepare(Examples(inputs, targets))
+        found = passes.gradient(parts, targets, torch.arange(3))
+        model.gradient.sub_(wanted)
+    far = max(abs(float(found) - float(loss.detach())), float(model.gradient.abs().max()))
+    if not far < 1e-5:
+        raise LocalError(f"a gradient by compiled passes is {far:.1e} away from torch's")

@@ -1,0 +1,152 @@
+"""Whether this process trains by compiled passes: those of `featherfed[fast]`, where numba is there and does its work.
+
+They are compiled once for a processor and kept in a folder, `FL_CACHE_DIR` or the user's cache; where none can be
+written, in one of this process's own, which those that it starts share. `FL_FAST=0` trains as if numba were not there.
+
+Two ways to the same gradient differ in the last bits. So one process decides for a run, and `agree` holds those that
+work for it to that, or refuses.
+"""
+
+import contextlib
+import functools
+import hashlib
+import importlib.util
+import os
+import shutil
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from featherfed.errors import ConfigError, LocalError
+
+if TYPE_CHECKING:
+    from featherfed.learning.compiled.compiled_passes import Compiled
+    from featherfed.learning.flat import FlatModel
+
+_agreed: str | None = None
+_LOADING = threading.Lock()
+
+
+def passes() -> str:
+    """Return what this process trains chains of layers by: `numba` with its version, or `torch`."""
+    if _agreed is not None:
+        return _agreed
+    with _LOADING:
+        return _loaded()
+
+
+def agree(name: str) -> None:
+    """Train by what another process named with `passes`; raises `ConfigError` where that cannot be had here."""
+    global _agreed
+    if name != "torch" and (here := passes()) != name:
+        raise ConfigError(f"the run's phones train by {name}, and this process has {here}")
+    _agreed = name
+
+
+def compiled_passes(model: "FlatModel", shape: tuple[int, ...]) -> "Compiled | None":
+    """Return the compiled passes of a chain that fits `backprop.py`, for inputs of one shape, or None.
+
+    A chain for which numba fails is trained by torch, in every process of a run alike, and this one says so once.
+    """
+    if model.weights.device.type != "cpu" or passes() == "torch":
+        return None
+    if not all(parameter.requires_grad for parameter in model.module.parameters()):
+        # They read their weights from the flat vector, which has none of a frozen layer.
+        return None
+    from featherfed.learning.compiled.compiled_passes import Compiled
+
+    try:
+        return Compiled.of(model, shape)
+    except MemoryError:
+        # It is this moment's and not the model's: the run must not go on with other bits.
+        raise
+    except Exception as error:
+        _say(f"this model trains without compiled passes, since numba fails: {_sentence(error)}")
+        return None
+
+
+@functools.cache
+def _loaded() -> str:
+    if os.environ.get("FL_FAST", "") == "0" or importlib.util.find_spec("numba") is None:
+        return "torch"
+    try:
+        with _cache():
+            import numba
+
+            import featherfed.learning.compiled.compiled_passes as compiled
+
+        compiled.check()
+    except Exception as error:
+        _say(f"phones train without compiled passes, since numba fails: {_sentence(error)}; FL_FAST=0 does without it")
+        return "torch"
+    return f"numba {numba.__version__}, vectors of {compiled.LANES}"
+
+
+@functools.cache
+def _say(sentence: str) -> None:
+    """Say a sentence, once in this process."""
+    print(f"featherfed: {sentence}", file=sys.stderr, flush=True)
+
+
+def _sentence(error: Exception) -> str:
+    words = " ".join(str(error).split())
+    return f"{type(error).__name__}: {words[:200]}" if words else type(error).__name__
+
+
+@contextlib.contextmanager
+def _cache() -> Iterator[None]:
+    """Have numba keep what it compiles meanwhile in our folder; one for each state of the sources.
+
+    Its own, beside the source, may be read-only or nobody's, and it sees a change of the file with a function alone.
+    """
+    from numba.core import config
+
+    before = config.CACHE_DIR
+    config.CACHE_DIR = str(_folder())
+    try:
+        yield
+    finally:
+        config.CACHE_DIR = before
+
+
+def _folder() -> Path:
+    home = Path(__file__).parent / "compiled"
+    sources = b"".join(file.read_bytes() for file in sorted(home.glob("*.py")))
+    state = hashlib.blake2b(sources, digest_size=8).hexdigest()
+    for base in _bases():
+        folder = base / f"compiled-{state}"
+        with contextlib.suppress(OSError):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Code is run from it: nobody else may have put it there.
+            if os.name == "posix" and folder.stat().st_uid != os.getuid():
+                continue
+            with tempfile.TemporaryFile(dir=folder):
+                return folder
+    try:
+        made = tempfile.mkdtemp(prefix="featherfed-compiled-")
+    except OSError as error:
+        raise LocalError(f"no folder can be written for what it compiles: {error}") from error
+    # Those that this process starts find it there.
+    os.environ["FL_CACHE_DIR"] = made
+    import atexit
+
+    atexit.register(_remove, made, os.getpid())
+    return Path(made)
+
+
+def _remove(folder: str, owner: int) -> None:
+    """Remove a folder of this process's own; a fork of it leaves it alone."""
+    if os.getpid() == owner:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _bases() -> Iterator[Path]:
+    if named := os.environ.get("FL_CACHE_DIR"):
+        yield Path(named)
+    if named := os.environ.get("XDG_CACHE_HOME"):
+        yield Path(named) / "featherfed"
+    with contextlib.suppress(RuntimeError):
+        yield Path.home() / ".cache" / "featherfed"
