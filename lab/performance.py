@@ -57,8 +57,10 @@ def _collect(data_dir: str | None, parts: tuple[str, ...], *, small: bool) -> di
 def tables(result: dict[str, Any]) -> dict[str, str]:
     """Return the tables of docs/PERFORMANCE.md by their names."""
     about = result["machine"]
-    made = {"machine": f"{about['cpu']}, {about['cores']} cores; {about['system']}; Python {about['python']}"}
+    machine = f"{about['cpu']}, {about['cores']} cores; {about['system']}; Python {about['python']}"
+    made = {"machine": machine} if "ingest" in result or "idle" in result else {}
     if "training" in result:
+        made["training machine"] = f"{machine}; compiled by {result['training'][0]['passes']}."
         made["training"] = _training_table(result["training"])
         made["training rules"] = _rules_table(result["training"])
     if "ingest" in result:

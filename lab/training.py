@@ -68,7 +68,7 @@ def measure(name: str, data_dir: str | None, batch: int) -> dict[str, Any]:
     from featherfed.learning.flat import FlatModel
     from featherfed.learning.models import build, layout
     from featherfed.learning.training import Trainer
-    from featherfed.problem import Place
+    from featherfed.problem import Examples, Place
     from featherfed.problem_loading import load_problem
     from featherfed.randomness import RoundKey
     from featherfed.training_settings import Training
@@ -114,7 +114,7 @@ def measure(name: str, data_dir: str | None, batch: int) -> dict[str, Any]:
     own = replace(problem, loss=lambda outputs, targets: cross_entropy(outputs, targets))
     test = problem.test_examples(Place(data_dir=data_dir))
     assert test is not None, "ours have a test set"
-    few = type(test)(tuple(part[:1000] for part in test.parts), test.targets[:1000])
+    few = Examples(test.parts[0][:1000], test.targets[:1000])
 
     def evaluate(evaluator: Evaluator) -> Callable[[], int]:
         def run() -> int:
