@@ -48,6 +48,8 @@ def left_to_run(cells: Sequence[Cell], out: Path) -> list[Cell]:
 
 def run_cell(cell: Cell, out: Path, data_dir: str | None, workers: "int | Workers | None" = None) -> None:
     """Run one cell in `out/<its name>` unless it is finished; `workers` train side by side in virtual time."""
+    from featherfed.learning.fast import passes
+
     folder = out / cell.name
     if not left_to_run([cell], out):
         return
@@ -63,6 +65,7 @@ def run_cell(cell: Cell, out: Path, data_dir: str | None, workers: "int | Worker
         "phones": cell.phones,
         "way": cell.way,
         "featherfed": featherfed.__version__,
+        "passes": passes(),
         "wall_s": round(time.monotonic() - began_s, 3),
         "cores": os.cpu_count(),
         **({"lost": lost} if lost else {}),

@@ -26,7 +26,7 @@ def _collect(data_dir: str | None, parts: tuple[str, ...], *, small: bool) -> di
     from lab.training import measure as measure_training
 
     data = "digits" if small else "mnist"
-    names = [f"{data}/{model}" for model in (("lite",) if small else ("lite", "2nn", "mlp", "cnn"))]
+    names = [f"{data}/{model}" for model in (("lite",) if small else ("lite", "tiny", "2nn", "mlp", "cnn"))]
     result: dict[str, Any] = {"machine": machine()}
     if "training" in parts:
         result["training"] = [measure_training(name, data_dir, 10) for name in names]
@@ -64,9 +64,12 @@ def _collect(data_dir: str | None, parts: tuple[str, ...], *, small: bool) -> di
 def tables(result: dict[str, Any]) -> dict[str, str]:
     """Return the tables of docs/PERFORMANCE.md by their names."""
     about = result["machine"]
-    made = {"machine": f"{about['cpu']}, {about['cores']} cores; {about['system']}; Python {about['python']}"}
+    machine = f"{about['cpu']}, {about['cores']} cores; {about['system']}; Python {about['python']}"
+    made = {"machine": machine} if "ingest" in result or "idle" in result else {}
     if "training" in result:
+        made["training machine"] = f"{machine}; compiled by {result['training'][0]['passes']}."
         made["training"] = _training_table(result["training"])
+        made["training rules"] = _rules_table(result["training"])
     if "ingest" in result:
         made["ingest"] = _ingest_table(result["ingest"])
         made["profile"] = _profile_table(result["ingest"])
@@ -78,13 +81,35 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
 
 def _training_table(rows: list[dict[str, Any]]) -> str:
     return markdown(
-        ["problem:", "parameters", "autograd + torch.optim.SGD µs", "vmap of 8 phones µs", "ours µs", "× faster",
-         "with momentum µs", "mask(1/16) µs", "lowrank(1/8) µs", "subspace(1000) µs"],
-        [[row["problem"], f"{row['parameters']:,}", f"{row['autograd_us']:.0f}", f"{row['vmap_us']:.0f}",
-          f"{row['ours_us']:.0f}", f"{row['autograd_us'] / row['ours_us']:.1f}", f"{row['ours_momentum_us']:.0f}",
-          *(f"{row[f'ours_{spec}_us']:.0f}" for spec in ("mask(1/16)", "lowrank(1/8)", "subspace(1000)"))]
+        ["problem:", "parameters", "a plain loop of autograd µs", "vmap of 8 phones µs", "ours, torch µs",
+         "with numba µs", "its passes alone µs", "autograd ÷ torch", "autograd ÷ numba", "torch ÷ passes alone",
+         "numba ÷ passes alone", "own model ÷ plain loop"],
+        [[row["problem"], f"{row['parameters']:,}", *(_us(row, name) for name in ("autograd", "vmap", "ours",
+                                                                                 "compiled", "loop")),
+          *(_ratio(row, *pair) for pair in (("autograd", "ours"), ("autograd", "compiled"), ("ours", "loop"),
+                                            ("compiled", "loop"), ("own", "autograd")))]
          for row in rows],
     )  # fmt: skip
+
+
+def _rules_table(rows: list[dict[str, Any]]) -> str:
+    names = ("ours_momentum", "compiled_momentum", "ours_mask(1/16)", "ours_lowrank(1/8)", "ours_subspace(1000)",
+             "evaluate_1000", "compiled_evaluate_1000")  # fmt: skip
+    return markdown(
+        ["problem:", "with momentum, torch µs", "with momentum, numba µs", "mask(1/16) µs", "lowrank(1/8) µs",
+         "subspace(1000) µs", "evaluation of 1,000 images, torch µs", "numba µs", "torch ÷ numba"],
+        [[row["problem"], *(_us(row, name) for name in names), _ratio(row, "evaluate_1000", "compiled_evaluate_1000")]
+         for row in rows],
+    )  # fmt: skip
+
+
+def _us(row: dict[str, Any], name: str) -> str:
+    return f"{row[f'{name}_us']:.0f}" if f"{name}_us" in row else "–"
+
+
+def _ratio(row: dict[str, Any], over: str, under: str) -> str:
+    names = (f"{over}_us", f"{under}_us")
+    return f"{row[names[0]] / row[names[1]]:.2f}" if all(name in row for name in names) else "–"
 
 
 def _ingest_table(rows: list[dict[str, Any]]) -> str:

@@ -1,17 +1,23 @@
 """`python -m lab training`: what a step of local training costs, beside the ways of doing it that were not taken.
 
-    ours       featherfed.learning.training: passes written out, steps fused into them
-    autograd   the same model and batches by torch's autograd and torch.optim.SGD
+    ours       featherfed.learning.training by torch: passes written out, steps fused into them
+    compiled   the same by numba, where featherfed[fast] is installed
+    loop       the compiled passes alone, over the same batches: no shuffling, no update
+    autograd   a plain loop: the same model and batches by torch's autograd and torch.optim.SGD
+    own        featherfed.learning.training of a user's own model, which goes by autograd
     vmap       torch.func.vmap over eight phones at once, each with weights of its own; time for one phone's step
 
-CPU time of one thread, the best of several passes over one shard: what else runs on the machine counts least there.
+CPU time of one thread: the ways take turns over one shard, and each figure is the median of its turns.
 """
 
 import json
 import os
 import platform
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -20,30 +26,50 @@ import click
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 PHONES = 8
-PASSES = 3
+TURNS = 5
 SPECS = ("mask(1/16)", "lowrank(1/8)", "subspace(1000)")
 
 
-def _best_us(train: Callable[[], int]) -> float:
-    """Return CPU microseconds a step; `train` returns how many steps it made."""
-    best = float("inf")
-    for _ in range(PASSES):
-        began_s = time.thread_time()
-        steps = train()
-        best = min(best, (time.thread_time() - began_s) / steps)
-    return round(1e6 * best, 1)
+def _medians_us(ways: Mapping[str, Callable[[], int]]) -> dict[str, float]:
+    """Return CPU microseconds a step of each way; calling one trains, and returns how many steps it made."""
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(TURNS + 1):
+        for name, train in ways.items():
+            began_s = time.thread_time()
+            steps = train()
+            # The first turn is for what is made once.
+            if turn:
+                found[name].append((time.thread_time() - began_s) / steps)
+    return {f"{name}_us": round(1e6 * statistics.median(each), 1) for name, each in found.items()}
+
+
+@contextmanager
+def _trained_by(name: str) -> Iterator[None]:
+    """Have what is made meanwhile train by torch or by numba."""
+    from featherfed.learning.fast import agree, passes
+
+    before = passes()
+    agree(name)
+    try:
+        yield
+    finally:
+        agree(before)
 
 
 def measure(name: str, data_dir: str | None, batch: int) -> dict[str, Any]:
     """Return one model's row: CPU microseconds a step of each way, and of ours in each structured space."""
     import numpy as np
     import torch
+    from torch.nn.functional import cross_entropy
 
     from featherfed.codec.pipeline import Pipeline
+    from featherfed.learning.evaluation import Evaluator
+    from featherfed.learning.fast import compiled_passes, passes
+    from featherfed.learning.flat import FlatModel
     from featherfed.learning.models import build, layout
     from featherfed.learning.together import Copies
     from featherfed.learning.training import Trainer
-    from featherfed.problem import Place
+    from featherfed.problem import Examples, Place
     from featherfed.problem_loading import load_problem
     from featherfed.randomness import RoundKey
     from featherfed.training_settings import Training
@@ -51,12 +77,12 @@ def measure(name: str, data_dir: str | None, batch: int) -> dict[str, Any]:
     problem = load_problem(name)
     shard = problem.examples(Place(of=3 if name.startswith("digits") else 100, data_dir=data_dir))
     (inputs,) = shard.parts
-    trainer, key, module = Trainer(problem, shard), RoundKey(0, 1, 0), build(problem, 0)
+    key, module = RoundKey(0, 1, 0), build(problem, 0)
     start = np.concatenate([p.detach().numpy().ravel() for p in module.parameters()])
     settings = {"plain": Training(lr=0.01, batch_size=batch)}
     settings["momentum"] = Training(lr=0.01, batch_size=batch, momentum=0.9)
 
-    def ours(way: str, spec: str) -> Callable[[], int]:
+    def ours(trainer: Trainer, way: str = "plain", spec: str = "float32") -> Callable[[], int]:
         space = Pipeline.parse(spec).space(layout(module), key)
 
         def train() -> int:
@@ -71,7 +97,7 @@ def measure(name: str, data_dir: str | None, batch: int) -> dict[str, Any]:
         batches = torch.split(torch.randperm(len(shard.targets)), batch)
         for chosen in batches:
             optimizer.zero_grad()
-            loss = torch.nn.functional.cross_entropy(module(inputs[chosen]), shard.targets[chosen])
+            loss = cross_entropy(module(inputs[chosen]), shard.targets[chosen])
             torch.autograd.backward(loss)
             optimizer.step()
         return len(batches)
@@ -86,10 +112,41 @@ def measure(name: str, data_dir: str | None, batch: int) -> dict[str, Any]:
             weights.sub_(gradient, alpha=0.01)
         return PHONES * len(batches)
 
-    row = {"problem": name, "parameters": len(start), "batch": batch, "ours_us": _best_us(ours("plain", "float32"))}
-    row |= {"autograd_us": _best_us(autograd), "vmap_us": _best_us(vmap)}
-    row["ours_momentum_us"] = _best_us(ours("momentum", "float32"))
-    return row | {f"ours_{spec}_us": _best_us(ours("plain", spec)) for spec in SPECS}
+    own = replace(problem, loss=lambda outputs, targets: cross_entropy(outputs, targets))
+    test = problem.test_examples(Place(data_dir=data_dir))
+    assert test is not None, "ours have a test set"
+    few = Examples(test.parts[0][:1000], test.targets[:1000])
+
+    def evaluate(evaluator: Evaluator) -> Callable[[], int]:
+        def run() -> int:
+            evaluator.evaluate(start)
+            return 1
+
+        return run
+
+    with _trained_by("torch"):
+        trainer = Trainer(problem, shard)
+        ways = {"ours": ours(trainer), "autograd": autograd, "own": ours(Trainer(own, shard)), "vmap": vmap}
+        ways["ours_momentum"] = ours(trainer, "momentum")
+        ways |= {f"ours_{spec}": ours(trainer, "plain", spec) for spec in SPECS}
+        ways["evaluate_1000"] = evaluate(Evaluator(problem, few, FlatModel(build(problem, 0))))
+    compiled = compiled_passes(FlatModel(build(problem, 0)), tuple(inputs.shape[1:]))
+    if compiled is not None:
+        trainer = Trainer(problem, shard)
+        ways["compiled"], ways["compiled_momentum"] = ours(trainer), ours(trainer, "momentum")
+        ways["compiled_evaluate_1000"] = evaluate(Evaluator(problem, few, FlatModel(build(problem, 0))))
+        parts, targets = compiled.prepare(shard)
+        batches = torch.split(torch.randperm(len(targets)), batch)
+
+        def loop() -> int:
+            for chosen in batches:
+                compiled.descend(parts, targets, chosen, 0.0)
+            return len(batches)
+
+        ways["loop"] = loop
+    return {
+        "problem": name, "parameters": len(start), "batch": batch, "passes": passes(), **_medians_us(ways)
+    }  # fmt: skip
 
 
 def machine() -> dict[str, Any]:
@@ -105,13 +162,16 @@ def machine() -> dict[str, Any]:
 
 @click.command()
 @click.option(
-    "--problems", default="mnist/lite,mnist/2nn,mnist/mlp,mnist/cnn", show_default=True, help="Which, with commas."
+    "--problems",
+    default="mnist/lite,mnist/tiny,mnist/2nn,mnist/mlp,mnist/cnn",
+    show_default=True,
+    help="Which, with commas.",
 )
 @click.option("--batch-size", default=10, show_default=True, type=click.IntRange(1, 60), help="Examples a step.")
 @click.option("--data-dir", type=click.Path(), help="Folder with MNIST.  [default: FL_DATA_DIR, else a cache]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def training(problems: str, batch_size: int, data_dir: str | None, as_json: bool) -> None:
-    """Measure local training: CPU time of a step, ours beside autograd's and vmap's."""
+    """Measure local training: CPU time of a step, ours by torch and by numba beside autograd's and vmap's."""
     from featherfed.errors import ConfigError, FeatherfedError
 
     try:
@@ -124,8 +184,9 @@ def training(problems: str, batch_size: int, data_dir: str | None, as_json: bool
         click.echo(json.dumps({"machine": machine(), "training": rows}, indent=1))
         return
     for row in rows:
-        ratio = row["autograd_us"] / row["ours_us"]
+        with_numba = f"  compiled {row['compiled_us']:8.0f} us" if "compiled_us" in row else ""
         click.echo(
-            f"{row['problem']:>10}  ours {row['ours_us']:8.0f} us a step  autograd {row['autograd_us']:8.0f} us"
-            f"  vmap {row['vmap_us']:8.0f} us  {ratio:.1f} x faster than autograd"
+            f"{row['problem']:>10}  ours {row['ours_us']:8.0f} us a step{with_numba}  autograd"
+            f" {row['autograd_us']:8.0f} us  vmap {row['vmap_us']:8.0f} us"
+            f"  {row['autograd_us'] / row['ours_us']:.1f} x faster than autograd"
         )

@@ -32,16 +32,18 @@ _LOADING = threading.Lock()
 
 def passes() -> str:
     """Return what this process trains chains of layers by: `numba` with its version, or `torch`."""
-    if _agreed is not None:
-        return _agreed
+    return _agreed if _agreed is not None else _here()
+
+
+def _here() -> str:
     with _LOADING:
         return _loaded()
 
 
 def agree(name: str) -> None:
     """Train by what another process named with `passes`; raises `ConfigError` where that cannot be had here."""
-    global _agreed
-    if name != "torch" and (here := passes()) != name:
+    global _agreed  # a process works for one run
+    if name != "torch" and (here := _here()) != name:
         raise ConfigError(f"the run's phones train by {name}, and this process has {here}")
     _agreed = name
 

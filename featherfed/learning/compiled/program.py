@@ -157,8 +157,7 @@ class Program:
                 stage.columns |= {"WEIGHTS": weights_at, "BIAS": weights_at + size - out.channels}
                 weights_at += size
             if stage.kind == CONVOLUTION:
-                pooled = int(after.module.kernel_size) if after is not None and after.kind == POOL else 1  # type: ignore[arg-type]
-                self._convolution(stage, place, out, pooled)
+                self._convolution(stage, place, out, after)
                 stride = stage.columns["STRIDE"]
                 down, right = stride * place.row, stride * place.pixel
             elif stage.kind == POOL:
@@ -223,16 +222,18 @@ class Program:
         self._places.append(places)
         return begin
 
-    def _convolution(self, stage: _Stage, x: _Place, y: _Place, pooled: int) -> None:
+    def _convolution(self, stage: _Stage, x: _Place, y: _Place, after: _Stage | None) -> None:
         module: Any = stage.module
         side, stride = module.kernel_size[0], module.stride[0]
-        listed = (y.height // pooled) * (y.width // pooled)
+        pooled = after is not None and after.kind == POOL
+        window = int(after.module.kernel_size) if after is not None and pooled else 1  # type: ignore[arg-type]
+        listed = (y.height // window) * (y.width // window)
         images = np.arange(self.capacity)[:, None, None]
         down, right = np.arange(y.height)[:, None], np.arange(y.width)
         patches = images * x.image + stride * (down * x.row + right * x.pixel)
         ends = images * y.image + y.first + down * y.row + right * y.pixel
         row = _whole(side * x.pixel)
-        dense = pooled == 1 and x.gradient < 0
+        dense = x.gradient < 0 and not pooled
         taps = (np.arange(side)[:, None] * x.row + np.arange(side * x.pixel)).ravel()
         stage.columns |= {
             "SIDE": side, "STRIDE": stride,
