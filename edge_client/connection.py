@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConcurrencyError, ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus
+from websockets.frames import Frame, Opcode
 from websockets.protocol import CONNECTING
 
 from featherfed.edge_client.dialing import Dialer
@@ -30,6 +31,10 @@ class PhoneConnection(HeldToLimits, ClientConnection):
     def upgraded(self) -> bool:
         """Whether there is a WebSocket."""
         return self.protocol.state is not CONNECTING
+
+    def frame_of(self, message: bytes) -> Frame:
+        """Return a binary frame."""
+        return Frame(Opcode.BINARY, message)
 
     async def handshake(self, *arguments: Any, **settings: Any) -> None:
         """Upgrade; raises `InvalidHandshake`, with our own reason where it was us who gave up."""
