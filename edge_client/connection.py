@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConcurrencyError, ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus
 from websockets.frames import Frame, Opcode
-from websockets.protocol import CONNECTING
+from websockets.protocol import CONNECTING, OPEN
 
 from featherfed.edge_client.dialing import Dialer
 from featherfed.edge_client.limits import ANSWER_BYTES
@@ -26,6 +26,8 @@ class PhoneConnection(HeldToLimits, ClientConnection):
     """The library's client connection that counts its socket's bytes and ends what exceeds a limit."""
 
     handshake_limit = ("HTTP answer", ANSWER_BYTES)
+    open_state = OPEN
+    masks = True
 
     @property
     def upgraded(self) -> bool:

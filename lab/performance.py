@@ -65,13 +65,15 @@ def _collect(data_dir: str | None, parts: tuple[str, ...], *, small: bool) -> di
 def tables(result: dict[str, Any]) -> dict[str, str]:
     """Return the tables of docs/PERFORMANCE.md by their names."""
     about = result["machine"]
-    made = {"machine": f"{about['cpu']}, {about['cores']} cores; {about['system']}; Python {about['python']}"}
+    on = f"{about['cpu']}, {about['cores']} cores; {about['system']}; Python {about['python']}"
+    made = {} if "training" not in result else {"machine": on}
     if "training" in result:
         made["training"] = _training_table(result["training"])
     if "ingest" in result:
         made["ingest"] = _ingest_table(result["ingest"])
         made["profile"] = _profile_table(result["ingest"])
         made["crowd"] = _crowd_table(result["crowd"])
+        made["ingest machine"] = on
     if "idle" in result:
         made["memory"] = _memory_table(result["idle"], result["swarm"])
     return made

@@ -8,7 +8,7 @@ import contextlib
 import struct
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from featherfed.wire.framing import Framed, unmasked_frame
 from featherfed.wire.liveness import Pulse
@@ -92,6 +92,10 @@ class CountsBytes:
     """A mixin for the library's connection classes: `bytes_received` and `bytes_sent` of the whole connection."""
 
     protocol: Any
+    open_state: ClassVar[object]
+    """The library's word for a connection that is open."""
+    masks: ClassVar[bool]
+    """Whether this end masks its frames, as a client must."""
 
     bytes_received = 0
     bytes_cut = 0
@@ -167,7 +171,7 @@ class CountsBytes:
     @property
     def is_open(self) -> bool:
         """Whether messages can be sent, and what comes is taken."""
-        return bool(self.protocol.state.name == "OPEN")
+        return self.protocol.state is self.open_state
 
     def frame_of(self, message: bytes) -> Any:
         """Return what the library's parser makes of a message's frame."""
@@ -175,7 +179,7 @@ class CountsBytes:
 
     def write_message(self, message: bytes) -> None:
         """Send a message in one frame, on a connection that is open."""
-        masked = self.protocol.side.name == "CLIENT"
+        masked = self.masks
         if self._counting is not None and self._counting.takes_wholes:
             self._counting.write(Framed(message, masked=masked))
         elif masked:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from websockets.asyncio.server import ServerConnection
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
-from websockets.protocol import CONNECTING
+from websockets.protocol import CONNECTING, OPEN
 from websockets.server import ServerProtocol
 
 from featherfed.server.door.limits import FRAME_BYTES, HANDSHAKE_BYTES, HELLO_BYTES, SMALL_PER_TASK, WAITING_FRAMES
@@ -36,6 +36,8 @@ class GuardedConnection(HeldToLimits, ServerConnection):
     """The library's server connection that counts its socket's bytes and ends what exceeds a limit."""
 
     handshake_limit = ("HTTP request", HANDSHAKE_BYTES)
+    open_state = OPEN
+    masks = False
     token: Token | None = None
     """What opened it, where tokens are in use."""
     frame_began_s: float | None = None
