@@ -177,13 +177,13 @@ class CountsBytes:
         """Return what the library's parser makes of a message's frame."""
         raise NotImplementedError
 
+    @property
+    def writes_messages(self) -> bool:
+        """Whether `write_message` can: without a mask, or where no frame is made at all."""
+        return self._counting is not None and (self._counting.takes_wholes or not self.masks)
+
     def write_message(self, message: bytes) -> None:
         """Send a message in one frame, on a connection that is open."""
-        masked = self.masks
-        if self._counting is not None and self._counting.takes_wholes:
-            self._counting.write(Framed(message, masked=masked))
-        elif masked:
-            self.protocol.send_binary(message)
-            self.send_data()  # type: ignore[attr-defined]
-        elif self._counting is not None:
-            self._counting.write(unmasked_frame(message))
+        assert self._counting is not None, "it was asked whether it writes messages"
+        whole = self._counting.takes_wholes
+        self._counting.write(Framed(message, masked=self.masks) if whole else unmasked_frame(message))
