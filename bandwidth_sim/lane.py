@@ -11,9 +11,9 @@ any number of connections. On real sockets the loop's clock is the machine's; in
 import asyncio
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from featherfed.bandwidth_sim.drop import Ending
 from featherfed.bandwidth_sim.link import PIECE_S, Link, LinkSpec
@@ -35,13 +35,13 @@ class Counters:
 class Sender(Protocol):
     """One direction of one connection, in line for its lane."""
 
-    def take(self, room: int) -> bytes | None:
-        """Return the next piece of at most `room` bytes, b"" for the end, or None to leave the line."""
+    def take(self, room: int) -> Sized | None:
+        """Return the next piece of at most `room` bytes, an empty one for the end, or None to leave the line."""
 
     def stays(self) -> bool:
         """Return whether there is more to send after a piece, so that it stays in line."""
 
-    def arrive(self, piece: bytes) -> bool:
+    def arrive(self, piece: Any) -> bool:
         """Take a piece that has arrived; return whether it reached the receiver."""
 
 
@@ -61,7 +61,7 @@ class Lane:
         self._origin_s = loop.time()
         self._line: deque[Sender] = deque()
         self._room: asyncio.Handle | None = None
-        self._under_way: deque[tuple[float, Sender, bytes]] = deque()
+        self._under_way: deque[tuple[float, Sender, Sized]] = deque()
         self._arrival: asyncio.Handle | None = None
 
     @property
@@ -114,7 +114,7 @@ class Lane:
             and under_way[0][0] - self._origin_s <= room_at_s + PIECE_S
         )
 
-    def _send(self, now_s: float, sender: Sender, piece: bytes) -> None:
+    def _send(self, now_s: float, sender: Sender, piece: Sized) -> None:
         due_s = self._origin_s + self.link.send(now_s, len(piece)).arrives_at_s
         self._under_way.append((due_s, sender, piece))
         if self._arrival is None:

@@ -7,15 +7,20 @@
     pause_writing above the write limit                         unread while paused: a full window stops the sender
 
 One transport object is one end of one connection.
+
+Besides bytes it takes what is written whole: anything that is no bytes, but has their number as its length and gives
+them to `bytes()`. It passes the link like those bytes, and arrives as it was written, uncopied, where the protocol has
+`wholes_received`.
 """
 
 import asyncio
 import errno
+import itertools
 import os
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextvars import Context, copy_context
-from typing import Any
+from typing import Any, NamedTuple
 
 from featherfed.bandwidth_sim.drop import Ending
 from featherfed.bandwidth_sim.lane import DropWatch, Lane
@@ -85,42 +90,95 @@ class VirtualConnection:
             self._over()
 
 
+class Arrived(NamedTuple):
+    """So many bytes of something written whole: those before `until`."""
+
+    whole: Any
+    num_bytes: int
+    until: int
+
+    def __len__(self) -> int:
+        return self.num_bytes
+
+    def __bytes__(self) -> bytes:
+        return bytes(self.whole)[self.until - self.num_bytes : self.until]
+
+
+class _Mixed:
+    """A piece in which something written whole passes, with what is before and behind it."""
+
+    __slots__ = ("parts", "size")
+
+    def __init__(self, parts: list[bytes | memoryview | Arrived], size: int) -> None:
+        self.parts, self.size = parts, size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def hand_to(self, protocol: asyncio.Protocol) -> None:
+        """Give a protocol its parts, in their order."""
+        take_wholes = getattr(protocol, "wholes_received", None)
+        if take_wholes is None:
+            protocol.data_received(b"".join(map(bytes, self.parts)))
+            return
+        for whole, parts in itertools.groupby(self.parts, lambda part: type(part) is Arrived):
+            if whole:
+                take_wholes(list(parts))
+            else:
+                protocol.data_received(b"".join(map(bytes, parts)))
+
+
 class _Unsent:
     """What waits for the link: pieces as they were written, which are handed on uncopied where they fit its turns."""
 
     def __init__(self) -> None:
         # A list: there are few, and an empty deque has ten times its bytes, in each of thousands of connections.
-        self._parts: list[bytes | memoryview] = []
+        self._parts: list[Any] = []
+        self._begun = 0
+        """How many bytes of the first part are gone, where it was written whole."""
         self.size = 0
         """How many bytes wait: asked several times for each piece."""
 
-    def append(self, data: bytes | bytearray | memoryview) -> None:
+    def append(self, data: Any) -> None:
         """Take more; what the writer may still change is copied."""
         if data:
-            self._parts.append(data if isinstance(data, bytes) else bytes(data))
+            self._parts.append(bytes(data) if isinstance(data, bytearray | memoryview) else data)
             self.size += len(data)
 
     def clear(self) -> None:
         """Forget all of it."""
         self._parts.clear()
-        self.size = 0
+        self.size = self._begun = 0
 
-    def take(self, room: int) -> bytes:
+    def take(self, room: int) -> "bytes | _Mixed":
         """Return the first bytes, as many as there are up to `room`."""
-        wanted = min(room, self.size)
+        size = wanted = min(room, self.size)
         self.size -= wanted
-        taken: list[bytes | memoryview] = []
+        taken: list[bytes | memoryview | Arrived] = []
+        mixed = False
         while wanted:
-            part = self._parts.pop(0)
+            part = self._parts[0]
+            if not isinstance(part, bytes | memoryview):
+                here = min(len(part) - self._begun, wanted)
+                self._begun += here
+                taken.append(Arrived(part, here, self._begun))
+                mixed, wanted = True, wanted - here
+                if self._begun == len(part):
+                    self._parts.pop(0)
+                    self._begun = 0
+                continue
             if len(part) > wanted:
                 view = memoryview(part)
-                self._parts.insert(0, view[wanted:])
-                part = view[:wanted]
+                self._parts[0], part = view[wanted:], view[:wanted]
+            else:
+                self._parts.pop(0)
             wanted -= len(part)
             taken.append(part)
+        if mixed:
+            return _Mixed(taken, size)
         if len(taken) == 1 and isinstance(taken[0], bytes):
             return taken[0]
-        return b"".join(taken)
+        return b"".join(map(bytes, taken))
 
 
 class _Stream:
@@ -160,10 +218,11 @@ class _Stream:
             self._in_line = True
             self._lane.ask(self)
 
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Send more; after a cut it is dropped."""
+    def write(self, parts: Iterable[Any]) -> None:
+        """Send more, together; after a cut it is dropped."""
         if not self._end_asked:
-            self.unsent.append(data)
+            for part in parts:
+                self.unsent.append(part)
             self.ask()
 
     def write_eof(self) -> None:
@@ -176,7 +235,7 @@ class _Stream:
         self.unsent.clear()
         self.write_eof()
 
-    def take(self, room: int) -> bytes | None:
+    def take(self, room: int) -> bytes | _Mixed | None:
         """Return the next piece for the lane."""
         if not self.stays():
             return None
@@ -189,7 +248,7 @@ class _Stream:
         self._sender.sent()
         return piece
 
-    def arrive(self, piece: bytes) -> bool:
+    def arrive(self, piece: bytes | _Mixed) -> bool:
         """Hand a piece to the receiver, unless it is lost in silence."""
         connection = self._connection
         if connection.stalled:
@@ -222,6 +281,9 @@ class _Stream:
 class VirtualTransport(asyncio.Transport):
     """One end of a connection in memory."""
 
+    takes_wholes = True
+    """Whether `write` takes more than bytes."""
+
     def __init__(
         self, connection: VirtualConnection, context: Context, sockname: tuple[str, int], peername: tuple[str, int]
     ) -> None:
@@ -229,7 +291,7 @@ class VirtualTransport(asyncio.Transport):
         self.context = context
         self._connection = connection
         self._protocol: asyncio.BaseProtocol | None = None
-        self._unread: deque[bytes] = deque()
+        self._unread: deque[bytes | _Mixed] = deque()
         self._reading = True
         self._begun = False
         self._eof_written = self._closing = self._lost = False
@@ -291,17 +353,18 @@ class VirtualTransport(asyncio.Transport):
         """Return how many bytes are not on the link yet."""
         return self._out.unsent.size
 
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Send data; what comes after the end of the connection is dropped."""
-        if self._eof_written:
-            raise RuntimeError("Cannot call write() after write_eof()")
-        if data and not self._closing:
-            self._out.write(data)
-            self._mind_limits()
+    def write(self, data: Any) -> None:
+        """Send bytes, or something whole; what comes after the end of the connection is dropped."""
+        self.writelines((data,))
 
     def writelines(self, list_of_data: Iterable[Any]) -> None:
-        """Send several pieces of data."""
-        self.write(b"".join(list_of_data))
+        """Send several pieces of data together."""
+        if self._eof_written:
+            raise RuntimeError("Cannot call write() after write_eof()")
+        parts = [data for data in list_of_data if data]
+        if parts and not self._closing:
+            self._out.write(parts)
+            self._mind_limits()
 
     def can_write_eof(self) -> bool:
         """Half-close is possible."""
@@ -341,7 +404,7 @@ class VirtualTransport(asyncio.Transport):
         else:
             self._mind_limits()
 
-    def feed(self, piece: bytes) -> None:
+    def feed(self, piece: bytes | _Mixed) -> None:
         """Take what arrived."""
         if self._closing:
             # As the kernel answers what nobody will read: a reset.
@@ -376,11 +439,13 @@ class VirtualTransport(asyncio.Transport):
         while self._unread and self._reading and not self._closing:
             self._hand_on(self._unread.popleft())
 
-    def _hand_on(self, piece: bytes) -> None:
+    def _hand_on(self, piece: bytes | _Mixed) -> None:
         protocol = self._protocol
         assert isinstance(protocol, asyncio.Protocol), "a protocol of streams"
         try:
-            if piece:
+            if isinstance(piece, _Mixed):
+                piece.hand_to(protocol)
+            elif piece:
                 protocol.data_received(piece)
             elif not protocol.eof_received():
                 self.close()

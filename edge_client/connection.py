@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConcurrencyError, ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus
-from websockets.protocol import CONNECTING
+from websockets.frames import Frame, Opcode
+from websockets.protocol import CONNECTING, OPEN
 
 from featherfed.edge_client.dialing import Dialer
 from featherfed.edge_client.limits import ANSWER_BYTES
@@ -25,11 +26,17 @@ class PhoneConnection(HeldToLimits, ClientConnection):
     """The library's client connection that counts its socket's bytes and ends what exceeds a limit."""
 
     handshake_limit = ("HTTP answer", ANSWER_BYTES)
+    open_state = OPEN
+    masks = True
 
     @property
     def upgraded(self) -> bool:
         """Whether there is a WebSocket."""
         return self.protocol.state is not CONNECTING
+
+    def frame_of(self, message: bytes) -> Frame:
+        """Return a binary frame."""
+        return Frame(Opcode.BINARY, message)
 
     async def handshake(self, *arguments: Any, **settings: Any) -> None:
         """Upgrade; raises `InvalidHandshake`, with our own reason where it was us who gave up."""

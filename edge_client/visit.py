@@ -463,7 +463,7 @@ class Visit:
         frame = pack(message)
         self._session.follow(Role.PHONE, message)
         self._connection.earn(EARNED_A_MESSAGE)
-        await self._connection.send(frame)
+        await self._connection.send_frame(frame)
 
     async def _receive(self) -> AnyMessage:
         frame = await self._connection.recv()

@@ -12,6 +12,7 @@ RATE = 200
 """Samples a second."""
 PARTS = (
     ("featherfed/codec", "decode and sum (featherfed.codec)"),
+    ("featherfed/randomness.py", "decode and sum (featherfed.codec)"),
     ("numpy/", ""),
     ("sqlalchemy/", "database (SQLAlchemy, SQLite, fsync)"),
     ("server/storage/store.py", "database (SQLAlchemy, SQLite, fsync)"),

@@ -7,8 +7,10 @@ frame headers, masks, pings and closes, and excludes TLS records, TCP and IP.
 import contextlib
 import struct
 import sys
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
+from featherfed.wire.framing import Framed, unmasked_frame
 from featherfed.wire.liveness import Pulse
 
 if sys.platform == "linux":
@@ -28,8 +30,10 @@ class CountingTransport:
         self.bytes_written = 0
         self.ended = False
         """Whether the protocol has been told that the connection is lost."""
+        self.takes_wholes = getattr(transport, "takes_wholes", False)
+        """Whether a message need not be made a frame (`framing.Framed`)."""
         self._joining = 0
-        self._joined = bytearray()
+        self._joined: list[Any] = []
 
     def join(self, writes: int) -> None:
         """Let so many writes from now on leave as one: one segment of TCP, and one acknowledgement of it."""
@@ -42,7 +46,7 @@ class CountingTransport:
         self.bytes_written += len(data)
         if self._joining > 1 or self._joined:
             self._joining -= 1
-            self._joined += data
+            self._joined.append(data)
             if self._joining < 1:
                 self._flush()
         else:
@@ -71,19 +75,27 @@ class CountingTransport:
 
     def get_write_buffer_size(self) -> int:
         """Return how many bytes wait for the socket."""
-        return 0 if self.ended else len(self._joined) + int(self._transport.get_write_buffer_size())
+        return 0 if self.ended else sum(map(len, self._joined)) + int(self._transport.get_write_buffer_size())
 
     def _flush(self) -> None:
-        joined, self._joined, self._joining = self._joined, bytearray(), 0
-        if joined:
-            self._transport.write(joined)
+        joined, self._joined, self._joining = self._joined, [], 0
+        if joined and self.takes_wholes:
+            self._transport.writelines(joined)
+        elif joined:
+            self._transport.write(b"".join(joined))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
 
 class CountsBytes:
-    """A mixin for `asyncio.Protocol` classes: `bytes_received` and `bytes_sent` of the whole connection."""
+    """A mixin for the library's connection classes: `bytes_received` and `bytes_sent` of the whole connection."""
+
+    protocol: Any
+    open_state: ClassVar[object]
+    """The library's word for a connection that is open."""
+    masks: ClassVar[bool]
+    """Whether this end masks its frames, as a client must."""
 
     bytes_received = 0
     bytes_cut = 0
@@ -135,4 +147,43 @@ class CountsBytes:
         """Count, then parse."""
         self.bytes_received += len(data)
         super().data_received(data)  # type: ignore[misc]
-        self.bytes_cut = len(self.protocol.reader.buffer)  # type: ignore[attr-defined]
+        self.bytes_cut = len(self.protocol.reader.buffer)
+
+    def wholes_received(self, parts: Sequence[Any]) -> None:
+        """Count what came of `Framed` messages, and take those that are whole, as if they had been parsed.
+
+        Each part has `num_bytes` of its `whole`, the last of them the one before `until`.
+        """
+        for part in parts:
+            self.bytes_received += part.num_bytes
+            framed: Framed = part.whole
+            if part.until < len(framed):
+                self.bytes_cut = framed.held_of(part.until)
+                continue
+            self.bytes_cut = 0
+            most = self.protocol.max_message_size
+            if self.is_open and (most is None or len(framed.message) <= most):
+                self.process_event(self.frame_of(framed.message))  # type: ignore[attr-defined]
+            else:
+                # On its way out, or too large: the library knows what becomes of it.
+                super().data_received(bytes(framed))  # type: ignore[misc]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether messages can be sent, and what comes is taken."""
+        return self.protocol.state is self.open_state
+
+    def frame_of(self, message: bytes) -> Any:
+        """Return what the library's parser makes of a message's frame."""
+        raise NotImplementedError
+
+    @property
+    def writes_messages(self) -> bool:
+        """Whether `write_message` can: without a mask, or where no frame is made at all."""
+        return self._counting is not None and (self._counting.takes_wholes or not self.masks)
+
+    def write_message(self, message: bytes) -> None:
+        """Send a message in one frame, on a connection that is open."""
+        assert self._counting is not None, "it was asked whether it writes messages"
+        whole = self._counting.takes_wholes
+        self._counting.write(Framed(message, masked=self.masks) if whole else unmasked_frame(message))

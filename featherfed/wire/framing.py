@@ -1,7 +1,8 @@
 """The WebSocket frame around a message (RFC 6455, section 5.2): binary, whole, and what it adds in bytes.
 
 The library makes and parses frames of all kinds; here is the one kind that messages travel in, for the places where
-they are sent by the thousand.
+they are sent by the thousand. Over a connection in memory (`bandwidth_sim`) they pass as `Framed`, and no frame is made
+or parsed: what counts bytes or cuts them sees those that the frame has.
 """
 
 BINARY = 0x82
@@ -31,3 +32,34 @@ def unmasked_frame(message: bytes) -> bytes:
     if size < 1 << 16:
         return bytes((BINARY, 126)) + size.to_bytes(2, "big") + message
     return bytes((BINARY, 127)) + size.to_bytes(8, "big") + message
+
+
+def masked_frame(message: bytes) -> bytes:
+    """Return a frame that a phone may send a message in: with a mask of zeros, which RFC 6455 allows."""
+    frame = unmasked_frame(message)
+    head = len(frame) - len(message)
+    return bytes((frame[0], frame[1] | 0x80)) + frame[2:head] + bytes(MASK_BYTES) + message
+
+
+class Framed:
+    """A message in its frame, as a transport takes it that hands on whole what was written whole."""
+
+    __slots__ = ("masked", "message", "num_bytes")
+
+    def __init__(self, message: bytes, *, masked: bool) -> None:
+        self.message, self.masked = message, masked
+        self.num_bytes = framed_bytes(len(message), masked=masked)
+
+    def __len__(self) -> int:
+        return self.num_bytes
+
+    def __bytes__(self) -> bytes:
+        return (masked_frame if self.masked else unmasked_frame)(self.message)
+
+    def held_of(self, received: int) -> int:
+        """Return how many of its first bytes the library's parser holds, which takes each field once it is whole."""
+        for field in (2, length_bytes(len(self.message)), MASK_BYTES if self.masked else 0):
+            if received < field:
+                break
+            received -= field
+        return received

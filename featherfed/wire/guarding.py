@@ -5,6 +5,7 @@ close code), read no further, and cut off a second later. A connection class of 
 `HeldToLimits`, which includes `Edge` and `CountsBytes`.
 """
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from featherfed.errors import RemoteError
@@ -72,10 +73,21 @@ class HeldToLimits(Edge):
             super().data_received(slices[start : start + SLICE_BYTES])
             if self.bytes_received > most and not self.upgraded:
                 self.turn_out(Close.PROTOCOL, f"{what} exceeds limit of {most} bytes")
-            elif self.transport.get_write_buffer_size() > UNREAD_BYTES:
-                # It does not read: no close frame would arrive.
-                self._turned_out = fault(Close.TOO_FAST, f"left more than {UNREAD_BYTES} bytes unread")
-                self.transport.abort()
+            else:
+                self._mind_unread()
+
+    def wholes_received(self, parts: Sequence[Any]) -> None:
+        """Count and take what came whole, as long as the peer keeps to the limits."""
+        if self._turned_out:
+            return
+        super().wholes_received(parts)
+        self._mind_unread()
+
+    def _mind_unread(self) -> None:
+        if not self._turned_out and self.transport.get_write_buffer_size() > UNREAD_BYTES:
+            # It does not read: no close frame would arrive.
+            self._turned_out = fault(Close.TOO_FAST, f"left more than {UNREAD_BYTES} bytes unread")
+            self.transport.abort()
 
     def process_event(self, event: Any) -> None:
         """Pass a frame on, unless it is one too many."""

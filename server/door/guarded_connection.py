@@ -6,10 +6,11 @@ needs: a stranger's smaller messages, who waits at the door, and HTTP answers.
 
 import asyncio
 import http
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from websockets.asyncio.server import ServerConnection
-from websockets.frames import Frame
+from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import CONNECTING, OPEN
 from websockets.server import ServerProtocol
@@ -17,7 +18,6 @@ from websockets.server import ServerProtocol
 from featherfed.server.door.limits import FRAME_BYTES, HANDSHAKE_BYTES, HELLO_BYTES, SMALL_PER_TASK, WAITING_FRAMES
 from featherfed.server.door.tokens import Token
 from featherfed.wire.closing import Close
-from featherfed.wire.framing import unmasked_frame
 from featherfed.wire.guarding import NO_FAULTS, HeldToLimits
 from featherfed.wire.limits import SMALL_BYTES
 
@@ -36,6 +36,8 @@ class GuardedConnection(HeldToLimits, ServerConnection):
     """The library's server connection that counts its socket's bytes and ends what exceeds a limit."""
 
     handshake_limit = ("HTTP request", HANDSHAKE_BYTES)
+    open_state = OPEN
+    masks = False
     token: Token | None = None
     """What opened it, where tokens are in use."""
     frame_began_s: float | None = None
@@ -77,6 +79,18 @@ class GuardedConnection(HeldToLimits, ServerConnection):
             # That was no message: a pong, say.
             self.frame_began_s = None
 
+    def frame_of(self, message: bytes) -> Frame:
+        """Return a binary frame."""
+        return Frame(Opcode.BINARY, message)
+
+    def wholes_received(self, parts: Sequence[Any]) -> None:
+        """Note when a message began, and take what came whole."""
+        if self.frame_began_s is None:
+            self.frame_began_s = self.loop.time()
+        super().wholes_received(parts)
+        if not self.bytes_cut and not self.recv_messages.frames:
+            self.frame_began_s = None
+
     def process_event(self, event: Frame | Request | Response) -> None:
         """Pass a frame on, unless too many small ones wait."""
         small = isinstance(event, Frame) and len(event.data) < SMALL_BYTES
@@ -93,19 +107,6 @@ class GuardedConnection(HeldToLimits, ServerConnection):
         if len(waiting) < WAITING_FRAMES:
             return 0
         return sum(len(frame.data) < SMALL_BYTES for frame in waiting.queue)
-
-    async def send_frame(self, frame: bytes) -> None:
-        """Send a message as the library's `send` does, in a fifth of its time where nothing stands in the way.
-
-        No message is fragmented here (docs/PROTOCOL.md), so none is ever under way when another begins. Raises
-        `ConnectionClosed` where the connection is lost, or gets lost meanwhile.
-        """
-        if self.protocol.state is not OPEN:
-            await self.send(frame)
-            return
-        self.transport.write(unmasked_frame(frame))
-        if self.paused or self.transport.is_closing():
-            await self.drain()
 
     def turn_out_early(self, code: Close, sentence: str) -> None:
         """Answer with an HTTP status, unless the library has answered already."""

@@ -100,11 +100,13 @@ class ChainParcels(Parcels):
 
     def _make(self, base: int) -> Parcel:
         whole = 4 * self._layout.size
-        for start in (base, NOTHING):
-            steps = range(start + 1, self.version + 1)
-            if all(step in self._chain for step in steps):
-                parts = [self._chain[step] for step in steps]
-                if sum(map(len, parts)) <= whole:
-                    theory = round(self._pipeline.theory_bytes(self._layout) * len(parts))
-                    return self._pack(start, str(self._pipeline), parts, theory)
+        steps = range(base + 1, self.version + 1)
+        if all(step in self._chain for step in steps):
+            parts = [self._chain[step] for step in steps]
+            if sum(map(len, parts)) <= whole:
+                theory = round(self._pipeline.theory_bytes(self._layout) * len(parts))
+                return self._pack(base, str(self._pipeline), parts, theory)
+        if base != NOTHING:
+            # Whatever the phone holds, this is one parcel, of one digest.
+            return self.parcel(NOTHING)
         return self._pack(NOTHING, "float32", [float32_bytes(self._view)], whole)

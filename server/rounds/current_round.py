@@ -2,7 +2,7 @@
 
 Invariants, for all who hold it:
 
-- `state` changes in `post` alone, which carries out the machine's actions before it returns.
+- `state` changes in `post` and `post_all` alone, each of which carries out the machine's actions before it returns.
 - Whoever posts an event that may close a round holds `lock`, and so does whoever changes the sum of the round: an
   update is folded, queued for the disk and posted while no round can close, and a round closes while nothing can be
   folded. `Joined`, `Stop` and `Resume` need none: they close no round of which anything can be under way.
@@ -10,10 +10,11 @@ Invariants, for all who hold it:
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import Protocol
 
-from featherfed.server.rounds.events import Action, Event
-from featherfed.server.rounds.machines import State, advance
+from featherfed.server.rounds.events import Accept, Action, Event
+from featherfed.server.rounds.machines import State, accept_all, advance
 from featherfed.server.rounds.round_machine import Phase
 from featherfed.server.run_clock import RunClock
 from featherfed.server.storage.store import Statement, put_round
@@ -45,7 +46,14 @@ class CurrentRound:
 
     def post(self, event: Event) -> None:
         """Advance the machine and do what it says."""
-        self.state, actions = advance(self.state, event)
+        self._enter(*advance(self.state, event))
+
+    def post_all(self, events: Sequence[Accept]) -> None:
+        """Advance the machine by updates that became durable together, and do what it says."""
+        self._enter(*accept_all(self.state, events))
+
+    def _enter(self, state: State, actions: tuple[Action, ...]) -> None:
+        self.state = state
         if self.state.phase in (Phase.OPEN, Phase.UNMASKING, Phase.CLOSING):
             self._known.set()
         for action in actions:

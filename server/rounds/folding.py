@@ -157,8 +157,7 @@ class Folding:
             upload.durable = upload.update.size
         # The write is queued before the machine hears of the updates: a round that closes on them waits for it.
         durable = self._storage.commits.queue(*([together(chunks)] if chunks else []), together(rows))
-        for update in folded:
-            self._post(update)
+        self._post(folded)
 
         def tell(durable: "asyncio.Future[None]") -> None:
             for update in folded:
@@ -170,12 +169,15 @@ class Folding:
         # Their connections wake once, and not for the sum and for the disk.
         durable.add_done_callback(tell)
 
-    def _post(self, update: WholeUpdate) -> None:
-        """Tell the machine, and who watches, that an update counts."""
-        round_number, shard = update.key
-        self._current.post(Accept(shard, round_number, update.examples, self._assignments.answered(shard)))
-        state = self._current.state
-        self._watcher.update_accepted(shard, round_number, state.count, state.target)
+    def _post(self, updates: Sequence[WholeUpdate]) -> None:
+        """Tell the machine, and who watches, that updates count."""
+        answered, before = self._assignments.answered, self._current.state
+        self._current.post_all(
+            [Accept(shard, number, each.examples, answered(shard)) for each in updates for number, shard in [each.key]]
+        )
+        for count, update in enumerate(updates, before.count + 1):
+            round_number, shard = update.key
+            self._watcher.update_accepted(shard, round_number, count, before.target)
 
     def _add(self, batch: Sequence[WholeUpdate]) -> list[CodecError | RefusedError | None]:
         """Add each update to the sum; return for each what is wrong with it. Some payloads at a time are in memory.

@@ -10,7 +10,7 @@ time. What the table does not list for a phase changes nothing.
 """
 
 import enum
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from featherfed.by_round import ByRound
@@ -399,3 +399,26 @@ TABLE: Mapping[Phase, Mapping[type, Callable[..., Step]]] = {
 def advance(state: RunState, event: Event) -> Step:
     """Return the state after `event` and what must be done now, in that order."""
     return handled(TABLE[state.phase].get(type(event)), state, event)
+
+
+def accept_all(state: RunState, events: Sequence[Accept]) -> Step:
+    """Return what comes of updates that became durable together: what comes of one after the other.
+
+    Of many it costs little more than of one, where each would copy who has answered.
+    """
+    counted = {
+        event.shard: event
+        for event in events
+        if event.round_number == state.round_number and state.phase is Phase.OPEN and state.awaits(event.shard)
+    }
+    if state.rules.select.uses_facts or state.count + len(counted) > state.target:
+        actions: tuple[Action, ...] = ()
+        for event in events:
+            state, more = advance(state, event)
+            actions += more
+        return state, actions
+    if not counted:
+        return state, ()
+    # The last one closes the round, if any does.
+    *_, last = counted
+    return advance(replace(state, accepted=state.accepted.union(counted.keys() - {last})), counted[last])

@@ -1,14 +1,25 @@
 """The server and phones in virtual time."""
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from featherfed import simulation
+from featherfed.bandwidth_sim.drop import DropRule
+from featherfed.bandwidth_sim.profile import find_profile
+from featherfed.bandwidth_sim.virtual_connection import VirtualTransport
 from featherfed.errors import LocalError
 from featherfed.fl_bench.cells import cell_report
 from featherfed.fl_bench.grid import run_grid
 from featherfed.fl_bench.scenario import read_scenario
+from featherfed.server.config import config_from
+from featherfed.server.storage.run_folder import create
+from featherfed.server.storage.store import Store
+from featherfed.server.watchers.watcher import Watcher
+from featherfed.simulation import Fleet
 
 SMALL = 'problem = "digits"\nphones = 4\ncohort = 3\nlr = 0.05\nbatch_size = 40\n'
 
@@ -86,3 +97,39 @@ def test_a_run_that_takes_no_time_comes_to_its_end(tmp_path: Path, text: str) ->
     report = cell_report(cell, tmp_path)
     assert [row["accepted"] for row in report["rounds"]] == [1] * 250
     assert report["rounds"][-1]["seconds"] == 0
+
+
+Event = tuple[float, int, str, int]
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_messages_that_pass_whole_come_when_their_frames_would_and_count_alike(
+    mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over links that cut them: every event of the network, to the byte, and every count of the ledger."""
+    drop = DropRule(after_bytes=5_000)
+    profile = find_profile("3g")
+    profile = replace(profile, up=replace(profile.up, drop=drop), down=replace(profile.down, drop=drop))
+    config = config_from(
+        {"problem": "digits/tiny", "phones": 4, "cohort": 3, "rounds": 2, "uplink": "float32", "downlink": "float32",
+         "mode": mode}
+    )  # fmt: skip
+    started, logs, counts = simulation.run, [], []
+    for wholes in (True, False):
+        log: list[Event] = []
+
+        def noted(main: Any, *, log: list[Event] = log, **settings: Any) -> Any:
+            return started(main, log=lambda *event: log.append(event), **settings)
+
+        monkeypatch.setattr(simulation, "run", noted)
+        monkeypatch.setattr(VirtualTransport, "takes_wholes", wholes)
+        folder = simulation.simulate(
+            config, partial(create, tmp_path / str(wholes), "run", config), Fleet(links=profile, trains=False),
+            watcher=Watcher(), workers=1,
+        )  # fmt: skip
+        logs.append(log)
+        counts.append(Store(folder.database).traffic())
+    assert logs[0] == logs[1]
+    assert any(event == "drop-reset" for _, _, event, _ in logs[0])
+    assert counts[0] == counts[1]
+    assert sum(traffic.resent for traffic in counts[0].values())

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -25,7 +25,7 @@ from featherfed.server.rounds.events import (
     Resume,
     Stop,
 )
-from featherfed.server.rounds.machines import State, advance
+from featherfed.server.rounds.machines import State, accept_all, advance
 from featherfed.server.rounds.round_machine import Phase, Rules, RunState
 from featherfed.server.rounds.summed_machine import SummedState
 
@@ -235,3 +235,22 @@ def test_resumed_round_without_anyone_to_wait_for_is_settled() -> None:
         present=both,
     )
     assert advance(state, Resume())[1] == (CloseRound(1, (0,)),)
+
+
+@given(
+    st.sampled_from(list(Phase)), st.integers(1, 8), st.frozensets(SHARDS), st.frozensets(SHARDS),
+    st.frozensets(SHARDS), st.lists(st.builds(Accept, SHARDS, st.integers(1, 2)), max_size=10),
+)  # fmt: skip
+def test_updates_together_are_updates_one_after_the_other(
+    phase: Phase, target: int, cohort: frozenset[int], accepted: frozenset[int], failed: frozenset[int],
+    events: list[Accept],
+) -> None:  # fmt: skip
+    rules = Rules(
+        phones=8, rounds=3, cohort_size=ByRound(8), target=ByRound(target), min_updates=1, max_retries=1, seed=0
+    )
+    state = RunState(rules, phase, 1, 0, cohort, accepted & cohort, failed & cohort - accepted, frozenset(range(8)))
+    one_by_one, actions = state, ()
+    for event in events:
+        one_by_one, more = advance(one_by_one, event)
+        actions = (*actions, *more)
+    assert accept_all(state, events) == (one_by_one, actions)
