@@ -8,6 +8,7 @@ import click
 
 from featherfed.fl_bench.codec_tables import markdown
 from lab.documents import fill, kept_or_measured
+from lab.long_work import long_work
 
 STRATEGIES = (("digits/lite", "rotate | eden(1)"), ("digits/lite", "rotate_shared | stochastic(1)"),
               ("digits/cnn", "rotate | eden(1)"), ("digits/cnn", "rotate_shared | stochastic(1)"))  # fmt: skip
@@ -25,32 +26,41 @@ def _collect(data_dir: str | None, parts: tuple[str, ...], *, small: bool) -> di
 
     data = "digits" if small else "mnist"
     names = [f"{data}/{model}" for model in (("lite",) if small else ("lite", "2nn", "mlp", "cnn"))]
+    strategies = STRATEGIES[: 1 if small else None] if "ingest" in parts else ()
+    idle_phones = ((50,) if small else IDLE_PHONES) if "memory" in parts else ()
     result: dict[str, Any] = {"machine": machine()}
-    if "training" in parts:
-        result["training"] = [measure_training(name, data_dir, 10) for name in names]
-    if "ingest" in parts:
-        result["ingest"] = []
-    for problem, spec in STRATEGIES[: 1 if small else None] if "ingest" in parts else ():
-        phones = 20 if small else PHONES[problem]
-        settings = {"problem": problem, "phones": phones, "uplink": spec, "downlink": DOWNLINK}
-        updates = phones * (2 if small else 8)
-        for durable in (True, False):
-            row = measure_server(settings, updates, 1, durable=durable, data_dir=data_dir, folder=None)
-            result["ingest"].append({"problem": problem, "spec": spec, "phones": phones, **row})
-        echo = measure_echo(phones, row["payload_bytes"], 4 * updates, 1)
-        for row in result["ingest"][-2:]:
-            row |= {"echo_per_s": echo["messages_per_s"], "echo_cpu_ms": echo["cpu_ms"]}
-        if not small:
-            row = measure_server(settings, updates, 1, durable=True, data_dir=data_dir, folder=None, profile=True)
-            result["ingest"][-2]["profile"] = row["profile"]
-    if "memory" not in parts:
-        return result
-    idle = {"problem": "digits/lite", "uplink": "rotate | eden(1)", "downlink": DOWNLINK}
-    result["idle"] = [
-        measure_idle({**idle, "phones": phones}, data_dir=data_dir, processes=4)
-        for phones in ((50,) if small else IDLE_PHONES)
-    ]
-    result["swarm"] = measure_swarm(4 if small else 200, f"{data}/lite", data_dir, None, 120.0)
+    steps = len(names) * ("training" in parts) + len(strategies) + len(idle_phones) + ("memory" in parts)
+    with long_work(steps) as tell:
+        if "training" in parts:
+            result["training"] = []
+            for name in names:
+                tell(f"training of {name}")
+                result["training"].append(measure_training(name, data_dir, 10))
+        if "ingest" in parts:
+            result["ingest"] = []
+        for problem, spec in strategies:
+            tell(f"ingest of {problem}, {spec}")
+            phones = 20 if small else PHONES[problem]
+            settings = {"problem": problem, "phones": phones, "uplink": spec, "downlink": DOWNLINK}
+            updates = phones * (2 if small else 8)
+            for durable in (True, False):
+                row = measure_server(settings, updates, 1, durable=durable, data_dir=data_dir, folder=None)
+                result["ingest"].append({"problem": problem, "spec": spec, "phones": phones, **row})
+            echo = measure_echo(phones, row["payload_bytes"], 4 * updates, 1)
+            for row in result["ingest"][-2:]:
+                row |= {"echo_per_s": echo["messages_per_s"], "echo_cpu_ms": echo["cpu_ms"]}
+            if not small:
+                row = measure_server(settings, updates, 1, durable=True, data_dir=data_dir, folder=None, profile=True)
+                result["ingest"][-2]["profile"] = row["profile"]
+        if idle_phones:
+            result["idle"] = []
+        idle = {"problem": "digits/lite", "uplink": "rotate | eden(1)", "downlink": DOWNLINK}
+        for phones in idle_phones:
+            tell(f"a server with {phones:,} idle phones")
+            result["idle"].append(measure_idle({**idle, "phones": phones}, data_dir=data_dir, processes=4))
+        if "memory" in parts:
+            tell("a swarm")
+            result["swarm"] = measure_swarm(4 if small else 200, f"{data}/lite", data_dir, None, 120.0)
     return result
 
 
