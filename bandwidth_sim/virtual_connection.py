@@ -12,7 +12,6 @@ One transport object is one end of one connection.
 import asyncio
 import errno
 import os
-from collections import deque
 from collections.abc import Callable, Iterable
 from contextvars import Context, copy_context
 from typing import Any
@@ -229,7 +228,7 @@ class VirtualTransport(asyncio.Transport):
         self.context = context
         self._connection = connection
         self._protocol: asyncio.BaseProtocol | None = None
-        self._unread: deque[bytes] = deque()
+        self._unread: list[bytes] = []
         self._reading = True
         self._begun = False
         self._eof_written = self._closing = self._lost = False
@@ -374,7 +373,7 @@ class VirtualTransport(asyncio.Transport):
 
     def _catch_up(self) -> None:
         while self._unread and self._reading and not self._closing:
-            self._hand_on(self._unread.popleft())
+            self._hand_on(self._unread.pop(0))
 
     def _hand_on(self, piece: bytes) -> None:
         protocol = self._protocol
