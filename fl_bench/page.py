@@ -76,6 +76,10 @@ def _tiles(report: dict[str, Any]) -> list[tuple[str, str]]:
         if values:
             best, number = max(values, key=lambda each: measure.score(each[0]))
             tiles.append((measure.text(best), f"best {measure.name}, round {number} of {len(rounds)}"))
+    if private := report.get("privacy"):
+        target = private["target_epsilon"]
+        about = f"the privacy of each phone, δ {private['delta']:.3g}{f', of at most {target:g}' if target else ''}"
+        tiles.append((f"ε {private['epsilon']:.3g}", about))
     updates = sum(row["accepted"] for row in rounds)
     if updates:
         payload = sum(share(row["uplink"], "payload") for row in rounds) / updates

@@ -40,7 +40,8 @@ SPENT = """SELECT total(socket * (direction = 'uplink')), total(socket * (direct
 class Reached:
     """Where a cell stands: the newest `evaluation` by the first measure, empty where there is none.
 
-    `spent` is what all phones' sockets carried; `emulated_s` is the run's own clock.
+    With differential privacy the account's ε stands behind it. `spent` is what all phones' sockets carried;
+    `emulated_s` is the run's own clock.
     """
 
     rounds: int
@@ -62,6 +63,7 @@ def reached(folder: Path) -> Reached | None:
             ).fetchall()
             kept = connection.execute("SELECT value FROM run WHERE key = 'measures'").fetchone()
             spent = connection.execute(SPENT).fetchone()
+            account = connection.execute("SELECT epsilon FROM privacy ORDER BY round DESC LIMIT 1").fetchone()
     except sqlite3.Error:
         # It is being made, or swept away, at this moment.
         return None
@@ -71,6 +73,8 @@ def reached(folder: Path) -> Reached | None:
         values = [figures(loss, json.loads(metrics)).get(measure.name) for loss, metrics, _ in rows]
         measured = [value for value in values if value is not None]
         evaluation = f"{measure.name} {measure.text(measured[-1])}" if measured else ""
+    if account is not None:
+        evaluation = f"{evaluation}  ε {account[0]:.3g}".lstrip()
     return Reached(len(rows), evaluation, Spent(*map(int, spent)), rows[-1][2] if rows else 0.0)
 
 

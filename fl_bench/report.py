@@ -28,7 +28,7 @@ from featherfed.fl_bench.results import (
 )
 from featherfed.fl_bench.scenario import COMMAND, SCENARIO
 from featherfed.fl_bench.target_flag import target_flag
-from featherfed.fl_bench.terminal import bytes_text, duration, table
+from featherfed.fl_bench.terminal import bytes_text, duration, epsilon_text, table
 from featherfed.server.measures import Measure, Target
 
 ROUNDS, PAGE = "rounds", "report.html"
@@ -57,9 +57,10 @@ def grids_of(runs: Sequence[Path]) -> list[Grid]:
 def page(strategies: Sequence[Strategy], command: str, grids: Sequence[Grid] = (), asked: Sequence[Target] = ()) -> str:
     """Return one HTML page that needs nothing else: plots, the table, and how to run it again."""
     environment = jinja2.Environment(loader=jinja2.PackageLoader("featherfed.fl_bench"), autoescape=True)
-    environment.filters.update(size=bytes_text, duration=duration, spread=_spread, value=_value)
+    environment.filters.update(size=bytes_text, duration=duration, spread=_spread, value=_value, epsilon=epsilon_text)
     return environment.get_template("report.html").render(
         strategies=strategies,
+        private=any(strategy.epsilon is not None for strategy in strategies),
         measure=strategies[0].measures[0] if strategies[0].measures else None,
         targets=reached_among(strategies, targets_among(strategies, asked)),
         label=lambda target: label(target, strategies),

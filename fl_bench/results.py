@@ -91,6 +91,17 @@ class Strategy:
             return show(spread.median)
         return f"{show(spread.median)} ({show(spread.least).removesuffix('%')}–{show(spread.most).removesuffix('%')})"
 
+    @property
+    def epsilon(self) -> float | None:
+        """What the run of the largest account has come to; None where a run has no differential privacy."""
+        accounts = [run.report.get("privacy") for run in self.runs]
+        return None if None in accounts else max(account["epsilon"] for account in accounts if account)
+
+    @property
+    def delta(self) -> float | None:
+        """The δ of that."""
+        return None if self.epsilon is None else float(self.runs[0].report["privacy"]["delta"])
+
     def whole(self, figure: str) -> Spread:
         """Return one of `FIGURES` of whole runs; seconds are of rounds."""
         return Spread.of([_whole(run.report)[figure] for run in self.runs])
@@ -282,6 +293,7 @@ def as_json(strategies: Sequence[Strategy], asked: Sequence[Target] = ()) -> lis
                 "seeds": [run.config.seed for run in strategy.runs],
                 "measures": [asdict(each) for each in strategy.measures],
                 "best": asdict(strategy.best()),
+                **({} if strategy.epsilon is None else {"epsilon": strategy.epsilon, "delta": strategy.delta}),
                 "to_target": targets,
                 "command": strategy.config.command(),
             }

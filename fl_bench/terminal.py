@@ -18,10 +18,13 @@ def table(strategies: Sequence[Strategy], asked: Sequence[Target] = ()) -> Table
     reached = reached_among(strategies, targets_among(strategies, asked))
     result = Table(title="bytes of all phones to a target: rounds, both ways, × less than float32, and below up + down")
     result.add_column("strategy", overflow="fold")
-    for name in ("seeds", "best", "handshakes", *(escape(label(target, strategies)) for target in reached)):
+    private = any(strategy.epsilon is not None for strategy in strategies)
+    fixed = ("seeds", "best", *(["ε"] if private else []), "handshakes")
+    for name in (*fixed, *(escape(label(target, strategies)) for target in reached)):
         result.add_column(name, justify="right")
     for strategy in by_bytes(strategies, reached[-1]) if reached else strategies:
-        told = [str(len(strategy.runs)), strategy.best_text(), bytes_text(strategy.whole("handshake").median)]
+        told = [str(len(strategy.runs)), strategy.best_text(), *([epsilon_text(strategy)] if private else [])]
+        told.append(bytes_text(strategy.whole("handshake").median))
         cells = [_cell(strategy, strategies, target) for target in reached]
         result.add_row(escape(strategy.name), *told, *cells)
     result.caption = (
@@ -40,6 +43,11 @@ def _cell(strategy: Strategy, strategies: Sequence[Strategy], target: Target) ->
     times = ratio(strategy, strategies, target)
     less = f"  {times:.3g}×" if times and abs(times - 1) > 1e-9 else ""
     return f"{rounds:g} r  {both}{less}\n{up} + {down}"
+
+
+def epsilon_text(strategy: Strategy) -> str:
+    """Return what the accounts of a strategy's runs have come to at most, – where they have none."""
+    return "–" if strategy.epsilon is None else f"{strategy.epsilon:.3g}"
 
 
 def bytes_text(value: float | None) -> str:

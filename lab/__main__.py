@@ -72,6 +72,22 @@ def dashboard() -> click.Command:
 
 
 @main.late
+def dp_cost() -> click.Command:
+    """Measure how much longer a round on sockets takes with --dp, central and distributed."""
+    from lab.dp_cost import dp_cost
+
+    return dp_cost
+
+
+@main.late
+def dp_peers() -> click.Command:
+    """Accuracy of finished runs with --dp beside pfl-research's central Gaussian mechanism."""
+    from lab.dp_peers import dp_peers
+
+    return dp_peers
+
+
+@main.late
 def gpu() -> click.Command:
     """Test and measure training on a GPU beside the CPU, phones in turns and phones as one batch."""
     from lab.gpu import gpu

@@ -200,11 +200,13 @@ def audit(seeds: int, noise_multiplier: float, dp: str) -> None:
     """Attack a round with differential privacy by canaries: the ε that it has at least, beside the one it claims."""
     import numpy as np
 
-    from featherfed.privacy.accounting import epsilon
+    from featherfed.server.privacy_plan import privacy_of
 
     config = attacked(noise_multiplier, dp)
     attack_one = attack if dp == "central" else attack_circles
-    claimed = epsilon(1 / (2 * noise_multiplier**2), config.delta)
+    plan = privacy_of(config)
+    assert plan is not None, "it has --dp"
+    claimed = plan.budget.most_epsilon
     click.echo(f"claimed: ε {claimed:.3g} with δ {config.delta:g}, of {CANARIES} canaries")
     for mode in MODES:
         found = [attack_one(config, seed, mode) for seed in range(seeds)]

@@ -84,6 +84,14 @@ class CircleNoise:
             return None
         return self.promise.price(self.fitted.bound, self.sigma(members), survivors, members)
 
+    def length(self, asked: int) -> float:
+        """Return how long the noise in the mean of so many updates is, about, in clip norms."""
+        bound = self.fitted.bound
+        sigma = self.noise_multiplier * bound.sensitivity
+        if self.promise is not None:
+            sigma = self.sigma(self.plan.members(asked)) * math.sqrt(asked)
+        return sigma * math.sqrt(bound.coordinates) / (asked * bound.clip_steps)
+
     def noise(self) -> Noise | None:
         """Return what the server adds to a round's sum, in units of `featherfed.codec.summed`; None where phones do."""
         if self.promise is not None:

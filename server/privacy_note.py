@@ -1,6 +1,7 @@
 """What a run with differential privacy says of its plan before it begins."""
 
-from featherfed.privacy.accounting import epsilon
+import math
+
 from featherfed.server.config import RunConfig
 from featherfed.server.model.run_model import RunModel
 from featherfed.server.privacy_plan import privacy_of
@@ -12,12 +13,14 @@ def privacy_note(config: RunConfig, model: RunModel) -> str | None:
     if plan is None:
         return None
     budget, sums = plan.budget, model.sum
-    most = epsilon(budget.rho * budget.participations, budget.delta)
     bits = 8 * sums.theory_bytes.first / model.parameters
     circles = sums.circles
     noise = None if circles is None else circles.noise_of(1)
+    asked = config.closing_updates_at(1)
+    length = plan.noise_multiplier * math.sqrt(model.parameters) / asked if noise is None else noise.length(asked)
     return (
         f"--dp {config.dp}: noise of {plan.noise_multiplier:.4g} times what a phone moves a sum by, each in at most"
-        f" {budget.participations} rounds: ε is at most {min(most, budget.target or most):.3g}, δ {budget.delta:.3g};"
-        f" {'' if noise is None else f'{noise}; '}{bits:.3g} bits a weight up"
+        f" {budget.participations} rounds: ε is at most {budget.most_epsilon:.3g}, δ {budget.delta:.3g};"
+        f" {'' if noise is None else f'{noise}; '}in the mean of {asked} updates the noise is about {length:.2g} clip"
+        f" norms long; {bits:.3g} bits a weight up"
     )

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from featherfed.codec.pipeline import Pipeline
+from featherfed.codec.summed import UNIT_BITS
 from featherfed.errors import ConfigError
 from featherfed.nearest import nearest
-from featherfed.privacy.accounting import epsilon, rho_within
+from featherfed.privacy.accounting import MOST_COORDINATES, apart, epsilon, rho_within
 from featherfed.privacy.budget import Budget
-from featherfed.privacy.noise import Noise, largest_product
+from featherfed.privacy.noise import Noise, largest_product, sensitivity
 from featherfed.privacy.phones_noise import Promise
 from featherfed.rules.aggregates import Mean
 from featherfed.rules.ruleset import RuleSet
@@ -48,10 +49,21 @@ def privacy_of(config: RunConfig) -> PrivacyPlan | None:
     """Return the plan of a run with `--dp`; raises `ConfigError` for numbers from which none can be made."""
     if not config.dp:
         return None
-    delta, times = delta_of(config), participations(config)
+    delta, times, near = delta_of(config), participations(config), _apart(config)
     z = config.noise_multiplier or _solved(config, times, delta)
     promise = Promise(z, config.colluding) if config.dp == DISTRIBUTED else None
-    return PrivacyPlan(z, config.clip_norm, Budget(1 / (2 * z * z), delta, times, config.target_epsilon), promise)
+    budget = Budget(1 / (2 * z * z), delta, times, config.target_epsilon, near)
+    return PrivacyPlan(z, config.clip_norm, budget, promise)
+
+
+def _apart(config: RunConfig) -> float | None:
+    """Return how near a run's noise is to a Gaussian; None for that of phones, of which a step may be much."""
+    if config.dp == DISTRIBUTED:
+        return None
+    if Pipeline.parse(config.uplink_at(1)).summed:
+        # In 2⁻¹⁷ steps, of which C has 2¹⁷ at least, and √d/2 steps are bounded by more (`bounded`).
+        return max(apart(2**UNIT_BITS, 1), apart(2**UNIT_BITS * math.sqrt(MOST_COORDINATES) / 2))
+    return apart(sensitivity(config.clip_norm, 0))
 
 
 def participations(config: RunConfig) -> int:
@@ -77,9 +89,10 @@ def delta_of(config: RunConfig) -> float:
 
 def _solved(config: RunConfig, times: int, delta: float) -> float:
     """Return the least noise multiplier with which a phone may be in so many rounds."""
-    rho = rho_within(config.target_epsilon, delta)
+    near = _apart(config)
+    rho = rho_within(config.target_epsilon, delta, apart=near)
     if not rho or (z := math.sqrt(times / (2 * rho))) > MOST_NOISE:
-        least = epsilon(times / (2 * MOST_NOISE**2), delta)
+        least = epsilon(times / (2 * MOST_NOISE**2), delta, apart=near)
         raise ConfigError(
             f"--target-epsilon {config.target_epsilon:g} (δ {delta:g}) over {times} rounds of a phone needs a"
             f" --noise-multiplier beyond {MOST_NOISE:g}; the least ε that there is one for is {least:.3g}"
@@ -154,9 +167,9 @@ def check_privacy(config: RunConfig, rules: RuleSet, uplinks: Sequence[Pipeline]
             f" has room for noise of a deviation up to {most:.3g}"
         )
     budget = plan.budget
-    once = epsilon(budget.rho, budget.delta)
+    once = epsilon(budget.rho, budget.delta, apart=budget.apart)
     if budget.target and once > budget.target:
-        z = math.sqrt(1 / (2 * rho_within(budget.target, budget.delta)))
+        z = math.sqrt(1 / (2 * rho_within(budget.target, budget.delta, apart=budget.apart)))
         raise ConfigError(
             f"one round with --noise-multiplier {plan.noise_multiplier:g} costs ε {once:.3g}, more than"
             f" --target-epsilon {budget.target:g} (δ {budget.delta:g}); {math.ceil(z * 100) / 100:g} is enough for one,"

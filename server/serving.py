@@ -19,6 +19,7 @@ from featherfed.server.allocator import give_back_vectors, spare_the_collector
 from featherfed.server.circle_plan import CohortShare, risks_of
 from featherfed.server.config import RunConfig, config_from
 from featherfed.server.door.entrance import Entrance, EntranceOptions
+from featherfed.server.kept_promise import keep_promise
 from featherfed.server.measures import Target, measures_of
 from featherfed.server.model.aggregation import Aggregator
 from featherfed.server.model.run_rules import check_codecs, check_rules, load_plugins
@@ -205,6 +206,8 @@ async def _serve(
 ) -> str | None:
     config = plan.config
     start = resume(config, store, folder, aggregator) if plan.resumed else begin(config, store, aggregator)
+    if (sentence := keep_promise(config, store, aggregator)) is not None:
+        watchers.note(sentence)
     service = Service(config, folder, aggregator, store, start, watchers)
     spare_the_collector()
     async with contextlib.AsyncExitStack() as stack:

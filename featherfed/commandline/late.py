@@ -17,11 +17,11 @@ class LateGroup(Program):
         self._late: dict[str, Callable[[], click.Command]] = {}
 
     def late(self, load: Callable[[], click.Command]) -> Callable[[], click.Command]:
-        """Add the command that `load` imports and returns, under the name of the function.
+        """Add the command that `load` imports and returns, under the name of the function, with dashes.
 
         Its docstring is the command's line in the list of commands, which imports none of them.
         """
-        self._late[load.__name__] = load
+        self._late[load.__name__.replace("_", "-")] = load
         return load
 
     def list_commands(self, ctx: click.Context) -> list[str]:

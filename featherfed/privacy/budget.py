@@ -61,13 +61,14 @@ class Account:
 class Budget:
     """The most that a round costs, `rho`, and what nobody pays beyond: so many rounds, and an ε of `target` (0: any).
 
-    The ε is that with `delta`.
+    The ε is that with `delta`; `apart` says how near the rounds' noise is to a Gaussian (`accounting`).
     """
 
     rho: float
     delta: float
     participations: int
     target: float = 0.0
+    apart: float | None = None
 
     def allows(self, account: Account, shard: int) -> bool:
         """Return whether the phone of a shard may be in one more round."""
@@ -75,7 +76,7 @@ class Budget:
         return spent.rounds < self.participations and spent.rho + self.rho <= self._most() * (1 + SLACK)
 
     def _most(self) -> float:
-        return _rho_within(self.target, self.delta) if self.target else math.inf
+        return _rho_within(self.target, self.delta, apart=self.apart) if self.target else math.inf
 
     def left(self, account: Account, shards: Iterable[int]) -> list[int]:
         """Return those of the shards whose phones may be in one more round."""
@@ -83,14 +84,23 @@ class Budget:
 
     def epsilon(self, account: Account) -> float:
         """Return the ε, with δ, of whoever has paid most."""
-        return epsilon(account.most.rho, self.delta, account.most.xi)
+        return self._epsilon(account.most.rho, account.most.xi)
+
+    @property
+    def most_epsilon(self) -> float:
+        """The ε of a phone that has been in as many rounds as it may."""
+        whole = self._epsilon(self.rho * self.participations)
+        return min(whole, self.target or whole)
+
+    def _epsilon(self, rho: float, xi: float = 0.0) -> float:
+        return epsilon(rho, self.delta, xi, apart=self.apart)
 
     def over(self, account: Account, round_number: int) -> str:
         """Return why a run ends after a round: too few phones may be in another."""
         of = f" of --target-epsilon {self.target:g}" if self.target else ""
         often = f", and no phone is in more than {self.participations} rounds (--participations)"
         most = account.most.rho + self.rho
-        another = epsilon(most, self.delta, account.most.xi)
+        another = self._epsilon(most, account.most.xi)
         bound = self.target and most > self._most() * (1 + SLACK)
         return (
             f"the privacy budget is spent: ε {self.epsilon(account):.3g}{of} after round {round_number}"

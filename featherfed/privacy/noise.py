@@ -17,6 +17,8 @@ import os
 from dataclasses import dataclass
 
 from featherfed.codec.exact_sum import FRACTION_BITS
+from featherfed.errors import ConfigError
+from featherfed.privacy.accounting import MOST_COORDINATES
 from featherfed.privacy.discrete_gaussian import I64, LARGEST_SIGMA, DiscreteGaussian, Source
 
 FLOAT32_SLACK = 2.0**-22
@@ -36,7 +38,9 @@ class Noise:
 
     @classmethod
     def of(cls, noise_multiplier: float, clip_norm: float, coordinates: int) -> "Noise":
-        """Return that of Z for updates that are clipped to C."""
+        """Return that of Z for updates that are clipped to C; raises `ConfigError` beyond what the account knows."""
+        if coordinates > MOST_COORDINATES:
+            raise ConfigError(f"--dp is for models of up to {MOST_COORDINATES} weights, not of {coordinates}")
         return cls(math.ceil(noise_multiplier * sensitivity(clip_norm, coordinates)))
 
     def draw(self, size: int) -> I64:

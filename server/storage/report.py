@@ -12,10 +12,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from featherfed.privacy.accounting import epsilon
 from featherfed.server.config import RunConfig
 from featherfed.server.measures import LOSS, TARGETS, Measure, Measures, Target, figures
-from featherfed.server.privacy_plan import delta_of, participations
+from featherfed.server.privacy_plan import delta_of, participations, privacy_of
 from featherfed.server.storage.ledger import DIRECTIONS, FIELDS, Traffic
 from featherfed.server.storage.privacy_rows import account, charged, privacy_by_round
 from featherfed.server.storage.run_folder import RunFolder, write_durably
@@ -185,10 +184,9 @@ def _privacy(config: RunConfig, noted: Mapping[int, Any], store: Store) -> dict[
         return {}
     last = noted[max(noted)] if noted else None
     spent = last.epsilon if last else 0.0
-    if charged(store, max(noted, default=0) + 1):
+    if charged(store, max(noted, default=0) + 1) and (plan := privacy_of(config)) is not None:
         # Sums of a round that is not closed could be opened.
-        most = account(store).most
-        spent = epsilon(most.rho, delta_of(config), most.xi)
+        spent = plan.budget.epsilon(account(store))
     return {
         "privacy": {
             "kind": config.dp, "epsilon": spent,

@@ -8,7 +8,7 @@ import pytest
 
 from featherfed.commands.server import main
 from featherfed.edge_client.cli import main as edge
-from featherfed.privacy.accounting import Price, epsilon
+from featherfed.privacy.accounting import Price, apart, epsilon
 from featherfed.privacy.budget import Account, Budget
 from featherfed.privacy.noise import largest_product
 from featherfed.server.privacy_plan import MOST_NOISE
@@ -22,9 +22,10 @@ pytest.importorskip("dp_accounting", reason="needs dp-accounting: pip install 'f
 
 @pytest.mark.parametrize(("row", "rounds"), [("a phone in 1 round", 1), ("in 3 rounds", 3), ("the same, had", 30)])
 def test_the_table_of_prices_is_the_account_s(row: str, rounds: int) -> None:
-    (value,) = re.findall(rf"^\| {row}[^|]*\| ([\d.]+) \|$", TEXT, re.MULTILINE)
-    digits = len(value.partition(".")[2])
-    assert f"{epsilon(rounds / 2, 1e-5):.{digits}f}" == value
+    ((fine, coarse),) = re.findall(rf"^\| {row}[^|]*\| ([\d.]+) \| ([\d.]+) \|$", TEXT, re.MULTILINE)
+    for value, near in ((fine, apart(2.0**30)), (coarse, None)):
+        digits = len(value.partition(".")[2])
+        assert f"{epsilon(rounds / 2, 1e-5, apart=near):.{digits}f}" == value
 
 
 def test_the_sentence_of_the_pause_is_the_one_that_is_said() -> None:

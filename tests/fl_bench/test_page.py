@@ -56,6 +56,16 @@ def test_page_holds_the_rounds_the_totals_and_the_command() -> None:
     assert "fl-server serve --uplink &#39;rotate | eden(1)&#39;" in page
 
 
+def test_page_of_a_run_with_differential_privacy_says_what_it_has_spent() -> None:
+    plain = report(2)
+    assert "ε" not in run_page(plain, ["fl-server serve"])
+    rows = [{**row, "epsilon": value} for row, value in zip(plain["rounds"], (1.234, None), strict=True)]
+    account = {"epsilon": 1.234, "delta": 1e-3, "target_epsilon": 8.0}
+    page = run_page({**plain, "rounds": rows, "privacy": account}, ["fl-server serve"])
+    assert "ε 1.23</b><span>the privacy of each phone, δ 0.001, of at most 8</span>" in page
+    assert '<th rowspan="2">ε' in page and "<td>1.23\n" in page and "<td>–\n" in page
+
+
 def test_page_needs_nothing_from_elsewhere() -> None:
     page = run_page(report(2), ["fl-server serve"])
     body = re.sub(r'xmlns(:\w+)?="[^"]*"|<!DOCTYPE[^>]*>|<metadata>.*?</metadata>', "", page, flags=re.S)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from featherfed.privacy.accounting import epsilon
+from featherfed.server.privacy_plan import privacy_of
 from lab.audit import CANARIES, GUESSES, MODES, attack, attack_circles, attacked, bound, chance
 
 pytest.importorskip("dp_accounting", reason="needs dp-accounting: pip install 'featherfed[dp]'")
@@ -30,7 +31,10 @@ def test_chance_falls_with_right_guesses_and_grows_with_delta() -> None:
 
 def test_attack_finds_less_than_is_claimed_and_not_nothing() -> None:
     config = attacked(1.0)
-    claimed = epsilon(0.5, config.delta)
+    plan = privacy_of(config)
+    assert plan is not None
+    claimed = plan.budget.most_epsilon
+    assert claimed < epsilon(0.5, config.delta)
     for seed in range(3):
         assert 0.5 < attack(config, seed).bound <= claimed
     assert 0.5 < attack_circles(attacked(1.0, "distributed"), 0).bound <= claimed

@@ -1,5 +1,6 @@
 """The sentence that a run with differential privacy begins with."""
 
+import math
 from typing import Any
 
 import pytest
@@ -39,7 +40,19 @@ def test_plan_says_noise_account_survivors_and_bits() -> None:
 def test_plan_of_the_servers_noise() -> None:
     assert "; the server adds noise of " in str(note(dp="central", uplink="subspace(100) | grid(8)"))
     plain = str(note(dp="central", uplink="eden-1bit", target_epsilon=3.0, noise_multiplier=0.0))
-    assert "ε is at most 3, δ 0.001; 1" in plain and "circle" not in plain
+    assert "ε is at most 3, δ 0.001; in the mean of 10 updates the noise is about " in plain and "circle" not in plain
+
+
+def test_plan_says_how_long_the_noise_in_the_mean_is() -> None:
+    """√d Z/n clip norms of the server's noise, and of the phones' √(nh/h') times as much and their coarse steps."""
+
+    def length(said: str | None) -> float:
+        return float(str(said).partition("the noise is about ")[2].split()[0])
+
+    assert length(note(dp="central", uplink="eden-1bit")) == pytest.approx(math.sqrt(7_946) / 10, rel=0.1)
+    assert length(note(dp="central", uplink="subspace(100) | grid(12)")) == pytest.approx(1.0, rel=0.1)
+    phones = note(dp="distributed", secure=True, uplink="subspace(100) | grid(12)")
+    assert length(phones) == pytest.approx(math.sqrt(10 / 8), rel=0.1)
 
 
 def test_run_without_privacy_says_nothing() -> None:

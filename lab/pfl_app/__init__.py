@@ -1,0 +1,1 @@
+"""What runs in pfl-research's environment: started by its Python, and never imported here."""
