@@ -10,8 +10,11 @@ from featherfed.fl_bench.codec_tables import markdown
 from lab.documents import fill, kept_or_measured
 from lab.long_work import long_work
 
-STRATEGIES = (("digits/lite", "vertex-small"), ("digits/lite", "rotate | eden(1)"), ("digits/lite", "rotate_shared | stochastic(1)"),
-              ("digits/cnn", "rotate | eden(1)"), ("digits/cnn", "rotate_shared | stochastic(1)"))  # fmt: skip
+STRATEGIES = (
+    ("digits/lite", "vertex-small"), ("digits/lite", "rotate | eden(1)"),
+    ("digits/lite", "rotate_shared | stochastic(1)"), ("digits/cnn", "rotate | eden(1)"),
+    ("digits/cnn", "rotate_shared | stochastic(1)"),
+)  # fmt: skip
 PHONES = {"digits/lite": 200, "digits/cnn": 50}
 CROWD = 2000
 """Phones that answer within one second, with the uplink that a run has unless told."""
@@ -102,12 +105,14 @@ def _training_table(rows: list[dict[str, Any]]) -> str:
 def _ingest_table(rows: list[dict[str, Any]]) -> str:
     return markdown(
         ["problem:", "uplink:", "bytes", "phones", "durable:", "updates/s", "MB/s", "CPU ms an update",
-         "echo messages/s", "echo ÷ ours", "CPU ours ÷ echo", "lag p50 ms", "lag p99 ms", "RSS at rest MB", "connected MB", "peak MB"],
+         "echo messages/s", "echo ÷ ours", "CPU ours ÷ echo", "lag p50 ms", "lag p99 ms", "RSS at rest MB",
+         "connected MB", "peak MB"],
         [[row["problem"], f"`{row['spec']}`", f"{row['payload_bytes']:,}", str(row["phones"]),
           "yes" if row["durable"] else "no", f"{row['updates_per_s']:.0f}", f"{row['payload_mb_per_s']:.1f}",
           f"{row['cpu_ms_per_update']:.2f}", f"{row['echo_per_s']:.0f}",
           f"{row['echo_per_s'] / row['updates_per_s']:.1f}",
-          f"{row['cpu_ms_per_update'] / row['echo_cpu_ms']:.1f}", f"{row['lag_p50_ms']:.1f}", f"{row['lag_p99_ms']:.1f}",
+          f"{row['cpu_ms_per_update'] / row['echo_cpu_ms']:.1f}",
+          f"{row['lag_p50_ms']:.1f}", f"{row['lag_p99_ms']:.1f}",
           *(f"{row[name] / 1e6:.0f}" for name in ("rss_at_rest", "rss_connected", "rss_peak"))]
          for row in rows],
     )  # fmt: skip
@@ -115,8 +120,8 @@ def _ingest_table(rows: list[dict[str, Any]]) -> str:
 
 def _crowd_table(row: dict[str, Any]) -> str:
     return markdown(
-        ["phones", "updates in all", "the last one is answered after s", "from update to answer, median ms", "at most ms",
-         "CPU s of the server a round"],
+        ["phones", "updates in all", "the last one is answered after s", "from update to answer, median ms",
+         "at most ms", "CPU s of the server a round"],
         [[f"{row['phones']:,}", f"{row['updates']:,}", f"{row['taken_s']:.2f}", f"{1e3 * row['wait_p50_s']:.0f}",
           f"{1e3 * row['wait_most_s']:.0f}", f"{row['cpu_ms_per_update'] * row['phones'] / 1e3:.2f}"]],
     )  # fmt: skip
