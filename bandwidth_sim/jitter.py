@@ -1,6 +1,7 @@
 """Jitter: a delay that varies, drawn from a named distribution with a seed."""
 
 import random
+from functools import cached_property
 
 
 class Jitter:
@@ -12,7 +13,12 @@ class Jitter:
 
     def __init__(self, jitter_s: float, seed: int) -> None:
         self._jitter_s = jitter_s
-        self._random = random.Random(f"{seed}/jitter")
+        self._seed = f"{seed}/jitter"
+
+    @cached_property
+    def _random(self) -> random.Random:
+        # Links of most phones have none, and a generator has 2.5 kB.
+        return random.Random(self._seed)
 
     def draw_s(self) -> float:
         """Return the next deviation from the mean delay in seconds."""

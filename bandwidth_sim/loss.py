@@ -2,6 +2,7 @@
 
 import math
 import random
+from functools import cached_property
 
 _MATHIS = math.sqrt(3 / 2)
 
@@ -18,7 +19,12 @@ class Loss:
         self._loss = loss
         self._rtt_s = rtt_s
         self._mss = mss
-        self._random = random.Random(f"{seed}/loss")
+        self._seed = f"{seed}/loss"
+
+    @cached_property
+    def _random(self) -> random.Random:
+        # Links of most phones have none, and a generator has 2.5 kB.
+        return random.Random(self._seed)
 
     @property
     def copies(self) -> float:

@@ -17,7 +17,6 @@ import asyncio
 import errno
 import itertools
 import os
-from collections import deque
 from collections.abc import Callable, Iterable
 from contextvars import Context, copy_context
 from typing import Any, NamedTuple
@@ -291,7 +290,7 @@ class VirtualTransport(asyncio.Transport):
         self.context = context
         self._connection = connection
         self._protocol: asyncio.BaseProtocol | None = None
-        self._unread: deque[bytes | _Mixed] = deque()
+        self._unread: list[bytes | _Mixed] = []
         self._reading = True
         self._begun = False
         self._eof_written = self._closing = self._lost = False
@@ -437,7 +436,7 @@ class VirtualTransport(asyncio.Transport):
 
     def _catch_up(self) -> None:
         while self._unread and self._reading and not self._closing:
-            self._hand_on(self._unread.popleft())
+            self._hand_on(self._unread.pop(0))
 
     def _hand_on(self, piece: bytes | _Mixed) -> None:
         protocol = self._protocol

@@ -5,17 +5,23 @@ Waiting a uniform time between zero and the cap spreads a thousand phones that l
 """
 
 import random
+from functools import cached_property
 
 FIRST_S = 0.5
 CAP_S = 30.0
 
 
 class Backoff:
-    """Grows with every failure in a row; the randomness is the phone's own."""
+    """Grows with every failure in a row; the randomness is the phone's own, by its `seed`."""
 
-    def __init__(self, generator: random.Random) -> None:
-        self._random = generator
+    def __init__(self, seed: str) -> None:
+        self._seed = seed
         self._failures = 0
+
+    @cached_property
+    def _random(self) -> random.Random:
+        # Most phones never fail, and a generator has 2.5 kB.
+        return random.Random(self._seed)
 
     def next_s(self) -> float:
         """Return how long to wait after one more failure, in seconds."""

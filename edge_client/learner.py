@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -50,8 +51,13 @@ class Learner(Protocol):
 
 
 def fingerprint_of(welcome: Welcome) -> Fingerprint:
-    """Return the run's model as a Welcome with all of its tensors describes it."""
-    return Fingerprint.of_rows(tensor_rows(welcome.tensors))
+    """Return the run's model as a Welcome with all of its tensors describes it; of phones of one process, the same."""
+    return _fingerprint(tuple(tensor_rows(welcome.tensors)))
+
+
+@lru_cache(maxsize=4)
+def _fingerprint(rows: tuple[tuple[str, tuple[int, ...], bytes], ...]) -> Fingerprint:
+    return Fingerprint.of_rows(list(rows))
 
 
 def _clipped(coordinates: F32, welcome: Welcome) -> F32:

@@ -1,7 +1,6 @@
 """One phone: joins, trains off the event loop, uploads, comes back after every lost connection, ends when told to."""
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable
 
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
@@ -98,7 +97,7 @@ class Phone:
 
     async def _visits(self) -> str:
         loop = asyncio.get_running_loop()
-        backoff = Backoff(random.Random(self._phone.name))
+        backoff = Backoff(self._phone.name)
         # A phone that knows a run has seen its server, perhaps in an earlier life.
         seen, lost_at_s, rested = bool(self._phone.phone_state.run), loop.time(), False
         while True:

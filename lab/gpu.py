@@ -27,6 +27,7 @@ from featherfed.errors import ConfigError, FeatherfedError, LocalError
 from featherfed.fl_bench.codec_tables import markdown
 from lab.children import environment
 from lab.documents import fill
+from lab.long_work import long_work
 
 MODELS = ("lite", "tiny", "2nn", "cnn")
 COHORTS = (10, 100)
@@ -189,8 +190,8 @@ def round_seconds(model: str, device: str, phones: int, workers: Any = None) -> 
     return statistics.median(end - begin for begin, end in pairwise(ends_s))
 
 
-def measure_rounds(models: tuple[str, ...], device: str, cohorts: tuple[int, ...], least: int) -> list[dict[str, Any]]:
-    """Return a row for each model and cohort: `cpu_s` a round on one worker, `device_s` with phones as one batch.
+def measure_rounds(model: str, device: str, cohorts: tuple[int, ...], least: int) -> list[dict[str, Any]]:
+    """Return a row for each cohort: `cpu_s` a round on one worker, `device_s` with phones as one batch.
 
     `least` phones at once are a batch.
     """
@@ -203,7 +204,6 @@ def measure_rounds(models: tuple[str, ...], device: str, cohorts: tuple[int, ...
             "cpu_s": round_seconds(model, "cpu", phones, Workers()),
             "device_s": round_seconds(model, device, phones, Workers(together=least)),
         }
-        for model in models
         for phones in cohorts
     ]
 
@@ -246,10 +246,17 @@ def _measured(device: str, *, small: bool) -> dict[str, Any]:
 
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("torch sees no GPU on this machine; --device cpu tries the command without one")
-    tests = run_tests(device)
     models, cohorts, passes = (MODELS[1:2], (3,), 1) if small else (MODELS, COHORTS, PASSES)
-    rows = [row for model in models for row in measure(model, device, cohorts, passes)]
-    rounds = measure_rounds(models, device, cohorts, min(cohorts))
+    rows, rounds = [], []
+    with long_work(1 + 2 * len(models)) as tell:
+        tell("tests that need a GPU")
+        tests = run_tests(device)
+        for model in models:
+            tell(f"steps of {model}")
+            rows += measure(model, device, cohorts, passes)
+        for model in models:
+            tell(f"rounds of {model}")
+            rounds += measure_rounds(model, device, cohorts, min(cohorts))
     return {"machine": machine(device), "tests": tests, "rows": rows, "rounds": rounds}
 
 

@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from lab import peer_rounds
 from lab.children import environment
 from lab.documents import fill, kept_or_measured
 from lab.environments import FEDJAX, FLOWER, PFL, SYSTEMS, System, check, commands_of
+from lab.long_work import Tell, long_work
 from lab.orders import LIMIT_S, PROGRAMS, Figures, Order
 
 PARTS = ("off", "on", "simulation", "rounds", "secure")
@@ -172,30 +173,31 @@ def compare(
         check(system, found, modules)
         programs[system.flag] = str(found)
     result: dict[str, Any] = {"plan": asdict(plan)}
-    for part in parts:
-        if part == "rounds":
-            result[part] = [row for model in plan.models for row in _rounds(plan, model, programs, tell)]
-            continue
-        result[part] = []
-        for order in plan.orders(part, programs["flower"]):
-            tell(f"{part}: {order.name}, {order.rounds} rounds")
-            result[part].append(asdict(run(order)))
+    orders = {part: plan.orders(part, programs["flower"]) for part in parts if part != "rounds"}
+    of_models = {model: plan.of_model(model, programs) for model in plan.models} if "rounds" in parts else {}
+    steps = sum(map(len, orders.values())) + plan.turns * sum(map(len, of_models.values()))
+    with long_work(steps, lines=True) as tell_step:
+        for part in parts:
+            result[part] = []
+            for order in orders.get(part, ()):
+                tell_step(f"{part}: {order.name}, {order.rounds} rounds")
+                result[part].append(asdict(run(order)))
+            for model, runs in of_models.items() if part == "rounds" else ():
+                rows = _in_turns(model, runs, plan.turns, tell_step)
+                result[part] += [{"model": model, **asdict(row)} for row in rows]
     return result
 
 
-def _rounds(
-    plan: Plan, model: str, programs: Mapping[str, str], tell: Callable[[str], None]
-) -> Iterator[dict[str, Any]]:
-    """Give a model's rows of the part `rounds`, once their accuracies agree."""
-    orders = plan.of_model(model, programs)
+def _in_turns(model: str, orders: list[Order], turns: int, tell: Tell) -> list[Figures]:
+    """Return a model's rows of the part `rounds`, once their accuracies agree."""
     found: list[list[Figures]] = [[] for _ in orders]
-    for _ in range(plan.turns):
+    for _ in range(turns):
         for order, figures in zip(orders, found, strict=True):
             tell(f"rounds, {model}: {order.name}, {order.rounds} rounds")
             figures.append(run(order))
     rows = [peer_rounds.medians(figures) for figures in found]
     peer_rounds.agreed(model, rows)
-    yield from ({"model": model, **asdict(row)} for row in rows)
+    return rows
 
 
 COLUMNS: dict[str, tuple[str, float, str]] = {

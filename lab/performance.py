@@ -8,10 +8,13 @@ import click
 
 from featherfed.fl_bench.codec_tables import markdown
 from lab.documents import fill, kept_or_measured
+from lab.long_work import long_work
 
-STRATEGIES = (("digits/lite", "vertex-small"),
-              ("digits/lite", "rotate | eden(1)"), ("digits/lite", "rotate_shared | stochastic(1)"),
-              ("digits/cnn", "rotate | eden(1)"), ("digits/cnn", "rotate_shared | stochastic(1)"))  # fmt: skip
+STRATEGIES = (
+    ("digits/lite", "vertex-small"), ("digits/lite", "rotate | eden(1)"),
+    ("digits/lite", "rotate_shared | stochastic(1)"), ("digits/cnn", "rotate | eden(1)"),
+    ("digits/cnn", "rotate_shared | stochastic(1)"),
+)  # fmt: skip
 PHONES = {"digits/lite": 200, "digits/cnn": 50}
 CROWD = 2000
 """Phones that answer within one second, with the uplink that a run has unless told."""
@@ -28,37 +31,48 @@ def _collect(data_dir: str | None, parts: tuple[str, ...], *, small: bool) -> di
 
     data = "digits" if small else "mnist"
     names = [f"{data}/{model}" for model in (("lite",) if small else ("lite", "tiny", "2nn", "mlp", "cnn"))]
+    strategies = STRATEGIES[: 1 if small else None] if "ingest" in parts else ()
+    idle_phones = ((50,) if small else IDLE_PHONES) if "memory" in parts else ()
     result: dict[str, Any] = {"machine": machine()}
-    if "training" in parts:
-        result["training"] = [measure_training(name, data_dir, 10) for name in names]
-    if "ingest" in parts:
-        result["ingest"] = []
-        crowd = 40 if small else CROWD
-        settings = {"problem": "digits/lite", "phones": crowd, "uplink": "vertex-small", "downlink": DOWNLINK}
-        result["crowd"] = measure_server(
-            settings, 5 * crowd, 1, durable=True, data_dir=data_dir, folder=None, within_s=1.0
-        )
-    for problem, spec in STRATEGIES[: 1 if small else None] if "ingest" in parts else ():
-        phones = 20 if small else PHONES[problem]
-        settings = {"problem": problem, "phones": phones, "uplink": spec, "downlink": DOWNLINK}
-        updates = phones * (2 if small else 8)
-        for durable in (True, False):
-            row = measure_server(settings, updates, 1, durable=durable, data_dir=data_dir, folder=None)
-            result["ingest"].append({"problem": problem, "spec": spec, "phones": phones, **row})
-        echo = measure_echo(phones, row["payload_bytes"], 4 * updates, 1)
-        for row in result["ingest"][-2:]:
-            row |= {"echo_per_s": echo["messages_per_s"], "echo_cpu_ms": echo["cpu_ms"]}
-        if not small:
-            row = measure_server(settings, updates, 1, durable=True, data_dir=data_dir, folder=None, profile=True)
-            result["ingest"][-2]["profile"] = row["profile"]
-    if "memory" not in parts:
-        return result
-    idle = {"problem": "digits/lite", "uplink": "rotate | eden(1)", "downlink": DOWNLINK}
-    result["idle"] = [
-        measure_idle({**idle, "phones": phones}, data_dir=data_dir, processes=4)
-        for phones in ((50,) if small else IDLE_PHONES)
-    ]
-    result["swarm"] = measure_swarm(4 if small else 200, f"{data}/lite", data_dir, None, 120.0)
+    steps = len(names) * ("training" in parts) + len(strategies) + len(idle_phones)
+    steps += ("ingest" in parts) + ("memory" in parts)
+    with long_work(steps) as tell:
+        if "training" in parts:
+            result["training"] = []
+            for name in names:
+                tell(f"training of {name}")
+                result["training"].append(measure_training(name, data_dir, 10))
+        if "ingest" in parts:
+            result["ingest"] = []
+            crowd = 40 if small else CROWD
+            tell(f"{crowd:,} phones that answer at once")
+            settings = {"problem": "digits/lite", "phones": crowd, "uplink": "vertex-small", "downlink": DOWNLINK}
+            result["crowd"] = measure_server(
+                settings, 5 * crowd, 1, durable=True, data_dir=data_dir, folder=None, within_s=1.0
+            )
+        for problem, spec in strategies:
+            tell(f"ingest of {problem}, {spec}")
+            phones = 20 if small else PHONES[problem]
+            settings = {"problem": problem, "phones": phones, "uplink": spec, "downlink": DOWNLINK}
+            updates = phones * (2 if small else 8)
+            for durable in (True, False):
+                row = measure_server(settings, updates, 1, durable=durable, data_dir=data_dir, folder=None)
+                result["ingest"].append({"problem": problem, "spec": spec, "phones": phones, **row})
+            echo = measure_echo(phones, row["payload_bytes"], 4 * updates, 1)
+            for row in result["ingest"][-2:]:
+                row |= {"echo_per_s": echo["messages_per_s"], "echo_cpu_ms": echo["cpu_ms"]}
+            if not small:
+                row = measure_server(settings, updates, 1, durable=True, data_dir=data_dir, folder=None, profile=True)
+                result["ingest"][-2]["profile"] = row["profile"]
+        if idle_phones:
+            result["idle"] = []
+        idle = {"problem": "digits/lite", "uplink": "rotate | eden(1)", "downlink": DOWNLINK}
+        for phones in idle_phones:
+            tell(f"a server with {phones:,} idle phones")
+            result["idle"].append(measure_idle({**idle, "phones": phones}, data_dir=data_dir, processes=4))
+        if "memory" in parts:
+            tell("a swarm")
+            result["swarm"] = measure_swarm(4 if small else 200, f"{data}/lite", data_dir, None, 120.0)
     return result
 
 
@@ -117,8 +131,13 @@ def _ratio(row: dict[str, Any], over: str, under: str) -> str:
 def _ingest_table(rows: list[dict[str, Any]]) -> str:
     return markdown(
         ["problem:", "uplink:", "bytes", "phones", "durable:", "updates/s", "MB/s", "CPU ms an update",
+<<<<<<< HEAD
          "echo messages/s", "echo ÷ ours", "CPU ours ÷ echo",
          "lag p50 ms", "lag p99 ms", "RSS at rest MB", "connected MB", "peak MB"],
+=======
+         "echo messages/s", "echo ÷ ours", "CPU ours ÷ echo", "lag p50 ms", "lag p99 ms", "RSS at rest MB",
+         "connected MB", "peak MB"],
+>>>>>>> peers
         [[row["problem"], f"`{row['spec']}`", f"{row['payload_bytes']:,}", str(row["phones"]),
           "yes" if row["durable"] else "no", f"{row['updates_per_s']:.0f}", f"{row['payload_mb_per_s']:.1f}",
           f"{row['cpu_ms_per_update']:.2f}", f"{row['echo_per_s']:.0f}",
@@ -133,8 +152,12 @@ def _ingest_table(rows: list[dict[str, Any]]) -> str:
 def _crowd_table(row: dict[str, Any]) -> str:
     return markdown(
         ["phones", "updates in all", "the last one is answered after s", "from update to answer, median ms",
+<<<<<<< HEAD
          "at most ms",
          "CPU s of the server a round"],
+=======
+         "at most ms", "CPU s of the server a round"],
+>>>>>>> peers
         [[f"{row['phones']:,}", f"{row['updates']:,}", f"{row['taken_s']:.2f}", f"{1e3 * row['wait_p50_s']:.0f}",
           f"{1e3 * row['wait_most_s']:.0f}", f"{row['cpu_ms_per_update'] * row['phones'] / 1e3:.2f}"]],
     )  # fmt: skip

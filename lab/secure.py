@@ -9,7 +9,6 @@ sockets rounds without training on loopback, masked and not in turns
 
 import json
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import click
 
 from featherfed.fl_bench.codec_tables import markdown
 from lab.documents import fill, kept_or_measured
+from lab.long_work import long_work
 
 PARTS = ("bytes", "work", "sockets")
 
@@ -89,23 +89,25 @@ def _rounds(case: Case, *, secure: bool) -> list[dict[str, Any]]:
     return rounds
 
 
-def measure(parts: tuple[str, ...], *, small: bool, tell: Callable[[str], None]) -> dict[str, Any]:
+def measure(parts: tuple[str, ...], *, small: bool) -> dict[str, Any]:
     """Return the figures of the parts; `small` ones are for tests."""
     from lab.secure_work import measure_sockets, measure_work
     from lab.training import machine
 
     result: dict[str, Any] = {"machine": machine()}
-    if "bytes" in parts:
-        result["bytes"] = []
-        for case in CASES[:2] if small else CASES:
+    cases = (CASES[:2] if small else CASES) if "bytes" in parts else ()
+    with long_work(len(cases) + len({"work", "sockets"} & {*parts}), lines=True) as tell:
+        if cases:
+            result["bytes"] = []
+        for case in cases:
             tell(f"{case.cohort} phones in circles of {case.circle}, {case.lost} lost, {case.uplink}")
             result["bytes"].append(measure_bytes(case))
-    if "work" in parts:
-        tell("work of the server and of a phone")
-        result["work"] = measure_work(repeats=2 if small else 21)
-    if "sockets" in parts:
-        tell("rounds without training on sockets")
-        result["sockets"] = measure_sockets(*((5, 2, 1) if small else (20, 12, 3)))
+        if "work" in parts:
+            tell("work of the server and of a phone")
+            result["work"] = measure_work(repeats=2 if small else 21)
+        if "sockets" in parts:
+            tell("rounds without training on sockets")
+            result["sockets"] = measure_sockets(*((5, 2, 1) if small else (20, 12, 3)))
     return result
 
 
@@ -176,9 +178,7 @@ def secure(parts: tuple[str, ...], small: bool, as_json: bool, kept: tuple[Path,
     from featherfed.errors import FeatherfedError
 
     try:
-        result = kept_or_measured(
-            kept, lambda: measure(parts or PARTS, small=small, tell=lambda line: click.echo(line, err=True))
-        )
+        result = kept_or_measured(kept, lambda: measure(parts or PARTS, small=small))
         made = tables(result)
         if document is not None:
             fill(document, made)

@@ -19,6 +19,7 @@ import click
 
 from featherfed.fl_bench.codec_tables import markdown
 from lab.documents import fill, kept_or_measured
+from lab.long_work import long_work
 from lab.memory import resident_bytes
 
 PARTS = ("training", "rounds", "memory")
@@ -123,35 +124,40 @@ def measure(data_dir: str | None, parts: tuple[str, ...], *, small: bool) -> dic
 
     data = "digits" if small else "mnist"
     result: dict[str, Any] = {"machine": machine()}
-    if "training" in parts:
-        cell = _training_cell(data, *((6, 3, 2) if small else (100, 10, 30)))
-        virtual, plain = _fresh((virtual_run, cell, data_dir), (plain_loop, cell, data_dir))
-        result["training"] = {**virtual, "plain": plain, "times": virtual["cpu_s"] / plain["cpu_s"]}
-    if "rounds" in parts:
-        phones, cohort, rounds = (6, 3, 2) if small else (100, 50, 60)
-        result["rounds"] = []
-        for model, uplink in TWO_KB.items():
-            cell = _cell(
-                {"train": "none"}, problem=f"digits/{model}", phones=phones, cohort=cohort, rounds=rounds,
-                uplink=uplink, eval_every=1000,
-            )  # fmt: skip
-            (row,) = _fresh((virtual_run, cell, data_dir))
-            result["rounds"].append(
-                {"model": model, "uplink": uplink, **row, "phone_rounds_per_s": row["updates"] / row["seconds"]}
-            )
-    if "memory" in parts:
-        fleets = [(200, 10, 2, "always"), (2_000, 10, 2, "when-chosen")]
-        if not small:
-            fleets = [(10_000, 100, 2, "always"), (100_000, 100, 5, "when-chosen")]
-            fleets += [(1_000_000, 100, 5, "when-chosen")]
-        result["memory"] = []
-        for phones, cohort, rounds, connect in fleets:
-            cell = _cell(
-                {"train": "none"}, problem=f"{data}/lite", phones=phones, cohort=cohort, rounds=rounds,
-                uplink=TWO_KB["lite"], eval_every=1000, connect=connect,
-            )  # fmt: skip
-            (row,) = _fresh((virtual_run, cell, data_dir))
-            result["memory"].append({"connect": connect, **row})
+    fleets = [(200, 10, 2, "always"), (2_000, 10, 2, "when-chosen")]
+    if not small:
+        fleets = [(10_000, 100, 2, "always"), (100_000, 100, 5, "when-chosen")]
+        fleets += [(1_000_000, 100, 5, "when-chosen")]
+    steps = ("training" in parts) + len(TWO_KB) * ("rounds" in parts) + len(fleets) * ("memory" in parts)
+    with long_work(steps) as tell:
+        if "training" in parts:
+            tell("a run beside a plain loop")
+            cell = _training_cell(data, *((6, 3, 2) if small else (100, 10, 30)))
+            virtual, plain = _fresh((virtual_run, cell, data_dir), (plain_loop, cell, data_dir))
+            result["training"] = {**virtual, "plain": plain, "times": virtual["cpu_s"] / plain["cpu_s"]}
+        if "rounds" in parts:
+            phones, cohort, rounds = (6, 3, 2) if small else (100, 50, 60)
+            result["rounds"] = []
+            for model, uplink in TWO_KB.items():
+                tell(f"rounds of {model} without training")
+                cell = _cell(
+                    {"train": "none"}, problem=f"digits/{model}", phones=phones, cohort=cohort, rounds=rounds,
+                    uplink=uplink, eval_every=1000,
+                )  # fmt: skip
+                (row,) = _fresh((virtual_run, cell, data_dir))
+                result["rounds"].append(
+                    {"model": model, "uplink": uplink, **row, "phone_rounds_per_s": row["updates"] / row["seconds"]}
+                )
+        if "memory" in parts:
+            result["memory"] = []
+            for phones, cohort, rounds, connect in fleets:
+                tell(f"{phones:,} phones, connected {connect}")
+                cell = _cell(
+                    {"train": "none"}, problem=f"{data}/lite", phones=phones, cohort=cohort, rounds=rounds,
+                    uplink=TWO_KB["lite"], eval_every=1000, connect=connect,
+                )  # fmt: skip
+                (row,) = _fresh((virtual_run, cell, data_dir))
+                result["memory"].append({"connect": connect, **row})
     return result
 
 

@@ -19,6 +19,7 @@ import click
 
 from featherfed.fl_bench.codec_tables import markdown
 from lab.documents import fill, kept_or_measured
+from lab.long_work import Tell, long_work
 from lab.virtual import _fresh
 
 if TYPE_CHECKING:
@@ -112,16 +113,21 @@ def _local_cluster(cores: int) -> Iterator[str]:
         made.shutdown()
 
 
-def _compared(ways: Mapping[str, Given], turns: int, data_dir: str | None) -> dict[str, Any]:
+def _compared(ways: Mapping[str, Given], turns: int, data_dir: str | None, tell: Tell) -> dict[str, Any]:
     """Run each way once a turn; return the medians over all turns, and whether all models are the same."""
     found: dict[str, list[float]] = {way: [] for way in ways}
     models = set()
     for _ in range(turns):
         for way, given in ways.items():
+            tell(f"{given[0]['problem']}: {way}")
             rows = _fresh(*[(timed_run, given, data_dir)] * (2 if way == TWICE else 1))
             found[way].append(statistics.mean(statistics.median(row["seconds"]) for row in rows))
             models |= {row["model"] for row in rows}
     return {"medians": {way: statistics.median(each) for way, each in found.items()}, "same": len(models) == 1}
+
+
+def _codecs(model: str) -> tuple[str, ...]:
+    return ("float32",) if model != "2nn" else ("float32", "default")
 
 
 def measure(data_dir: str | None, parts: tuple[str, ...], turns: int, *, small: bool) -> dict[str, Any]:
@@ -131,23 +137,28 @@ def measure(data_dir: str | None, parts: tuple[str, ...], turns: int, *, small: 
     data = "digits" if small else "mnist"
     rounds = {"tiny": 2} if small else {"lite": 5, "2nn": 16, "cnn": 2}
     result: dict[str, Any] = {"machine": machine(), "turns": turns}
-    if "training" in parts:
-        result["training"] = []
-        for model, count in rounds.items():
-            for codecs in ("float32",) if model != "2nn" else ("float32", "default"):
-                settings = _settings(f"{data}/{model}", count + 1, codecs)
-                ways: dict[str, Given] = {name: (settings, True, workers, None) for name, workers in WAYS.items()}
-                result["training"].append({"model": model, "codecs": codecs, **_compared(ways, turns, data_dir)})
-    if "framework" in parts:
-        settings = _settings(f"{data}/{'tiny' if small else '2nn'}", 3 if small else 21, "float32", eval_every=1000)
-        row = _compared({"1": (settings, False, 1, None)}, turns, data_dir)
-        result["framework"] = {"model": settings["problem"].partition("/")[2], "seconds": row["medians"]["1"]}
-    if "ray" in parts:
-        settings = _settings(f"{data}/{'tiny' if small else 'lite'}", 3 if small else 6, "float32")
-        with _local_cluster(2) as address:
-            alone: Given = (settings, True, 1, None)
-            beside: dict[str, Given] = {"1": alone, "ray": (settings, True, 2, address), TWICE: alone}
-            result["ray"] = {"model": settings["problem"].partition("/")[2], **_compared(beside, turns, data_dir)}
+    steps = len(WAYS) * sum(len(_codecs(model)) for model in rounds) * ("training" in parts)
+    steps += ("framework" in parts) + 3 * ("ray" in parts)
+    with long_work(turns * steps) as tell:
+        if "training" in parts:
+            result["training"] = []
+            for model, count in rounds.items():
+                for codecs in _codecs(model):
+                    settings = _settings(f"{data}/{model}", count + 1, codecs)
+                    ways: dict[str, Given] = {name: (settings, True, workers, None) for name, workers in WAYS.items()}
+                    row = _compared(ways, turns, data_dir, tell)
+                    result["training"].append({"model": model, "codecs": codecs, **row})
+        if "framework" in parts:
+            settings = _settings(f"{data}/{'tiny' if small else '2nn'}", 3 if small else 21, "float32", eval_every=1000)
+            row = _compared({"1": (settings, False, 1, None)}, turns, data_dir, tell)
+            result["framework"] = {"model": settings["problem"].partition("/")[2], "seconds": row["medians"]["1"]}
+        if "ray" in parts:
+            settings = _settings(f"{data}/{'tiny' if small else 'lite'}", 3 if small else 6, "float32")
+            with _local_cluster(2) as address:
+                alone: Given = (settings, True, 1, None)
+                beside: dict[str, Given] = {"1": alone, "ray": (settings, True, 2, address), TWICE: alone}
+                row = _compared(beside, turns, data_dir, tell)
+                result["ray"] = {"model": settings["problem"].partition("/")[2], **row}
     return result
 
 

@@ -1,7 +1,9 @@
 """The bar of a simulation: on a terminal, and nowhere else unless it is asked for."""
 
 import io
+import json
 
+import pytest
 from rich.console import Console
 
 from featherfed.progress_bar import ProgressBar
@@ -31,3 +33,16 @@ def test_bar_is_silent_where_nobody_looks_unless_it_is_told() -> None:
     assert shown(terminal=False) == ""
     assert shown(terminal=True, progress=False) == ""
     assert "2/3" in shown(terminal=False, progress=True)
+
+
+def test_bar_is_a_widget_in_a_notebook() -> None:
+    nbclient = pytest.importorskip("nbclient", reason="there is no Jupyter: pip install nbclient ipykernel ipywidgets")
+    pytest.importorskip("ipywidgets", reason="there is no ipywidgets: pip install 'featherfed[notebook]'")
+    from nbformat.v4 import new_code_cell, new_notebook
+
+    run = 'ff.Experiment("digits/tiny", phones=4, cohort=2, rounds=3).simulate(seed=0)'
+    notebook = new_notebook(cells=[new_code_cell(f"import featherfed as ff\nreport = {run}")])
+    nbclient.NotebookClient(notebook, timeout=240, kernel_name="python3", store_widget_state=True).execute()
+    shown = [output["data"] for output in notebook.cells[0].outputs if output["output_type"] == "display_data"]
+    assert any("application/vnd.jupyter.widget-view+json" in each for each in shown)
+    assert "3/3" in json.dumps(notebook.metadata["widgets"])
