@@ -17,7 +17,8 @@ from featherfed.wire.messages import Task, Welcome, tensor_rows
 
 if TYPE_CHECKING:
     from featherfed.learning.own_training import OwnTrainer
-    from featherfed.learning.training import Trainer
+    from featherfed.learning.training import LocalUpdate, Trainer
+    from featherfed.training_settings import Training
 
 F32 = npt.NDArray[np.float32]
 
@@ -100,18 +101,33 @@ class SgdLearner:
         """Who this learner is: its run, shard and settings."""
         self._layout = fingerprint_of(welcome).layout
         self._settings = RunSettings(welcome)
-        self._trainer = trainer
+        self.trainer = trainer
         self.examples = trainer.examples
 
     def train(self, weights: F32, task: Task, residual: F32 | None, stopped: Callable[[], bool]) -> Trained | None:
         """Return the compressed update of local training."""
-        layout, key = self._layout, RoundKey(self.welcome.seed, task.round, self.welcome.shard)
+        asked, key = self._settings.in_round(task), self.key(task)
+        space = asked.uplink.space(self._layout, key)
+        update = self.trainer.train(weights, asked.training, key, space, stopped=stopped)
+        return None if update is None else self.encoded(update, task, residual)
+
+    def key(self, task: Task) -> RoundKey:
+        """Return what all that is random in this phone's work for a task comes from."""
+        return RoundKey(self.welcome.seed, task.round, self.welcome.shard)
+
+    def plain_training(self, task: Task) -> "Training | None":
+        """Return how a task trains, where that is by our SGD on all weights; None where it is in any other way."""
+        from featherfed.learning.training import Trainer
+
         asked = self._settings.in_round(task)
-        pipeline = asked.uplink
-        update = self._trainer.train(weights, asked.training, key, pipeline.space(layout, key), stopped=stopped)
-        if update is None:
-            return None
+        plain = isinstance(self.trainer, Trainer) and asked.uplink.space(self._layout, self.key(task)).identity
+        return asked.training if plain else None
+
+    def encoded(self, update: "LocalUpdate", task: Task, residual: F32 | None) -> Trained:
+        """Return an update that was trained for a task as it is sent."""
+        pipeline = self._settings.in_round(task).uplink
         if pipeline.summed:
             return Trained(b"", None, update.examples, update.steps, update.loss, update.coordinates, str(pipeline))
-        encoded = pipeline.encode(_clipped(update.coordinates, self.welcome), layout, key, residual)
+        clipped = _clipped(update.coordinates, self.welcome)
+        encoded = pipeline.encode(clipped, self._layout, self.key(task), residual)
         return Trained(encoded.payload, encoded.state, update.examples, update.steps, update.loss)

@@ -13,6 +13,9 @@ they asked: with any number of workers, and with none.
 **Ahead of the clock.** Phones on different links come to train at different moments. The first of a round's cohort that
 does shows what the others will be asked; whoever is free trains for them ahead. What a phone then asks is compared with
 what was trained for it, and where it differs it is trained again.
+
+**As one batch.** On a GPU there are no workers, and phones that wait at one moment train as one batch
+(`featherfed/learning/together.py`). Which they are the virtual clock says alone.
 """
 
 import asyncio
@@ -29,6 +32,7 @@ import numpy.typing as npt
 from featherfed.edge_client.learner import Learner, SgdLearner, Trained
 from featherfed.edge_client.leaving import LeavingLearner, PhoneLeftError
 from featherfed.edge_client.training_crew import Crew, EvaluateJob, TrainJob
+from featherfed.edge_client.training_together import train_together
 from featherfed.problem import Place
 from featherfed.wire.messages import NOTHING, Task
 
@@ -42,6 +46,8 @@ AHEAD_BYTES = 256e6
 """So much of what was trained ahead is kept at most."""
 PARTS = 3
 """An evaluation is cut into so many parts a worker: who is slower does fewer."""
+WORTH_A_BATCH = 10
+"""So many phones at once are faster on a GPU than in turns (docs/PERFORMANCE.md); fewer were not measured."""
 LEAST_BATCHES = 10
 """Of a smaller test set than so many batches a worker each would take longer to hear of the model."""
 
@@ -76,6 +82,8 @@ class Workers:
     start: Callable[[int], Crew | None] = lambda size: None
     at_once: bool = True
     trains_here: bool = True
+    together: int = 0
+    """So many phones at least that train at one moment in this process train as one batch; 0: none ever."""
     fault: str = ""
     """Why there are none, though they were asked for."""
 
@@ -87,7 +95,7 @@ class _Training:
     future: "asyncio.Future[Trained | None] | None" = None
     taken: bool = False
     alone: bool = False
-    """Whether no worker could do it: this process does."""
+    """Whether no worker could do it, and no batch: this process does, by itself."""
     done: bool = False
     result: Trained | None = None
     error: Exception | None = None
@@ -226,7 +234,8 @@ class SideBySide:
             return
         mine = next((each for each in (*self._asked, *self._worth_ahead()) if not (each.taken or each.done)), None)
         if mine is not None and (self._workers.trains_here or self._crew is None or mine.alone):
-            self._train(mine)
+            if not self._trained_together():
+                self._train(mine)
         elif not self._hear(block=True) and not self._under_way:
             # Nobody is left who could.
             self._train(wanted)
@@ -260,6 +269,21 @@ class SideBySide:
                 job.alone = True
         return bool(answers)
 
+    def _trained_together(self) -> bool:
+        """Train all who wait as one batch, where there are enough of them; return whether it was tried."""
+        waiting = [
+            each
+            for each in (*self._asked, *self._worth_ahead())
+            if not (each.taken or each.done or each.alone or each.stopped())
+        ]
+        if not self._workers.together or len(waiting) < self._workers.together:
+            return False
+        asked = [each.asked for each in waiting]
+        results = train_together([(each.learner, each.weights, each.task, each.residual) for each in asked])
+        for each, result in zip(waiting, results, strict=True):
+            each.result, each.done, each.alone = result, result is not None, result is None
+        return True
+
     def _train(self, training: _Training) -> None:
         asked, began_s = training.asked, time.perf_counter()
         try:
@@ -271,7 +295,8 @@ class SideBySide:
 
     def _look_ahead(self, training: _Training) -> None:
         """Note what others of the cohort will be asked, once a round."""
-        if self._crew is None or self._find_ahead is None or self._ahead_of == training.asked.task.round:
+        nobody = self._crew is None and not self._workers.together
+        if nobody or self._find_ahead is None or self._ahead_of == training.asked.task.round:
             return
         self._ahead_of = training.asked.task.round
         here = {each.asked.learner.welcome.shard for each in self._asked}

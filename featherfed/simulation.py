@@ -42,7 +42,7 @@ from featherfed.server.storage.report import make_report, write_csv
 from featherfed.server.storage.run_folder import RunFolder
 from featherfed.server.storage.store import Store
 from featherfed.server.watchers.watcher import Watcher, Watchers
-from featherfed.side_by_side import Asked, SideBySide, Workers
+from featherfed.side_by_side import WORTH_A_BATCH, Asked, SideBySide, Workers
 from featherfed.wire.messages import ModelBegin, Welcome
 from featherfed.workers import on_this_machine
 
@@ -185,8 +185,10 @@ def simulate(
 def _workers(config: RunConfig, fleet: Fleet, wanted: int | None, named: NamedProblem, data_dir: str | None) -> Workers:
     """Return a run's workers on this machine: this process alone where nobody trains, or on a GPU."""
     devices = [fleet.devices] if isinstance(fleet.devices, str) else list(fleet.devices)
-    on_cpu = all(parse_device(device)[0] == "cpu" for device in devices)
-    return on_this_machine(config, wanted, named, data_dir) if fleet.trains and on_cpu else Workers()
+    kinds = {parse_device(device)[0] for device in devices}
+    if not fleet.trains or kinds != {"cpu"}:
+        return Workers(together=WORTH_A_BATCH if fleet.trains and "cpu" not in kinds else 0)
+    return on_this_machine(config, wanted, named, data_dir)
 
 
 def _reasons(lost: Mapping[str, FeatherfedError], store: Store) -> dict[str, str]:

@@ -121,7 +121,7 @@ def links() -> click.Command:
 
 @main.late
 def peers() -> click.Command:
-    """Run the same rounds in featherfed and in Flower, side by side, with training off and on."""
+    """Run the same rounds in featherfed and in Flower, pfl-research and FedJAX, side by side."""
     from lab.peers import peers
 
     return peers

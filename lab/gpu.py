@@ -1,10 +1,11 @@
 """`python -m lab gpu`: whether a GPU trains as the CPU does, and what a step costs there and here.
 
     1 phone     phones take turns, by featherfed.learning.training: what `--device cuda` does
-    N phones    lab.batched: N phones' steps as one batch by torch.func.vmap, which nothing outside lab/ does
+    N phones    N phones as one batch, by featherfed.learning.together: what it does in virtual time
+    a round     of N phones in virtual time, all of it
 
-Wall time for one phone's step, the median of passes that alternate between the devices; the clock stops once the device
-has finished. The CPU has one thread, as a phone has.
+Wall time for one phone's step, the median of passes that alternate between the devices, until the updates are here. The
+CPU has one thread, as a phone has.
 """
 
 import json
@@ -15,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -30,6 +32,8 @@ MODELS = ("lite", "tiny", "2nn", "cnn")
 COHORTS = (10, 100)
 PASSES = 7
 BATCH, LR = 10, 0.01
+ROUNDS = 6
+FLOAT32 = {"uplink": "float32", "downlink": "float32"}
 TOLERANCE = 1e-3
 """What the tests allow between the devices."""
 
@@ -126,31 +130,82 @@ def _in_turns(model: str, device: str) -> _Way:
 
 
 def _batched(model: str, device: str, phones: int) -> _Way:
-    """Return some steps of all phones; their weights stay on the device, and the clock waits for it."""
+    """Return an epoch of all phones as one batch; their updates come back to the host."""
+    import numpy as np
     import torch
 
+    from featherfed.learning.flat import FlatModel
     from featherfed.learning.models import build
-    from featherfed.problem import Place
+    from featherfed.learning.together import train_as_one
+    from featherfed.learning.training import Trainer
+    from featherfed.problem import Examples, Place
     from featherfed.problem_loading import load_problem
-    from lab.batched import Batched
+    from featherfed.randomness import RoundKey
+    from featherfed.training_settings import Training
 
     problem = load_problem(f"digits/{model}")
-    examples, module = problem.examples(Place(of=1)), build(problem, 0).to(device)
-    (inputs,), targets = (part.to(device) for part in examples.parts), examples.targets.to(device)
-    cohort = Batched(module, phones)
-    steps = max(4, 120 // phones)
-    drawn = torch.randint(len(targets), (steps, phones, BATCH), generator=torch.Generator().manual_seed(0)).to(device)
+    whole, module = problem.examples(Place(of=1)), build(problem, 0)
+    start = np.concatenate([p.detach().numpy().ravel() for p in module.parameters()])
+    shared, steps = FlatModel(module, device), max(4, 120 // phones)
+    drawn = torch.randint(len(whole), (phones, steps * BATCH), generator=torch.Generator().manual_seed(0))
+    shards = [Examples(whole.parts[0][chosen], whole.targets[chosen]) for chosen in drawn]
+    trainers = [Trainer(problem, shard, device, model=shared) for shard in shards]
+    keys = [RoundKey(0, 1, index) for index in range(phones)]
+    updates: list[Any] = []
 
     def train() -> None:
-        for chosen in drawn:
-            cohort.step(inputs[chosen], targets[chosen], LR)
-        if device != "cpu":
-            torch.cuda.synchronize()
+        made = train_as_one(trainers, [start] * phones, Training(lr=LR, batch_size=BATCH), keys)
+        updates[:] = [update.coordinates for update in made if update is not None]
 
-    def trained() -> list[Any]:
-        return [weight.cpu().numpy() for weight in cohort.weights.values()]
+    return _Way(train, lambda: updates, steps * phones, len(start))
 
-    return _Way(train, trained, steps * phones, sum(p.numel() for p in module.parameters()))
+
+def round_seconds(model: str, device: str, phones: int, workers: Any = None) -> float:
+    """Return the median seconds of a round of so many phones in virtual time, evaluation on the digits included."""
+    from featherfed.server.config import config_from
+    from featherfed.server.storage.run_folder import create
+    from featherfed.server.watchers.watcher import RoundSummary, Watcher
+    from featherfed.simulation import Fleet, simulate
+
+    ends_s: list[float] = []
+
+    class Clock(Watcher):
+        def round_closed(self, summary: RoundSummary) -> None:
+            ends_s.append(time.perf_counter())
+
+    settings = {
+        "problem": f"digits/{model}",
+        "phones": phones,
+        "cohort": phones,
+        "rounds": ROUNDS,
+        "lr": LR,
+        "epochs": 5,
+    }
+    config = config_from({**settings, **FLOAT32})
+    with tempfile.TemporaryDirectory(prefix="featherfed-gpu-") as folder:
+        simulate(
+            config, lambda: create(Path(folder), "run", config), Fleet(devices=device), watcher=Clock(), workers=workers
+        )
+    return statistics.median(end - begin for begin, end in pairwise(ends_s))
+
+
+def measure_rounds(models: tuple[str, ...], device: str, cohorts: tuple[int, ...], least: int) -> list[dict[str, Any]]:
+    """Return a row for each model and cohort: `cpu_s` a round on one worker, `device_s` with phones as one batch.
+
+    `least` phones at once are a batch.
+    """
+    from featherfed.side_by_side import Workers
+
+    return [
+        {
+            "model": model,
+            "phones": phones,
+            "cpu_s": round_seconds(model, "cpu", phones, Workers()),
+            "device_s": round_seconds(model, device, phones, Workers(together=least)),
+        }
+        for model in models
+        for phones in cohorts
+    ]
 
 
 def machine(device: str) -> dict[str, Any]:
@@ -178,6 +233,11 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
               *(f"{turns[row['model']][way] / row['device_us']:.2f}" for way in ("cpu_us", "device_us")),
               f"{row['apart']:.0e}"] for row in rows],
         ),
+        "gpu rounds": markdown(
+            ["model:", "phones a round", "CPU, one worker, s", "GPU, s", "CPU ÷ GPU"],
+            [[row["model"], str(row["phones"]), f"{row['cpu_s']:.3f}", f"{row['device_s']:.3f}",
+              f"{row['cpu_s'] / row['device_s']:.2f}"] for row in result["rounds"]],
+        ),
     }  # fmt: skip
 
 
@@ -189,7 +249,8 @@ def _measured(device: str, *, small: bool) -> dict[str, Any]:
     tests = run_tests(device)
     models, cohorts, passes = (MODELS[1:2], (3,), 1) if small else (MODELS, COHORTS, PASSES)
     rows = [row for model in models for row in measure(model, device, cohorts, passes)]
-    return {"machine": machine(device), "tests": tests, "rows": rows}
+    rounds = measure_rounds(models, device, cohorts, min(cohorts))
+    return {"machine": machine(device), "tests": tests, "rows": rows, "rounds": rounds}
 
 
 @click.command()
@@ -213,4 +274,4 @@ def gpu(device: str, small: bool, as_json: bool, kept: Path | None, document: Pa
         raise click.UsageError(str(error)) from error
     except FeatherfedError as error:
         raise click.ClickException(str(error)) from error
-    click.echo(json.dumps(result, indent=1) if as_json else f"{made['gpu machine']}\n\n{made['gpu']}")
+    click.echo(json.dumps(result, indent=1) if as_json else "\n\n".join(made.values()))

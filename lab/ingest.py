@@ -111,7 +111,7 @@ def _together(children: Sequence[_Child]) -> list[dict[str, Any]]:
 def _clocked(server: _Child, children: Sequence[_Child], order: dict[str, Any]) -> tuple[float, dict[str, Any]]:
     """Give all children the same order; return seconds until all are done, and what the server used meanwhile.
 
-    `peak_before` is the most memory that it had since it was asked last.
+    `peak_before` is the most memory that it had since it was asked last, `done` what the children said.
     """
     from time import perf_counter
 
@@ -119,9 +119,9 @@ def _clocked(server: _Child, children: Sequence[_Child], order: dict[str, Any]) 
     began_s = perf_counter()
     for child in children:
         child.tell(order)
-    _together(children)
+    done = _together(children)
     elapsed_s = perf_counter() - began_s
-    return elapsed_s, {**server.ask(), "peak_before": before["peak"]}
+    return elapsed_s, {**server.ask(), "peak_before": before["peak"], "done": done}
 
 
 def measure_echo(phones: int, num_bytes: int, messages: int, processes: int) -> dict[str, Any]:
@@ -144,8 +144,12 @@ def measure_server(
     data_dir: str | None,
     folder: Path | None,
     profile: bool = False,
+    within_s: float = 0.0,
 ) -> dict[str, Any]:
     """Return updates a second, the server's CPU time for each, its memory and its loop's lag.
+
+    The phones of a round answer one after the other `within_s` seconds; 0: all at once. `taken_s` is when the last one
+    had its Accepted, the median of the rounds, and `wait_most_s` the longest that any waited for it.
 
     With `profile` the server is sampled meanwhile, which slows it: for its shares, and for nothing else.
     """
@@ -166,14 +170,16 @@ def measure_server(
         )
         payload_bytes = _together(children)[0]["payload_bytes"]
         for child in children:
-            child.tell({"rounds": rounds})
-        elapsed_s, cpu_s, peak, connected, lags = 0.0, 0.0, 0, 0, []
+            child.tell({"rounds": rounds, "within_s": within_s})
+        cpu_s, peak, connected, lags = 0.0, 0, 0, []
+        took_s: list[float] = []
         profiler = Profiler(server.pid) if profile else None
         for _ in range(rounds):
             _together(children)  # armed
             connected = connected or server.ask()["rss"]
-            took_s, used = _clocked(server, children, {})
-            elapsed_s, cpu_s = elapsed_s + took_s, cpu_s + used["cpu_s"]
+            elapsed_s, used = _clocked(server, children, {})
+            took_s.append(elapsed_s)
+            cpu_s += used["cpu_s"]
             # The close and the evaluation of the round before are in it, though not in the time.
             peak = max(peak, used["peak"], used["peak_before"])
             lags.append(used)
@@ -182,10 +188,14 @@ def measure_server(
         return {
             "profile": shares,
             "durable": durable,
+            "phones": phones,
             "updates": done,
             "payload_bytes": payload_bytes,
-            "updates_per_s": done / elapsed_s,
-            "payload_mb_per_s": done * payload_bytes / elapsed_s / 1e6,
+            "updates_per_s": done / sum(took_s),
+            "taken_s": median(took_s),
+            "wait_p50_s": median(said["wait_p50_s"] for lag in lags for said in lag["done"]),
+            "wait_most_s": max(said["wait_most_s"] for lag in lags for said in lag["done"]),
+            "payload_mb_per_s": done * payload_bytes / sum(took_s) / 1e6,
             "cpu_ms_per_update": 1e3 * cpu_s / done,
             # Of each round; the median of the rounds.
             "lag_p50_ms": median(lag["lag_p50_ms"] for lag in lags),
@@ -226,6 +236,14 @@ def measure_idle(settings: dict[str, Any], *, data_dir: str | None, processes: i
 @click.option("--updates", default=2000, show_default=True, type=click.IntRange(1), help="In all, in equal rounds.")
 @click.option("--problem", default="digits/lite", show_default=True, help="Whose updates.")
 @click.option("--spec", default="rotate | eden(1)", show_default=True, help="How updates are compressed.")
+@click.option(
+    "--within",
+    default=0.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    help="Over how long the phones of a round answer, one after the other; 0: all at once.",
+)
 @click.option("--idle", type=click.IntRange(1), help="Measure the memory of so many idle phones too.")
 @click.option("--processes", default=1, show_default=True, type=click.IntRange(1), help="To play the phones in.")
 @click.option("--data-dir", type=click.Path(), help="Folder with MNIST.  [default: FL_DATA_DIR, else a cache]")
@@ -236,6 +254,7 @@ def ingest(
     updates: int,
     problem: str,
     spec: str,
+    within: float,
     idle: int | None,
     processes: int,
     data_dir: str | None,
@@ -252,7 +271,9 @@ def ingest(
     try:
         check(config_from({**settings, "cohort": phones}), data_dir)
         rows = [
-            measure_server(settings, updates, processes, durable=durable, data_dir=data_dir, folder=folder)
+            measure_server(
+                settings, updates, processes, durable=durable, data_dir=data_dir, folder=folder, within_s=within
+            )
             for durable in (True, False)
         ]
         echo = measure_echo(phones, rows[0]["payload_bytes"], updates, processes)
@@ -277,6 +298,8 @@ def ingest(
         click.echo(
             f"{'durable' if row['durable'] else 'in memory':>10}  {row['updates_per_s']:8.0f} updates/s"
             f"  {row['payload_mb_per_s']:7.2f} MB/s  {row['cpu_ms_per_update']:6.2f} ms of CPU each"
+            f"  a round in {row['taken_s']:.2f} s, {1e3 * row['wait_p50_s']:.0f} ms from update to answer,"
+            f" {1e3 * row['wait_most_s']:.0f} at most"
             f"  lag p50 {row['lag_p50_ms']:.1f} p99 {row['lag_p99_ms']:.1f} ms"
             f"  RSS {row['rss_at_rest'] / 1e6:.0f} MB at rest, {row['rss_connected'] / 1e6:.0f} connected,"
             f" {row['rss_peak'] / 1e6:.0f} peak"

@@ -9,6 +9,7 @@ import base64
 import json
 import os
 import sys
+import time
 from hashlib import blake2b
 from typing import Any
 
@@ -144,6 +145,8 @@ class Group:
     def __init__(self, order: dict[str, Any]) -> None:
         self.order = order
         self.armed, self.answered = Tally(order["count"]), Tally(order["count"])
+        self.waits_s: list[float] = []
+        """From each update's first byte to its Accepted."""
 
 
 class SendingPhone(Socket):
@@ -154,6 +157,7 @@ class SendingPhone(Socket):
         self._group, self._number, self._payload = group, number, payload
         self._digest = blake2b(payload, digest_size=8).digest()
         self._round, self._left, self._draws = NOTHING, 0, False
+        self._went_s = 0.0
         self.welcomed = asyncio.get_running_loop().create_future()
 
     def opened(self) -> None:
@@ -176,6 +180,7 @@ class SendingPhone(Socket):
         elif isinstance(message, ModelChunk):
             self._receive(self._left - len(message.data))
         elif isinstance(message, Accepted):
+            self._group.waits_s.append(time.perf_counter() - self._went_s)
             self._group.answered.one()
         elif isinstance(message, Welcome):
             # It is believed to have drawn version 0; noise needs none.
@@ -191,6 +196,7 @@ class SendingPhone(Socket):
 
     def go(self) -> None:
         """Send the update of the round."""
+        self._went_s = time.perf_counter()
         payload, first = self._payload, self._payload[:MAX_CHUNK_BYTES]
         begin: UpdateBegin | WholeUpdate = UpdateBegin(self._round, len(payload), self._digest, 1, 0, first)
         if len(first) == len(payload):
@@ -264,10 +270,13 @@ async def _play(order: dict[str, Any], orders: asyncio.StreamReader) -> None:
             await group.armed.lap()
             _say(armed=number)
             await orders.readline()
-            for phone in phones:
-                phone.go()
+            group.waits_s.clear()
+            for place, phone in enumerate(phones):
+                # One after the other over so many seconds, or all at once.
+                loop.call_later(told.get("within_s", 0.0) * place / len(phones), phone.go)
             await group.answered.lap()
-            _say(done=number)
+            waits_s = sorted(group.waits_s)
+            _say(done=number, wait_p50_s=waits_s[len(waits_s) // 2], wait_most_s=waits_s[-1])
         if "echo" in told:
             for phone in phones:
                 phone.go(told["echo"])

@@ -9,9 +9,11 @@ import click
 from featherfed.fl_bench.codec_tables import markdown
 from lab.documents import fill, kept_or_measured
 
-STRATEGIES = (("digits/lite", "rotate | eden(1)"), ("digits/lite", "rotate_shared | stochastic(1)"),
+STRATEGIES = (("digits/lite", "vertex-small"), ("digits/lite", "rotate | eden(1)"), ("digits/lite", "rotate_shared | stochastic(1)"),
               ("digits/cnn", "rotate | eden(1)"), ("digits/cnn", "rotate_shared | stochastic(1)"))  # fmt: skip
 PHONES = {"digits/lite": 200, "digits/cnn": 50}
+CROWD = 2000
+"""Phones that answer within one second, with the uplink that a run has unless told."""
 IDLE_PHONES = (5000, 10000)
 
 PARTS = ("training", "ingest", "memory")
@@ -30,6 +32,11 @@ def _collect(data_dir: str | None, parts: tuple[str, ...], *, small: bool) -> di
         result["training"] = [measure_training(name, data_dir, 10) for name in names]
     if "ingest" in parts:
         result["ingest"] = []
+        crowd = 40 if small else CROWD
+        settings = {"problem": "digits/lite", "phones": crowd, "uplink": "vertex-small", "downlink": DOWNLINK}
+        result["crowd"] = measure_server(
+            settings, 5 * crowd, 1, durable=True, data_dir=data_dir, folder=None, within_s=1.0
+        )
     for problem, spec in STRATEGIES[: 1 if small else None] if "ingest" in parts else ():
         phones = 20 if small else PHONES[problem]
         settings = {"problem": problem, "phones": phones, "uplink": spec, "downlink": DOWNLINK}
@@ -63,6 +70,7 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
     if "ingest" in result:
         made["ingest"] = _ingest_table(result["ingest"])
         made["profile"] = _profile_table(result["ingest"])
+        made["crowd"] = _crowd_table(result["crowd"])
     if "idle" in result:
         made["memory"] = _memory_table(result["idle"], result["swarm"])
     return made
@@ -82,13 +90,23 @@ def _training_table(rows: list[dict[str, Any]]) -> str:
 def _ingest_table(rows: list[dict[str, Any]]) -> str:
     return markdown(
         ["problem:", "uplink:", "bytes", "phones", "durable:", "updates/s", "MB/s", "CPU ms an update",
-         "echo messages/s", "echo ÷ ours", "lag p50 ms", "lag p99 ms", "RSS at rest MB", "connected MB", "peak MB"],
+         "echo messages/s", "echo ÷ ours", "CPU ours ÷ echo", "lag p50 ms", "lag p99 ms", "RSS at rest MB", "connected MB", "peak MB"],
         [[row["problem"], f"`{row['spec']}`", f"{row['payload_bytes']:,}", str(row["phones"]),
           "yes" if row["durable"] else "no", f"{row['updates_per_s']:.0f}", f"{row['payload_mb_per_s']:.1f}",
           f"{row['cpu_ms_per_update']:.2f}", f"{row['echo_per_s']:.0f}",
-          f"{row['echo_per_s'] / row['updates_per_s']:.1f}", f"{row['lag_p50_ms']:.1f}", f"{row['lag_p99_ms']:.1f}",
+          f"{row['echo_per_s'] / row['updates_per_s']:.1f}",
+          f"{row['cpu_ms_per_update'] / row['echo_cpu_ms']:.1f}", f"{row['lag_p50_ms']:.1f}", f"{row['lag_p99_ms']:.1f}",
           *(f"{row[name] / 1e6:.0f}" for name in ("rss_at_rest", "rss_connected", "rss_peak"))]
          for row in rows],
+    )  # fmt: skip
+
+
+def _crowd_table(row: dict[str, Any]) -> str:
+    return markdown(
+        ["phones", "updates in all", "the last one is answered after s", "from update to answer, median ms", "at most ms",
+         "CPU s of the server a round"],
+        [[f"{row['phones']:,}", f"{row['updates']:,}", f"{row['taken_s']:.2f}", f"{1e3 * row['wait_p50_s']:.0f}",
+          f"{1e3 * row['wait_most_s']:.0f}", f"{row['cpu_ms_per_update'] * row['phones'] / 1e3:.2f}"]],
     )  # fmt: skip
 
 

@@ -41,12 +41,12 @@ def measure(name: str, data_dir: str | None, batch: int) -> dict[str, Any]:
 
     from featherfed.codec.pipeline import Pipeline
     from featherfed.learning.models import build, layout
+    from featherfed.learning.together import Copies
     from featherfed.learning.training import Trainer
     from featherfed.problem import Place
     from featherfed.problem_loading import load_problem
     from featherfed.randomness import RoundKey
     from featherfed.training_settings import Training
-    from lab.batched import Batched
 
     problem = load_problem(name)
     shard = problem.examples(Place(of=3 if name.startswith("digits") else 100, data_dir=data_dir))
@@ -76,13 +76,14 @@ def measure(name: str, data_dir: str | None, batch: int) -> dict[str, Any]:
             optimizer.step()
         return len(batches)
 
-    cohort = Batched(module, PHONES)
+    copies, weights = Copies(module, torch.nn.functional.cross_entropy), torch.from_numpy(start).repeat(PHONES, 1)
 
     def vmap() -> int:
         batches = torch.split(torch.randperm(len(shard.targets)), PHONES * batch)[:-1]
         for chosen in batches:
             images = inputs[chosen].view(PHONES, -1, *inputs.shape[1:])
-            cohort.step(images, shard.targets[chosen].view(PHONES, -1), 0.01)
+            gradient, _ = copies.gradient(weights, (images,), shard.targets[chosen].view(PHONES, -1))
+            weights.sub_(gradient, alpha=0.01)
         return PHONES * len(batches)
 
     row = {"problem": name, "parameters": len(start), "batch": batch, "ours_us": _best_us(ours("plain", "float32"))}

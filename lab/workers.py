@@ -13,13 +13,17 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from featherfed.fl_bench.codec_tables import markdown
 from lab.documents import fill, kept_or_measured
 from lab.virtual import _fresh
+
+if TYPE_CHECKING:
+    from featherfed.server.config import RunConfig
+    from featherfed.side_by_side import Workers
 
 Given = tuple[dict[str, Any], bool, int, str | None]
 """Settings, whether phones train, so many workers, and the address of the Ray cluster whose actors they are."""
@@ -56,7 +60,10 @@ def timed_run(given: Given, data_dir: str | None) -> dict[str, Any]:
             ends_s.append(time.perf_counter())
 
     config = config_from(settings)
-    with tempfile.TemporaryDirectory(prefix="featherfed-workers-") as path, _crew(config, workers, address) as crew:
+    with (
+        tempfile.TemporaryDirectory(prefix="featherfed-workers-") as path,
+        ready_workers(config, workers, address) as crew,
+    ):
         folder = simulate(
             config, lambda: create(Path(path), "run", config), Fleet(trains=trains), data_dir=data_dir, watcher=Clock(),
             workers=crew,
@@ -66,7 +73,7 @@ def timed_run(given: Given, data_dir: str | None) -> dict[str, Any]:
 
 
 @contextmanager
-def _crew(config: Any, workers: int, address: str | None) -> Iterator[Any]:
+def ready_workers(config: "RunConfig", workers: int, address: str | None = None) -> Iterator["Workers"]:
     """Give the workers of a run, which are ready: processes here, or actors of a cluster."""
     from featherfed.edge_client.training_crew import TrainingProcesses
     from featherfed.edge_client.training_host import HostPlan

@@ -5,7 +5,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featherfed.randomness import SERVER, RoundKey, derive
+from featherfed.randomness import SERVER, RoundKey, bit_generators, derive
 
 PLACES = st.tuples(
     st.integers(0, 2**64), st.integers(0, 2**32), st.integers(-1, 2**32), st.sampled_from(["encode", "mask", "a/1"])
@@ -60,3 +60,13 @@ def test_a_generator_is_numpys_for_the_derived_number() -> None:
     for client in range(20):
         expected = np.random.PCG64(derive(1, 2, client, "mask"))
         assert RoundKey(1, 2, client).generator("mask").bit_generator.state == expected.state
+
+
+@given(st.lists(st.integers(-1, 2**32), min_size=1, max_size=5), st.integers(0, 2**64))
+def test_generators_that_are_seeded_together_are_those_that_are_seeded_alone(clients: list[int], seed: int) -> None:
+    keys = [RoundKey(seed, 3, client) for client in clients]
+    for purpose, made in zip(("rotate/0", "x"), bit_generators(keys, ["rotate/0", "x"]), strict=True):
+        for key, together in zip(keys, made, strict=True):
+            alone = key.generator(purpose).bit_generator
+            assert together.state == alone.state
+            assert together.random_raw(3).tolist() == alone.random_raw(3).tolist()

@@ -10,17 +10,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
+from safetensors.numpy import load_file
 
 from featherfed.bandwidth_sim.profile import find_profile, profile_from_flags
 from featherfed.edge_client.training_crew import Job, Result, TrainingProcesses
 from featherfed.edge_client.training_host import HostPlan
 from featherfed.errors import LocalError
+from featherfed.learning import together
+from featherfed.learning.together import train_as_one
+from featherfed.problem_loading import load_problem
+from featherfed.problem_names import NamedProblem
 from featherfed.server.config import config_from
 from featherfed.server.storage.run_folder import RunFolder, create
 from featherfed.server.storage.store import Store
-from featherfed.side_by_side import Workers
+from featherfed.side_by_side import WORTH_A_BATCH, Workers
 from featherfed.simulation import Fleet, simulate
 
 DROPS = profile_from_flags(bandwidth="256kbps", drop_every="40kB")
@@ -112,6 +118,51 @@ def test_a_run_is_the_same_to_the_bit_with_any_number_of_workers(
         beside = ran(tmp_path, f"with {crew.size}", workers, **RUNS[name])
         assert all_of(beside, masked=masked) == alone
         assert lent.done > 0, "others trained"
+
+
+AS_ONE = {
+    "one moment": {},
+    "links that drop": {"fleet": Fleet(links=DROPS)},
+    "mixed links and devices": {"fleet": Fleet(links=MIX, devices={"slow": 0.5, "cpu": 0.5})},
+    "phones that leave": {"fleet": Fleet(links=MIX, dropout=0.3, away_s=5)},
+    "shards of any size": {"partition": "quantity:2"},
+    "settings by round": {"cohort": {1: 6, 3: 3}, "epochs": "2,1", "uplink": "1:float32,2:mask(1/4)"},
+    "mode async": {"mode": "async", "buffer": 2, "fleet": Fleet(devices="mid")},
+}
+
+
+@pytest.mark.parametrize("name", AS_ONE)
+def test_a_run_whose_phones_train_as_one_batch_is_the_one_in_turns_to_rounding(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    def counted(trainers: list[Any], *given: Any) -> list[Any]:
+        sizes.append(len(trainers))
+        return train_as_one(trainers, *given)
+
+    settings = {"problem": "digits/2nn", "uplink": "float32", "downlink": "float32", "rounds": 3, **AS_ONE[name]}
+    alone = ran(tmp_path, "alone", Workers(), **settings)
+    monkeypatch.setattr(together, "train_as_one", counted)
+    beside = ran(tmp_path, "beside", Workers(together=2), **settings)
+    models = [load_file(run.model) for run in (alone, beside)]
+    compared = [name for name, value in models[0].items() if value.dtype == np.float32]
+    assert sum(models[0][tensor].size for tensor in compared) >= 199_210
+    for tensor in compared:
+        assert np.abs(models[0][tensor] - models[1][tensor]).max() < 1e-5, tensor
+    # Who is asked, who answers and what travels is the same.
+    assert all_of(alone)[3] == all_of(beside)[3]
+    assert max(sizes) >= 3, "phones were one batch"
+
+
+def test_phones_on_a_gpu_train_as_one_batch_where_that_was_measured_to_be_faster() -> None:
+    from featherfed.simulation import _workers
+
+    config = config_from({"problem": "digits/tiny", "phones": 10, "cohort": 6})
+    named = NamedProblem(load_problem("digits/tiny"), "digits/tiny", "digits/tiny")
+    assert _workers(config, Fleet(devices="cuda"), None, named, None).together == WORTH_A_BATCH
+    for other in (Fleet(), Fleet(devices={"cuda": 0.5, "cpu": 0.5}), Fleet(devices="cuda", trains=False)):
+        assert _workers(config, other, 1, named, None).together == 0
 
 
 class Watched(Lent):

@@ -78,27 +78,34 @@ def _groups(symbols: U8, each: int) -> U8:
 
 def unpack(data: bytes, size: int, width: int) -> U8:
     """Return `size` symbols of `width` bits."""
+    symbols: U8 = unpack_rows(np.frombuffer(data, np.uint8)[None], size, width)[0]
+    return symbols
+
+
+def unpack_rows(rows: U8, size: int, width: int) -> U8:
+    """Return `size` symbols of `width` bits of each row of bytes, (rows, bytes) → (rows, size)."""
     if width == 0:
-        return np.zeros(size, np.uint8)
-    raw = np.frombuffer(data, np.uint8)
+        return np.zeros((len(rows), size), np.uint8)
     if width == 1:
-        return np.unpackbits(raw, count=size)
+        return np.unpackbits(rows, axis=1, count=size)
     if width == 8:
-        return raw[:size]
+        return rows[:, :size]
     if width in (2, 4):
         each = 8 // width
-        columns = np.empty((len(raw), each), np.uint8)
+        columns = np.empty((*rows.shape, each), np.uint8)
         for column in range(each):
-            np.right_shift(raw, 8 - width * (column + 1), out=columns[:, column])
+            np.right_shift(rows, 8 - width * (column + 1), out=columns[..., column])
         columns &= (1 << width) - 1
-        return columns.reshape(-1)[:size]
-    padded = np.zeros((-(-size // 8), width), np.uint8)
-    padded.reshape(-1)[: len(raw)] = raw
-    words = np.zeros(len(padded), np.uint64)
-    for place in range(width):
-        words <<= np.uint64(8)
-        words |= padded[:, place]
-    columns = np.empty((len(words), 8), np.uint8)
-    for column in range(8):
-        columns[:, column] = words >> np.uint64(width * (7 - column)) & np.uint64((1 << width) - 1)
-    return columns.reshape(-1)[:size]
+        return columns.reshape(len(rows), -1)[:, :size]
+    # Eight symbols fill `width` bytes, which are the low ones of a number.
+    groups = -(-size // 8)
+    padded = np.zeros((len(rows), groups * width), np.uint8)
+    padded[:, : rows.shape[1]] = rows
+    wide = np.zeros((len(rows), groups, 8), np.uint8)
+    wide[..., 8 - width :] = padded.reshape(len(rows), groups, width)
+    words = wide.view(">u8").astype(np.uint64)
+    # From the back: the last symbol is in the lowest bits.
+    shifts = np.arange(7 * width, -1, -width, dtype=np.uint64)
+    spread = words >> shifts
+    spread &= np.uint64((1 << width) - 1)
+    return spread.astype(np.uint8).reshape(len(rows), -1)[:, :size]

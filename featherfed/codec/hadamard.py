@@ -63,13 +63,23 @@ the last one is 2^⌊k/3⌋: sums are rounded before it.
 
 
 @functools.cache
-def _steps(order: int, coarse: int) -> tuple[tuple[int, int, F32], ...]:
-    """Return each product's order, how far apart its values lie, and its matrix, the first one divided by 2^coarse."""
-    steps, width = [], 1
-    for factor in _FACTORS.get(order, (order,)):
+def _steps(order: int, coarse: int, begun: int) -> tuple[tuple[int, int, F32], ...]:
+    """Return each product's order, how far apart its values lie, and its matrix, the first one divided by 2^coarse.
+
+    Without those over the lowest bits of a place, which were `begun`.
+    """
+    steps, width = [], begun
+    for factor in _FACTORS.get(order, (order,)) if begun == 1 else _rest(order // begun):
         steps.append((factor, width, hadamard(factor) / np.float32(1 << coarse) if width == 1 else hadamard(factor)))
         width *= factor
     return tuple(steps)
+
+
+def _rest(order: int) -> tuple[int, ...]:
+    """Return powers of two, about equal, at most 16 and the last one largest, whose product is `order`."""
+    exponent = order.bit_length() - 1
+    count = -(-exponent // 4)
+    return tuple(1 << (exponent + place) // count for place in range(count))
 
 
 @functools.cache
@@ -119,14 +129,15 @@ def _to_whole(runs: F32, bits: int, scratch: F32) -> F32 | float:
     return units
 
 
-def mix_whole(values: F32, order: int, numbers: F32, scratch: F32) -> None:
+def mix_whole(values: F32, order: int, numbers: F32, scratch: F32, begun: int = 1) -> None:
     """Multiply each run of `order` whole numbers of each row by the orthonormal matrix and the run's number, in place.
 
     Exact but for the scale where they are at most 2¹¹, none of them −0, and orders at most 2¹³. `values` are (rows,
-    values), `numbers` (rows, runs); `scratch` has room for the values.
+    values), `numbers` (rows, runs); `scratch` has room for the values. Of values that are products with the matrix of
+    order `begun` already, the rest is done.
     """
     runs = values.reshape(len(values), -1, order)
-    np.multiply(_products(runs, scratch), (numbers * root(order))[..., None], out=runs)
+    np.multiply(_products(runs, scratch, begun=begun), (numbers * root(order))[..., None], out=runs)
 
 
 def mix(values: F32, order: int, scratch: F32) -> None:
@@ -143,14 +154,15 @@ def mix(values: F32, order: int, scratch: F32) -> None:
     np.multiply(sums, units * (root(order) * np.float32(1 << coarse)), out=runs)
 
 
-def _products(runs: F32, scratch: F32, coarse: int = 0) -> F32:
+def _products(runs: F32, scratch: F32, coarse: int = 0, begun: int = 1) -> F32:
     """Return the runs, (rows, runs, order), times the matrix of ±1, in their place or in scratch.
 
     With `coarse` the first matrix is divided by 2^coarse, and sums are rounded to whole numbers before the last one.
+    `begun` is the order of what they were multiplied with before.
     """
     rows, order = len(runs), runs.shape[2]
     source, target = runs, scratch[: runs.size].reshape(runs.shape)
-    for factor, width, matrix in _steps(order, coarse):
+    for factor, width, matrix in _steps(order, coarse, begun):
         if coarse and width * factor == order:
             np.rint(source, out=source)
         if width > 1:

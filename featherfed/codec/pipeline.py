@@ -100,8 +100,8 @@ class Pipeline:
 
     @property
     def in_rows(self) -> bool:
-        """Whether all payloads have the same places, with a few levels in whole bytes: many are decoded at once."""
-        levels = len(self.quantizer.block_levels) and 8 % self.quantizer.symbol_bits == 0
+        """Whether all payloads have the same places, with a few levels a symbol: many are decoded at once."""
+        levels = self.quantizer.in_blocks and len(self.quantizer.symbol_values)
         dense = not self.sparse and not self._structured
         return bool(self.rotation and dense and levels and self._coder.fixed_size)
 

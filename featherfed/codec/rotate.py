@@ -15,7 +15,7 @@ one number goes into the inverse of the others as it is, and they need no roundi
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -26,7 +26,7 @@ from featherfed.codec.hadamard import mix, mix_whole, scratch_for
 from featherfed.codec.registry import stage
 from featherfed.codec.space import F32
 from featherfed.codec.stage import U8, Slot, Stage, Trait
-from featherfed.randomness import RoundKey
+from featherfed.randomness import RoundKey, bit_generators
 
 SPAN = 2 * RUN
 """Values that are rotated at a time: many, since numpy takes a microsecond a call, and there are two dozen."""
@@ -64,8 +64,17 @@ def _eight_signs() -> F32:
 
 def draw_signs(size: int, generator: np.random.Generator) -> U8:
     """Return bytes that hold at least `size` random signs, as `generator.bytes` gives them, in a tenth of its time."""
-    words = generator.bit_generator.random_raw(-(-size // 64))
-    return np.asarray(words, "<u8").view(np.uint8)
+    return _drawn(size, generator.bit_generator)
+
+
+def _drawn(size: int, bits: np.random.BitGenerator) -> U8:
+    return np.asarray(bits.random_raw(-(-size // 64)), "<u8").view(np.uint8)
+
+
+def whole_blocks(size: int) -> tuple[int, int]:
+    """Return how many values of a tensor lie in blocks that do not overlap, and how many each of them has."""
+    order, main = _tiling(size)
+    return main, order
 
 
 def signs(drawn: U8, size: int) -> F32:
@@ -101,10 +110,13 @@ def rotate_span(values: F32, drawn: U8, span: slice, size: int, scratch: F32, so
     mix(values[:, tiled], order, scratch)
 
 
-def rotate_span_back(values: F32, drawn: U8, span: slice, size: int, scratch: F32, numbers: F32 | None = None) -> None:
+def rotate_span_back(
+    values: F32, drawn: U8, span: slice, size: int, scratch: F32, numbers: F32 | None = None, *, begun: int = 1
+) -> None:
     """Undo `rotate_span`: D H y in place of each row.
 
-    Where `numbers`, (rows, blocks of the span), are given, values are whole numbers up to 2¹¹ that they multiply.
+    Where `numbers`, (rows, blocks of the span), are given, values are whole numbers up to 2¹¹ that they multiply. Those
+    in whole blocks may be products with the matrix of order `begun` (`mix_whole`).
     """
     order, main = _tiling(size)
     tiled = values[:, : min(span.stop, main) - span.start]
@@ -118,7 +130,7 @@ def rotate_span_back(values: F32, drawn: U8, span: slice, size: int, scratch: F3
     if numbers is None:
         mix(tiled, order, scratch)
     else:
-        mix_whole(tiled, order, numbers[:, : tiled.shape[1] // order], scratch)
+        mix_whole(tiled, order, numbers[:, : tiled.shape[1] // order], scratch, begun)
     _flip(tiled, drawn[:, span.start // 8 :], scratch)
     overlap = _overlap(span, size)
     if overlap is not None:
@@ -178,9 +190,21 @@ class Rotate(Stage):
 
     def draw(self, size: int, key: RoundKey, index: int) -> U8:
         """Return the bytes of all signs of part `index`, which has `size` values."""
-        order, main = _tiling(size)
-        overlapping = order if main < size else 0
-        return draw_signs(-(-main // 32) * 32 + overlapping, self._key(key).generator(f"rotate/{index}"))
+        return draw_signs(_signs_of(size), self._key(key).generator(f"rotate/{index}"))
+
+    def draw_rows(self, sizes: Sequence[tuple[int, int]], keys: Sequence[RoundKey]) -> list[U8]:
+        """Return `draw` of each (index, size) of parts, one row for each key: (keys, bytes)."""
+        made = bit_generators([self._key(key) for key in keys], [f"rotate/{index}" for index, _ in sizes])
+        return [
+            np.stack([_drawn(_signs_of(size), bits) for bits in of_part])
+            for (_, size), of_part in zip(sizes, made, strict=True)
+        ]
+
+
+def _signs_of(size: int) -> int:
+    """Return how many signs are drawn for a tensor; those of blocks that do not overlap take whole words."""
+    order, main = _tiling(size)
+    return -(-main // 32) * 32 + (order if main < size else 0)
 
 
 @stage("rotate_shared")

@@ -5,7 +5,7 @@ it work on. Grammar and pipeline decide by what a stage declares, never by its t
 """
 
 import enum
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from types import MappingProxyType
@@ -103,6 +103,11 @@ class Stage:
         """What it does to the values after it, with its parameter."""
         return self.offers
 
+    @property
+    def symbol_values(self) -> F32:
+        """What each symbol stands for, without its block's number, (levels, values a symbol); empty: not that alone."""
+        return self.block_levels[:, None]
+
     def symbols(self, size: int) -> int:
         """Return how many symbols a quantizer makes of `size` values: one each where it says nothing else."""
         return size
@@ -159,6 +164,9 @@ class Rotation(Protocol):
     def draw(self, size: int, key: RoundKey, index: int) -> U8:
         """Return the bytes of all signs of part `index`, which has `size` values."""
 
+    def draw_rows(self, sizes: Sequence[tuple[int, int]], keys: Sequence[RoundKey]) -> list[U8]:
+        """Return `draw` of each (index, size) of parts, one row for each key: (keys, bytes)."""
+
 
 class Quantizer(Protocol):
     """Values to symbols."""
@@ -178,6 +186,10 @@ class Quantizer(Protocol):
     @property
     def block_levels(self) -> F32:
         """As in `Stage`; none where values are made in another way."""
+
+    @property
+    def symbol_values(self) -> F32:
+        """As in `Stage`."""
 
     def table(self, header: bytes) -> F32 | None:
         """As in `Stage`."""

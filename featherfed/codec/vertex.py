@@ -10,6 +10,7 @@ vNMSE = D/m² − 1: 15.6 at 1/16 bit, where `subsample(1/16) | rotate | eden(1)
 vertices are a codebook that both ends draw from shared randomness; that it is orthogonal makes the search a rotation.
 """
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -55,6 +56,11 @@ class Vertex(Levels):
         """Vertices of the cross-polytope."""
         return 2 * self.values
 
+    @property
+    def symbol_values(self) -> F32:
+        """The vertices: ±1 at one place."""
+        return _vertices(self.values)
+
     def symbols(self, size: int) -> int:
         """Return one for each run of values."""
         return -(-size // self.values)
@@ -95,3 +101,10 @@ class Vertex(Levels):
         values = np.zeros(size, np.float32)
         values[places] = 1 - 2 * (symbols // self.values).astype(np.float32)
         return values
+
+
+@functools.cache
+def _vertices(values: int) -> F32:
+    positive = np.eye(values, dtype=np.float32)
+    # Not −positive, whose zeros are −0.
+    return np.concatenate([positive, 0 - positive])

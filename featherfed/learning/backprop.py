@@ -44,12 +44,19 @@ class Layer(Protocol):
 
 
 def _views(parameter: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    assert parameter is not None and parameter.grad is not None, "our layers have a bias, and FlatModel a gradient"
-    return parameter.detach(), parameter.grad
+    """Return a parameter's values, and where its gradient goes: nowhere (an empty tensor) where it is frozen."""
+    assert parameter is not None, "our layers have a bias"
+    return parameter.detach(), torch.empty(0) if parameter.grad is None else parameter.grad
+
+
+def _learned(layer: nn.Module) -> bool:
+    """Whether a layer has parameters that are learned."""
+    return any(parameter.requires_grad for parameter in layer.parameters())
 
 
 class _Linear:
     def __init__(self, module: nn.Linear) -> None:
+        self._learned = _learned(module)
         self._weight, self._by_weight = _views(module.weight)
         self._bias, self._by_bias = _views(module.bias)
 
@@ -61,6 +68,8 @@ class _Linear:
 
     def backward(self, g: torch.Tensor, rate: float | None, *, onward: bool) -> torch.Tensor:
         by_input = torch.mm(g, self._weight) if onward else g
+        if not self._learned:
+            return by_input
         if rate is None:
             torch.mm(g.t(), self._x, out=self._by_weight)
             torch.sum(g, 0, out=self._by_bias)
@@ -72,6 +81,7 @@ class _Linear:
 
 class _Convolution:
     def __init__(self, module: nn.Conv2d) -> None:
+        self._learned = _learned(module)
         self._weight, self._by_weight = _views(module.weight)
         self._bias, self._by_bias = _views(module.bias)
         self._stride, self._padding = module.stride, [int(side) for side in module.padding]
@@ -83,8 +93,10 @@ class _Convolution:
     def backward(self, g: torch.Tensor, rate: float | None, *, onward: bool) -> torch.Tensor:
         by_input, by_weight, by_bias = _convolution_backward(
             g, self._x, self._weight, self._bias.shape, self._stride, self._padding, [1, 1], False, [0, 0], 1,
-            [onward, True, True],
+            [onward, self._learned, self._learned],
         )  # fmt: skip
+        if not self._learned:
+            return by_input
         if rate is None:
             self._by_weight.copy_(by_weight)
             self._by_bias.copy_(by_bias)
@@ -144,7 +156,8 @@ def fits(module: nn.Module, inputs: torch.Tensor) -> bool:
     """Whether a model is a chain of these layers, as they are written here, that ends in logits.
 
     `inputs` is (examples, channels, height, width) for a chain that begins with images and flattens them once, or
-    (examples, features) for one of linear layers alone; float32. Hooks, shared layers and frozen parameters do not fit.
+    (examples, features) for one of linear layers alone; float32. Layers may be frozen as a whole; hooks and
+    shared layers do not fit.
     """
     if type(module) is not nn.Sequential and type(module).forward is not nn.Sequential.forward:
         return False
@@ -154,7 +167,7 @@ def fits(module: nn.Module, inputs: torch.Tensor) -> bool:
         return False
     if not all(layer is not None and _plain(layer) for layer in (*layers, module)):
         return False
-    if inputs.dtype != torch.float32 or not all(each.requires_grad for each in parameters):
+    if inputs.dtype != torch.float32:
         return False
     kinds = [type(layer) for layer in layers]
     if not kinds or kinds[-1] is not nn.Linear or any(kind not in _LAYERS for kind in kinds):
@@ -172,7 +185,10 @@ def _plain(layer: nn.Module) -> bool:
     """Whether a layer does just what its class is named for."""
     if layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks:
         return False
-    if isinstance(layer, nn.Linear | nn.Conv2d) and layer.bias is None:
+    halved = isinstance(layer, nn.Linear | nn.Conv2d) and (
+        layer.bias is None or layer.weight.requires_grad != layer.bias.requires_grad
+    )
+    if halved:
         return False
     if isinstance(layer, nn.Conv2d):
         usual = layer.dilation == (1, 1) and layer.groups == 1 and layer.padding_mode == "zeros"
@@ -192,8 +208,8 @@ class Backprop:
     def __init__(self, model: FlatModel) -> None:
         modules = list(model.module.children())
         self._layers = [_LAYERS[type(module)](module) for module in modules]
-        # Nobody asks for the gradient by the images.
-        self._first = next(at for at, module in enumerate(modules) if next(module.parameters(), None) is not None)
+        # Nobody asks for the gradient by the images, or by what frozen layers make of them.
+        self._first = next(at for at, module in enumerate(modules) if _learned(module))
 
     def gradient(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Write the gradient of a batch's mean loss to the model's `gradient`; return the loss, a scalar.

@@ -48,6 +48,11 @@ def described(problem: Problem, module: nn.Module) -> dict[str, Any]:
 
 def _layers(problem: str, module: nn.Module) -> Iterator[dict[str, Any]]:
     for name, layer in module.named_children() if isinstance(module, nn.Sequential) else [("", module)]:
+        if not all(parameter.requires_grad for parameter in layer.parameters()):
+            raise ProblemError(
+                f"the model of problem {problem} has a frozen layer, {name}, which never travels, and a browser has no"
+                " model of its own; join with fl-edge instead"
+            )
         said = _layer(name, layer)
         if said is None:
             raise ProblemError(

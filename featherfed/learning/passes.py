@@ -4,6 +4,7 @@ Both write it to the flat gradient, and both can step by it; what trains (`train
 tests hold the one against the other.
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -16,6 +17,8 @@ from featherfed.learning.flat import FlatModel
 from featherfed.problem import Examples, Problem
 
 Parts = tuple[torch.Tensor, ...]
+Loss = Callable[..., torch.Tensor]
+"""Of a module's outputs and a batch's targets."""
 
 
 class Passes(Protocol):
@@ -23,6 +26,8 @@ class Passes(Protocol):
 
     recorded: bool
     """Whether autograd records: then no tensor may be one of inference mode."""
+    loss: Loss
+    """What is differentiated, of targets as `prepare` makes them."""
 
     def prepare(self, examples: Examples) -> tuple[Parts, torch.Tensor]:
         """Return a phone's inputs and targets as the passes take them."""
@@ -62,6 +67,7 @@ class Written:
 
     def __init__(self, model: FlatModel, classes: int) -> None:
         self._backprop, self._classes = Backprop(model), classes
+        self.loss: Loss = cross_entropy
         self._device = model.weights.device
 
     def prepare(self, examples: Examples) -> tuple[Parts, torch.Tensor]:
@@ -94,7 +100,8 @@ class Autograd:
     recorded = True
 
     def __init__(self, problem: Problem, model: FlatModel) -> None:
-        self._loss, self._model = problem.loss, model
+        self.loss: Loss = problem.loss
+        self._model = model
 
     def prepare(self, examples: Examples) -> tuple[Parts, torch.Tensor]:
         """Return the tensors on the model's device."""
@@ -110,7 +117,7 @@ class Autograd:
         # In place: the parameters' gradients are views of this.
         self._model.gradient.zero_()
         with torch.enable_grad():
-            loss = self._loss(self._model.module(*parts), targets)
+            loss = self.loss(self._model.module(*parts), targets)
             loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 

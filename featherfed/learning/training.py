@@ -11,19 +11,20 @@ by the gradient pulled back into it: the restriction is part of the training, an
 
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from featherfed.codec.space import Space
 from featherfed.errors import DivergedError, ProblemError
 from featherfed.learning.flat import FlatModel
 from featherfed.learning.models import build, training_mode
-from featherfed.learning.passes import Parts, Passes, passes_for
+from featherfed.learning.passes import Loss, Parts, Passes, passes_for
 from featherfed.learning.precision import whole_float32
 from featherfed.problem import Examples, Problem
 from featherfed.randomness import RoundKey, derive
@@ -56,13 +57,23 @@ class Trainer:
         self._problem = problem
         self._model = model or FlatModel(build(problem, 0), device)
         self._passes = passes_for(problem, self._model, examples)
-        self._parts, self._targets = self._passes.prepare(examples)
-        self._device = device
+        self._parts, self.targets = self._passes.prepare(examples)
+        self.device = device
 
     @property
     def examples(self) -> int:
         """How many examples this phone trains on: its weight in the mean."""
-        return len(self._targets)
+        return len(self.targets)
+
+    @property
+    def module(self) -> nn.Module:
+        """What is trained, with the weights of whoever trained last."""
+        return self._model.module
+
+    @property
+    def loss(self) -> Loss:
+        """The loss of the module's outputs and a batch of `targets`."""
+        return self._passes.loss
 
     def train(
         self,
@@ -82,11 +93,11 @@ class Trainer:
         """
         with contextlib.ExitStack() as stack:
             stack.enter_context(blaming(f"training fails in round {key.round_number}"))
-            stack.enter_context(whole_float32(self._device))
+            stack.enter_context(whole_float32(self.device))
             if self._passes.recorded:
                 # What a module draws itself, as dropout does, comes from torch's own generator.
                 stack.enter_context(torch.no_grad())
-                stack.enter_context(torch.random.fork_rng(devices=[] if self._device == "cpu" else None))
+                stack.enter_context(torch.random.fork_rng(devices=[] if self.device == "cpu" else None))
                 torch.manual_seed(derive(key.seed, key.round_number, key.client, "torch") >> 65)
                 training_mode(self._model.module)
             else:
@@ -96,41 +107,46 @@ class Trainer:
     def _train(
         self, weights: F32, training: Training, key: RoundKey, space: Space, stopped: Callable[[], bool]
     ) -> LocalUpdate | None:
-        start = torch.from_numpy(weights).to(self._device)
+        start = torch.from_numpy(weights).to(self.device)
         self._model.weights.copy_(start)
         stepper = _stepper(self._model, self._passes, start, training, space)
-        order_of, moves_of = key.generator("shuffle"), key.generator("shift")
         batch = training.batch_size or self.examples
-        augment = self._problem.augment and self._problem.augment(self._problem.settings_with(training.set))
-        lasts = getattr(augment, "epochs", 0)
         steps = 0
         losses: list[torch.Tensor] = []
-        moved: Parts = ()
-        lasting: Parts = ()
-        for epoch in range(training.epochs):
-            order = torch.from_numpy(order_of.permutation(self.examples)).to(self._device)
-            if augment and lasts:
-                if epoch % lasts == 0:
-                    lasting = self._moved(augment, self._parts, moves_of)
-                moved = self._passes.rows(lasting, order)
-            elif augment:
-                moved = self._moved(augment, self._passes.rows(self._parts, order), moves_of)
+        for inputs, in_order, order in self.epochs(training, key):
             losses.clear()
             for at, chosen in enumerate(torch.split(order, batch)):
                 if stopped():
                     return None
-                if augment:
+                if in_order:
                     # Copied, so that a batch lies in memory as it does without.
-                    parts = tuple(part[at * batch :][: len(chosen)].clone() for part in moved)
+                    parts = tuple(part[at * batch :][: len(chosen)].clone() for part in inputs)
                 else:
-                    parts = self._passes.rows(self._parts, chosen)
-                losses.append(stepper.step(parts, self._targets.index_select(0, chosen)))
+                    parts = self._passes.rows(inputs, chosen)
+                losses.append(stepper.step(parts, self.targets.index_select(0, chosen)))
                 steps += 1
         loss = float(torch.stack(losses).mean())
         update = stepper.update()
         if not (math.isfinite(loss) and np.isfinite(update).all()):
             raise DivergedError(key.round_number, steps, training.lr, loss)
         return LocalUpdate(update, steps, self.examples, loss)
+
+    def epochs(self, training: Training, key: RoundKey) -> Iterator[tuple[Parts, bool, torch.Tensor]]:
+        """Give each epoch's inputs, whether they are in its order already, and the order of the examples."""
+        order_of, moves_of = key.generator("shuffle"), key.generator("shift")
+        augment = self._problem.augment and self._problem.augment(self._problem.settings_with(training.set))
+        lasts = getattr(augment, "epochs", 0)
+        lasting: Parts = ()
+        for epoch in range(training.epochs):
+            order = torch.from_numpy(order_of.permutation(self.examples)).to(self.device)
+            if not augment:
+                yield self._parts, False, order
+            elif not lasts:
+                yield self._moved(augment, self._passes.rows(self._parts, order), moves_of), True, order
+            else:
+                if epoch % lasts == 0:
+                    lasting = self._moved(augment, self._parts, moves_of)
+                yield self._passes.rows(lasting, order), True, order
 
     def _moved(self, augment: "Change", parts: Parts, generator: np.random.Generator) -> Parts:
         """Return the inputs as the problem changes them for an epoch, or for several."""

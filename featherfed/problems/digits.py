@@ -11,7 +11,7 @@ from featherfed.errors import DataError
 from featherfed.problem import Place, Problem, partition
 from featherfed.problems.images import Images, Labels, Pixels, image_problem
 
-MODELS = ("lite", "2nn", "mlp", "cnn", "tiny")
+MODELS = ("lite", "2nn", "mlp", "cnn", "cnn-fixed", "tiny")
 TEST_SHARE = 5
 """One digit in so many is for testing."""
 

@@ -10,7 +10,7 @@ import numpy as np
 from featherfed.problem import Problem
 from featherfed.problems.images import Images, Labels, Pixels, counted, image_problem, mapped
 
-MODELS = ("lite", "2nn", "mlp", "cnn", "tiny")
+MODELS = ("lite", "2nn", "mlp", "cnn", "cnn-fixed", "tiny")
 MEAN, DEVIATION = 0.1736, 0.3317
 """Of the balanced split's training pixels."""
 

@@ -3,6 +3,7 @@
 mlp       784-256-128-64-32-10, the seed project's                     244,522 parameters
 2nn       784-200-200-10 (McMahan et al. 2017)                         199,210
 cnn       two 5×5 convolutions, 512 units (McMahan et al. 2017)      1,663,370
+cnn-fixed the same, whose layer before those 512 stays as drawn         57,226
 lite      5×5/2 and two 3×3 convolutions, for phones                    29,322
 tiny      5×5 and 3×3 convolutions, for the least traffic                7,946
 resnet20  He et al. 2016, for 32×32 colours, with GroupNorm            272,474 of CIFAR-10
@@ -42,6 +43,16 @@ def _cnn(channels: int, classes: int) -> nn.Module:
             b=nn.Linear(512, classes),
         )
     )  # fmt: skip
+
+
+def _cnn_fixed(channels: int, classes: int) -> nn.Module:
+    """Return `cnn` without 1.6 million weights to learn: random units are enough where what they see is learned.
+
+    So do Rahimi and Recht 2008 ("Weighted sums of random kitchen sinks") with layers that nobody trains.
+    """
+    module = _cnn(channels, classes)
+    module.get_submodule("a").requires_grad_(False)
+    return module
 
 
 def _lite(channels: int, classes: int) -> nn.Module:
@@ -99,6 +110,7 @@ MODELS: Mapping[str, Callable[[int, int], nn.Module]] = {
     "mlp": lambda channels, classes: _Dense(channels * _side(channels) ** 2, 256, 128, 64, 32, classes),
     "2nn": lambda channels, classes: _Dense(channels * _side(channels) ** 2, 200, 200, classes),
     "cnn": _cnn,
+    "cnn-fixed": _cnn_fixed,
     "lite": _lite,
     "tiny": _tiny,
     "resnet20": _resnet20,

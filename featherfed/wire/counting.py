@@ -48,6 +48,10 @@ class CountingTransport:
         else:
             self._transport.write(data)
 
+    def is_closing(self) -> bool:
+        """Return whether the connection is closing or closed: asked for each message."""
+        return bool(self._transport.is_closing())
+
     def write_eof(self) -> None:
         """Write what waits, then the end."""
         if not self.ended:

@@ -5,7 +5,6 @@ Nothing is decoded here: a masked update says nothing by itself. It counts when 
 """
 
 import asyncio
-from dataclasses import replace
 from hashlib import blake2b
 
 from featherfed.errors import RefusedError
@@ -67,7 +66,7 @@ class Arrivals:
             assert sums is not None, "of a run that sums circles"
             sums.check(round_number, number, len(state.circles[number].members), payload)
             upload = update.upload
-            upload.update = replace(upload.update, state="arrived")
+            upload.update = upload.update._replace(state="arrived")
             chunks = self._storage.payloads.keep(update.key, upload.durable, update.last)
             upload.durable = upload.update.size
             # Queued before the machine hears of it: a list that names it as here is written after it.

@@ -4,8 +4,9 @@ A batch costs one way to a thread and back, and shares one transaction.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from hashlib import blake2b
 
 from featherfed.errors import CodecError, LocalError, RefusedError, UnexpectedError
@@ -73,7 +74,7 @@ class Folding:
         self._uploads = uploads
         self._assignments = assignments
         self._watcher = watcher
-        self._waiting: list[WholeUpdate] = []
+        self._waiting: deque[WholeUpdate] = deque()
         self._task: asyncio.Task[None] | None = None
         self.over = False
 
@@ -106,18 +107,26 @@ class Folding:
                 await current.lock.wait_for(
                     lambda: self.over or not current.is_closing or any(not self._wanted(each) for each in self._waiting)
                 )
-                for update in [each for each in self._waiting if self.over or not self._wanted(each)]:
-                    self._waiting.remove(update)
-                    update.answer(False)
-                if self._waiting and not current.is_closing:
-                    # One of each phone: whether its other ones count is known once this one does.
-                    first: dict[int, WholeUpdate] = {}
-                    for update in self._waiting:
-                        first.setdefault(update.key[1], update)
-                    batch = list(first.values())[: min(current.room, BATCH)]
-                    taken = set(batch)
-                    self._waiting = [each for each in self._waiting if each not in taken]
+                if batch := self._taken(0 if current.is_closing else min(current.room, BATCH)):
                     await self._fold(batch)
+
+    def _taken(self, most: int) -> list[WholeUpdate]:
+        """Take the first that are wanted off the queue; answer those between them, or all where none is taken.
+
+        One of each phone: whether its other ones count is known once this one does.
+        """
+        batch: dict[int, WholeUpdate] = {}
+        later: list[WholeUpdate] = []
+        while self._waiting and (len(batch) < most or not most):
+            update = self._waiting.popleft()
+            if self.over or not self._wanted(update):
+                update.answer(False)
+            elif most and update.key[1] not in batch:
+                batch[update.key[1]] = update
+            else:
+                later.append(update)
+        self._waiting.extendleft(reversed(later))
+        return list(batch.values())
 
     def _wanted(self, update: WholeUpdate) -> bool:
         return self._uploads.get(update.key) is update.upload and self._current.state.wants(*update.key)
@@ -142,7 +151,7 @@ class Folding:
         chunks, rows = [], []
         for update in folded:
             upload = update.upload
-            upload.update = replace(upload.update, state="accepted", counts_in=self._model.sum.open_round)
+            upload.update = upload.update._replace(state="accepted", counts_in=self._model.sum.open_round)
             chunks += self._storage.payloads.keep_folded(update.key, upload.durable, update.last)
             rows.append(put_update(upload.update))
             upload.durable = upload.update.size

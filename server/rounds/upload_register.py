@@ -6,7 +6,7 @@ payload = resent + wasted + what is durable or counts.
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from featherfed.server.model.run_model import RunModel
 from featherfed.server.rounds.machines import State
@@ -105,7 +105,7 @@ class UploadRegister:
         statements = []
         for shard in shards:
             upload = self._uploads[round_number, shard]
-            upload.update = replace(upload.update, state="accepted", counts_in=round_number)
+            upload.update = upload.update._replace(state="accepted", counts_in=round_number)
             statements.append(put_update(upload.update))
         return statements
 

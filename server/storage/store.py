@@ -6,13 +6,11 @@ statements, so that many phones' writes share one transaction and one fsync (`se
 """
 
 import json
-import operator
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -58,6 +56,7 @@ updates_table = sa.Table(
     sa.Column("digest", sa.LargeBinary, nullable=False),
     sa.Column("examples", Whole, nullable=False),
     sa.Column("counts_in", Whole),  # the round whose model it is part of, once accepted
+    sqlite_with_rowid=False,
 )
 chunks_table = sa.Table(
     "chunks",
@@ -74,6 +73,7 @@ traffic_table = sa.Table(
     sa.Column("shard", Whole, primary_key=True, autoincrement=False),
     sa.Column("direction", sa.String, primary_key=True),
     *(sa.Column(field, Whole, nullable=False) for field in FIELDS),
+    sqlite_with_rowid=False,
 )
 faults_table = sa.Table(
     "faults",
@@ -92,6 +92,10 @@ def figures_of(row: Any) -> dict[str, float | None]:
     return figures(row.loss, json.loads(row.metrics or "{}"))
 
 
+Row = tuple[Any, ...] | dict[str, Any]
+"""The values of a row in the order of its statement's columns, or by their names."""
+
+
 class Upsert:
     """Put rows, in place of those with the same key; in the words of either database, each made once.
 
@@ -99,34 +103,41 @@ class Upsert:
     every update.
     """
 
-    def __init__(self, table: sa.Table, key: tuple[str, ...], given: Sequence[str]) -> None:
-        self._table, self._key, self._given = table, key, given
-        self._texts: dict[str, tuple[str, Callable[[dict[str, Any]], Any]]] = {}
+    def __init__(self, table: sa.Table, key: tuple[str, ...], columns: Sequence[str], given: Sequence[str]) -> None:
+        """`given` are the columns that are replaced where the row is there already."""
+        self._table, self._key, self._columns, self._given = table, key, tuple(columns), given
+        self._texts: dict[str, tuple[str, bool]] = {}
 
-    def run(self, connection: sa.Connection, rows: Sequence[dict[str, Any]] | dict[str, Any]) -> None:
-        """Put the rows, or the one row; all have the same columns."""
-        text, row_of = self._text(connection.dialect, rows if isinstance(rows, dict) else rows[0])
-        connection.exec_driver_sql(text, row_of(rows) if isinstance(rows, dict) else [row_of(row) for row in rows])
+    def run(self, connection: sa.Connection, rows: Sequence[Row] | Row) -> None:
+        """Put the rows, or the one row."""
+        text, by_name = self._text(connection.dialect)
+        names, many = self._columns, rows if isinstance(rows, list) else [rows]
+        given: Any
+        if by_name:
+            given = [row if isinstance(row, dict) else dict(zip(names, row, strict=True)) for row in many]
+        else:
+            given = [tuple(row[name] for name in names) if isinstance(row, dict) else row for row in many]
+        connection.exec_driver_sql(text, given)
 
-    def _text(self, dialect: sa.Dialect, columns: Iterable[str]) -> tuple[str, Callable[[dict[str, Any]], Any]]:
-        """Return the statement and what makes the driver's row of a dict."""
+    def _text(self, dialect: sa.Dialect) -> tuple[str, bool]:
+        """Return the statement, and whether its places have names: a dict is then what the driver takes."""
         if dialect.name not in self._texts:
             insert: Any = {"sqlite": sqlite, "postgresql": postgresql}[dialect.name].insert(self._table)
             changes = {name: insert.excluded[name] for name in self._given}
             upsert = insert.on_conflict_do_update(index_elements=self._key, set_=changes)
-            compiled = upsert.compile(dialect=dialect, column_keys=list(columns))
-            names: tuple[str, ...] = tuple(compiled.positiontup or ())
-            # Where places have names, a dict is what the driver takes.
-            self._texts[dialect.name] = str(compiled), operator.itemgetter(*names) if names else dict
+            compiled = upsert.compile(dialect=dialect, column_keys=list(self._columns))
+            places = tuple(compiled.positiontup or ())
+            assert places in ((), self._columns), "a statement's places are in the order of its columns"
+            self._texts[dialect.name] = str(compiled), not places
         return self._texts[dialect.name]
 
 
-Statement = tuple[sa.Executable | Upsert, Sequence[dict[str, Any]] | dict[str, Any]]
+Statement = tuple[sa.Executable | Upsert, Any]
+"""What is run, and with what: of an `Upsert` a row or a list of rows, of any other a dict or several."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoredUpdate:
-    """An update as the disk has it."""
+class StoredUpdate(NamedTuple):
+    """An update as the disk has it: its row."""
 
     round_number: int
     shard: int
@@ -139,7 +150,7 @@ class StoredUpdate:
 
 def put_value(key: str, value: str) -> Statement:
     """Keep one setting of the run."""
-    return upsert(run_table, ("key",)), {"key": key, "value": value}
+    return upsert(run_table, ("key",)), (key, value)
 
 
 def put_measures(measures: Measures) -> Statement:
@@ -149,17 +160,15 @@ def put_measures(measures: Measures) -> Statement:
 
 def put_phone(shard: int, name: str) -> Statement:
     """Give a shard to a phone."""
-    return upsert(phones_table, ("shard",)), {"shard": shard, "name": name}
+    return upsert(phones_table, ("shard",)), (shard, name)
 
 
 def put_round(
     round_number: int, attempt: int, cohort: Iterable[int], refused: Iterable[int], started_s: float
 ) -> Statement:
     """Note that a round is open, who was asked and whose update was refused."""
-    return upsert(rounds_table, ("round",)), {
-        "round": round_number, "attempt": attempt, "state": "open", "cohort": json.dumps(sorted(cohort)),
-        "refused": json.dumps(sorted(refused)), "started_s": started_s,
-    }  # fmt: skip
+    asked, failed = json.dumps(sorted(cohort)), json.dumps(sorted(refused))
+    return upsert(rounds_table, ("round",)), (round_number, attempt, "open", asked, failed, started_s)
 
 
 def close_round(
@@ -183,16 +192,12 @@ def close_round(
 
 def put_update(update: StoredUpdate) -> Statement:
     """Note what is known of an update."""
-    return upsert(updates_table, ("round", "shard")), {
-        "round": update.round_number, "shard": update.shard, "state": update.state, "size": update.size,
-        "digest": update.digest, "examples": update.examples, "counts_in": update.counts_in,
-    }  # fmt: skip
+    return upsert(updates_table, ("round", "shard")), tuple(update)
 
 
 def put_chunk(round_number: int, shard: int, offset: int, data: bytes) -> Statement:
     """Keep some bytes of an update."""
-    values = {"round": round_number, "shard": shard, "offset": offset, "data": data}
-    return upsert(chunks_table, ("round", "shard", "offset")), values
+    return upsert(chunks_table, ("round", "shard", "offset")), (round_number, shard, offset, data)
 
 
 def drop_update(round_number: int, shard: int) -> list[Statement]:
@@ -216,10 +221,7 @@ def drop_chunks(round_number: int) -> Statement:
 
 def put_traffic(rows: dict[tuple[int, int, str], Traffic]) -> list[Statement]:
     """Keep the traffic of some (round, shard, direction)."""
-    values = [
-        {"round": number, "shard": shard, "direction": direction, **traffic.as_dict()}
-        for (number, shard, direction), traffic in rows.items()
-    ]
+    values = [(*key, *traffic.counts()) for key, traffic in rows.items()]
     return [(upsert(traffic_table, ("round", "shard", "direction")), values)] if values else []
 
 
@@ -232,12 +234,8 @@ def put_fault(at_s: float, round_number: int, phone: str, code: int, sentence: s
 
 
 def together(statements: Sequence[Statement]) -> Statement:
-    """Return one statement that does what several of one kind, each for one row, do."""
-    rows: list[dict[str, Any]] = []
-    for _, values in statements:
-        assert isinstance(values, dict), "statements for one row each"
-        rows.append(values)
-    return statements[0][0], rows
+    """Return one statement that puts the rows of several of one kind, each for one row."""
+    return statements[0][0], [row for _, row in statements]
 
 
 _upserts: dict[str, Upsert] = {}
@@ -246,10 +244,13 @@ _upserts: dict[str, Upsert] = {}
 def upsert(table: sa.Table, key: tuple[str, ...]) -> Upsert:
     """Return the statement, built once for each table: building costs more than running it."""
     if table.name not in _upserts:
-        given = [column.name for column in table.columns if column.name not in key]
+        columns = [column.name for column in table.columns]
+        given = [name for name in columns if name not in key]
         if table is rounds_table:
+            # How a round ended is written by `close_round`.
+            columns = ["round", "attempt", "state", "cohort", "refused", "started_s"]
             given = ["attempt", "state", "cohort", "refused"]
-        _upserts[table.name] = Upsert(table, key, given)
+        _upserts[table.name] = Upsert(table, key, columns, given)
     return _upserts[table.name]
 
 

@@ -1,10 +1,15 @@
 """A round's sum does not depend on the order of its updates, nor on how they were divided, for any codec."""
 
+import contextlib
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from featherfed.codec.bits import pack, unpack
 from featherfed.codec.exact_sum import ExactSum
 from featherfed.codec.fold import Fold, Update
 from featherfed.codec.layout import Layout, Tensor
@@ -72,8 +77,10 @@ def added_one_by_one(pipeline: Pipeline, layout: Layout, items: list[tuple[bytes
 
 
 @pytest.mark.parametrize(
-    "spec", ["rotate | eden(1)", "rotate | eden(4)", "rotate_shared | stochastic(1)", "shared-2bit"]
-)
+    "spec",
+    ["rotate | eden(1)", "rotate | eden(3)", "rotate | eden(4)", "rotate_shared | stochastic(1)", "shared-2bit",
+     "vertex-small", "rotate | vertex(2)", "exact(0) | rotate | vertex(32)", "exact(1) | rotate | vertex(128)"],
+)  # fmt: skip
 @pytest.mark.parametrize("model", [LONG, None])
 def test_rows_add_the_bits_that_decoding_gives(spec: str, model: Layout | None, layout: Layout) -> None:
     pipeline, model = Pipeline.parse(spec), model or layout
@@ -99,6 +106,37 @@ def test_updates_of_one_batch_fail_alone(layout: Layout) -> None:
     faults = fold.add_all(wrong)
     assert [fault is not None for fault in faults] == [False, True, True, False, True, False]
     assert "NaN" in str(faults[2]) and "exceeds" in str(faults[4])
+    assert fold.mean().tobytes() == alone.mean().tobytes()
+
+
+def test_a_vertex_beyond_its_tensor_fails_alone_in_its_batch() -> None:
+    """The last vertex of a tensor of 9,000 values stands for eight of them: places 8 to 31 are none of its own."""
+    layout, pipeline = Layout((Tensor("over", (9000,)),)), Pipeline.parse("exact(0) | rotate | vertex(32)")
+    items = updates(pipeline, layout)
+    payload, key, weight = items[2]
+    header, symbols = payload[:8], unpack(payload[8:], 282, 6).copy()
+    symbols[-1] = 8
+    wrong = (header + pack(symbols, 6), key, weight)
+    fold = pipeline.fold(layout, RoundKey(0, 1), updates=PHONES)
+    faults = fold.add_all([Update(*item) for item in [*items[:2], wrong, *items[3:]]])
+    assert [fault is not None for fault in faults] == [False, False, True, False, False, False]
+    assert "place 9000 is beyond the 9000 values" in str(faults[2])
+    assert fold.mean().tobytes() == folded(pipeline, layout, [*items[:2], *items[3:]]).mean().tobytes()
+
+
+@given(st.lists(st.tuples(st.integers(0, 23), st.binary(max_size=3), st.integers(0, 400)), max_size=6))
+def test_whatever_is_wrong_in_a_batch_the_others_count(faults: list[tuple[int, bytes, int]]) -> None:
+    """Each row is refused, or counted, as it would be alone."""
+    layout, pipeline = Layout((Tensor("a", (700,)), Tensor("b", (9,)))), Pipeline.parse("vertex-small")
+    batch = [Update(*item) for item in updates(pipeline, layout) * 4]
+    for row, spoilt, at in faults:
+        payload = batch[row].payload
+        batch[row] = replace(batch[row], payload=payload[:at] + spoilt + payload[at + len(spoilt) :])
+    fold = pipeline.fold(layout, RoundKey(0, 1), updates=len(batch))
+    found, alone = fold.add_all(batch), pipeline.fold(layout, RoundKey(0, 1), updates=len(batch))
+    for update, fault in zip(batch, found, strict=True):
+        with contextlib.nullcontext() if fault is None else pytest.raises(CodecError, match=re.escape(str(fault))):
+            alone.add(update.payload, update.key, update.weight)
     assert fold.mean().tobytes() == alone.mean().tobytes()
 
 

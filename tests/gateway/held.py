@@ -28,7 +28,7 @@ class HeldPhones:
     """
 
     def __init__(self, settings: dict[str, Any], row: Sequence[int], round_number: int, **options: Any) -> None:
-        self._options = {"patience_s": 40.0, **options}
+        self._options = {"patience_s": 100.0, **options}
         shards = range(settings["phones"])
         key = SelectKey(settings["seed"], round_number, 0)
         cohort = choose_cohort(Uniform(), {}, shards, settings["cohort"], key)
@@ -51,7 +51,7 @@ class HeldPhones:
 
     async def end(self, playing: Sequence["asyncio.Task[str]"]) -> None:
         """Return when all have ended; one that looked for its gateway while the last round ended has missed it."""
-        ends = await asyncio.wait_for(asyncio.gather(*playing, return_exceptions=True), 150)
+        ends = await asyncio.wait_for(asyncio.gather(*playing, return_exceptions=True), 200)
         words = [str(end) for end in ends]
         done = words.count("all 3 rounds are done")
         assert done and done + sum(word.startswith("no server at") for word in words) == len(words), words

@@ -28,8 +28,9 @@ def cluster(ray_turn: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     node = {"num_cpus": 2, "object_store_memory": 80_000_000}
-    # The loss of a node is found in a second or two, in place of a quarter of a minute.
-    quick = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 3}
+    # The loss of a node is found in some seconds, in place of a quarter of a minute. With three checks and not ten, a
+    # busy machine loses the node that is there, too.
+    quick = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 10}
     head = {"include_dashboard": False, "_system_config": quick, **node}
     made = Cluster(initialize_head=True, head_node_args=head)
     made.add_node(**node)

@@ -53,6 +53,7 @@ def after(*layers: nn.Module) -> nn.Module:
         (TINY, after(nn.MaxPool2d(3, stride=2)), "it has a MaxPool2d"),
         (TINY, after(nn.Conv2d(1, 2, 3, dilation=2)), "it has a Conv2d"),
         (TINY, after(nn.Conv2d(1, 2, 3, padding="same")), "it has a Conv2d"),
+        (load_problem("digits/cnn-fixed"), None, "has a frozen layer, a, which never travels"),
         (TINY, nn.Sequential(nn.Flatten(), nn.Linear(9, 10)), "takes no images of 28×28 pixels"),
     ],
 )  # fmt: skip

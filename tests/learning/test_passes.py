@@ -39,7 +39,7 @@ def some() -> Examples:
     return Examples(shard.inputs[:95], shard.targets[:95])
 
 
-@pytest.mark.parametrize("model", NAMES)
+@pytest.mark.parametrize("model", [*NAMES, "cnn-fixed"])
 def test_both_give_the_same_gradient(model: str, some: Examples) -> None:
     gradients = []
     for problem, kind in ((digits(model), Written), (slow(digits(model)), Autograd)):
@@ -95,6 +95,12 @@ def hooked() -> nn.Module:
     return module
 
 
+def half_frozen() -> nn.Module:
+    module = nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 2))
+    module[0].bias.requires_grad_(False)
+    return module
+
+
 class Doubled(nn.Sequential):
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         made: torch.Tensor = 2 * super().forward(inputs)
@@ -109,7 +115,7 @@ class Doubled(nn.Sequential):
         (lambda: nn.Sequential(nn.Linear(6, 2)), Examples(ROWS.inputs, torch.zeros(4, 2))),
         (lambda: nn.Sequential(nn.Linear(6, 2, bias=False)), ROWS),
         (lambda: nn.Sequential(nn.Linear(6, 2), nn.ReLU()), ROWS),
-        (lambda: nn.Sequential(nn.Linear(6, 4).requires_grad_(False), nn.Linear(4, 2)), ROWS),
+        (half_frozen, ROWS),
         (lambda: nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 2)), ROWS),
         (lambda: nn.Sequential(nn.Flatten(2), nn.Linear(64, 2)), IMAGES),
         (lambda: nn.Sequential(nn.Conv2d(1, 2, 3, dilation=2), nn.Flatten(), nn.Linear(32, 2)), IMAGES),
@@ -125,6 +131,33 @@ class Doubled(nn.Sequential):
 def test_what_is_not_theirs_goes_by_autograd(make: Any, examples: Examples) -> None:
     problem = ff.Problem(make, examples=lambda place: examples)
     assert type(passes_for(problem, FlatModel(build(problem, 0)), examples)) is Autograd
+
+
+@pytest.mark.parametrize("frozen", [(0,), (2,), (5,), (0, 2), (2, 5)])
+def test_frozen_layers_are_passed_through_and_stay(frozen: tuple[int, ...]) -> None:
+    images = Examples(torch.randn(30, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(30) % 3)
+
+    def make() -> nn.Module:
+        layers = (nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Conv2d(3, 4, 3), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(16, 5))
+        module = nn.Sequential(*layers, nn.ReLU(), nn.Linear(5, 3))
+        for at in frozen:
+            module[at].requires_grad_(False)
+        return module
+
+    problem = ff.Problem(make, examples=lambda place: images)
+    flat = FlatModel(build(problem, 0))
+    assert type(passes_for(problem, flat, images)) is Written
+    start = flat.weights.numpy().copy()
+    before = [tensor.clone() for tensor in flat.module.parameters() if not tensor.requires_grad]
+    space = Pipeline.parse("float32").space(layout(flat.module), KEY)
+    updates = [
+        Trainer(each, images, model=flat if each is problem else None).train(start, Training(), KEY, space)
+        for each in (problem, slow(problem))
+    ]
+    assert updates[0] and updates[1]
+    assert np.allclose(updates[0].coordinates, updates[1].coordinates, atol=1e-6)
+    kept = [tensor for tensor in flat.module.parameters() if not tensor.requires_grad]
+    assert len(kept) == 2 * len(frozen) and all(map(torch.equal, before, kept))
 
 
 def test_plain_table_of_numbers_has_the_fast_passes_too() -> None:

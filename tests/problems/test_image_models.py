@@ -20,7 +20,7 @@ def test_ten_classes_come_out(name: str) -> None:
 
 
 def test_first_model_is_the_one_without_a_name() -> None:
-    assert load_problem("mnist").name == "mnist/lite"
+    assert load_problem("mnist").name == "mnist/tiny"
     assert load_problem("cifar10").name == "cifar10/lite"
 
 

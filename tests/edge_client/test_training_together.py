@@ -1,0 +1,68 @@
+"""Which phones of one process train as one batch, and which are left to train by themselves."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from featherfed.edge_client.learner import SgdLearner, Trained
+from featherfed.edge_client.local_problem import LocalProblem
+from featherfed.edge_client.training_together import train_together
+from featherfed.learning import together
+from featherfed.wire.messages import Task
+from tests.layouts import LAYOUTS, task, weights_of, welcome
+
+MODEL = "2nn"
+WEIGHTS = weights_of(MODEL)
+PLAIN = task(1, "float32", lr=0.05)
+Asked = tuple[SgdLearner, np.ndarray, Task, np.ndarray | None]
+
+
+@pytest.fixture(scope="module")
+def learners() -> list[SgdLearner]:
+    local = LocalProblem(f"digits/{MODEL}", "cpu")
+    return [local.learner(welcome(model=MODEL, shard=shard, shards=100), None) for shard in range(4)]
+
+
+def values(trained: Trained | None) -> np.ndarray:
+    assert trained is not None
+    return np.frombuffer(trained.payload, "<f4")[: LAYOUTS[MODEL].size]
+
+
+def test_phones_of_one_process_send_what_each_sends_alone(learners: list[SgdLearner]) -> None:
+    results = train_together([(learner, WEIGHTS, PLAIN, None) for learner in learners])
+    for learner, beside in zip(learners, results, strict=True):
+        alone = learner.train(WEIGHTS, PLAIN, None, lambda: False)
+        assert alone is not None and beside is not None
+        assert np.abs(values(alone) - values(beside)).max() < 1e-5
+        assert (alone.examples, alone.steps) == (beside.examples, beside.steps)
+
+
+def test_a_residual_is_each_phones_own(learners: list[SgdLearner]) -> None:
+    told = task(1, "feedback | sign", lr=0.05)
+    residuals = [np.full(LAYOUTS[MODEL].size, 0.1 * (number - 1.5), np.float32) for number in range(4)]
+    asked = [(learner, WEIGHTS, told, residual) for learner, residual in zip(learners, residuals, strict=True)]
+    for (learner, weights, _, residual), beside in zip(asked, train_together(asked), strict=True):
+        alone = learner.train(weights, told, residual, lambda: False)
+        assert alone is not None and beside is not None
+        assert alone.residual is not None and beside.residual is not None
+        assert np.abs(alone.residual - beside.residual).max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    "alone",
+    [task(1, "mask(1/16)", lr=0.05), task(1, "float32", lr=0.1), task(1, "float32", lr=0.05, epochs=2)],
+    ids=["in a part of the weights", "another rate", "more epochs"],
+)
+def test_who_trains_in_another_way_is_left(learners: list[SgdLearner], alone: Task) -> None:
+    tasks = [PLAIN, PLAIN, alone, PLAIN]
+    results = train_together([(learner, WEIGHTS, told, None) for learner, told in zip(learners, tasks, strict=True)])
+    assert [result is None for result in results] == [False, False, True, False]
+
+
+def test_what_fails_at_once_is_left_to_fail_alone(learners: list[SgdLearner], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*given: Any) -> None:
+        raise SystemExit(0)
+
+    monkeypatch.setattr(together.Copies, "gradient", fails)
+    assert train_together([(learner, WEIGHTS, PLAIN, None) for learner in learners]) == [None] * 4
