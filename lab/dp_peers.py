@@ -20,6 +20,7 @@ from featherfed.errors import ConfigError, FeatherfedError, LocalError
 from featherfed.fl_bench.codec_tables import markdown
 from lab.children import environment
 from lab.documents import fill
+from lab.environments import PFL, check, commands_of
 
 if TYPE_CHECKING:
     from featherfed.fl_bench.results import Strategy
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 ASSUMED = ("fixed", "sampled")
 LIMIT_S = 1800.0
 TABLE = "accuracy under noise"
-APP = "lab.pfl_app.gaussian"
+APP = "lab.rounds_app.pfl_gaussian"
 
 
 def order(config: "RunConfig", assumed: str) -> dict[str, Any]:
@@ -159,18 +160,25 @@ def _seeds(accuracies: Sequence[float]) -> str:
 @click.option("--data-dir", help="Folder with data sets.  [default: FL_DATA_DIR, else a cache]")
 @click.option("--write", "document", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Fill a table.")
 def dp_peers(
-    grids: tuple[Path, ...], programs: Path | None, kept: Path, data_dir: str | None, document: Path | None
+    grids: tuple[Path, ...], where: str | None, kept: Path, data_dir: str | None, document: Path | None
 ) -> None:
     """Accuracy of the GRIDS, folders of fl-bench run with --dp, beside pfl-research's central Gaussian mechanism."""
     from featherfed.fl_bench.results import read_runs
+
+    def tell(line: str) -> None:
+        click.echo(line, err=True)
 
     try:
         strategies = read_runs(grids)
         if plain := [strategy.name for strategy in strategies if not strategy.config.dp]:
             raise ConfigError(f"{plain[0]} was run without --dp")
         central = [run.config for each in strategies if each.config.dp == "central" for run in each.runs]
-        python = None if programs is None else programs.resolve() / "python"
-        rows = beside(central, python, kept, data_dir, lambda line: click.echo(line, err=True))
+        python = None
+        if where is not None:
+            programs = commands_of(PFL, where, tell)
+            check(PFL, programs, ("torch", "featherfed"))
+            python = programs / "python"
+        rows = beside(central, python, kept, data_dir, tell)
         made = table(strategies, rows)
         if document is not None:
             fill(document, {TABLE: made})
