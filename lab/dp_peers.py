@@ -155,7 +155,7 @@ def _seeds(accuracies: Sequence[float]) -> str:
 @click.option(
     "--pfl", "programs", type=click.Path(path_type=Path), help="Folder of pfl's Python: runs what is not kept"
 )
-@click.option("--kept", default="results/dp_peers.json", show_default=True, type=click.Path(path_type=Path),
+@click.option("--kept", default="results/pfl_noise.json", show_default=True, type=click.Path(path_type=Path),
               help="Where pfl's figures are kept.")  # fmt: skip
 @click.option("--data-dir", help="Folder with data sets.  [default: FL_DATA_DIR, else a cache]")
 @click.option("--write", "document", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Fill a table.")
