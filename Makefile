@@ -57,7 +57,7 @@ noise: $(VENV)/installed
 		$(BIN)/fl-bench run scenarios/$$name.toml --virtual --out results --resume || exit 1; \
 	done
 	$(BIN)/python -m lab dp-peers $(addprefix results/,$(NOISED)) --pfl auto --write docs/DIFFERENTIAL_PRIVACY.md
-	$(BIN)/python -m lab dp-cost --phones 20 --rounds 10 --write docs/DIFFERENTIAL_PRIVACY.md
+	$(BIN)/python -m lab dp-cost --phones 10 --rounds 20 --turns 3 --write docs/DIFFERENTIAL_PRIVACY.md
 
 # The documentation as a site, in site/: ten seconds. A link that leads nowhere fails it.
 $(VENV)/installed-docs: $(VENV)/installed
