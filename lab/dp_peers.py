@@ -113,10 +113,10 @@ def table(strategies: Sequence["Strategy"], rows: Sequence[dict[str, Any]]) -> s
         accounts = [run.report["privacy"] for run in strategy.runs]
         parameters = strategy.runs[0].report["parameters"]
         sent = sum(each["accepted"] for run in strategy.runs for each in run.report["rounds"])
-        payload, socket = (
-            8 * sum(run.report["totals"]["uplink"][field] for run in strategy.runs) / (sent * parameters)
-            for field in ("payload", "socket")
-        )
+        up = [run.report["totals"]["uplink"] for run in strategy.runs]
+        # Of a masked update, what its masks need is told apart.
+        update = 8 * sum(each["payload"] - each["points"] for each in up) / (sent * parameters)
+        socket = 8 * sum(each["socket"] for each in up) / (sent * parameters)
         of_pfl = []
         for assumed in ASSUMED:
             wanted = [order(run.config, assumed) for run in strategy.runs]
@@ -132,7 +132,7 @@ def table(strategies: Sequence["Strategy"], rows: Sequence[dict[str, Any]]) -> s
                 f"{accounts[0]['noise_multiplier']:.3g}",
                 f"{config.clip_norm:g}",
                 _seeds([each["metrics"]["accuracy"] for each in last]),
-                f"{payload:.2f}; {socket:.2f}",
+                f"{update:.2f}; {socket:.2f}",
                 *of_pfl,
             ]
         )
@@ -152,9 +152,7 @@ def _seeds(accuracies: Sequence[float]) -> str:
 
 @click.command
 @click.argument("grids", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option(
-    "--pfl", "programs", type=click.Path(path_type=Path), help="Folder of pfl's Python: runs what is not kept"
-)
+@click.option("--pfl", "where", help="Folder of pfl's commands, or auto to make it; runs what is not kept.")
 @click.option("--kept", default="results/pfl_noise.json", show_default=True, type=click.Path(path_type=Path),
               help="Where pfl's figures are kept.")  # fmt: skip
 @click.option("--data-dir", help="Folder with data sets.  [default: FL_DATA_DIR, else a cache]")
