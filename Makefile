@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export FL_DATA_DIR ?= $(if $(wildcard ../shared/data),../shared/data,)
 
-.PHONY: demo demo-phone web performance gpu peers test check lint types imports links docs codec-accuracy results results-quick agree virtual clean fuzz hostile
+.PHONY: demo demo-phone web performance gpu peers test check lint types imports links docs codec-accuracy results noise results-quick agree virtual clean fuzz hostile
 
 # torch and torchvision are named together so that pip resolves them as one pair.
 $(VENV)/installed: pyproject.toml
@@ -49,6 +49,15 @@ gpu: $(VENV)/installed
 # Writes the tables of docs/PERFORMANCE.md beside Flower, in an environment that it makes: ten minutes, as root.
 peers: $(VENV)/installed
 	$(BIN)/python -m lab peers --write docs/PERFORMANCE.md
+
+# Writes the tables of docs/DIFFERENTIAL_PRIVACY.md, beside pfl-research: two hours on two cores.
+NOISED := dp_iid dp_iid_4 dp_iid_2 dp_distributed dp_distributed_4 dp_distributed_2 dp_hundred dp_hundred_4 dp_hundred_2
+noise: $(VENV)/installed
+	for name in $(NOISED); do \
+		$(BIN)/fl-bench run scenarios/$$name.toml --virtual --out results --resume || exit 1; \
+	done
+	$(BIN)/python -m lab dp-peers $(addprefix results/,$(NOISED)) --pfl auto --write docs/DIFFERENTIAL_PRIVACY.md
+	$(BIN)/python -m lab dp-cost --phones 10 --rounds 20 --turns 3 --write docs/DIFFERENTIAL_PRIVACY.md
 
 # The documentation as a site, in site/: ten seconds. A link that leads nowhere fails it.
 $(VENV)/installed-docs: $(VENV)/installed

@@ -1,8 +1,10 @@
 """`python -m lab dp-cost`: how much longer a round on sockets takes with `--dp`, beside the same rounds without it.
 
 A server, and a swarm of phones in one process, on loopback: `central` over eden-1bit, `distributed` under masks over a
-subspace and a grid. Runs with and without `--dp` take turns, so that what else the machine does is in both; a figure is
-the ratio of the medians of a turn's rounds, and the middle of those ratios.
+subspace and a grid. Runs with and without `--dp` take turns, so that what else the machine does is in both. Of each
+turn there are two ratios: of the medians of the rounds' times, and of the processor time that server and phones
+together spent on a round; a figure is the middle of the turns' ratios. The second is what is left where other work
+takes turns too.
 """
 
 import json
@@ -60,31 +62,47 @@ def measure(
     rows = []
     for case in cases:
         tell(case.name)
-        seconds: dict[bool, list[float]] = {True: [], False: []}
-        ratios = []
+        found: dict[bool, list[_Spent]] = {True: [], False: []}
         for turn in range(turns):
             # Who goes first changes: what goes first finds a machine that has rested.
             for noised in (True, False) if turn % 2 else (False, True):
-                seconds[noised].append(median(_rounds(case, phones, rounds, noised=noised)))
-            ratios.append(seconds[True][-1] / seconds[False][-1])
-        rows.append(
-            {
-                "what": case.name, "aim": case.aim,
-                "with_s": median(seconds[True]), "without_s": median(seconds[False]),
+                found[noised].append(_rounds(case, phones, rounds, noised=noised))
+        pairs = list(zip(found[True], found[False], strict=True))
+        row: dict[str, Any] = {"what": case.name, "aim": case.aim}
+        for name in ("round_s", "cpu_s"):
+            ratios = [getattr(noised, name) / getattr(plain, name) for noised, plain in pairs]
+            row[name] = {
+                "with": median(getattr(noised, name) for noised, _ in pairs),
+                "without": median(getattr(plain, name) for _, plain in pairs),
                 "ratio": median(ratios), "least": min(ratios), "most": max(ratios),
-            }
-        )  # fmt: skip
+            }  # fmt: skip
+        rows.append(row)
     return {"phones": phones, "turns": turns, "rows": rows}
 
 
-def _rounds(case: Case, phones: int, rounds: int, *, noised: bool) -> list[float]:
+@dataclass(frozen=True, slots=True)
+class _Spent:
+    """What a round took: the median time of one, and the mean processor time of all processes."""
+
+    round_s: float
+    cpu_s: float
+
+
+def _rounds(case: Case, phones: int, rounds: int, *, noised: bool) -> _Spent:
     from featherfed.fl_bench.cells import report_of
     from featherfed.fl_bench.processes import Processes
+    from lab.memory import cpu_s, tree
 
+    cpu: list[float] = []
     with (
         tempfile.TemporaryDirectory(prefix="featherfed-dp-") as folder,
         Processes(Path(folder) / "logs") as started,
     ):
+
+        def note(event: dict[str, Any]) -> None:
+            if event["event"] == "round_closed":
+                cpu.append(cpu_s(tree(started.server_pid) + tree(swarm.pid)))
+
         flags = {
             "--runs": folder, "--name": "run", "--problem": PROBLEM, "--phones": phones, "--cohort": phones,
             "--rounds": rounds + 2, "--eval-every": rounds + 2, "--epochs": EPOCHS,
@@ -92,31 +110,37 @@ def _rounds(case: Case, phones: int, rounds: int, *, noised: bool) -> list[float
         given = [part for name, value in flags.items() for part in (name, str(value))]
         circle = ["--circle", str(phones)] if "--secure" in case.shared else []
         dp = ["--dp", case.dp, *NOISE] if noised else []
-        address = started.start_server([*given, *case.shared, *circle, *dp, "--no-dashboard"], lambda event: None)
+        address = started.start_server([*given, *case.shared, *circle, *dp, "--no-dashboard"], note)
         told = ["--server", address, "--problem", PROBLEM, "--count", str(phones), "--quiet"]
-        started.start_phone("swarm", [*told, *([] if case.trains else ["--train", "none"])], "swarm")
+        swarm = started.start_phone("swarm", [*told, *([] if case.trains else ["--train", "none"])], "swarm")
         started.wait_for_server(LIMIT_S)
         rows = report_of(Path(folder) / "run")["rounds"]
     # The first has the joining, the last the evaluation.
-    return [row["seconds"] for row in rows[1:-1]]
+    return _Spent(median(row["seconds"] for row in rows[1:-1]), (cpu[-2] - cpu[0]) / (len(cpu) - 2))
 
 
 def table(result: dict[str, Any]) -> str:
     """Return the table of docs/DIFFERENTIAL_PRIVACY.md."""
     cells = [
         [
-            row["what"], f"{1000 * row['without_s']:.0f} ms", f"{1000 * row['with_s']:.0f} ms",
-            f"{100 * (row['ratio'] - 1):+.1f} % ({100 * (row['least'] - 1):+.1f} … {100 * (row['most'] - 1):+.1f})",
+            row["what"],
+            *(f"{1000 * row['cpu_s'][side]:.0f} ms" for side in ("without", "with")),
+            *(_longer(row[name]) for name in ("cpu_s", "round_s")),
             f"≤ {100 * row['aim']:.0f} %",
         ]
         for row in result["rows"]
-    ]  # fmt: skip
-    made = markdown(["a round:", "without `--dp`", "with", "longer by", "aim"], cells)
+    ]
+    made = markdown(["a round:", "processor time without `--dp`", "with", "more by", "longer by", "aim"], cells)
     about = (
         f"`{PROBLEM}`, {result['phones']} phones in one process that train {EPOCHS} epochs of all images together,"
         f" {result['turns']} runs of each side in turns, beside other work."
     )
     return f"{made}\n\n{about}"
+
+
+def _longer(figures: dict[str, float]) -> str:
+    ratio, least, most = (100 * (figures[name] - 1) for name in ("ratio", "least", "most"))
+    return f"{ratio:+.1f} % ({least:+.1f} … {most:+.1f})"
 
 
 @click.command

@@ -20,6 +20,7 @@ from featherfed.errors import ConfigError, FeatherfedError, LocalError
 from featherfed.fl_bench.codec_tables import markdown
 from lab.children import environment
 from lab.documents import fill
+from lab.environments import PFL, check, commands_of
 
 if TYPE_CHECKING:
     from featherfed.fl_bench.results import Strategy
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 ASSUMED = ("fixed", "sampled")
 LIMIT_S = 1800.0
 TABLE = "accuracy under noise"
-APP = "lab.pfl_app.gaussian"
+APP = "lab.rounds_app.pfl_gaussian"
 
 
 def order(config: "RunConfig", assumed: str) -> dict[str, Any]:
@@ -112,10 +113,10 @@ def table(strategies: Sequence["Strategy"], rows: Sequence[dict[str, Any]]) -> s
         accounts = [run.report["privacy"] for run in strategy.runs]
         parameters = strategy.runs[0].report["parameters"]
         sent = sum(each["accepted"] for run in strategy.runs for each in run.report["rounds"])
-        payload, socket = (
-            8 * sum(run.report["totals"]["uplink"][field] for run in strategy.runs) / (sent * parameters)
-            for field in ("payload", "socket")
-        )
+        up = [run.report["totals"]["uplink"] for run in strategy.runs]
+        # Of a masked update, what its masks need is told apart.
+        update = 8 * sum(each["payload"] - each["points"] for each in up) / (sent * parameters)
+        socket = 8 * sum(each["socket"] for each in up) / (sent * parameters)
         of_pfl = []
         for assumed in ASSUMED:
             wanted = [order(run.config, assumed) for run in strategy.runs]
@@ -131,7 +132,7 @@ def table(strategies: Sequence["Strategy"], rows: Sequence[dict[str, Any]]) -> s
                 f"{accounts[0]['noise_multiplier']:.3g}",
                 f"{config.clip_norm:g}",
                 _seeds([each["metrics"]["accuracy"] for each in last]),
-                f"{payload:.2f}; {socket:.2f}",
+                f"{update:.2f}; {socket:.2f}",
                 *of_pfl,
             ]
         )
@@ -151,26 +152,31 @@ def _seeds(accuracies: Sequence[float]) -> str:
 
 @click.command
 @click.argument("grids", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option(
-    "--pfl", "programs", type=click.Path(path_type=Path), help="Folder of pfl's Python: runs what is not kept"
-)
-@click.option("--kept", default="results/dp_peers.json", show_default=True, type=click.Path(path_type=Path),
+@click.option("--pfl", "where", help="Folder of pfl's commands, or auto to make it; runs what is not kept.")
+@click.option("--kept", default="results/pfl_noise.json", show_default=True, type=click.Path(path_type=Path),
               help="Where pfl's figures are kept.")  # fmt: skip
 @click.option("--data-dir", help="Folder with data sets.  [default: FL_DATA_DIR, else a cache]")
 @click.option("--write", "document", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Fill a table.")
 def dp_peers(
-    grids: tuple[Path, ...], programs: Path | None, kept: Path, data_dir: str | None, document: Path | None
+    grids: tuple[Path, ...], where: str | None, kept: Path, data_dir: str | None, document: Path | None
 ) -> None:
     """Accuracy of the GRIDS, folders of fl-bench run with --dp, beside pfl-research's central Gaussian mechanism."""
     from featherfed.fl_bench.results import read_runs
+
+    def tell(line: str) -> None:
+        click.echo(line, err=True)
 
     try:
         strategies = read_runs(grids)
         if plain := [strategy.name for strategy in strategies if not strategy.config.dp]:
             raise ConfigError(f"{plain[0]} was run without --dp")
         central = [run.config for each in strategies if each.config.dp == "central" for run in each.runs]
-        python = None if programs is None else programs.resolve() / "python"
-        rows = beside(central, python, kept, data_dir, lambda line: click.echo(line, err=True))
+        python = None
+        if where is not None:
+            programs = commands_of(PFL, where, tell)
+            check(PFL, programs, ("torch", "featherfed"))
+            python = programs / "python"
+        rows = beside(central, python, kept, data_dir, tell)
         made = table(strategies, rows)
         if document is not None:
             fill(document, {TABLE: made})

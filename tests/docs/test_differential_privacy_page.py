@@ -41,7 +41,15 @@ def test_the_limits_are_those_of_the_code() -> None:
 def test_the_flags_are_known() -> None:
     options = [*main.commands["serve"].params, *edge.commands["run"].params]
     known = {flag for option in options if isinstance(option, click.Option) for flag in option.opts}
-    named = set(re.findall(r"--[a-z]+(?:-[a-z]+)*", TEXT)) - {"--json", "--virtual"}
+    named = set(re.findall(r"--[a-z]+(?:-[a-z]+)*", TEXT)) - {
+        "--json",
+        "--virtual",
+        "--pfl",
+        "--write",
+        "--out",
+        "--turns",
+        "--sampling",
+    }
     assert len(named) > 12 and named <= known
 
 

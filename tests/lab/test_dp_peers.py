@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 import featherfed as ff
 from featherfed.errors import ConfigError
@@ -64,3 +65,9 @@ def test_table_has_the_account_each_seed_and_what_pfl_came_to(tmp_path: Path) ->
     mean = (first + second) / 2
     assert f"| {100 * mean:.1f} ({100 * first:.1f}, {100 * second:.1f}) |" in row
     assert row.endswith("| 62.5 (62.5), Z 1.25 | – |")
+    kept, page = tmp_path / "kept.json", tmp_path / "page.md"
+    kept.write_text(json.dumps([{"told": told, "accuracy": 0.625, "noise": 1.25}]))
+    page.write_text(f"<!-- {dp_peers.TABLE}: begin -->\n<!-- {dp_peers.TABLE}: end -->\n")
+    given = [str(tmp_path), "--kept", str(kept), "--write", str(page)]
+    done = CliRunner().invoke(dp_peers.dp_peers, given)
+    assert done.exit_code == 0 and row in done.output and row in page.read_text()

@@ -1,7 +1,7 @@
 """pfl-research's FedAvg with its central Gaussian mechanism, in its simulation, over phones and weights of ours.
 
-`python -m lab.pfl_app.gaussian FOLDER` reads `order.json` and `data.npz` there, and prints a line of JSON: the accuracy
-after the last round, and the noise that its accountant asked for.
+`python -m lab.rounds_app.pfl_gaussian FOLDER` reads `order.json` and `data.npz` there, and prints a line of JSON: the
+accuracy after the last round, and the noise that its accountant asked for.
 """
 
 import json
@@ -19,37 +19,14 @@ from pfl.data.federated_dataset import FederatedDataset
 from pfl.data.pytorch import PyTorchTensorDataset
 from pfl.data.sampling import MinimizeReuseUserSampler
 from pfl.hyperparam import NNEvalHyperParams, NNTrainHyperParams
-from pfl.metrics import Weighted
 from pfl.model.pytorch import PyTorchModel
 from pfl.privacy.gaussian_mechanism import GaussianMechanism
 from pfl.privacy.privacy_accountant import PLDPrivacyAccountant
 from pfl.privacy.privacy_mechanism import CentrallyAppliedPrivacyMechanism
-from torch import nn
-from torch.nn.functional import cross_entropy
 
 from featherfed.learning.models import build
 from featherfed.problem_loading import load_problem
-
-KNOWN = "known"
-
-
-class Model(nn.Module):
-    """One of our models, with the two functions that pfl asks for."""
-
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-
-    def loss(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Return the mean loss of a batch."""
-        self.train()
-        return cross_entropy(self.inner(images), labels)
-
-    @torch.no_grad()
-    def metrics(self, images: torch.Tensor, labels: torch.Tensor) -> dict[str, Weighted]:
-        """Return how many labels of a batch the model knows."""
-        self.eval()
-        return {KNOWN: Weighted(int((self.inner(images).argmax(1) == labels).sum()), len(labels))}
+from lab.rounds_app.pfl_research import EVALUATED_AT_ONCE, Model
 
 
 class Phone(PyTorchTensorDataset):
@@ -115,7 +92,7 @@ def main(folder: Path) -> None:
         ),
         send_metrics_to_platform=False,
     )
-    accuracy = model.evaluate(test, eval_params=NNEvalHyperParams(local_batch_size=500)).to_simple_dict()
+    accuracy = model.evaluate(test, eval_params=NNEvalHyperParams(local_batch_size=EVALUATED_AT_ONCE)).to_simple_dict()
     (last,) = accuracy.values()
     print(json.dumps({"accuracy": float(last), "noise": accountant.noise_parameter}))
 

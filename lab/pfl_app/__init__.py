@@ -1,1 +1,0 @@
-"""What runs in pfl-research's environment: started by its Python, and never imported here."""
