@@ -131,13 +131,8 @@ def _ratio(row: dict[str, Any], over: str, under: str) -> str:
 def _ingest_table(rows: list[dict[str, Any]]) -> str:
     return markdown(
         ["problem:", "uplink:", "bytes", "phones", "durable:", "updates/s", "MB/s", "CPU ms an update",
-<<<<<<< HEAD
-         "echo messages/s", "echo ÷ ours", "CPU ours ÷ echo",
-         "lag p50 ms", "lag p99 ms", "RSS at rest MB", "connected MB", "peak MB"],
-=======
          "echo messages/s", "echo ÷ ours", "CPU ours ÷ echo", "lag p50 ms", "lag p99 ms", "RSS at rest MB",
          "connected MB", "peak MB"],
->>>>>>> peers
         [[row["problem"], f"`{row['spec']}`", f"{row['payload_bytes']:,}", str(row["phones"]),
           "yes" if row["durable"] else "no", f"{row['updates_per_s']:.0f}", f"{row['payload_mb_per_s']:.1f}",
           f"{row['cpu_ms_per_update']:.2f}", f"{row['echo_per_s']:.0f}",
@@ -152,12 +147,7 @@ def _ingest_table(rows: list[dict[str, Any]]) -> str:
 def _crowd_table(row: dict[str, Any]) -> str:
     return markdown(
         ["phones", "updates in all", "the last one is answered after s", "from update to answer, median ms",
-<<<<<<< HEAD
-         "at most ms",
-         "CPU s of the server a round"],
-=======
          "at most ms", "CPU s of the server a round"],
->>>>>>> peers
         [[f"{row['phones']:,}", f"{row['updates']:,}", f"{row['taken_s']:.2f}", f"{1e3 * row['wait_p50_s']:.0f}",
           f"{1e3 * row['wait_most_s']:.0f}", f"{row['cpu_ms_per_update'] * row['phones'] / 1e3:.2f}"]],
     )  # fmt: skip
