@@ -29,7 +29,7 @@ from featherfed.errors import ConfigError, FeatherfedError
 OTHER_FILES = 128
 """Descriptors of a worker for everything but its phones."""
 WITHOUT_TORCH = ("featherfed.edge_client.swarm",)
-WITH_TORCH = (*WITHOUT_TORCH, "featherfed.learning.training")
+WITH_TORCH = (*WITHOUT_TORCH, "featherfed.learning.training", "featherfed.learning.loaded_passes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

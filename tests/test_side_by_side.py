@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +97,7 @@ def all_of(run: RunFolder, *, masked: bool = False) -> tuple[Any, ...]:
     store = Store(run.database)
     try:
         rounds, updates, traffic = store.rounds(), store.updates(), store.traffic()
-        updates = [replace(update, digest=b"") if masked else update for update in updates]
+        updates = [update._replace(digest=b"") if masked else update for update in updates]
         counts = {key: count.as_dict() for key, count in traffic.items()}
     finally:
         store.close()

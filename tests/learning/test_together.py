@@ -20,6 +20,8 @@ from tests.layouts import digits
 
 SIZES = (40, 40, 33, 25)
 """Of phones' shards: two are alike, one has a smaller last batch, one fewer batches, too."""
+FEWER = (20, 20, 13, 5)
+"""The same for longer training: where an activation is within rounding of a ReLU's corner, both ways part for good."""
 
 
 def phones_of(problem: Problem, sizes: tuple[int, ...] = SIZES, device: str = "cpu") -> list[Trainer]:
@@ -80,13 +82,13 @@ def test_phones_with_different_numbers_of_examples_train_as_each_alone(model: st
 )
 @pytest.mark.parametrize("problem", [digits("2nn"), own_problems.regression], ids=lambda problem: problem.name)
 def test_every_setting_of_sgd_means_the_same(problem: Problem, settings: dict[str, Any]) -> None:
-    assert_alike(compared(problem, phones_of(problem), **settings))
+    assert_alike(compared(problem, phones_of(problem, FEWER), **{"lr": 0.02, **settings}))
 
 
 @pytest.mark.parametrize("moves", [{"shift": 1}, {"warp": 1.0}, {"warp": 1.0, "warp_epochs": 2}], ids=str)
 def test_images_are_moved_as_for_each_alone(moves: dict[str, Any]) -> None:
     problem = digits("2nn")
-    assert_alike(compared(problem, phones_of(problem), epochs=3, set=moves))
+    assert_alike(compared(problem, phones_of(problem, FEWER), lr=0.02, epochs=3, set=moves))
 
 
 @pytest.mark.parametrize("name", ["regression", "two_inputs", "frozen"])

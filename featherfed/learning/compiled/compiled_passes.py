@@ -33,7 +33,9 @@ class Compiled:
     recorded = False
 
     def __init__(self, model: FlatModel, *, images: bool) -> None:
-        self._model, self._images = model, images
+        self.images = images
+        """Whether the chain begins with what knows images, and not with a dense layer."""
+        self._model = model
         self.loss: Callable[..., torch.Tensor] = cross_entropy
         self._weights, self._gradient = model.weights.numpy(), model.gradient.numpy()
         self._seen: Parts = ()
@@ -107,12 +109,12 @@ class Compiled:
     def _flat(self, parts: Parts) -> npt.NDArray[np.float32]:
         """Return inputs one behind the other, images with their channels last unless they are but vectors."""
         if parts is not self._seen:
-            inputs = parts[0].permute(0, 2, 3, 1) if self._images else parts[0]
+            inputs = parts[0].permute(0, 2, 3, 1) if self.images else parts[0]
             self._rows, self._seen = inputs.reshape(-1).numpy(), parts
         return self._rows
 
     def _key(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        return shape if self._images else (int(np.prod(shape)),)
+        return shape if self.images else (int(np.prod(shape)),)
 
     def _program(self, inputs: torch.Tensor, count: int) -> Program:
         known = _programs.setdefault(self._model, {})
