@@ -18,7 +18,7 @@ from torch import nn
 from featherfed.learning.models import training_mode
 from featherfed.learning.passes import Loss, Parts
 from featherfed.learning.precision import whole_float32
-from featherfed.learning.training import LocalUpdate, Trainer
+from featherfed.learning.training import LocalUpdate, Trainer, add_pulls
 from featherfed.randomness import RoundKey
 from featherfed.training_settings import Training
 
@@ -143,10 +143,7 @@ class _Batch:
 
         weights = taken(self._weights)
         gradient, losses = self._copies.gradient(weights, parts, targets)
-        if pull := settings.weight_decay + settings.prox_mu:
-            gradient.add_(weights, alpha=pull)
-        if settings.prox_mu:
-            gradient.sub_(taken(self._start), alpha=settings.prox_mu)
+        add_pulls(gradient, weights, taken(self._start), settings)
         if self._momentum is not None:
             gradient = taken(self._momentum).mul_(settings.momentum).add_(gradient)
             if not all_of_them:

@@ -188,6 +188,15 @@ class _Plain:
         return difference
 
 
+def add_pulls(gradient: torch.Tensor, weights: torch.Tensor, start: torch.Tensor, settings: Training) -> None:
+    """Add to a gradient what weight decay and the proximal term pull the weights by; all tensors have one shape."""
+    pull = settings.weight_decay + settings.prox_mu
+    if pull:
+        gradient.add_(weights, alpha=pull)
+    if settings.prox_mu:
+        gradient.sub_(start, alpha=settings.prox_mu)
+
+
 class _Flat(_Plain):
     """Steps on all weights with momentum, weight decay or a proximal term."""
 
@@ -198,11 +207,7 @@ class _Flat(_Plain):
     def step(self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
         weights, gradient, settings = self._model.weights, self._model.gradient, self._settings
         loss = self._passes.gradient(parts, targets, chosen)
-        pull = settings.weight_decay + settings.prox_mu
-        if pull:
-            gradient.add_(weights, alpha=pull)
-        if settings.prox_mu:
-            gradient.sub_(self._start, alpha=settings.prox_mu)
+        add_pulls(gradient, weights, self._start, settings)
         if self._momentum is not None:
             gradient = self._momentum.mul_(settings.momentum).add_(gradient)
         weights.sub_(gradient, alpha=settings.lr)
