@@ -8,8 +8,8 @@ import pkgutil
 import pytest
 
 PACKAGES = ("featherfed", "lab")
-ELSEWHERE = "lab.flower_app."
-"""Runs in Flower's environment: what it imports is not in ours."""
+ELSEWHERE = ("lab.flower_app.", "lab.rounds_app.fed_jax", "lab.rounds_app.pfl_")
+"""Runs in the peers' environments: what it imports is not in ours."""
 WITH_NUMBA = "featherfed.learning.compiled."
 """Needs the extra featherfed[fast]."""
 FEWEST = 30
