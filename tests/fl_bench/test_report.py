@@ -227,22 +227,3 @@ def test_page_follows_the_readers_colours_and_fits_a_phone(
         "light": ("rgb(255, 255, 255)", "rgb(27, 31, 36)"), "dark": ("rgb(20, 24, 28)", "rgb(228, 232, 236)"),
     }[scheme]  # fmt: skip
     shown.close()
-
-
-def test_report_of_runs_with_differential_privacy_has_their_account(tmp_path: Path) -> None:
-    pytest.importorskip("dp_accounting", reason="needs dp-accounting: pip install 'featherfed[dp]'")
-    text = SCENARIO.replace('"float32", ', "").replace("seed = [0, 1]", 'dp = "central"\nclip_norm = 1.0\n')
-    (tmp_path / "private.toml").write_text(f"{text}noise_multiplier = [1.0, 2.0]\ndelta = 0.01\n")
-    runner, folder = CliRunner(), tmp_path / "out"
-    done = runner.invoke(main, ["run", str(tmp_path / "private.toml"), "--virtual", "--out", str(folder)])
-    assert done.exit_code == 0, done.output
-    assert re.search(r"round 2/2  accuracy \S+  ε \d", done.output)
-    said = runner.invoke(main, ["report", str(folder / "private"), "--json"])
-    rows = json.loads(said.stdout)
-    strong, weak = sorted(row["epsilon"] for row in rows)
-    assert 0 < strong < weak and {row["delta"] for row in rows} == {0.01}
-    shown = runner.invoke(main, ["report", str(folder / "private"), "--out", str(tmp_path / "page")])
-    assert f"{strong:.3g}" in shown.output and f"{weak:.3g}" in shown.output and " ε " in shown.output
-    page = (tmp_path / "page" / "report.html").read_text()
-    assert "best; ε" in page and f"; {strong:.3g}<" in page and f"; {weak:.3g}<" in page
-    assert "epsilon" in (tmp_path / "page" / "rounds.csv").read_text().partition("\n")[0]

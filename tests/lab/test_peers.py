@@ -117,7 +117,7 @@ def test_both_systems_sum_under_masks(flower: Path, tmp_path: Path) -> None:
     ("arguments", "sentence"),
     [
         (("--problem", "mnist/lita"), "unknown model 'lita'"),
-        (("--flower", "/nowhere"), "/nowhere has no flower-superlink"),
+        (("--flower", "/nowhere"), "/nowhere has no python: name the bin folder of an environment of Flower"),
         (("--cohort", "20", "--simulated", "10"), "--cohort 20 exceeds --simulated 10"),
         (("--part", "of"), "'of' is not one of 'off', 'on', 'simulation', 'rounds'"),
     ],

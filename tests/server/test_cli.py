@@ -43,7 +43,7 @@ def sentence(result: Result, code: int) -> str:
         (["--problem", "mnist/resnet50"], "unknown model 'resnet50' of problem mnist; known are 2nn, cnn, lite, mlp"),
         (["--problem", "minst"], "unknown problem 'minst'; did you mean 'mnist'?"),
         (["--set", "shift=28"], "--set shift=28 exceeds 27"),
-        (["--set", "shfit=2"], "--set shfit: problem mnist/lite has no such setting; did you mean 'shift'?"),
+        (["--set", "shfit=2"], "--set shfit: problem mnist/tiny has no such setting; did you mean 'shift'?"),
         (["--set", "shift"], "--set 'shift' is not NAME=VALUE, like --set shift=1"),
         (["--set", "shift=much"], "--set shift='much' is not a whole number, like 0"),
         (["--partition", "random"], "unknown partition 'random'; there are iid, shards:N, dirichlet:A, quantity:A"),
