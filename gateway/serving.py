@@ -34,6 +34,7 @@ from featherfed.server.door.entrance import Entrance, EntranceOptions
 from featherfed.server.rounds.resume_point import ResumePoint, resume, rules, state_of
 from featherfed.server.rounds.round_machine import Phase, Rules
 from featherfed.server.rounds.summed_machine import SummedState
+from featherfed.server.run_tasks import in_thread
 from featherfed.server.service import Service
 from featherfed.server.serving import RunPlan, check
 from featherfed.server.storage.holding import hold
@@ -305,7 +306,7 @@ class Gateway:
             news = await self._news.get()
             if service.state.phase is Phase.GATHERING:
                 # In later rounds `GatewayAggregator.close` takes the model, and the round stays closed until then.
-                await self._loop.run_in_executor(None, self._take, aggregator, news)
+                await in_thread(self._take, aggregator, news)
             service.ask(news.round_number, news.life)
 
     def _take(self, aggregator: GatewayAggregator, news: News) -> None:

@@ -1,12 +1,27 @@
 """The tasks of a run that is being served, and why it ends."""
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from websockets.exceptions import ConnectionClosed
 
 from featherfed.errors import FeatherfedError, UnexpectedError
+
+T = TypeVar("T")
+
+
+async def in_thread(work: Callable[..., T], *given: Any) -> T:
+    """Return what `work` returns in a thread; a task that is cancelled meanwhile ends when the thread has.
+
+    For what writes to a run's folder: it must not do so any more when the folder is another's.
+    """
+    working = asyncio.get_running_loop().run_in_executor(None, work, *given)
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        await asyncio.gather(working, return_exceptions=True)
+        raise
 
 
 class RunTasks:
@@ -40,7 +55,9 @@ class RunTasks:
         else:
             self.ended.set_result(outcome)
 
-    def cancel(self) -> None:
-        """Cancel what still runs."""
-        for task in self._tasks:
+    async def cancel(self) -> None:
+        """Cancel what still runs, and wait for its end."""
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

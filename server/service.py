@@ -175,7 +175,7 @@ class Service:
                     await entrance.close("the run is over")
                 self._round.stop()
                 self._fleet.stop()
-                self._tasks.cancel()
+                await self._tasks.cancel()
                 await self._intake.end()
         # The last bytes of every connection are known now.
         await self._storage.commits.write()

@@ -16,7 +16,7 @@ from featherfed.server.rounds.current_round import CurrentRound
 from featherfed.server.rounds.events import Closed, CloseRound
 from featherfed.server.rounds.round_machine import RunState
 from featherfed.server.rounds.upload_register import UploadRegister
-from featherfed.server.run_tasks import RunTasks
+from featherfed.server.run_tasks import RunTasks, in_thread
 from featherfed.server.storage.circle_rows import drop_circles
 from featherfed.server.storage.privacy_rows import put_charges, put_privacy
 from featherfed.server.storage.run_storage import RunStorage
@@ -81,7 +81,7 @@ class RoundCloser:
                 return
             price = await loop.run_in_executor(None, self._price, action, current)
             save = self._model.save if price is None else partial(self._model.save, note=price.sentence)
-            await loop.run_in_executor(None, folder.write_version, closing.version, save)
+            await in_thread(folder.write_version, closing.version, save)
             self._connections.count()
             summary = self._summary(current, closing, late)
             summary = summary if price is None else replace(summary, epsilon=price.epsilon)
@@ -101,10 +101,10 @@ class RoundCloser:
                 *(() if price is None else price.rows),
                 *([] if self._model.sum.circles is None else drop_circles(number)),
             )
-            await loop.run_in_executor(None, lambda: folder.promote(closing.version, best=closing.best))
+            await in_thread(lambda: folder.promote(closing.version, best=closing.best))
             if self._config.secure:
                 # What was deleted is overwritten in the file; the log has it still.
-                await loop.run_in_executor(None, self._storage.store.empty_log)
+                await in_thread(self._storage.store.empty_log)
             self._uploads.forget_round(number)
             self._watcher.round_closed(summary)
             reached = self._config.reached(summary.measures, summary.figures)
