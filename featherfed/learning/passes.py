@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from featherfed import problem as problems
 from featherfed.learning.backprop import Backprop, fits
+from featherfed.learning.channels_last import channels_last, rows_of
 from featherfed.learning.fast import compiled_passes
 from featherfed.learning.flat import FlatModel
 from featherfed.problem import Examples, Problem
@@ -78,17 +79,12 @@ class Written:
     def prepare(self, examples: Examples) -> tuple[Parts, torch.Tensor]:
         """Return images with their channels last in memory, and one-hot targets."""
         (inputs,) = examples.parts
-        inputs = inputs.to(self._device)
-        if inputs.dim() == 4:
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        inputs = channels_last(inputs.to(self._device))
         return (inputs,), one_hot(examples.targets, self._classes).to(self._device, torch.float32)
 
     def rows(self, parts: Parts, chosen: torch.Tensor) -> Parts:
         """Return images with their channels last."""
-        (inputs,) = parts
-        if inputs.dim() == 4:
-            return (inputs.permute(0, 2, 3, 1).index_select(0, chosen).permute(0, 3, 1, 2),)
-        return (inputs.index_select(0, chosen),)
+        return (rows_of(parts[0], chosen),)
 
     def gradient(self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
         """Write the gradient."""

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from featherfed.errors import LocalError
+from featherfed.learning.channels_last import channels_last, rows_of
 from featherfed.learning.compiled.kernels import walk
 from featherfed.learning.compiled.program import Program, stages_of
 from featherfed.learning.compiled.vectors import LANES
@@ -61,16 +62,12 @@ class Compiled:
     def prepare(self, examples: Examples) -> tuple[Parts, torch.Tensor]:
         """Return images with their channels last in memory, and targets as they are."""
         (inputs,) = examples.parts
-        if inputs.dim() == 4:
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        inputs = channels_last(inputs)
         return (inputs.contiguous() if inputs.dim() == 2 else inputs,), examples.targets.contiguous()
 
     def rows(self, parts: Parts, chosen: torch.Tensor) -> Parts:
         """Return images with their channels last."""
-        (inputs,) = parts
-        if inputs.dim() == 4:
-            return (inputs.permute(0, 2, 3, 1).index_select(0, chosen).permute(0, 3, 1, 2),)
-        return (inputs.index_select(0, chosen),)
+        return (rows_of(parts[0], chosen),)
 
     def gradient(self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
         """Write the gradient."""
