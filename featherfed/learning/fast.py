@@ -16,7 +16,7 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,22 +75,48 @@ def _loaded() -> str:
     if os.environ.get("FL_FAST", "") == "0" or importlib.util.find_spec("numba") is None:
         return "torch"
     try:
-        with _cache():
+        with _cache() as folder:
             import numba
 
             import featherfed.learning.compiled.compiled_passes as compiled
 
-        compiled.check()
+        _check(compiled.check, folder)
     except Exception as error:
         _say(f"phones train without compiled passes, since numba fails: {_sentence(error)}; FL_FAST=0 does without it")
         return "torch"
     return f"numba {numba.__version__}, vectors of {compiled.LANES}"
 
 
+def _check(check: Callable[[], None], folder: Path) -> None:
+    """Run the check, which compiles what is not kept, and once more without what is kept and cannot be read."""
+    kept = _kept(folder)
+    if not kept and sys.stderr is not None and sys.stderr.isatty():
+        _say("compiles how phones train, once for this processor: some 15 s")
+    try:
+        check()
+    except (LocalError, OSError, MemoryError):
+        # Another gradient, or no room to write: it would be the same again.
+        raise
+    except Exception:
+        if not kept:
+            raise
+        # Cut short, as when the power goes: it would be in the way at each start.
+        for file in _kept(folder):
+            file.unlink(missing_ok=True)
+        check()
+
+
+def _kept(folder: Path) -> list[Path]:
+    """Return what numba keeps in a folder: the index of a function, and its code."""
+    return [*folder.rglob("*.nbi"), *folder.rglob("*.nbc")]
+
+
 @functools.cache
 def _say(sentence: str) -> None:
-    """Say a sentence, once in this process."""
-    print(f"featherfed: {sentence}", file=sys.stderr, flush=True)
+    """Say a sentence, once in this process, if somebody may hear it: without a stderr, `print` would take stdout."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):
+            print(f"featherfed: {sentence}", file=sys.stderr, flush=True)
 
 
 def _sentence(error: Exception) -> str:
@@ -99,7 +125,7 @@ def _sentence(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _cache() -> Iterator[None]:
+def _cache() -> Iterator[Path]:
     """Have numba keep what it compiles meanwhile in our folder; one for each state of the sources.
 
     Its own, beside the source, may be read-only or nobody's, and it sees a change of the file with a function alone.
@@ -107,9 +133,10 @@ def _cache() -> Iterator[None]:
     from numba.core import config
 
     before = config.CACHE_DIR
-    config.CACHE_DIR = str(_folder())
+    folder = _folder()
+    config.CACHE_DIR = str(folder)
     try:
-        yield
+        yield folder
     finally:
         config.CACHE_DIR = before
 
