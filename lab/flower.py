@@ -35,7 +35,7 @@ class Flower:
     """SuperLink, SuperNodes and a run, each started with its output in `folder`."""
 
     def __init__(self, programs: Path, folder: Path) -> None:
-        """`programs` is the folder of Flower's commands, as `flower_environment.check` has found it."""
+        """`programs` is the folder of Flower's commands, as `environments.commands_of` has found it."""
         self._programs, self._folder = programs, folder
         self._notes = folder / "notes.jsonl"
         home = folder / "home"
