@@ -44,7 +44,7 @@ PATIENCE_S = 2.0
 """Who asked for no workers gets them once so much has been trained without: a process takes as long to come."""
 AHEAD_BYTES = 256e6
 """So much of what was trained ahead is kept at most."""
-PARTS = 3
+PARTS = 10
 """An evaluation is cut into so many parts a worker: who is slower does fewer."""
 WORTH_A_BATCH = 10
 """So many phones at once are faster on a GPU than in turns (docs/PERFORMANCE.md); fewer were not measured."""

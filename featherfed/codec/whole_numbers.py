@@ -38,6 +38,8 @@ WEIGHTS = np.array([(8 + b % 8) << b // 8 for b in range(136)], np.int64)
 _MIDDLES = (WEIGHTS[:-1] + WEIGHTS[1:]) / 2
 MOST_GROUPED, MOST_SYMBOLS = 5, 4096
 NEARLY_ALL, FEW = 0.995, 1 << 15
+MANY = 1 << 18
+"""Values of which it pays to count pairs."""
 EXACT_SUMS = 1 << 48
 """A group's weights, products of its values' weights, add up to less: exactly, as float64."""
 VALUE_BYTES = 5
@@ -228,8 +230,20 @@ def _histogram(magnitudes: Whole) -> npt.NDArray[np.int64]:
         counts[1 : largest + 1] = found
         counts[0] = len(magnitudes) - sum(found)
     else:
-        counts[: MOST_LEVELS + 1] = np.bincount(magnitudes, minlength=MOST_LEVELS + 1)
+        counts[: MOST_LEVELS + 1] = _counted(magnitudes)
     return counts
+
+
+def _counted(magnitudes: Whole) -> npt.NDArray[np.int64]:
+    """Return how many magnitudes are 0 … 63, of those that are all up to 63, (64,) int64."""
+    if magnitudes.itemsize > 1 or len(magnitudes) < MANY:
+        return np.bincount(magnitudes, minlength=MOST_LEVELS + 1)
+    # Two bytes at a time are half as many numbers for numpy to widen and to count.
+    even = len(magnitudes) & ~1
+    pairs = np.bincount(magnitudes[:even].view(np.uint16), minlength=1 << 16).reshape(256, 256)
+    rest = np.bincount(magnitudes[even:], minlength=256)
+    counts: npt.NDArray[np.int64] = pairs.sum(0) + pairs.sum(1) + rest
+    return counts[: MOST_LEVELS + 1]
 
 
 def _log2(numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

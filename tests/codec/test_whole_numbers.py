@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featherfed.codec.stage import Reader
-from featherfed.codec.whole_numbers import LARGEST, MOST_LEVELS, WEIGHTS, decode, encode, max_bytes
+from featherfed.codec.whole_numbers import LARGEST, MANY, MOST_LEVELS, WEIGHTS, decode, encode, max_bytes
 from featherfed.errors import CodecError
 
 SIZES = [1000, 3, 0, 500]
@@ -51,6 +51,12 @@ def test_any_whole_numbers_come_back(tensors: list[list[int]]) -> None:
 def test_code_is_within_two_percent_of_the_entropy(scale: float) -> None:
     values = laplace(scale, 50_000)
     assert len(encode(values, [len(values)])) < 1.02 * entropy_bytes(values) + 16
+
+
+@pytest.mark.parametrize("size", [MANY, MANY + 1])
+def test_many_bytes_have_the_code_of_the_same_longer_numbers(size: int) -> None:
+    values = np.clip(laplace(8, size), -MOST_LEVELS, MOST_LEVELS)
+    assert encode(values.astype(np.int8), [size]) == encode(values, [size])
 
 
 def test_tensors_that_are_alike_share_a_histogram_and_others_do_not() -> None:
