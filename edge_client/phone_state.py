@@ -9,7 +9,6 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +19,7 @@ import numpy.typing as npt
 
 from featherfed.codec.downlink import Held
 from featherfed.errors import ConfigError, LocalError
-from featherfed.wire.messages import NOTHING, Count, Digest, ModelBegin, Version
+from featherfed.wire.messages import NOTHING, Count, Digest, ModelBegin, Version, digest_of
 
 F32 = npt.NDArray[np.float32]
 Label64 = Annotated[str, msgspec.Meta(max_length=64)]
@@ -44,11 +43,6 @@ class PendingUpdate:
     model: bytes = b""
     attempt: int = 0
     context: bytes = b""
-
-    @property
-    def digest(self) -> bytes:
-        """Eight bytes of BLAKE2b of the payload."""
-        return blake2b(self.payload, digest_size=8).digest()
 
 
 class PhoneState:
@@ -142,11 +136,15 @@ class PhoneState:
     def downloaded(self, digest: bytes) -> bytes | None:
         """Return what was downloaded, or None where it has another digest; phones of one process may share it."""
         payload = bytes(self.download)
-        return payload if blake2b(payload, digest_size=8).digest() == digest else None
+        return payload if digest_of(payload) == digest else None
 
     def decoded(self, begin: ModelBegin, decode: Callable[[], Held]) -> Held:
         """Return what a whole download makes; phones of one process may share what is the same for all."""
         return decode()
+
+    def announce(self, update: PendingUpdate) -> bytes:
+        """Return the digest of an update that is to be sent."""
+        return digest_of(update.payload)
 
     def put_update(self, update: PendingUpdate) -> None:
         """Keep a finished update until it is accepted; the one before it is in the model by now, or too late."""

@@ -426,20 +426,21 @@ class Visit:
 
     async def _upload(self, update: PendingUpdate, *, resumed: bool) -> None:
         payload, most = update.payload, min(self._phone.dialer.chunk_bytes, self._welcome.chunk_bytes)
-        chunk_bytes = self._phone.progress.sizer.chunk_bytes(most)
-        offset = 0 if resumed else chunk_bytes
-        self._offered = update.round_number
+        progress, number = self._phone.progress, update.round_number
+        offset = 0 if resumed else progress.chunk_bytes(number, 0, most)
+        self._offered = number
         self._durable = durable = asyncio.get_running_loop().create_future()
         if len(payload) <= offset:
             examples = 0 if update.examples == self._welcome.max_examples else update.examples
-            await self._send(WholeUpdate(update.round_number, payload, examples, update.attempt))
+            await self._send(WholeUpdate(number, payload, examples, update.attempt))
             return
-        announced = update.round_number, len(payload), update.digest, update.examples
+        announced = number, len(payload), self._phone_state.announce(update), update.examples
         await self._send(UpdateBegin(*announced, 0, payload[:offset], update.attempt))
         if resumed:
             # Only what is not durable there travels again. Accepted or Cancel may come instead of the Ack.
             offset = await durable
         while offset < len(payload):
+            chunk_bytes = progress.chunk_bytes(number, offset, most)
             await self._send(UpdateChunk(offset, payload[offset : offset + chunk_bytes]))
             offset += chunk_bytes
 

@@ -24,7 +24,7 @@ from featherfed.edge_client.device import parse_device
 from featherfed.edge_client.learner import SgdLearner
 from featherfed.edge_client.local_problem import LocalProblem
 from featherfed.edge_client.one_phone import PhoneOptions, play_phone
-from featherfed.edge_client.phone_state import F32, PhoneState
+from featherfed.edge_client.phone_state import F32, PendingUpdate, PhoneState
 from featherfed.edge_client.training_work import Trains, in_a_thread
 from featherfed.errors import FeatherfedError, LocalError
 from featherfed.lost_phones import lost_phones
@@ -152,7 +152,7 @@ def simulate(
                     store,
                     start,
                     Watchers([watcher, bell, foresight]),
-                    payloads=HeldPayloads(),
+                    payloads=HeldPayloads(foresight.announced),
                 )
                 serving = asyncio.create_task(service.run(host=HOST, port=PORT), name="server")
                 shared = SharedMemory(problem, side_by_side, foresight)
@@ -281,20 +281,25 @@ class Foresight(Watcher):
 
     def __init__(self) -> None:
         self._cohort: Sequence[int] = ()
-        self._states: dict[int, PhoneState] = {}
+        self._states: dict[int, _SharedState] = {}
         self._learners: dict[int, SgdLearner] = {}
 
     def round_opened(self, round_number: int, attempt: int, cohort: Collection[int]) -> None:
         """Note who is asked."""
         self._cohort = sorted(cohort)
 
-    def plays(self, shard: int, state: PhoneState) -> None:
+    def plays(self, shard: int, state: "_SharedState") -> None:
         """Note the memory of a phone."""
         self._states[shard] = state
 
     def learns(self, learner: SgdLearner) -> None:
         """Note the learner of a phone."""
         self._learners[learner.welcome.shard] = learner
+
+    def announced(self, key: tuple[int, int], digest: bytes) -> bytes | None:
+        """Return the update of a (round, shard) that its phone has announced with this digest."""
+        state = self._states.get(key[1])
+        return None if state is None else state.announced(key[0], digest)
 
     def others(self, asked: Asked) -> Iterator[Asked]:
         """Give what the others will be asked: the same task on the same weights, with residuals of their own."""
@@ -366,7 +371,7 @@ class _SharedStates:
         self._parcels: dict[tuple[int, bytes], Held] = {}  # of version `_made`, by base and digest
         self._payloads: dict[bytes, bytes] = {}  # by digest, of the newest downloads
 
-    def one(self) -> PhoneState:
+    def one(self) -> "_SharedState":
         return _SharedState(self)
 
     def share(self, version: int, weights: F32) -> F32:
@@ -416,6 +421,20 @@ class _SharedState(PhoneState):
     def __init__(self, states: _SharedStates) -> None:
         super().__init__(None)
         self._states = states
+        self._announced: tuple[PendingUpdate, bytes] | None = None
+
+    def announce(self, update: PendingUpdate) -> bytes:
+        digest = super().announce(update)
+        self._announced = update, digest
+        return digest
+
+    def announced(self, round_number: int, digest: bytes) -> bytes | None:
+        """Return the update of a round, where this phone is sending it and has said that this is its digest."""
+        if self._announced is None:
+            return None
+        update, said = self._announced
+        under_way = update is self.pending and update.round_number == round_number
+        return update.payload if under_way and said == digest else None
 
     def hold(self, version: int, weights: F32, initial: F32 | None = None, difference: bytes = b"") -> None:
         initial = self._states.share_initial(initial)

@@ -9,18 +9,16 @@ work for it to that, or refuses.
 
 import contextlib
 import functools
-import hashlib
 import importlib.util
 import os
-import shutil
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featherfed.errors import ConfigError, LocalError
+from featherfed.learning import compiled_folder
 
 if TYPE_CHECKING:
     from featherfed.learning.compiled.compiled_passes import Compiled
@@ -133,49 +131,9 @@ def _cache() -> Iterator[Path]:
     from numba.core import config
 
     before = config.CACHE_DIR
-    folder = _folder()
+    folder = compiled_folder.folder()
     config.CACHE_DIR = str(folder)
     try:
         yield folder
     finally:
         config.CACHE_DIR = before
-
-
-def _folder() -> Path:
-    home = Path(__file__).parent / "compiled"
-    sources = b"".join(file.read_bytes() for file in sorted(home.glob("*.py")))
-    state = hashlib.blake2b(sources, digest_size=8).hexdigest()
-    for base in _bases():
-        folder = base / f"compiled-{state}"
-        with contextlib.suppress(OSError):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # Code is run from it: nobody else may have put it there.
-            if os.name == "posix" and folder.stat().st_uid != os.getuid():
-                continue
-            with tempfile.TemporaryFile(dir=folder):
-                return folder
-    try:
-        made = tempfile.mkdtemp(prefix="featherfed-compiled-")
-    except OSError as error:
-        raise LocalError(f"no folder can be written for what it compiles: {error}") from error
-    # Those that this process starts find it there.
-    os.environ["FL_CACHE_DIR"] = made
-    import atexit
-
-    atexit.register(_remove, made, os.getpid())
-    return Path(made)
-
-
-def _remove(folder: str, owner: int) -> None:
-    """Remove a folder of this process's own; a fork of it leaves it alone."""
-    if os.getpid() == owner:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _bases() -> Iterator[Path]:
-    if named := os.environ.get("FL_CACHE_DIR"):
-        yield Path(named)
-    if named := os.environ.get("XDG_CACHE_HOME"):
-        yield Path(named) / "featherfed"
-    with contextlib.suppress(RuntimeError):
-        yield Path.home() / ".cache" / "featherfed"

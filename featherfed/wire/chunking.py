@@ -1,4 +1,4 @@
-"""How many bytes to put into one message of a transfer: as many as the link carries in a second, fewer where it breaks.
+"""How many bytes to put into one message of a transfer: fewer where the link breaks, or where others wait behind them.
 
 A chunk that a broken link cuts is sent again whole, half of it in vain on average; and every chunk costs a header and
 an acknowledgement. With h bytes around a chunk of c, and D bytes carried from one break to the next, each byte of
@@ -10,9 +10,13 @@ Young's interval between checkpoints (Young 1974, "A first order approximation t
 link that drops every 20 kB gets chunks of 1.3 kB and loses 6 % of its bytes, not 40 % as with chunks of 16 KiB; and
 chunks that are larger than what a connection lives to carry would never arrive.
 
-D is what was carried over how often it broke. Before anything is known of a link a tenth of a break in 100 kB is taken
-for granted: that gives chunks of 9 kB, which cost 0.4 % of headers where the link is good and little at the first
-break where it is not, and grow to 64 KiB after 5 MB without a break.
+D is what was carried over how often it broke. Before anything is known of a link a hundredth of a break in 10 kB is
+taken for granted: chunks begin with 9 kB, which cost 0.4 % of headers where the link is good and little at the first
+break where it is not. They grow from one to the next, to 64 KiB after half a megabyte without a break. Those that were
+sent and have not arrived yet count as carried: if they break off, the one behind them is not on the link at all.
+
+What else waits for the link, a Cancel or a ping, waits behind a chunk that has begun. So a chunk has no more bytes than
+the link is seen to carry in a quarter of a second, or 16 KiB.
 """
 
 import math
@@ -20,30 +24,37 @@ import math
 LEAST_BYTES = 1024
 AROUND_BYTES = 40
 """WebSocket header and mask, message header and acknowledgement of one chunk."""
+BEHIND_S = 0.25
+"""How long a message may wait behind a chunk, on links that carry `BEHIND_BYTES` in less."""
+BEHIND_BYTES = 16 * 1024
+"""What may be in a chunk whatever the link is like: few on any link that carries models."""
 
 
 class ChunkSizer:
     """Learns from the breaks of one phone's transfers in one direction.
 
     >>> sizer = ChunkSizer()
-    >>> sizer.chunk_bytes(most=65536)
-    8944
+    >>> sizer.chunk_bytes(most=65536), sizer.chunk_bytes(most=65536, ahead=100_000)
+    (8944, 29664)
     >>> sizer.carried(15_000)
     >>> sizer.broke()
     >>> sizer.chunk_bytes(most=65536)
-    2947
+    1593
     """
 
     def __init__(self) -> None:
-        self._carried = 100_000.0
-        self._breaks = 0.1
-        self._last = 0
+        self._carried = 10_000.0
+        self._breaks = 0.01
+        self._most = 0
 
-    def chunk_bytes(self, most: int) -> int:
-        """Return the size for the next chunks; `most` is what the link and the other end allow."""
-        size = max(LEAST_BYTES, math.sqrt(2 * AROUND_BYTES * self._carried / self._breaks))
-        self._last = min(most, int(size))
-        return self._last
+    def chunk_bytes(self, most: int, ahead: int = 0) -> int:
+        """Return the size of the next chunk; `most` is what the link and the other end allow.
+
+        `ahead`: how many bytes of the transfer were sent before it, and have not been noted as carried.
+        """
+        self._most = most
+        size = max(LEAST_BYTES, math.sqrt(2 * AROUND_BYTES * (self._carried + ahead) / self._breaks))
+        return min(most, int(size))
 
     def carried(self, num_bytes: int) -> None:
         """Note bytes that arrived."""
@@ -51,5 +62,14 @@ class ChunkSizer:
 
     def broke(self) -> None:
         """Note that a connection ended within a transfer: half a chunk was under way."""
-        self._carried += self._last / 2
+        self._carried += self.chunk_bytes(self._most) / 2
         self._breaks += 1
+
+
+def behind_bytes(gone: int, seconds: float) -> int:
+    """Return how many bytes a message may have that others wait behind; `gone` have left for the link in `seconds`.
+
+    >>> behind_bytes(0, 0.0), behind_bytes(40_000, 0.1), behind_bytes(1_000_000, 5.0)
+    (16384, 40000, 50000)
+    """
+    return max(BEHIND_BYTES, int(gone * BEHIND_S / max(seconds, BEHIND_S)))

@@ -366,10 +366,32 @@ _SPARE = {message: _spare(message) for message in typing.get_args(AnyMessage) if
 
 def pack(message: AnyMessage) -> bytes:
     """Return the message as one binary frame; a value outside its field's limits raises `msgspec.ValidationError`."""
+    if isinstance(message, ModelChunk | UpdateChunk) and (packed := _packed_chunk(message)):
+        return packed
     spare = _SPARE.get(type(message))
     packed = _encoder.encode(message if spare is None else _trimmed(message, spare))
     _decoder.decode(packed)
     return packed
+
+
+def _packed_chunk(message: ModelChunk | UpdateChunk) -> bytes:
+    """Return what `pack` does, its data copied once and not three times; nothing for a value outside its limits."""
+    offset, data = message.offset, message.data
+    size = len(data)
+    if not 0 <= offset < 1 << 53 or size > MAX_CHUNK_BYTES:
+        return b""
+    # An array of three, as all integers and lengths in the fewest bytes.
+    head = _CHUNK_HEADS[type(message)] + _encoder.encode(offset)
+    if size < 1 << 8:
+        head += bytes((0xC4, size))
+    elif size < 1 << 16:
+        head += b"\xc5" + size.to_bytes(2, "big")
+    else:
+        head += b"\xc6" + size.to_bytes(4, "big")
+    return b"".join((head, data))
+
+
+_CHUNK_HEADS = {ModelChunk: b"\x93\x05", UpdateChunk: b"\x93\x07"}
 
 
 def _trimmed(message: AnyMessage, spare: tuple[Any, ...]) -> list[Any]:

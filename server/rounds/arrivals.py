@@ -5,7 +5,6 @@ Nothing is decoded here: a masked update says nothing by itself. It counts when 
 """
 
 import asyncio
-from hashlib import blake2b
 
 from featherfed.errors import RefusedError
 from featherfed.server.model.run_model import RunModel
@@ -18,7 +17,7 @@ from featherfed.server.rounds.upload_register import UploadRegister
 from featherfed.server.storage.run_storage import RunStorage
 from featherfed.server.storage.store import put_update
 from featherfed.server.watchers.watcher import Watcher
-from featherfed.wire.messages import Accepted, Ack
+from featherfed.wire.messages import Accepted, Ack, digest_of
 
 
 class Arrivals:
@@ -48,12 +47,15 @@ class Arrivals:
         summed by its circle.
         """
         round_number, shard = update.key
-        payload = update.last
+        loop, whole = asyncio.get_running_loop(), self._storage.payloads.whole
+        payload: bytes | None = update.last
         if update.upload.durable:
-            loop, read = asyncio.get_running_loop(), self._storage.payloads.read
-            payload = await loop.run_in_executor(None, read, update.key) + payload
-        if blake2b(payload, digest_size=8).digest() != update.digest:
-            raise RefusedError(f"update of {len(payload)} bytes does not have the digest that was announced")
+            payload = await loop.run_in_executor(None, whole, update.key, update.last, update.digest)
+        elif digest_of(update.last) != update.digest:
+            payload = None
+        if payload is None:
+            size = update.upload.update.size
+            raise RefusedError(f"update of {size} bytes does not have the digest that was announced")
         async with self._current.lock:
             state = self._current.state
             if self._uploads.get(update.key) is not update.upload or not state.wants(*update.key):

@@ -13,11 +13,17 @@ from featherfed.server.model.versions import Versions
 from featherfed.server.phones.phone_connection import PhoneConnection
 from featherfed.server.rounds.circle_book import CircleBook
 from featherfed.server.watchers.watcher import Watcher
-from featherfed.wire.chunking import ChunkSizer
-from featherfed.wire.messages import AnyMessage, Cancel, Circle, ModelBegin, ModelChunk, Task, WholeModel
-
-CHUNK_BYTES = 16 * 1024
-"""Of a model: so little that a Cancel or a ping never waits long behind it on a slow link."""
+from featherfed.wire.chunking import ChunkSizer, behind_bytes
+from featherfed.wire.messages import (
+    MAX_CHUNK_BYTES,
+    AnyMessage,
+    Cancel,
+    Circle,
+    ModelBegin,
+    ModelChunk,
+    Task,
+    WholeModel,
+)
 
 
 @dataclass(slots=True)
@@ -30,9 +36,10 @@ class _Delivery:
 class _Sent:
     """How far the last model for a phone has been sent, over all of its connections."""
 
-    digest: bytes = b""
-    had: int = 0
-    sent: int = 0
+    version: int
+    digest: bytes
+    had: int
+    sent: int
 
 
 class Downlink:
@@ -132,11 +139,16 @@ class Downlink:
             phone.traffic("downlink").resent += max(0, sent.sent - offset)
             sizer.carried(max(0, offset - sent.had))
             sizer.broke()
-        elif not offset:
-            # With an offset it goes on with what was begun before this server was started.
-            phone.traffic("downlink").theory += parcel.theory
-        sent = self._sent[phone.shard] = _Sent(parcel.digest, offset, offset)
-        chunk_bytes = sizer.chunk_bytes(CHUNK_BYTES)
+        else:
+            if sent is not None and phone.held_version >= sent.version:
+                sizer.carried(sent.sent - sent.had)
+            if not offset:
+                # With an offset it goes on with what was begun before this server was started.
+                phone.traffic("downlink").theory += parcel.theory
+        sent = self._sent[phone.shard] = _Sent(parcel.version, parcel.digest, offset, offset)
+        now_s = asyncio.get_running_loop().time
+        began_s = now_s()
+        chunk_bytes = sizer.chunk_bytes(behind_bytes(0, 0.0))
         message: WholeModel | ModelBegin | ModelChunk
         # Welcome has said it.
         spec = "" if parcel.spec == self._spec else parcel.spec
@@ -168,4 +180,7 @@ class Downlink:
             if delivery.stopped:
                 phone.traffic("downlink").wasted += sent.sent - offset
                 return
+            ahead = sent.sent - offset
+            most = behind_bytes(ahead - phone.websocket.bytes_waiting, now_s() - began_s)
+            chunk_bytes = sizer.chunk_bytes(min(most, MAX_CHUNK_BYTES), ahead)
             message = ModelChunk(sent.sent, parcel.payload[sent.sent : sent.sent + chunk_bytes])

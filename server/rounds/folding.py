@@ -7,7 +7,6 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
 
 from featherfed.errors import CodecError, LocalError, RefusedError, UnexpectedError
 from featherfed.server.model.round_sum import Received
@@ -19,7 +18,7 @@ from featherfed.server.rounds.upload_register import Key, Upload, UploadRegister
 from featherfed.server.storage.run_storage import RunStorage
 from featherfed.server.storage.store import put_update, together
 from featherfed.server.watchers.watcher import Watcher
-from featherfed.wire.messages import Accepted
+from featherfed.wire.messages import Accepted, digest_of
 
 BATCH = 64
 """Updates that are folded and written together: what the event loop does for them in one go takes milliseconds."""
@@ -188,13 +187,10 @@ class Folding:
         group: list[tuple[int, Received]] = []
         num_bytes = 0
         for number, update in enumerate(batch):
-            payload = update.last
-            if update.upload.durable:
-                payload = self._storage.payloads.read(update.key) + payload
-            if blake2b(payload, digest_size=8).digest() != update.digest:
-                faults[number] = RefusedError(
-                    f"update of {len(payload)} bytes does not have the digest that was announced"
-                )
+            payload = self._payload(update)
+            if payload is None:
+                size = update.upload.update.size
+                faults[number] = RefusedError(f"update of {size} bytes does not have the digest that was announced")
             else:
                 group.append((number, Received(*update.key, payload, update.examples)))
                 num_bytes += len(payload)
@@ -204,3 +200,9 @@ class Folding:
                     faults[place] = fault
                 group, num_bytes = [], 0
         return faults
+
+    def _payload(self, update: WholeUpdate) -> bytes | None:
+        """Return an update's bytes; None where they do not have the digest that was announced."""
+        if update.upload.durable:
+            return self._storage.payloads.whole(update.key, update.last, update.digest)
+        return update.last if digest_of(update.last) == update.digest else None

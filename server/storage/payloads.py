@@ -4,10 +4,11 @@ A server that may be killed keeps every byte that it acknowledges. In virtual ti
 phones, and a run that ends there is never resumed: its updates stay where they are.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from featherfed.server.storage.store import Statement, Store, put_chunk
+from featherfed.wire.messages import digest_of
 
 Key = tuple[int, int]
 """Round and shard."""
@@ -24,6 +25,9 @@ class Payloads(Protocol):
 
     def read(self, key: Key) -> bytes:
         """Return what is kept of an update."""
+
+    def whole(self, key: Key, last: bytes, digest: bytes) -> bytes | None:
+        """Return an update, of which `last` is not kept yet; None where it has another digest."""
 
     def forget(self, keys: Iterable[Key]) -> None:
         """Forget updates that are in the model, or wasted: the database has heard of it in their transaction."""
@@ -47,14 +51,24 @@ class StoredPayloads:
         """Read the rows."""
         return self._store.payload(*key)
 
+    def whole(self, key: Key, last: bytes, digest: bytes) -> bytes | None:
+        """Read the rows, and take the digest."""
+        return _of_digest(self._store.payload(*key) + last, digest)
+
     def forget(self, keys: Iterable[Key]) -> None:
         """Do nothing: rows go with `drop_chunks` and `drop_update`."""
+
+
+Announced = Callable[[Key, bytes], bytes | None]
+"""Gives an update as its phone has it, where it announced this digest and is in this process."""
 
 
 class HeldPayloads:
     """In memory, as they came: nothing is copied before the update is whole."""
 
-    def __init__(self) -> None:
+    def __init__(self, announced: Announced = lambda key, digest: None) -> None:
+        """`announced` are the updates of phones in this process: what is compared with one needs no digest."""
+        self._announced = announced
         self._parts: dict[Key, dict[int, bytes]] = {}
 
     def keep(self, key: Key, offset: int, data: bytes) -> list[Statement]:
@@ -69,9 +83,30 @@ class HeldPayloads:
 
     def read(self, key: Key) -> bytes:
         """Join the bytes."""
-        return b"".join(data for _, data in sorted(self._parts.get(key, {}).items()))
+        return b"".join(self._in_order(key))
+
+    def whole(self, key: Key, last: bytes, digest: bytes) -> bytes | None:
+        """Return the phone's own bytes where they are these: a comparison takes a tenth of a digest's time."""
+        parts = [*self._in_order(key), last]
+        known = self._announced(key, digest)
+        if known is not None and len(known) == sum(map(len, parts)):
+            offset = 0
+            for part in parts:
+                if not known.startswith(part, offset):
+                    break
+                offset += len(part)
+            else:
+                return known
+        return _of_digest(b"".join(parts), digest)
+
+    def _in_order(self, key: Key) -> list[bytes]:
+        return [data for _, data in sorted(self._parts.get(key, {}).items())]
 
     def forget(self, keys: Iterable[Key]) -> None:
         """Let the bytes go."""
         for key in keys:
             self._parts.pop(key, None)
+
+
+def _of_digest(payload: bytes, digest: bytes) -> bytes | None:
+    return payload if digest_of(payload) == digest else None

@@ -125,25 +125,6 @@ def test_compiled_gradient_that_is_another_is_not_used(monkeypatch: pytest.Monke
         fast._loaded.cache_clear()
 
 
-def test_where_no_folder_can_be_written_a_process_has_one_of_its_own_which_those_it_starts_share(
-    tmp_path: Path,
-) -> None:
-    locked = tmp_path / "locked"
-    locked.write_text("a file, where a folder is wanted")
-    says = "from featherfed.learning import fast; print(fast._folder()); print(fast._folder().stat().st_mode & 0o077)"
-    answer = subprocess.run(
-        [sys.executable, "-c", f"{says}\nimport subprocess, sys\nsubprocess.run([sys.executable, '-c', {says!r}])"],
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(HERE), "FL_CACHE_DIR": str(locked), "HOME": str(locked),
-             "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"},
-        capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
-    mine, mode, theirs, _ = answer.stdout.split()
-    assert mode == "0"
-    assert Path(theirs).parent == Path(mine).parent or Path(theirs).parent == Path(mine)
-    # It is gone with the process that made it.
-    assert list(tmp_path.iterdir()) == [locked]
-
-
 def test_two_processes_that_compile_at_once_do_not_disturb_each_other_and_a_third_only_reads(tmp_path: Path) -> None:
     """It is what the first use of an installation costs: on a busy machine a minute."""
     numba()

@@ -15,6 +15,7 @@ from featherfed.wire.messages import (
     Finish,
     Hello,
     ModelBegin,
+    ModelChunk,
     Task,
     UpdateBegin,
     UpdateChunk,
@@ -43,6 +44,14 @@ def test_a_phone_s_round_takes_27_bytes_around_its_payloads() -> None:
 def test_a_phone_that_is_not_asked_again_is_told_so_in_four_bytes() -> None:
     assert len(pack(Finish())) + 2 == 4
     assert unpack(pack(Finish())) == Finish("")
+
+
+@pytest.mark.parametrize("offset", [0, 127, 128, 255, 256, 65535, 65536, (1 << 32) - 1, 1 << 32, (1 << 53) - 1])
+@pytest.mark.parametrize("size", [0, 1, 255, 256, 65535, MAX_CHUNK_BYTES])
+def test_chunks_are_packed_as_all_messages_are(offset: int, size: int) -> None:
+    for message in (ModelChunk(offset, bytes(size)), UpdateChunk(offset, bytes(size))):
+        assert pack(message) == msgspec.msgpack.encode(message)
+        assert unpack(pack(message)) == message
 
 
 def test_whole_model_stands_for_its_task() -> None:
@@ -101,6 +110,9 @@ def test_hello_of_another_version_is_told_apart_from_nonsense() -> None:
 def test_own_message_outside_its_limits_is_not_sent() -> None:
     with pytest.raises(msgspec.ValidationError):
         pack(Finish("x" * 1000))
+    for chunk in (ModelChunk(-1, b""), ModelChunk(1 << 53, b""), UpdateChunk(0, bytes(MAX_CHUNK_BYTES + 1))):
+        with pytest.raises(msgspec.ValidationError):
+            pack(chunk)
 
 
 @settings(max_examples=2000, deadline=None)

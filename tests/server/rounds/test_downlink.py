@@ -7,22 +7,29 @@ import struct
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
+from featherfed.bandwidth_sim.profile import find_profile
 from featherfed.edge_client.learner import fingerprint_of
 from featherfed.edge_client.round_settings import RunSettings
 from featherfed.initial_weights import InitialWeights, digest_of, drawn
 from featherfed.learning.models import build
 from featherfed.problem_loading import load_problem
+from featherfed.server.config import config_from
 from featherfed.server.model.lattice_parcels import LatticeParcels
 from featherfed.server.model.parcels import Parcel
+from featherfed.server.phones.phone_connection import PhoneConnection
+from featherfed.server.storage.run_folder import create
+from featherfed.simulation import Fleet, simulate
 from featherfed.training_settings import Training
 from featherfed.wire.messages import (
     Accepted,
     Ack,
+    AnyMessage,
     Cancel,
     Finish,
     Hello,
@@ -234,6 +241,32 @@ async def test_bytes_of_another_model_are_not_built_upon(serve: Serve) -> None:
         await welcome(phone, replace(empty("a"), partial_digest=b"87654321", partial_bytes=5000))
         begin = (await begun(phone))[1]
         assert begin.offset == 0
+
+
+@pytest.mark.parametrize(
+    ("link", "least", "most"), [("unlimited", 65536, 65536), ("4g", 65536, 65536), ("2g", 16384, 16384)]
+)
+def test_chunks_of_models_grow_as_far_as_others_may_wait_behind_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, link: str, least: int, most: int
+) -> None:
+    sizes: dict[int, list[int]] = {}
+    send = PhoneConnection.send
+
+    async def sending(phone: PhoneConnection, *messages: AnyMessage) -> None:
+        for message in messages:
+            if isinstance(message, ModelBegin | ModelChunk):
+                sizes.setdefault(phone.shard, []).append(len(message.data))
+        await send(phone, *messages)
+
+    monkeypatch.setattr(PhoneConnection, "send", sending)
+    config = config_from({"problem": "digits/2nn", "phones": 1, "rounds": 3, "downlink": "float32", "eval_every": 3})
+    fleet = Fleet(links=None if link == "unlimited" else find_profile(link), trains=False)
+    simulate(config, lambda: create(tmp_path, "run", config), fleet, workers=1)
+    chunks = sizes[0]
+    model = 4 * 199_210
+    assert sum(chunks) == 2 * model
+    assert chunks[0] < 10_000
+    assert least <= max(chunks) <= most
 
 
 async def test_straggler_s_next_task_is_not_the_cancelled_one(serve: Serve) -> None:
