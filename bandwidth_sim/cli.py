@@ -15,7 +15,7 @@ from featherfed.bandwidth_sim.errors import LinkConfigError
 from featherfed.bandwidth_sim.flags import link_flags
 from featherfed.bandwidth_sim.link import LinkSpec
 from featherfed.bandwidth_sim.measure import measure
-from featherfed.bandwidth_sim.profile import Profile, find_profile, known_profiles
+from featherfed.bandwidth_sim.profile import Profile, find_profile, known_profiles, read_profiles
 from featherfed.bandwidth_sim.proxy import Proxy, parse_address
 from featherfed.commandline.program import Program
 from featherfed.commandline.signals import loading, stopping
@@ -59,7 +59,7 @@ _PROFILES = click.option(
 def list_links(profiles_file: Path | None, as_json: bool) -> None:
     """Print the named links with their source."""
     try:
-        profiles = known_profiles(profiles_file)
+        profiles = known_profiles(read_profiles(profiles_file) if profiles_file else {})
     except LinkConfigError as error:
         raise click.UsageError(str(error)) from error
     if as_json:
@@ -141,7 +141,7 @@ def show(name: str, seconds: float, seed: int, profiles_file: Path | None, png: 
         from featherfed.bandwidth_sim.plot import as_text, rates_over_time, save_png
 
     try:
-        profile = find_profile(name, profiles_file)
+        profile = find_profile(name, read_profiles(profiles_file) if profiles_file else {})
     except LinkConfigError as error:
         raise click.UsageError(str(error)) from error
     if not 0 < seconds < math.inf:

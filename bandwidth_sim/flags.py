@@ -2,14 +2,14 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from featherfed.bandwidth_sim.errors import LinkConfigError
-from featherfed.bandwidth_sim.profile import profile_from_flags
+from featherfed.bandwidth_sim.profile import Profile, profile_from_flags, read_profiles
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -31,7 +31,8 @@ _OPTIONS = (
     click.option("--trace-up", type=_FILE, help="A mahimahi trace in place of the rate up."),
     click.option("--trace-down", type=_FILE, help="A mahimahi trace in place of the rate down."),
 )
-NAMES = tuple(inspect.signature(profile_from_flags).parameters)
+FILE = "profiles_file"
+NAMES = tuple(name for name in inspect.signature(profile_from_flags).parameters if name != "own")
 
 
 def link_flags(command: Command) -> Callable[..., Any]:
@@ -39,17 +40,40 @@ def link_flags(command: Command) -> Callable[..., Any]:
 
     None means no flag was given: an unlimited link. Bad input is a usage error in one sentence (exit code 2).
     """
+    return _with_flags(command, ())
 
+
+def links_flags(command: Command) -> Callable[..., Any]:
+    """Add the flags of many phones' links to a click command, which gets `profiles: list[Profile | None]` too.
+
+    They are those of `--links`, in their order, each with what the other flags say over it; empty without `--links`.
+    """
+    dealt = click.option("--links", metavar="NAME,…", help="Links by name or rate, dealt to the phones in turn.")
+    return _with_flags(command, (dealt,))
+
+
+def _with_flags(command: Command, more: Sequence[Callable[[Any], Any]]) -> Callable[..., Any]:
     @functools.wraps(command)
     def with_profile(*args: Any, **kwargs: Any) -> Any:
         flags = {name: kwargs.pop(name) for name in NAMES}
+        file, links = kwargs.pop(FILE), kwargs.pop("links", None)
         try:
-            profile = profile_from_flags(**flags)
+            if links is not None and flags["link"] is not None:
+                raise LinkConfigError("--links names a link for each phone, and --link one for all: leave out one")
+            if file is not None and links is None and flags["link"] is None:
+                raise LinkConfigError(f"--profiles {file} names links, and none of them is chosen: add --link NAME")
+            own = read_profiles(file) if file is not None else {}
+            if links is not None:
+                names = [name.strip() for name in links.split(",")]
+                kwargs["profiles"] = [profile_from_flags(**{**flags, "link": name}, own=own) for name in names]
+            elif more:
+                kwargs["profiles"] = []
+            profile: Profile | None = profile_from_flags(**flags, own=own)
         except LinkConfigError as error:
             raise click.UsageError(str(error)) from error
         return command(*args, profile=profile, **kwargs)
 
     decorated: Callable[..., Any] = with_profile
-    for option in reversed(_OPTIONS):
+    for option in reversed((*more, *_OPTIONS)):
         decorated = option(decorated)
     return decorated

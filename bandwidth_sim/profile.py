@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from featherfed.bandwidth_sim.drop import ENDINGS, DropRule
 from featherfed.bandwidth_sim.errors import LinkConfigError
@@ -37,6 +38,9 @@ KEYS = (
 
 PING_S = 20.0
 """The least ping interval and timeout: the websockets library's own defaults."""
+
+NONE: Mapping[str, "Profile"] = MappingProxyType({})
+"""No links of one's own."""
 
 _STEP = re.compile(r"^up\s+(\S+)\s*,\s*down\s+(\S+)$")
 
@@ -171,22 +175,52 @@ def apply_settings(profile: Profile, texts: Mapping[str, str]) -> Profile:
 
 def parse_profiles(text: str, where: str) -> dict[str, Profile]:
     """Read profiles in TOML; raises `LinkConfigError` naming `where`, the profile and the unknown key."""
-    try:
-        tables = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # also a number of thousands of digits
-        raise LinkConfigError(f"{where} is not TOML: {error}") from error
+    return profiles_of(_tables(text, where), where)
+
+
+def profiles_of(tables: Mapping[str, Any], where: str) -> dict[str, Profile]:
+    """Return the profiles that TOML's tables say, by their names; raises as `parse_profiles`."""
     profiles = {}
     for name, table in tables.items():
-        if not isinstance(table, dict):
+        if not isinstance(table, Mapping):
             raise LinkConfigError(f"{where}: {name!r} must be a table like [{name}]")
         for key, value in table.items():
             if not isinstance(value, str):
                 raise LinkConfigError(f"{where}: {name}.{key} must be text with a unit, not {value!r}")
+        if not name.strip() or "," in name or name != name.strip():
+            # Commas part the names that `fl-edge swarm --links` is given.
+            raise LinkConfigError(f"{where}: a link cannot be called {name!r}: leave out commas and outer spaces")
         try:
-            profiles[name] = apply_settings(Profile(name, LinkSpec(), LinkSpec(), where), table)
+            profile = apply_settings(Profile(name, LinkSpec(), LinkSpec(), where), table)
+            if 0 in (profile.up.rate_bytes_per_s, profile.down.rate_bytes_per_s):
+                raise LinkConfigError("a rate of 0 lets nothing pass: give one above 0 like 256kbps")
         except LinkConfigError as error:
             raise LinkConfigError(f"{where}: profile {name!r}: {error}") from error
+        profiles[name] = profile
     return profiles
+
+
+def read_tables(path: Path) -> dict[str, Any]:
+    """Return the tables of a file with profiles; raises `LinkConfigError` where it cannot be read, or is not TOML."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise LinkConfigError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise LinkConfigError(f"cannot read {path}: {error}") from error
+    return _tables(text, str(path))
+
+
+def _tables(text: str, where: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # also a number of thousands of digits
+        raise LinkConfigError(f"{where} is not TOML: {error}") from error
+
+
+def read_profiles(path: Path) -> dict[str, Profile]:
+    """Return the profiles of a file; raises `LinkConfigError` naming it."""
+    return profiles_of(read_tables(path), str(path))
 
 
 @functools.cache
@@ -196,15 +230,9 @@ def named_profiles() -> Mapping[str, Profile]:
     return MappingProxyType(parse_profiles(text, "profiles.toml"))
 
 
-def known_profiles(profiles_file: Path | None = None) -> dict[str, Profile]:
-    """Return the built-in profiles and those of a file, which may replace them."""
-    known = dict(named_profiles())
-    if profiles_file is not None:
-        try:
-            known |= parse_profiles(profiles_file.read_text(encoding="utf-8"), str(profiles_file))
-        except (OSError, UnicodeDecodeError) as error:
-            raise LinkConfigError(f"cannot read {profiles_file}: {error}") from error
-    return known
+def known_profiles(own: Mapping[str, Profile] = NONE) -> dict[str, Profile]:
+    """Return the built-in profiles and one's own, which may replace them."""
+    return {**named_profiles(), **own}
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
@@ -212,12 +240,12 @@ def _nearest(name: str, known: Iterable[str]) -> str:
     return f": did you mean {close[0]!r}?" if close else ""
 
 
-def find_profile(name: str, profiles_file: Path | None = None) -> Profile:
-    """Return a profile by name, own ones first; a rate, like `256kbps`, is the name of a link that has it.
+def find_profile(name: str, own: Mapping[str, Profile] = NONE) -> Profile:
+    """Return a profile by name, one's own first; a rate, like `256kbps`, is the name of a link that has it.
 
     Raises `LinkConfigError` that offers the nearest name.
     """
-    known = known_profiles(profiles_file)
+    known = known_profiles(own)
     if name not in known and name[:1].isdigit():
         with contextlib.suppress(LinkConfigError):
             up, down = _rates(name)
@@ -231,7 +259,7 @@ def profile_from_flags(
     *,
     bandwidth: str | None = None,
     link: str | None = None,
-    profiles_file: Path | None = None,
+    own: Mapping[str, Profile] = NONE,
     latency: str | None = None,
     jitter: str | None = None,
     loss: str | None = None,
@@ -246,7 +274,7 @@ def profile_from_flags(
 ) -> Profile | None:
     """Return the link that the flags describe, over the named one if any; None if there are no flags.
 
-    `latency` is one way. Raises `LinkConfigError` with one sentence.
+    `own` are links that may be named besides ours. `latency` is one way. Raises `LinkConfigError` with one sentence.
     """
     rtt = None if latency is None else f"{2 * parse_duration(latency)}s"
     texts = {
@@ -265,7 +293,7 @@ def profile_from_flags(
         return None
     profile = Profile(bandwidth or "flags", LinkSpec(), LinkSpec(), "flags")
     if link is not None:
-        profile = find_profile(link, profiles_file)
+        profile = find_profile(link, own)
     if bandwidth is not None:
         if trace_up is not None and trace_down is not None:
             raise LinkConfigError("two traces take the place of a bandwidth: leave --bandwidth out")

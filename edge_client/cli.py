@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from featherfed.bandwidth_sim.flags import link_flags
+from featherfed.bandwidth_sim.flags import link_flags, links_flags
 from featherfed.bandwidth_sim.profile import Profile
 from featherfed.bandwidth_sim.units import parse_duration
 from featherfed.commandline.program import Program
@@ -139,7 +139,7 @@ def run(quiet: bool, **flags: Any) -> None:
 @click.option("--count", type=click.IntRange(1), required=True, help="How many phones.")
 @click.option("--name", default="swarm", show_default=True, help="The phones are NAME-0, NAME-1, ….")
 @click.option("--workers", type=click.IntRange(1), help="Processes to spread them over.  [default: cores]")
-@click.option("--links", metavar="NAME,…", help="Named links, dealt to the phones in turn.")
+@click.option("--devices", metavar="NAME,…", help="As --device, dealt to the phones in turn.")
 @click.option(
     "--shard",
     type=Shard(),
@@ -153,8 +153,16 @@ def run(quiet: bool, **flags: Any) -> None:
     help="File with a line NAME TOKEN for each phone.",
 )
 @click.option("--quiet", is_flag=True, help="Print errors only.")
-@link_flags
-def swarm(count: int, workers: int | None, links: str | None, tokens: Path | None, quiet: bool, **flags: Any) -> None:
+@links_flags
+def swarm(
+    count: int,
+    workers: int | None,
+    devices: str | None,
+    tokens: Path | None,
+    profiles: list[Profile],
+    quiet: bool,
+    **flags: Any,
+) -> None:
     """Run many phones with one import of torch; each has its own link, token, shard and state."""
     if tokens is not None and flags["token"]:
         raise click.UsageError("--tokens gives each phone its own token; leave out --token")
@@ -162,13 +170,12 @@ def swarm(count: int, workers: int | None, links: str | None, tokens: Path | Non
     options = _options(**flags)
     with loading():
         from featherfed.bandwidth_sim.errors import LinkConfigError
-        from featherfed.bandwidth_sim.profile import profile_from_flags
         from featherfed.edge_client.swarm import Deal, phone_options, run_swarm
         from featherfed.errors import ConfigError
 
     try:
-        profiles = [profile_from_flags(link=link.strip()) for link in links.split(",")] if links else []
-        deal = Deal(profiles=[profile for profile in profiles if profile is not None], tokens=tokens)
+        speeds = [parse_device(device.strip()) for device in devices.split(",")] if devices is not None else []
+        deal = Deal(profiles=profiles, devices=speeds, tokens=tokens)
         phones = phone_options(options, count, deal)
         for phone in phones:
             phone.check()

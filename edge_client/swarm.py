@@ -34,9 +34,10 @@ WITH_TORCH = (*WITHOUT_TORCH, "featherfed.learning.training", "featherfed.learni
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deal:
-    """What each phone of a swarm is given of its own; `profiles` are dealt in turn, `shard` is the first phone's."""
+    """What each phone of a swarm is given of its own; `profiles` and `devices` (`parse_device`) are dealt in turn."""
 
     profiles: Sequence[Profile] = ()
+    devices: Sequence[tuple[str, float]] = ()
     tokens: Path | None = None
 
 
@@ -63,6 +64,9 @@ def phone_options(options: PhoneOptions, count: int, deal: Deal = Deal()) -> lis
                     f"--shard {options.shard[0] if options.shard else 0}/{shard[1]} leaves no shard for {name};"
                     f" choose --count {number} at the most, or a lower first shard"
                 )
+        compute, step_s = (
+            deal.devices[number % len(deal.devices)] if deal.devices else (options.compute, options.step_s)
+        )
         first = number % (1 + len(options.others))
         servers = (options.server, *options.others)
         server, *others = servers[first:] + servers[:first]
@@ -74,6 +78,8 @@ def phone_options(options: PhoneOptions, count: int, deal: Deal = Deal()) -> lis
                 name=name,
                 token=token,
                 shard=shard,
+                compute=compute,
+                step_s=step_s,
                 state_dir=str(Path(options.state_dir) / f"{number}") if options.state_dir else None,
                 profile=deal.profiles[number % len(deal.profiles)] if deal.profiles else options.profile,
             )

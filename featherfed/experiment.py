@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from rich.console import Console
 
 from featherfed.bandwidth_sim.errors import LinkConfigError
-from featherfed.bandwidth_sim.profile import Profile, find_profile, profile_from_flags
+from featherfed.bandwidth_sim.profile import Profile, find_profile, profile_from_flags, read_profiles
 from featherfed.bandwidth_sim.units import parse_duration
 from featherfed.by_round import ByRoundOr
 from featherfed.edge_client.device import parse_device
@@ -162,6 +162,7 @@ class Experiment:
         *,
         links: Link | Mapping[Link, float] | Sequence[Link] = None,
         devices: str | Mapping[str, float] = "cpu",
+        profiles: str | Path | None = None,
         seed: int = 0,
         train: str = "sgd",
         dropout: float = 0.0,
@@ -174,7 +175,8 @@ class Experiment:
 
         `links` is what all phones are on: a name (`"3g"`; `fl-link list` prints all), a rate or two (`"256kbps/1mbps"`,
         up/down), a `featherfed.bandwidth_sim.profile.Profile`, or None for no limit; several by their shares, or a
-        list with one for each phone. `devices` is what they compute with, likewise: a name or a time for each step of
+        list with one for each phone. `profiles` is a TOML file with links of your own, which may be named too
+        (docs/LINKS.md). `devices` is what they compute with, likewise: a name or a time for each step of
         training (`"slow"`, `"20ms"`). `seed` is of all that is random. With `train="none"` phones send noise of the
         size of updates. `dropout` is the probability that a phone leaves in a round in which it is asked, to be back
         after `away` (seconds, or text with a unit) in the mean.
@@ -192,7 +194,7 @@ class Experiment:
         beside each other.
         """
         config = self.config(seed)
-        fleet = _fleet(links, devices, train, dropout, away, phones=config.phones)
+        fleet = _fleet(links, devices, train, dropout, away, phones=config.phones, own=_own_links(profiles))
         if workers is not None and (type(workers) is not int or workers < 1):
             raise ConfigError(f"workers = {workers!r} is not a number of processes from 1 on")
         with contextlib.ExitStack() as stack:
@@ -321,7 +323,9 @@ def _spelled(keyword: str, rule: Any, kind: type[Rule], like: str) -> str:
     return spelled(rule, kind)
 
 
-def _fleet(links: Any, devices: Any, train: Any, dropout: Any, away: Any, *, phones: int) -> Fleet:
+def _fleet(
+    links: Any, devices: Any, train: Any, dropout: Any, away: Any, *, phones: int, own: Mapping[str, Profile]
+) -> Fleet:
     """Return the phones of a simulation, checked."""
     if train not in ("sgd", "none"):
         raise ConfigError(f"train = {train!r} is not 'sgd' or 'none'")
@@ -339,29 +343,40 @@ def _fleet(links: Any, devices: Any, train: Any, dropout: Any, away: Any, *, pho
             raise ConfigError(f"device {device!r} is neither a name nor a time a step, like 'slow' or '20ms'")
         parse_device(device)
     return Fleet(
-        links=_links(links, phones), devices=devices, trains=train == "sgd", dropout=float(dropout), away_s=away_s
+        links=_links(links, phones, own), devices=devices, trains=train == "sgd", dropout=float(dropout), away_s=away_s
     )
 
 
-def _links(links: Any, phones: int) -> Any:
+def _own_links(file: Any) -> Mapping[str, Profile]:
+    if file is None:
+        return {}
+    if not isinstance(file, str | Path):
+        raise ConfigError(f"profiles = {file!r} is not the path of a TOML file with links, like 'my_links.toml'")
+    try:
+        return read_profiles(Path(file))
+    except LinkConfigError as error:
+        raise ConfigError(f"profiles: {error}") from error
+
+
+def _links(links: Any, phones: int, own: Mapping[str, Profile]) -> Any:
     if isinstance(links, Mapping):
         check_mix("link", links)
-        return {_link(each): share for each, share in links.items()}
+        return {_link(each, own): share for each, share in links.items()}
     if isinstance(links, Sequence) and not isinstance(links, str):
         if len(links) != phones:
             raise ConfigError(f"links has {len(links)} links for {phones} phones; give one for each, or shares by name")
-        return [_link(each) for each in links]
-    return _link(links)
+        return [_link(each, own) for each in links]
+    return _link(links, own)
 
 
-def _link(link: Any) -> Profile | None:
+def _link(link: Any, own: Mapping[str, Profile]) -> Profile | None:
     """Return the profile of a link: a name, a rate, or itself."""
     if link is None or isinstance(link, Profile):
         return link
     if not isinstance(link, str):
         raise ConfigError(f"link {link!r} is neither a name like '3g', nor a rate like '256kbps', nor a Profile")
     try:
-        return find_profile(link)
+        return find_profile(link, own)
     except LinkConfigError as unknown:
         with contextlib.suppress(LinkConfigError):
             return profile_from_flags(bandwidth=link)

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import featherfed
-from featherfed.errors import LocalError
+from featherfed.errors import ConfigError, LocalError
+from featherfed.fl_bench.differences import differences
+from featherfed.fl_bench.own_links import text_of
 from featherfed.fl_bench.processes import Processes
 from featherfed.fl_bench.scenario import Cell
 from featherfed.lost_phones import lost_phones
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 DONE = "done"
 FACTS = "cell.json"
+LINKS = "links.toml"
+"""The links of one's own that a cell's phones are on, for `--profiles`, beside what the processes print."""
 
 
 def finished(cell: Cell, out: Path) -> bool:
@@ -44,6 +48,26 @@ def left_to_run(cells: Sequence[Cell], out: Path) -> list[Cell]:
             if folder.exists():
                 shutil.rmtree(folder)
     return left
+
+
+def refuse_changed(cells: Sequence[Cell], out: Path) -> None:
+    """Raise `ConfigError` where a finished cell was run with other settings than it would be run with now.
+
+    Its folder has the name of what varies: whatever else a scenario says may have changed since.
+    """
+    for cell in cells:
+        folder = out / cell.name
+        if not (finished(cell, out) and (folder / FACTS).exists()):
+            continue
+        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        _, config = existing(folder)
+        told = {"as": facts.get("way", cell.way), **facts.get("phones", {})}
+        found = differences(config, told, cell.config, {**cell.phones, "as": cell.way})
+        if found:
+            said = ", ".join(f"{name} = {before} where the scenario has {now}" for name, (before, now) in found.items())
+            raise ConfigError(
+                f"{folder} is finished, with {said}: choose another --out, or remove that folder to have it run again"
+            )
 
 
 def run_cell(cell: Cell, out: Path, data_dir: str | None, workers: "int | Workers | None" = None) -> None:
@@ -114,24 +138,25 @@ def run_virtual(
 def _run_processes(cell: Cell, out: Path, data_dir: str | None) -> dict[str, str]:
     """Run a cell with real processes; return by name what each phone has said that failed before its end."""
     data = ["--data-dir", data_dir] if data_dir else []
-    with Processes(logs_of(cell, out)) as processes:
+    logs = logs_of(cell, out)
+    with Processes(logs) as processes:
         # Nobody looks at the page of a cell, and what is measured should not pay for it.
         flags = ["--runs", str(out), "--name", cell.name, "--no-dashboard", *data, *cell.server_flags()]
         # What it prints is in its log, where progress.py reads it in whatever process this is.
         address = processes.start_server(flags, lambda event: None)
         count = cell.config.phones
+        told = ["--server", address, *data]
+        if cell.own_links:
+            (logs / LINKS).write_text(text_of(cell.own_links), encoding="utf-8")
+            told += ["--profiles", str(logs / LINKS)]
         if cell.way == "swarm":
-            links = ",".join(cell.link_of(shard) for shard in range(count)) if "link" in cell.phones else ""
-            flags = ["--links", links] if links else []
-            flags += ["--device", cell.device_of(0)] if "device" in cell.phones else []
-            flags += cell.common_flags()
-            processes.start_phone("swarm", ["--server", address, "--count", str(count), *data, *flags], "swarm")
+            processes.start_phone("swarm", [*told, *cell.swarm_flags()], "swarm")
         else:
             for shard in range(count):
                 flags = ["--name", f"phone-{shard}", "--shard", f"{shard}/{count}", *cell.phone_flags(shard)]
-                processes.start_phone(f"phone-{shard}", ["--server", address, *data, *flags])
+                processes.start_phone(f"phone-{shard}", [*told, *flags])
         status = processes.wait_for_server()
         lost = processes.lost_phones()
     if status != 0:
-        raise LocalError(f"the run {cell.name} ended with status {status}; see {logs_of(cell, out)}")
+        raise LocalError(f"the run {cell.name} ended with status {status}; see {logs}")
     return lost

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from featherfed.errors import ConfigError, FeatherfedError
+from featherfed.fl_bench.differences import differences
 from featherfed.fl_bench.results import FIGURES, Spread, Strategy, label, read_runs, targets_among
 from featherfed.fl_bench.target_flag import target_flag
 from featherfed.server.measures import Target
@@ -36,18 +37,37 @@ class Change:
 
 def changes(before: Sequence[Strategy], after: Sequence[Strategy], asked: Sequence[Target] = ()) -> list[Change]:
     """Return the figures that differ, of strategies of one name; of one strategy each, whatever their names."""
+    return [change for first, second in _pairs(before, after) for change in _of_pair(first, second, asked)]
+
+
+def unlike(before: Sequence[Strategy], after: Sequence[Strategy]) -> list[str]:
+    """Return a line for each pair of strategies that were not told the same: their figures compare settings, too."""
+    lines = []
+    for first, second in _pairs(before, after):
+        one, other = first.runs[0], second.runs[0]
+        found = differences(one.config, one.facts.get("phones"), other.config, other.facts.get("phones"))
+        if found:
+            said = ", ".join(f"{name} {old} → {new}" for name, (old, new) in found.items())
+            lines.append(f"{_name(first, second)}: not the same settings: {said}")
+    return lines
+
+
+def _pairs(before: Sequence[Strategy], after: Sequence[Strategy]) -> list[tuple[Strategy, Strategy]]:
     if len(before) == len(after) == 1:
-        pairs = [(before[0], after[0])]
-    else:
-        named = {strategy.name: strategy for strategy in after}
-        pairs = [(strategy, named[strategy.name]) for strategy in before if strategy.name in named]
+        return [(before[0], after[0])]
+    named = {strategy.name: strategy for strategy in after}
+    pairs = [(strategy, named[strategy.name]) for strategy in before if strategy.name in named]
     if not pairs:
         raise ConfigError("no strategy is in both: compare runs of the same scenario, or two of one strategy each")
-    return [change for first, second in pairs for change in _of_pair(first, second, asked)]
+    return pairs
+
+
+def _name(first: Strategy, second: Strategy) -> str:
+    return first.name if first.name == second.name else f"{first.name} → {second.name}"
 
 
 def _of_pair(first: Strategy, second: Strategy, asked: Sequence[Target]) -> Iterator[Change]:
-    name = first.name if first.name == second.name else f"{first.name} → {second.name}"
+    name = _name(first, second)
     figures = []
     if first.measures and first.measures[0] in second.measures[:1]:
         figures.append((f"best {first.measures[0].name}", first.best(), second.best()))
@@ -83,7 +103,10 @@ def _show(figure: str, value: float | None) -> str:
 def compare(before: Path, after: Path, targets: tuple[Target, ...], as_json: bool) -> None:
     """Say what changed from the runs in BEFORE to those in AFTER, and whether it exceeds the spread over seeds."""
     try:
-        found = changes(read_runs([before]), read_runs([after]), targets)
+        old, new = read_runs([before]), read_runs([after])
+        found = changes(old, new, targets)
+        for line in unlike(old, new):
+            click.echo(line, err=True)
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
     except FeatherfedError as error:

@@ -16,7 +16,8 @@ from typing import Any
 
 from featherfed.errors import ConfigError
 from featherfed.fl_bench.cells import DONE, FACTS, report_of
-from featherfed.fl_bench.scenario import SCENARIO, read_scenario
+from featherfed.fl_bench.differences import phone_text
+from featherfed.fl_bench.scenario import PHONE_KEYS, SCENARIO, read_scenario
 from featherfed.server.config import KNOWN, RunConfig
 from featherfed.server.measures import Measures, Target
 from featherfed.server.storage.ledger import DIRECTIONS
@@ -207,11 +208,16 @@ def _names(groups: Sequence[Sequence[Run]]) -> list[str]:
         if name not in ("seed", "uplink") and len({str(config.spelled(name)) for config in configs}) > 1
     ]
     phones = [group[0].facts.get("phones", {}) for group in groups]
-    keys = [key for key in ("link", "device", "dropout", "as") if len({str(each.get(key)) for each in phones}) > 1]
+    keys = [key for key in PHONE_KEYS if len({str(each.get(key)) for each in phones}) > 1]
     # How long a run may go on says nothing of how it goes, unless nothing else tells two strategies apart.
     telling = [name for name in differing if name not in ("rounds", "target")]
     names = _spelled(configs, phones, telling, keys)
-    return names if len(set(names)) == len(names) else _spelled(configs, phones, differing, keys)
+    if len(set(names)) < len(names):
+        names = _spelled(configs, phones, differing, keys)
+    if len(set(names)) < len(names):
+        # The same run in several folders, as before and after a change of the code.
+        names = [f"{name}, {group[0].path.parent}" for name, group in zip(names, groups, strict=True)]
+    return names
 
 
 def _spelled(
@@ -220,8 +226,12 @@ def _spelled(
     names = []
     for config, told in zip(configs, phones, strict=True):
         parts = [f"{name}={config.spelled(name)}" for name in settings]
-        names.append(", ".join([config.spelled("uplink"), *parts, *(f"{key}={told.get(key, '–')}" for key in keys)]))
+        names.append(", ".join([config.spelled("uplink"), *parts, *(f"{key}={_told(key, told)}" for key in keys)]))
     return names
+
+
+def _told(key: str, phones: dict[str, Any]) -> str:
+    return phone_text(key, phones[key]) if key in phones else "–"
 
 
 def baseline_of(strategy: Strategy, strategies: Sequence[Strategy]) -> Strategy | None:

@@ -55,7 +55,7 @@ def run(
         from rich.console import Console
 
         from featherfed.errors import ConfigError, FeatherfedError
-        from featherfed.fl_bench.cells import cell_report, left_to_run
+        from featherfed.fl_bench.cells import cell_report, left_to_run, refuse_changed
         from featherfed.fl_bench.grid import run_grid
         from featherfed.fl_bench.progress import Progress
         from featherfed.fl_bench.scenario import COMMAND, SCENARIO, changed_text, read_scenario
@@ -74,6 +74,7 @@ def run(
             raise ConfigError(f"{folder} exists; go on with --resume, or choose another --out")
         folder.mkdir(parents=True, exist_ok=True)
         with held(folder, "run", "wait for it, or choose another --out", say=lambda line: click.echo(line, err=True)):
+            refuse_changed(cells, folder)
             (folder / SCENARIO).write_text(changed_text(file, changes), encoding="utf-8")
             (folder / COMMAND).write_text(_command(file, virtual, changes), encoding="utf-8")
             left_to_run(cells, folder)  # or what an interrupted grid left would show as under way

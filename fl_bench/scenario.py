@@ -6,7 +6,8 @@ uplink = ["float32", "eden-1bit"]          # two cells
 cohort = { 1 = 12, 5 = 6 }                 # 12, and from round 5 on 6: a table, or text like "1:12,5:6" or "12,6"
 epochs = [1, "5,1"]                        # a list is a grid: one epoch, or five in the first round and then one
 seed = [0, 1, 2]                           # six
-link = { "2g" = 0.2, "3g" = 0.5, "4g" = 0.3 }
+link = { "2g" = 0.2, "3g" = 0.5, "village" = 0.3 }
+profiles = "my_links.toml"                 # where "village" stands, beside the scenario; or tables [profiles.village]
 device = { "slow" = 0.5, "mid" = 0.5 }
 dropout = 0.1                              # a tenth of those who are asked leave instead, and come back
 set.shift = 1                              # a setting of the problem's own, by its name
@@ -16,7 +17,7 @@ aggregate = "mytask:Krum"                  # and a rule of one's own
 
 import itertools
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -30,6 +31,7 @@ from featherfed.bandwidth_sim.units import parse_duration
 from featherfed.by_round import by_round, is_by_round
 from featherfed.edge_client.device import parse_device
 from featherfed.errors import ConfigError
+from featherfed.fl_bench.own_links import Tables, inline, links_of, tables_of, used_of
 from featherfed.mixes import OTHER_STEP, check_mix, dealt
 from featherfed.nearest import nearest
 from featherfed.server.config import BY_ROUND, KNOWN, RunConfig, config_from
@@ -37,11 +39,13 @@ from featherfed.server.serving import check
 from featherfed.simulation import Fleet
 from featherfed.training_settings import flag
 
-PHONE_KEYS = ("link", "device", "bandwidth", "train", "dropout", "away", "as")
-"""`link`, `device`: a name or shares of names; `as`: processes, swarm or virtual; the others as for fl-edge."""
+PHONE_KEYS = ("link", "profiles", "device", "bandwidth", "train", "dropout", "away", "as")
+"""`link`, `device`: a name or shares of names; `profiles`: links of one's own (fl_bench/own_links.py); `as`: processes,
+swarm or virtual; the others as for fl-edge."""
 MIX = "one name, or names with their shares, or a list of such to try each"
 KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "link": ((str, dict), MIX),
+    "profiles": ((dict,), "links of one's own"),
     "device": ((str, int, float, dict), MIX),
     "bandwidth": ((str,), "a rate with its unit, like '256kbps'"),
     "train": ((str,), "sgd or none"),
@@ -85,6 +89,17 @@ class Cell:
         flags = self.common_flags()
         for key, value in (("link", self.link_of(shard)), ("device", self.device_of(shard))):
             flags += [flag(key), value] if key in self.phones else []
+        return flags
+
+    def swarm_flags(self) -> list[str]:
+        """Return the flags of `fl-edge swarm` for the same phones in few processes."""
+        count = self.config.phones
+        flags = ["--count", str(count), "--shard", f"0/{count}", *self.common_flags()]
+        for key, deal in (("link", self.link_of), ("device", self.device_of)):
+            if isinstance(self.phones.get(key), dict):
+                flags += [f"{flag(key)}s", ",".join(deal(shard) for shard in range(count))]
+            elif key in self.phones:
+                flags += [flag(key), deal(0)]
         return flags
 
     def common_flags(self) -> list[str]:
@@ -138,13 +153,20 @@ class Cell:
         device = self.phones.get("device", "cpu")
         return device if isinstance(device, dict) else str(device)
 
+    @property
+    def own_links(self) -> Tables:
+        """The tables of the links of one's own that phones of this cell are on."""
+        tables: Tables = self.phones.get("profiles", {})
+        return tables
+
     def fleet(self) -> Fleet:
         """Return the phones of this cell, to be simulated; raises `ConfigError` for a link that there is not."""
         mix = self.phones.get("link", "")
         profiles: dict[Profile | None, float] = {}
+        own = links_of(self.own_links)
         for link, share in (mix if isinstance(mix, dict) else {mix: 1.0}).items():
             try:
-                profiles[profile_from_flags(link=link or None, bandwidth=self.bandwidth)] = share
+                profiles[profile_from_flags(link=link or None, bandwidth=self.bandwidth, own=own)] = share
             except LinkConfigError as error:
                 raise ConfigError(str(error)) from error
         return Fleet(
@@ -194,6 +216,11 @@ def read_scenario(path: Path, *, way: str | None = None, changes: Sequence[str] 
         raise ConfigError(f"{path}: set = {given!r:.40} is not a table, like set.shift = 1")
     own = {f"set.{name}": value for name, value in given.items()}
     settings |= own
+    if "profiles" in settings:
+        try:
+            settings["profiles"] = tables_of(settings["profiles"], path)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from error
     # All of the plugins are imported in each run.
     varying = [key for key, value in settings.items() if isinstance(value, list) and key != "plugin"]
     if empty := next((key for key in varying if not settings[key]), None):
@@ -210,6 +237,7 @@ def read_scenario(path: Path, *, way: str | None = None, changes: Sequence[str] 
             check(config)
             cell = Cell(keys, config, phones)
             _check_phones(cell)
+            _keep_used(phones)
             cells.append(cell)
     except (ConfigError, LinkConfigError) as error:
         raise ConfigError(f"{path}: {error}") from error
@@ -219,19 +247,29 @@ def read_scenario(path: Path, *, way: str | None = None, changes: Sequence[str] 
     return cells
 
 
+def _keep_used(phones: dict[str, Any]) -> None:
+    """Leave a cell those links of one's own that its phones are on."""
+    link = phones.get("link", ())
+    used = used_of(phones.pop("profiles", {}), [link] if isinstance(link, str) else link)
+    if used:
+        phones["profiles"] = used
+
+
 def _one_text(key: str, value: Any) -> Any:
     """Return a value of a grid; one by round as text, which names its cell."""
     return by_round(value).text() if key in BY_ROUND and is_by_round(value) else value
 
 
 def changed_text(path: Path, changes: Sequence[str]) -> str:
-    """Return a scenario's text with `changes` in place of its own lines."""
+    """Return a scenario's text with `changes` in place of its own lines, and links from a file in place of its name."""
     document = tomlkit.parse(path.read_text(encoding="utf-8"))
     for line in changes:
         changed = tomlkit.parse(line)
         if "set" in document and "set" in changed:
             document["set"].update(changed.pop("set"))
         document.update(changed)
+    if isinstance(document.get("profiles"), str):
+        document["profiles"] = inline(tables_of(document["profiles"], path))
     return tomlkit.dumps(document)
 
 
@@ -253,7 +291,9 @@ def _check_phones(cell: Cell) -> None:
         raise ConfigError(f"away: {error}") from error
     if away_s <= 0:
         raise ConfigError(f"away = {cell.phones['away']!r} is not a time above 0")
-    for key, parse in (("link", find_profile), ("device", parse_device)):
+    own = links_of(cell.own_links)
+    parsers: dict[str, Callable[[str], object]] = {"link": lambda name: find_profile(name, own), "device": parse_device}
+    for key, parse in parsers.items():
         mix = cell.phones.get(key)
         if mix is None:
             continue

@@ -236,6 +236,22 @@ def test_links_are_names_rates_profiles_mixes_or_one_for_each_phone() -> None:
     assert seconds["each"] > seconds["none"]
 
 
+def test_links_of_one_s_own_are_named_beside_ours(tmp_path: Path) -> None:
+    run, file = small(phones=2, cohort=2, rounds=1), tmp_path / "mine.toml"
+    file.write_text('[village]\nup = "8kbps"\ndown = "1mbps"\n')
+    report = run.simulate(links={"village": 1}, profiles=file, train="none")
+    # A phone says its link's name, so one of another length takes another time.
+    assert (
+        report.seconds == run.simulate(links=replace(find_profile("8kbps/1mbps"), name="village"), train="none").seconds
+    )
+    with pytest.raises(ff.ConfigError, match="unknown link 'vilage': did you mean 'village'"):
+        run.simulate(links=["3g", "vilage"], profiles=str(file))
+    with pytest.raises(ff.ConfigError, match=r"profiles: cannot read .*none.toml: No such file"):
+        run.simulate(links="3g", profiles=tmp_path / "none.toml")
+    with pytest.raises(ff.ConfigError, match="profiles = 3 is not the path of a TOML file"):
+        run.simulate(profiles=3)  # type: ignore[arg-type]
+
+
 def test_another_experiment_is_made_by_what_differs() -> None:
     run = small(own_regression.problem, server=ff.FedYogi(0.5))
     other = run.replace(uplink="float32", rounds=1)

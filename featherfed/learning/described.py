@@ -1,5 +1,6 @@
 """Problems as `fl-server models` shows them: the tensors that travel."""
 
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
@@ -14,6 +15,17 @@ def ours() -> list[str]:
     for family, target in OURS.items():
         names += [f"{family}/{model}" for model in import_module(target.partition(":")[0]).MODELS]
     return names
+
+
+def relative_with(name: str, tensors: Mapping[str, tuple[int, ...]]) -> str | None:
+    """Return the problem of ours, of the same family as `name`, whose model has tensors of these names and shapes."""
+    family = name.partition("/")[0]
+    for relative in ours():
+        if relative.partition("/")[0] == family:
+            there = layout(build(load_problem(relative), 0)).tensors
+            if {tensor.name: tensor.shape for tensor in there} == tensors:
+                return relative
+    return None
 
 
 def described(name: str) -> dict[str, Any]:

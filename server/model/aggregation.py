@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featherfed.codec.layout import Layout
+from featherfed.errors import ConfigError
 from featherfed.partitions import largest_shard
 from featherfed.problem import Place, Problem
 from featherfed.problem_loading import load_problem
@@ -20,7 +21,7 @@ from featherfed.server.config import RunConfig
 from featherfed.server.leftover import mixed, parse_leftover, start
 from featherfed.server.measures import Measures, Target, figures, measures_of
 from featherfed.server.model.averaging import averaged
-from featherfed.server.model.model_file import PHONES, after, read_model, titled, under, write_model
+from featherfed.server.model.model_file import PHONES, OtherModelError, after, read_model, titled, under, write_model
 from featherfed.server.model.round_sum import RoundSum
 from featherfed.server.model.run_model import Closing
 from featherfed.server.model.run_rules import load_plugins, rules_of, uplinks_of
@@ -166,8 +167,16 @@ class Aggregator:
         write_model(path, self.layout, self._average, others, title=title)
 
     def restore(self, path: Path, version: int) -> None:
-        """Go on with a saved model."""
-        self._average, tensors = read_model(path, self.layout)
+        """Go on with a saved model; raises `ConfigError` for a broken file, or one of another model."""
+        from featherfed.learning.described import relative_with
+
+        try:
+            self._average, tensors = read_model(path, self.layout)
+        except OtherModelError as error:
+            # What a bare name like mnist stands for may have been another model in an earlier release.
+            relative = relative_with(self._config.problem, error.tensors)
+            way_out = f"say problem = {relative!r} in config.toml" if relative else "put the model that it had back"
+            raise ConfigError(f"{error}; {way_out} to go on, or begin a new run") from error
         weights = tensors["server.weights"] if self._config.server_average else self._average
         self._state = ServerState(weights, after(OPTIMIZER, tensors))
         self._memory = after(AGGREGATE, tensors)

@@ -1,5 +1,6 @@
 """A saved model: a safetensors file whose first tensors are the model's own, then what a resumed run needs besides."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +46,34 @@ def write_model(path: Path, layout: Layout, weights: F32, others: Arrays, *, tit
     save_file(tensors | dict(others), path, metadata={"model": title})
 
 
+class OtherModelError(ConfigError):
+    """A file with another model than the problem has now; `tensors` are the shapes that it has, by name."""
+
+    def __init__(self, sentence: str, tensors: Mapping[str, tuple[int, ...]]) -> None:
+        super().__init__(sentence)
+        self.tensors = dict(tensors)
+
+
 def read_model(path: Path, layout: Layout) -> tuple[F32, Arrays]:
-    """Return the weights, (parameters,) float32, and all tensors by name; raises `ConfigError`."""
+    """Return the weights, (parameters,) float32, and all tensors by name.
+
+    Raises `ConfigError`, an `OtherModelError` where the file's model has other tensors than the layout.
+    """
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise ConfigError(f"cannot read the model {path}: {error}") from error
+    there = {name: array.shape for name, array in after(MODEL, tensors).items()}
+    wanted = {tensor.name: tensor.shape for tensor in layout.tensors}
+    if there != wanted:
+        name = next(name for name in [*wanted, *there] if there.get(name) != wanted.get(name))
+        raise OtherModelError(
+            f"{path} has another model than the problem now: tensor {name!r} is {_shape(there.get(name))} there and"
+            f" {_shape(wanted.get(name))} here",
+            there,
+        )
     return np.concatenate([tensors[f"{MODEL}{tensor.name}"].ravel() for tensor in layout.tensors]), tensors
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "none" if shape is None else "×".join(map(str, shape)) or "one number"

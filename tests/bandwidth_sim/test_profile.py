@@ -6,9 +6,16 @@ from click.testing import CliRunner
 
 from featherfed.bandwidth_sim.drop import DropRule
 from featherfed.bandwidth_sim.errors import LinkConfigError
-from featherfed.bandwidth_sim.flags import link_flags
+from featherfed.bandwidth_sim.flags import link_flags, links_flags
 from featherfed.bandwidth_sim.outage import GilbertElliott, Schedule
-from featherfed.bandwidth_sim.profile import Profile, named_profiles, parse_profiles, parse_schedule, profile_from_flags
+from featherfed.bandwidth_sim.profile import (
+    Profile,
+    named_profiles,
+    parse_profiles,
+    parse_schedule,
+    profile_from_flags,
+    read_profiles,
+)
 
 
 def test_no_flags_mean_no_link() -> None:
@@ -46,7 +53,7 @@ def test_named_links_hold_the_published_figures(name: str, down_kbps: int, up_kb
 def test_own_links_come_from_toml(tmp_path: Path) -> None:
     path = tmp_path / "links.toml"
     path.write_text('[barn]\nup = "20kbps"\ndown = "30kbps"\nmean-up = "30s"\nmean-down = "5s"\nsource = "seen"\n')
-    profile = profile_from_flags(link="barn", profiles_file=path)
+    profile = profile_from_flags(link="barn", own=read_profiles(path))
     assert profile is not None
     assert profile.up.outage == GilbertElliott(30, 5)
 
@@ -59,6 +66,9 @@ def test_own_links_come_from_toml(tmp_path: Path) -> None:
         ("[a", "not TOML"),
         ("a = 1", "must be a table"),
         ('[a]\nmean-up = "3s"', "belong together"),
+        ('[a]\nup = "0kbps"', "lets nothing pass"),
+        ('["a,b"]\nup = "9kbps"', "leave out commas"),
+        ('[" a"]\nup = "9kbps"', "leave out commas and outer spaces"),
     ],
 )
 def test_a_wrong_own_link_is_refused_by_name(text: str, reason: str) -> None:
@@ -95,3 +105,43 @@ def test_bad_flags_are_a_usage_error_in_one_sentence(flags: list[str], sentence:
     assert result.exit_code == 2
     assert sentence in result.output
     assert "Traceback" not in result.output
+
+
+BARN = '[barn]\nup = "64kbps"\ndown = "256kbps"\nrtt = "300ms"\n'
+
+
+@click.command()
+@links_flags
+def dealt(profile: Profile | None, profiles: list[Profile]) -> None:
+    for each in profiles or [profile]:
+        assert each is not None
+        click.echo(f"{each.name} {each.up.rate_bytes_per_s} {each.up.delay_s:g}")
+
+
+def test_own_links_may_be_dealt_and_other_flags_go_over_each(tmp_path: Path) -> None:
+    path = tmp_path / "my links.toml"
+    path.write_text(BARN)
+    mixed = ["--profiles", str(path), "--links", "barn, 3g,256kbps", "--latency", "10ms"]
+    assert CliRunner().invoke(dealt, mixed).output == "barn 8000.0 0.01\n3g 96000.0 0.01\n256kbps 32000.0 0.01\n"
+    one = ["--profiles", str(path), "--link", "barn"]
+    assert CliRunner().invoke(dealt, one).output == "barn 8000.0 0.15\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--profiles", "FILE"], "none of them is chosen: add --link NAME"),
+        (["--profiles", "FILE", "--link", "bar"], "unknown link 'bar': did you mean 'barn'?"),
+        (["--profiles", "FILE", "--links", "3g,bern"], "unknown link 'bern': did you mean 'barn'?"),
+        (["--links", "3g", "--link", "3g"], "leave out one"),
+        (["--links", "3g,,4g"], "unknown link ''"),
+    ],
+)
+def test_own_links_that_are_not_chosen_or_not_there_are_a_usage_error(
+    flags: list[str], words: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "links.toml"
+    path.write_text(BARN)
+    result = CliRunner().invoke(dealt, [str(path) if flag == "FILE" else flag for flag in flags])
+    assert result.exit_code == 2
+    assert words in result.output

@@ -74,6 +74,8 @@ def test_unreadable_state_is_told_before_the_phone_joins(tmp_path: Path) -> None
         ([], "Missing option '--count'"),
         (["--count", "0"], "0 is not in the range x>=1"),
         (["--count", "2", "--links", "2g,9g"], "unknown link '9g'"),
+        (["--count", "2", "--devices", "slow,warp"], "device 'warp' is not one of cpu, cuda"),
+        (["--count", "2", "--devices", ""], "device '' is not one of cpu, cuda"),
     ],
 )
 def test_wrong_flag_of_a_swarm_is_one_sentence(arguments: list[str], words: str) -> None:

@@ -1,6 +1,7 @@
 import asyncio
 import resource
 import sys
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 
@@ -30,6 +31,13 @@ def test_links_are_dealt_in_turn() -> None:
     profiles = [find_profile(name) for name in ("2g", "3g")]
     dealt = [phone.profile.name for phone in phone_options(OPTIONS, 5, Deal(profiles=profiles)) if phone.profile]
     assert dealt == ["2g", "3g", "2g", "3g", "2g"]
+
+
+def test_devices_are_dealt_in_turn_and_one_is_for_all() -> None:
+    phones = phone_options(OPTIONS, 3, Deal(devices=[("cpu", 0.2), ("cpu", 0.05)]))
+    assert [phone.step_s for phone in phones] == [0.2, 0.05, 0.2]
+    alike = phone_options(replace(OPTIONS, step_s=0.01), 2)
+    assert [phone.step_s for phone in alike] == [0.01, 0.01]
 
 
 def test_phones_without_a_folder_share_none() -> None:

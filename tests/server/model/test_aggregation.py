@@ -157,6 +157,19 @@ def test_model_that_can_not_be_read_is_a_sentence(content: bytes | None, tmp_pat
         Aggregator(CONFIG, None).restore(path, 3)
 
 
+def test_model_of_an_earlier_release_s_default_is_named_with_the_way_out(tmp_path: Path) -> None:
+    # `mnist` was `mnist/lite` once; a problem's own file may have been edited, too.
+    lite = Aggregator(replace(CONFIG, downlink="lattice(1)"), None)
+    path = tmp_path / "model-0.safetensors"
+    lite.save(path)
+    tiny = Aggregator(replace(CONFIG, problem="digits/tiny", downlink="lattice(1)"), None)
+    with pytest.raises(ConfigError) as refused:
+        tiny.restore(path, 0)
+    words = str(refused.value)
+    assert words.startswith(f"{path} has another model than the problem now: tensor ")
+    assert words.endswith("; say problem = 'digits/lite' in config.toml to go on, or begin a new run")
+
+
 def test_seed_draws_the_first_model() -> None:
     first, again, other = (file_of(Aggregator(replace(CONFIG, seed=seed), None)) for seed in (0, 0, 1))
     assert first == again
