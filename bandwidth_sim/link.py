@@ -31,6 +31,8 @@ ETHERNET_OVERHEAD_BYTES = 66
 """Ethernet 14, IPv4 20, TCP 20, timestamps 12: what the kernel's shaper charges for each segment."""
 MAX_PIECE_BYTES = 32 * 1024
 """No piece on a fast link is larger: the sender is held back in steps no coarser than this."""
+UNLIMITED_PIECE_BYTES = 128 * 1024
+"""On one that has neither rate nor delay, loss, outages or drops: a chunk of 64 KiB with its headers is one piece."""
 PIECE_S = 0.04
 """A piece is so many seconds of a link, between one segment and `MAX_PIECE_BYTES`."""
 SLACK_BYTES = 64 * 1024
@@ -99,7 +101,12 @@ class LinkSpec:
 
     @property
     def piece_bytes(self) -> int:
-        """How many bytes to put on the link at once: about `PIECE_S` of it, at least one segment."""
+        """How many bytes to put on the link at once: about `PIECE_S` of it, at least one segment.
+
+        Where nothing holds a sender back, and all pieces arrive at once, no message is cut into several.
+        """
+        if self == _UNLIMITED:
+            return UNLIMITED_PIECE_BYTES
         return int(min(max(self.mss, self.goodput_bytes_per_s * PIECE_S), MAX_PIECE_BYTES))
 
     @property
@@ -113,6 +120,9 @@ class LinkSpec:
             return UNLIMITED_WINDOW_BYTES
         in_flight = goodput * (self.queue_s + 3 * self.delay_s + self.jitter_s) + SLACK_BYTES
         return int(min(in_flight, max(UNLIMITED_WINDOW_BYTES, self.mean_wire_bytes_per_s)))
+
+
+_UNLIMITED = LinkSpec()
 
 
 @dataclass(frozen=True, slots=True)
