@@ -150,6 +150,7 @@ class Link:
     def _set(self, spec: LinkSpec) -> None:
         self.spec = spec
         self.piece_bytes, self.window_bytes = spec.piece_bytes, spec.window_bytes
+        self._unlimited = spec == _UNLIMITED
         self._loss = Loss(spec.loss, 2 * spec.delay_s, spec.mss, self._seed)
         self._rate = Rate(self._loss.capped(spec.rate_bytes_per_s))
         self._jitter = Jitter(spec.jitter_s, self._seed)
@@ -176,6 +177,9 @@ class Link:
     def send(self, now_s: float, num_bytes: int) -> Passage:
         """Put `num_bytes` of payload on the link; nothing sent later departs or arrives before them."""
         start_s = max(now_s, self._free_at_s)
+        if self._unlimited:
+            self._free_at_s, self._last_arrival_s = start_s, max(start_s, self._last_arrival_s)
+            return Passage(start_s, self._last_arrival_s)
         departs_at_s = self._served_at(start_s, num_bytes * self._wire_per_byte)
         self._free_at_s = departs_at_s
         delay_s = max(0.0, self.spec.delay_s + self._jitter.draw_s()) + self._loss.delay_s(num_bytes)
