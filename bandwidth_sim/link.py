@@ -31,6 +31,8 @@ ETHERNET_OVERHEAD_BYTES = 66
 """Ethernet 14, IPv4 20, TCP 20, timestamps 12: what the kernel's shaper charges for each segment."""
 MAX_PIECE_BYTES = 32 * 1024
 """No piece on a fast link is larger: the sender is held back in steps no coarser than this."""
+UNLIMITED_PIECE_BYTES = 128 * 1024
+"""On one that has neither rate nor delay, loss, outages or drops: a chunk of 64 KiB with its headers is one piece."""
 PIECE_S = 0.04
 """A piece is so many seconds of a link, between one segment and `MAX_PIECE_BYTES`."""
 SLACK_BYTES = 64 * 1024
@@ -99,7 +101,12 @@ class LinkSpec:
 
     @property
     def piece_bytes(self) -> int:
-        """How many bytes to put on the link at once: about `PIECE_S` of it, at least one segment."""
+        """How many bytes to put on the link at once: about `PIECE_S` of it, at least one segment.
+
+        Where nothing holds a sender back, and all pieces arrive at once, no message is cut into several.
+        """
+        if self == _UNLIMITED:
+            return UNLIMITED_PIECE_BYTES
         return int(min(max(self.mss, self.goodput_bytes_per_s * PIECE_S), MAX_PIECE_BYTES))
 
     @property
@@ -113,6 +120,9 @@ class LinkSpec:
             return UNLIMITED_WINDOW_BYTES
         in_flight = goodput * (self.queue_s + 3 * self.delay_s + self.jitter_s) + SLACK_BYTES
         return int(min(in_flight, max(UNLIMITED_WINDOW_BYTES, self.mean_wire_bytes_per_s)))
+
+
+_UNLIMITED = LinkSpec()
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +150,7 @@ class Link:
     def _set(self, spec: LinkSpec) -> None:
         self.spec = spec
         self.piece_bytes, self.window_bytes = spec.piece_bytes, spec.window_bytes
+        self._unlimited = spec == _UNLIMITED
         self._loss = Loss(spec.loss, 2 * spec.delay_s, spec.mss, self._seed)
         self._rate = Rate(self._loss.capped(spec.rate_bytes_per_s))
         self._jitter = Jitter(spec.jitter_s, self._seed)
@@ -166,6 +177,9 @@ class Link:
     def send(self, now_s: float, num_bytes: int) -> Passage:
         """Put `num_bytes` of payload on the link; nothing sent later departs or arrives before them."""
         start_s = max(now_s, self._free_at_s)
+        if self._unlimited:
+            self._free_at_s, self._last_arrival_s = start_s, max(start_s, self._last_arrival_s)
+            return Passage(start_s, self._last_arrival_s)
         departs_at_s = self._served_at(start_s, num_bytes * self._wire_per_byte)
         self._free_at_s = departs_at_s
         delay_s = max(0.0, self.spec.delay_s + self._jitter.draw_s()) + self._loss.delay_s(num_bytes)

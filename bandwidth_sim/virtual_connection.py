@@ -120,11 +120,18 @@ class _Mixed:
         if take_wholes is None:
             protocol.data_received(b"".join(map(bytes, self.parts)))
             return
+        if len(self.parts) == 1:
+            # As nearly always: a message, and nothing before or behind it.
+            take_wholes(self.parts)
+            return
         for whole, parts in itertools.groupby(self.parts, lambda part: type(part) is Arrived):
             if whole:
                 take_wholes(list(parts))
             else:
                 protocol.data_received(b"".join(map(bytes, parts)))
+
+
+_PLAIN = (bytes, memoryview)
 
 
 class _Unsent:
@@ -153,11 +160,15 @@ class _Unsent:
         """Return the first bytes, as many as there are up to `room`."""
         size = wanted = min(room, self.size)
         self.size -= wanted
+        first = self._parts[0] if wanted else b""
+        if not isinstance(first, _PLAIN) and not self._begun and len(first) == wanted:
+            del self._parts[0]
+            return _Mixed([Arrived(first, wanted, wanted)], wanted)
         taken: list[bytes | memoryview | Arrived] = []
         mixed = False
         while wanted:
             part = self._parts[0]
-            if not isinstance(part, bytes | memoryview):
+            if not isinstance(part, _PLAIN):
                 here = min(len(part) - self._begun, wanted)
                 self._begun += here
                 taken.append(Arrived(part, here, self._begun))

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from featherfed.codec.downlink import Held
 from featherfed.errors import ConfigError, LocalError
 from featherfed.wire.messages import NOTHING, Count, Digest, ModelBegin, Version, digest_of
+from featherfed.wire.pieces import Pieces
 
 F32 = npt.NDArray[np.float32]
 Label64 = Annotated[str, msgspec.Meta(max_length=64)]
@@ -67,7 +68,7 @@ class PhoneState:
         """What `secrets` keeps of the run's masked rounds."""
         self.residual: F32 | None = None
         self.download_digest = b""
-        self.download = bytearray()
+        self.download = Pieces()
         self._load()
 
     def name_phone(self, name: str | None) -> str:
@@ -84,7 +85,7 @@ class PhoneState:
             return
         if run != self.run:
             self.held_version, self.weights, self.initial = NOTHING, None, None
-            self.download_digest, self.download = b"", bytearray()
+            self.download_digest, self.download = b"", Pieces()
             self.secrets = b""
             for name in ("model", "initial", "download", "download.part", "secrets"):
                 self._remove(name)
@@ -105,7 +106,7 @@ class PhoneState:
             self.initial = initial
             self._save("initial", {"weights": initial.astype("<f4").tobytes()})
         self.held_version, self.weights = version, weights
-        self.download_digest, self.download = b"", bytearray()
+        self.download_digest, self.download = b"", Pieces()
         self._save("model", {"version": version, "weights": weights.astype("<f4").tobytes()})
         self._remove("download")
         self._remove("download.part")
@@ -118,14 +119,13 @@ class PhoneState:
         """Start to keep the bytes of a model; those of another one are forgotten."""
         if digest == self.download_digest:
             return
-        self.download_digest, self.download = digest, bytearray()
+        self.download_digest, self.download = digest, Pieces()
         self._remove("download.part")
         self._save("download", {"digest": digest})
 
     def extend_download(self, offset: int, data: bytes) -> None:
         """Keep the next bytes, from `offset` on."""
-        del self.download[offset:]
-        self.download += data
+        self.download.put(offset, data)
         if self._folder is not None:
             path = self._folder / "download.part"
             with _writing(path), open(path, "r+b" if path.exists() else "w+b") as file:
@@ -245,7 +245,7 @@ class PhoneState:
                 return
             except OSError as error:
                 raise self._unreadable("download.part", str(error.strerror)) from error
-            self.download_digest, self.download = download["digest"], bytearray(part)
+            self.download_digest, self.download = download["digest"], Pieces(part)
 
     def _read(self, file: str, /, **kinds: Any) -> dict[str, Any]:
         """Return the fields of a file, or nothing where there is none; raises `ConfigError` for any other content.

@@ -366,7 +366,7 @@ _SPARE = {message: _spare(message) for message in typing.get_args(AnyMessage) if
 
 def pack(message: AnyMessage) -> bytes:
     """Return the message as one binary frame; a value outside its field's limits raises `msgspec.ValidationError`."""
-    if isinstance(message, ModelChunk | UpdateChunk) and (packed := _packed_chunk(message)):
+    if isinstance(message, _CHUNKS) and (packed := _packed_chunk(message)):
         return packed
     spare = _SPARE.get(type(message))
     packed = _encoder.encode(message if spare is None else _trimmed(message, spare))
@@ -391,6 +391,7 @@ def _packed_chunk(message: ModelChunk | UpdateChunk) -> bytes:
     return b"".join((head, data))
 
 
+_CHUNKS = (ModelChunk, UpdateChunk)
 _CHUNK_HEADS = {ModelChunk: b"\x93\x05", UpdateChunk: b"\x93\x07"}
 
 

@@ -128,6 +128,7 @@ TABLES: Mapping[Role, Table] = MappingProxyType(
 _NEEDS_PEER: Mapping[type[Message], State] = MappingProxyType(
     {Welcome: State.READY, UpdateBegin: State.IDLE, WholeUpdate: State.IDLE, Key: State.IDLE, Shares: State.IDLE}
 )
+_BEGINNINGS, _CHUNKS = (ModelBegin, UpdateBegin), (ModelChunk, UpdateChunk)
 
 
 class Transfer:
@@ -161,19 +162,20 @@ class Session:
     def follow(self, sender: Role, message: AnyMessage) -> None:
         """Move the sender's track, or raise `ProtocolError` and change nothing."""
         state = self.states[sender]
-        following = TABLES[sender].get(state, {}).get(type(message))
+        following = TABLES[sender][state].get(type(message))
         if following is None:
             raise ProtocolError(f"{type(message).__name__} out of turn: the {sender.value} is {state.value}")
-        peer = Role.SERVER if sender is Role.PHONE else Role.PHONE
         needed = _NEEDS_PEER.get(type(message))
-        if needed is not None and self.states[peer] is State.NEW:
-            raise ProtocolError(f"{type(message).__name__} before the {peer.value} is {needed.value}")
-        if isinstance(message, ModelBegin | UpdateBegin):
+        if needed is not None:
+            peer = Role.SERVER if sender is Role.PHONE else Role.PHONE
+            if self.states[peer] is State.NEW:
+                raise ProtocolError(f"{type(message).__name__} before the {peer.value} is {needed.value}")
+        if isinstance(message, _BEGINNINGS):
             total = message.size if isinstance(message, UpdateBegin) else sum(message.lengths)
             transfer = Transfer(total, asks=isinstance(message, UpdateBegin))
             done = transfer.advance(message.offset, len(message.data))
             self._transfers[sender] = transfer
-        elif isinstance(message, ModelChunk | UpdateChunk):
+        elif isinstance(message, _CHUNKS):
             done = self._transfers[sender].advance(message.offset, len(message.data))
         else:
             done = False

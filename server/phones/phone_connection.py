@@ -35,6 +35,7 @@ from featherfed.wire.messages import (
 from featherfed.wire.session import Role, Session, State
 
 UNSENT_BYTES = 16 * 1024
+_OF_UPDATES, _OF_MODELS = (UpdateBegin, UpdateChunk, WholeUpdate), (ModelBegin, ModelChunk, WholeModel)
 STRANGER = -1
 """The ledger's shard for connections that never said a valid Hello."""
 
@@ -110,7 +111,7 @@ class PhoneConnection:
             self.counted_in = self._current_round.number
             entry = self._count_received()
             entry.message += len(frame)
-            if isinstance(message, UpdateBegin | UpdateChunk | WholeUpdate):
+            if isinstance(message, _OF_UPDATES):
                 entry.payload += len(message.data)
             elif isinstance(message, Key | Shares):
                 entry.masks += len(frame)
@@ -136,7 +137,7 @@ class PhoneConnection:
                 if self.open and not self._handshake:
                     entry = self.traffic("downlink")
                     entry.message += len(frames[-1])
-                    if isinstance(message, ModelBegin | ModelChunk | WholeModel):
+                    if isinstance(message, _OF_MODELS):
                         entry.payload += len(message.data)
                     elif isinstance(message, Survivors):
                         entry.masks += len(frames[-1])

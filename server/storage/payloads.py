@@ -9,6 +9,7 @@ from typing import Protocol
 
 from featherfed.server.storage.store import Statement, Store, put_chunk
 from featherfed.wire.messages import digest_of
+from featherfed.wire.pieces import Pieces
 
 Key = tuple[int, int]
 """Round and shard."""
@@ -69,11 +70,11 @@ class HeldPayloads:
     def __init__(self, announced: Announced = lambda key, digest: None) -> None:
         """`announced` are the updates of phones in this process: what is compared with one needs no digest."""
         self._announced = announced
-        self._parts: dict[Key, dict[int, bytes]] = {}
+        self._held: dict[Key, Pieces] = {}
 
     def keep(self, key: Key, offset: int, data: bytes) -> list[Statement]:
         """Hold the bytes."""
-        self._parts.setdefault(key, {})[offset] = data
+        self._held.setdefault(key, Pieces()).put(offset, data)
         return []
 
     def keep_folded(self, key: Key, offset: int, data: bytes) -> list[Statement]:
@@ -83,29 +84,19 @@ class HeldPayloads:
 
     def read(self, key: Key) -> bytes:
         """Join the bytes."""
-        return b"".join(self._in_order(key))
+        return bytes(self._held.get(key, Pieces()))
 
     def whole(self, key: Key, last: bytes, digest: bytes) -> bytes | None:
         """Return the phone's own bytes where they are these: a comparison takes a tenth of a digest's time."""
-        parts = [*self._in_order(key), last]
-        known = self._announced(key, digest)
-        if known is not None and len(known) == sum(map(len, parts)):
-            offset = 0
-            for part in parts:
-                if not known.startswith(part, offset):
-                    break
-                offset += len(part)
-            else:
-                return known
-        return _of_digest(b"".join(parts), digest)
-
-    def _in_order(self, key: Key) -> list[bytes]:
-        return [data for _, data in sorted(self._parts.get(key, {}).items())]
+        held, known = self._held.get(key, Pieces()), self._announced(key, digest)
+        if known is not None and known.endswith(last) and held.same_as(known, len(known) - len(last)):
+            return known
+        return _of_digest(bytes(held) + last, digest)
 
     def forget(self, keys: Iterable[Key]) -> None:
         """Let the bytes go."""
         for key in keys:
-            self._parts.pop(key, None)
+            self._held.pop(key, None)
 
 
 def _of_digest(payload: bytes, digest: bytes) -> bytes | None:

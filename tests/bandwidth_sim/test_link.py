@@ -8,6 +8,7 @@ from featherfed.bandwidth_sim.drop import DropRule
 from featherfed.bandwidth_sim.errors import LinkConfigError
 from featherfed.bandwidth_sim.link import Link, LinkSpec
 from featherfed.bandwidth_sim.outage import GilbertElliott, Schedule
+from featherfed.wire.messages import MAX_CHUNK_BYTES
 
 
 def upload(link: Link, total_bytes: int, now_s: float = 0.0) -> tuple[float, float]:
@@ -46,6 +47,20 @@ def test_the_queue_holds_back_the_sender_and_loses_nothing() -> None:
 def test_two_connections_share_one_link_in_order() -> None:
     link = Link(LinkSpec(rate_bytes_per_s=1000, overhead_bytes=0), 0)
     assert [link.send(0.0, 500).departs_at_s for _ in range(4)] == [0.5, 1.0, 1.5, 2.0]
+
+
+def test_a_message_is_one_piece_where_nothing_slows_it_and_overtakes_nothing_that_was() -> None:
+    assert LinkSpec().piece_bytes >= MAX_CHUNK_BYTES + 128
+    # Each jitter is drawn for a piece, an outage may begin between two: these stay as fine as they were.
+    for other in (LinkSpec(delay_s=0.1), LinkSpec(jitter_s=0.1), LinkSpec(drop=DropRule(after_bytes=9))):
+        assert other.piece_bytes == 32 * 1024
+    link = Link(LinkSpec(rate_bytes_per_s=1000, overhead_bytes=0, delay_s=1.0), 0)
+    link.send(0.0, 2000)
+    link.change(LinkSpec(), 0.5)
+    assert link.send(0.5, 1000).arrives_at_s == 3.0
+    assert link.room_at(0.5) == 1.6
+    passage = link.send(4.0, 1 << 20)
+    assert (passage.departs_at_s, passage.arrives_at_s) == (4.0, 4.0)
 
 
 def test_rate_zero_lets_nothing_pass_until_it_is_changed() -> None:
