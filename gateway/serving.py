@@ -18,7 +18,9 @@ from urllib.parse import urlsplit
 from rich.console import Console
 
 from featherfed.by_round import ByRound
+from featherfed.codec.threads import ALONE, Threads
 from featherfed.commandline.signals import stopping
+from featherfed.cores import cores
 from featherfed.edge_client.dialing import DirectDialer, check_address, check_secrecy, trust
 from featherfed.edge_client.learner import Learner
 from featherfed.edge_client.phone import Phone, RunPausedError
@@ -76,6 +78,8 @@ class GatewayPlan:
     entrance: EntranceOptions
     folder: Path
     durable: bool = True
+    decode_threads: int = 1
+    """Gateways that are started together share their machine's cores: one is a core's work."""
 
     @property
     def place(self) -> tuple[int, int]:
@@ -146,8 +150,9 @@ def serve_gateway(run: RunPlan, root: Root, place: tuple[int, int]) -> None:
     else:
         path, config = run.resumed.path, run.config
     plan = GatewayPlan(
-        config=config, index=place[0], of=place[1], root=root, entrance=run.entrance, folder=path, durable=run.durable
-    )
+        config=config, index=place[0], of=place[1], root=root, entrance=run.entrance, folder=path, durable=run.durable,
+        decode_threads=run.decode_threads or cores(),
+    )  # fmt: skip
     console = Console()
     shown = display(console, None, run.watching.log_format)
     command = ["fl-server", "serve", "--resume", str(path), "--gateway-of", root.url]
@@ -200,7 +205,8 @@ async def _play(
     watcher: Watcher,
     stoppable: bool,
 ) -> str:
-    gateway = Gateway(config, folder, store, watcher, root=plan.root, place=plan.place)
+    threads = Threads(plan.decode_threads)
+    gateway = Gateway(config, folder, store, watcher, root=plan.root, place=plan.place, threads=threads)
     with stopping(gateway.stop) if stoppable else contextlib.nullcontext():
         return await gateway.run(door)
 
@@ -217,9 +223,10 @@ class Gateway:
         *,
         root: Root,
         place: tuple[int, int],
+        threads: Threads = ALONE,
     ) -> None:
         self._config, self._folder, self._store, self._watcher = config, folder, store, watcher
-        self._place = place
+        self._place, self._threads = place, threads
         self._loop = asyncio.get_running_loop()
         self._news: asyncio.Queue[News] = asyncio.Queue()
         self._exchange = RoundExchange(lambda news: self._call(self._news.put_nowait, news))
@@ -270,6 +277,7 @@ class Gateway:
         self, door: Entrance, upward: "asyncio.Task[str]", stopped: "asyncio.Task[bool]", welcome: Welcome
     ) -> None:
         aggregator = GatewayAggregator(self._config, self._exchange, welcome)
+        aggregator.sum.threads = self._threads
         start = self._resume_point(aggregator, welcome.run)
         service = Service(self._config, self._folder, aggregator, self._store, start, self._watcher)
         listening = asyncio.create_task(self._listen(service, aggregator))

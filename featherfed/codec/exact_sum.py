@@ -4,10 +4,13 @@ Floating-point addition is not associative; integer addition is. Each weighted v
 2⁻³⁰ and added as int64. The rounding error of a mean of n updates of weight w is at most 2⁻³¹/w a coordinate, below
 float32's own for values that matter. |sum| stays below 2³² (checked before anything is added), or int64 would wrap;
 each of n expected vectors has a share of 2³²/n, so that none can leave the others without room.
+
+Several threads may add at once, each what it has rounded by itself: a run of coordinates is added to by one at a time.
 """
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,7 @@ import numpy.typing as npt
 
 from featherfed.codec import blocks
 from featherfed.codec.space import F32
+from featherfed.codec.threads import ALONE, EACH, Threads
 from featherfed.errors import CodecError
 
 FRACTION_BITS = 30
@@ -37,13 +41,15 @@ class ExactSum:
         self._bound = 0.0
         self.weight = 0
         self.count = 0
+        self._counting = Lock()
+        self._adding = [Lock() for _ in range(0, size, blocks.RUN)]
 
     @property
     def size(self) -> int:
         """Number of coordinates."""
         return len(self._sum)
 
-    def add(self, values: F32, weight: int) -> None:
+    def add(self, values: F32, weight: int, threads: Threads = ALONE) -> None:
         """Add weight × values; raises `CodecError` and changes nothing where the sum could overflow.
 
         >>> total = ExactSum(2)
@@ -53,28 +59,35 @@ class ExactSum:
         array([2., 2.], dtype=float32)
         """
         largest = float(max(values.max(initial=0.0), -values.min(initial=0.0)))
-        bound = self._bound + largest * weight
-        if not (largest * weight < self._share and bound < LIMIT):
-            raise CodecError(f"update with a value of {largest:g} and weight {weight} exceeds what a sum can hold")
-        small, weights = largest * weight < SMALL, np.array([weight])
-        buffer = np.empty(min(blocks.RUN, len(values)), np.float64)
-        for start in range(0, len(values), blocks.RUN):
-            run = values[start : start + blocks.RUN]
-            if small:
-                self.add_run(start, run[None], weights, buffer)
-            else:
-                scaled = np.multiply(run, float(weight << FRACTION_BITS), out=buffer[: len(run)], dtype=np.float64)
-                self._sum[start : start + len(run)] += np.rint(scaled, out=scaled).astype(np.int64)
-        self._rounders += small
-        self._count(bound, weight)
+        small = largest * weight < SMALL
+        with self._counting:
+            bound = self._bound + largest * weight
+            if not (largest * weight < self._share and bound < LIMIT):
+                raise CodecError(f"update with a value of {largest:g} and weight {weight} exceeds what a sum can hold")
+            self._rounders += small
+            self._count(bound, weight)
+        weights = np.array([weight])
+
+        def take(starts: Iterator[int]) -> None:
+            buffer = np.empty(min(blocks.RUN, len(values)), np.float64)
+            for start in starts:
+                run = values[start : start + blocks.RUN]
+                if small:
+                    self.add_run(start, run[None], weights, buffer)
+                else:
+                    scaled = np.multiply(run, float(weight << FRACTION_BITS), out=buffer[: len(run)], dtype=np.float64)
+                    self._put(start, np.rint(scaled, out=scaled).astype(np.int64))
+
+        threads.share(range(0, len(values), blocks.RUN), take, most=len(values) // EACH)
 
     def admit(self, largest: float, weight: int) -> bool:
         """Count a vector of values up to `largest` if there is surely room for it: its runs must all be added then."""
-        bound = self._bound + largest * weight
-        if not (largest * weight < min(self._share, SMALL) and bound < LIMIT):
-            return False
-        self._rounders += 1
-        self._count(bound, weight)
+        with self._counting:
+            bound = self._bound + largest * weight
+            if not (largest * weight < min(self._share, SMALL) and bound < LIMIT):
+                return False
+            self._rounders += 1
+            self._count(bound, weight)
         return True
 
     def add_run(self, start: int, values: F32, weights: npt.NDArray[Any], scratch: npt.NDArray[np.float64]) -> None:
@@ -88,9 +101,20 @@ class ExactSum:
         scaled *= weights[:, None] * float(1 << FRACTION_BITS)
         # As np.rint and a cast, in half the time.
         scaled += _ROUNDER
-        run = self._sum[start : start + size]
-        for row in scaled.view(np.int64):
-            run += row
+        total, *others = scaled.view(np.int64)
+        for row in others:
+            total += row
+        self._put(start, total)
+
+    def _put(self, start: int, numbers: npt.NDArray[np.int64]) -> None:
+        """Add whole numbers, (run,), to the coordinates from `start` on."""
+        end, at = start + len(numbers), start
+        while at < end:
+            number = at // blocks.RUN
+            to = min((number + 1) * blocks.RUN, end)
+            with self._adding[number]:
+                self._sum[at:to] += numbers[at - start : to - start]
+            at = to
 
     def _count(self, bound: float, weight: int) -> None:
         self._bound = bound

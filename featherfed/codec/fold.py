@@ -4,7 +4,8 @@ Where all phones share a rotation and nothing after it depends on the phone, rot
 is rotated back once.
 
 Updates whose payloads have the same places go through in rows (`rows`), the others one by one. Neither ever changes a
-bit: the sum has Σ round(weight · value) of the values that `Pipeline.decode` gives, whichever way they come.
+bit, and no number of threads does: the sum has Σ round(weight · value) of the values that `Pipeline.decode` gives,
+whichever way they come.
 """
 
 import math
@@ -19,6 +20,7 @@ from featherfed.codec.exact_sum import ExactSum
 from featherfed.codec.layout import Layout
 from featherfed.codec.rows import Rows, Update
 from featherfed.codec.space import F32
+from featherfed.codec.threads import Threads
 from featherfed.errors import CodecError
 from featherfed.randomness import RoundKey
 
@@ -32,14 +34,15 @@ class Fold:
     """One round's sum. `weight` is that of all updates in it, `count` their number."""
 
     def __init__(
-        self, pipeline: "Pipeline", layout: Layout, key: RoundKey | None, *, updates: int, clip_norm: float
-    ) -> None:
+        self, pipeline: "Pipeline", layout: Layout, key: RoundKey | None, *, updates: int, clip_norm: float,
+        threads: Threads,
+    ) -> None:  # fmt: skip
         """Use `Pipeline.fold`."""
-        self._pipeline, self._layout, self._key = pipeline, layout, key
+        self._pipeline, self._layout, self._key, self._threads = pipeline, layout, key, threads
         self._clip_norm = clip_norm
         self._sum = ExactSum(layout.size, updates)
         self._rotated = pipeline.sums_rotated and key is not None
-        self._rows = Rows(pipeline, layout, self._sum, rotated=self._rotated) if pipeline.in_rows else None
+        self._rows = Rows(pipeline, layout, self._sum, threads, rotated=self._rotated) if pipeline.in_rows else None
 
     @property
     def weight(self) -> int:
@@ -78,7 +81,7 @@ class Fold:
             values = pipeline.coordinates(update.payload, space, update.key, rotated=True)
         else:
             values = pipeline.decode(update.payload, self._layout, update.key)
-        self._sum.add(clip(values, self._clip_norm), update.weight)
+        self._sum.add(clip(values, self._clip_norm), update.weight, self._threads)
 
     def disturb(self, draw: Callable[[int], npt.NDArray[np.int64]]) -> None:
         """Add noise to the sum, in its whole numbers (`ExactSum.disturb`)."""

@@ -30,6 +30,7 @@ from featherfed.codec.packed import Packed
 from featherfed.codec.payload import Field, Kind, PartFormat, formats
 from featherfed.codec.space import F32, Part, Space
 from featherfed.codec.stage import I64, U8, Coder, Quantizer, Reader, Rotation, Slot, Sparse, Stage, Structured, finite
+from featherfed.codec.threads import ALONE, Threads
 from featherfed.errors import CodecError, FeatherfedError, ProblemError
 from featherfed.randomness import RoundKey
 from featherfed.user_code import place_of, reason, where
@@ -264,12 +265,15 @@ class Pipeline:
                 raise
             raise kind(f"{self} cannot {doing} ({place}): {reason(error)}") from error
 
-    def fold(self, layout: Layout, key: RoundKey | None, *, updates: int = 1, clip_norm: float = math.inf) -> Fold:
+    def fold(
+        self, layout: Layout, key: RoundKey | None, *, updates: int = 1, clip_norm: float = math.inf,
+        threads: Threads = ALONE,
+    ) -> Fold:  # fmt: skip
         """Return an empty sum with room for so many of a round's updates, each of an L2 norm of at most `clip_norm`.
 
         Without a key the updates may be of several rounds, which share no rotation: each is rotated back by itself.
         """
-        return Fold(self, layout, key, updates=updates, clip_norm=clip_norm)
+        return Fold(self, layout, key, updates=updates, clip_norm=clip_norm, threads=threads)
 
 
 def _same(values: F32) -> F32:

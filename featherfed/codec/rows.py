@@ -2,7 +2,8 @@
 
 Decoding and adding go run by run (`rotate.SPAN`), through room that is used again, so that the only vector that is as
 long as the model is the sum. Of models with small tensors several updates go through together: what a call of numpy
-costs is then shared by them, and so is the seeding of their generators.
+costs is then shared by them, and so is the seeding of their generators. Runs may go to several threads, each of which
+has a room of its own.
 """
 
 import math
@@ -22,6 +23,7 @@ from featherfed.codec.payload import Kind
 from featherfed.codec.rotate import SPAN, rotate_span_back, spans, whole_blocks
 from featherfed.codec.space import F32
 from featherfed.codec.stage import U8
+from featherfed.codec.threads import EACH, Threads
 from featherfed.randomness import RoundKey
 
 if TYPE_CHECKING:
@@ -55,6 +57,27 @@ class _Place:
     size: int
     numbers: slice
     codes: slice
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A span of a part of some updates: `numbers`, (rows, …), are its values, or those of the blocks of its `codes`."""
+
+    place: _Place
+    span: slice
+    numbers: F32
+    codes: U8 | None
+    signs: U8 | None
+    weights: npt.NDArray[np.int64]
+
+
+class _Room:
+    """Where one thread decodes: room for `values` of a run, and for what is made of them on the way."""
+
+    def __init__(self, size: int) -> None:
+        self.values = np.empty(size, np.float32)
+        self.sums = np.empty(size + 8, np.float64)
+        self.scratch = self.sums.view(np.float32)
 
 
 class _Codes:
@@ -99,10 +122,13 @@ class _Codes:
 class Rows:
     """Adds updates of a pipeline whose payloads all have the same places (`Pipeline.in_rows`)."""
 
-    def __init__(self, pipeline: "Pipeline", layout: Layout, total: ExactSum, *, rotated: bool) -> None:
+    def __init__(
+        self, pipeline: "Pipeline", layout: Layout, total: ExactSum, threads: Threads, *, rotated: bool
+    ) -> None:
         quantizer = pipeline.quantizer
         self._rotation = None if rotated else pipeline.rotation
         self._sum = total
+        self._threads = threads
         self._largest = float(np.abs(quantizer.symbol_values).max())
         self._codes = _Codes(quantizer.symbol_values, quantizer.symbol_bits)
         self._exact: list[_Place] = []
@@ -120,9 +146,8 @@ class Rows:
         self._payload_bytes = at
         self._together = min(MOST, max(1, MOST_VALUES // max(layout.size, 1)))
         # Of one row a span of blocks, or some rows of smaller tensors; and in each what its last code has beyond them.
-        self._values = np.empty(min(most * self._together, SPAN + blocks.BLOCK) + self._codes.each * MOST, np.float32)
-        self._sums = np.empty(len(self._values) + 8, np.float64)
-        self._scratch = self._sums.view(np.float32)
+        self._room_size = min(most * self._together, SPAN + blocks.BLOCK) + self._codes.each * MOST
+        self._rooms: list[_Room] = []
 
     def add(self, updates: Sequence[Update]) -> list[int]:
         """Add all that surely fit, and return the places of the others: to be looked at one by one."""
@@ -147,19 +172,41 @@ class Rows:
         if left:
             exact, scales, codes = ([values[fits] for values in each] for each in (exact, scales, codes))
         weights = np.array([update.weight for update in taken])
-        for place, values in zip(self._exact, exact, strict=True):
-            for span, some in self._pieces(place.size, len(taken)):
-                self._sum.add_run(place.start + span.start, values[some, span], weights[some], self._sums)
         drawn: Sequence[U8 | None] = [None] * len(self._coded)
         if self._rotation is not None:
             sizes = [(place.index, place.size) for place in self._coded]
             drawn = self._rotation.draw_rows(sizes, [update.key for update in taken])
+        runs: list[_Run] = []
+        for place, values in zip(self._exact, exact, strict=True):
+            runs += [
+                _Run(place, span, values[some, span], None, None, weights[some])
+                for span, some in self._pieces(place.size, len(taken))
+            ]
         for place, numbers, symbols, signs in zip(self._coded, scales, codes, drawn, strict=True):
-            for span, some in self._pieces(place.size, len(taken)):
-                mine = numbers[some, span.start // blocks.BLOCK : blocks.count(span.stop)]
-                values = self._decoded(place, symbols[some], span, mine, None if signs is None else signs[some])
-                self._sum.add_run(place.start + span.start, values, weights[some], self._sums)
+            runs += [
+                _Run(
+                    place,
+                    span,
+                    numbers[some, span.start // blocks.BLOCK : blocks.count(span.stop)],
+                    symbols[some],
+                    None if signs is None else signs[some],
+                    weights[some],
+                )
+                for span, some in self._pieces(place.size, len(taken))
+            ]
+        self._threads.share(runs, self._add_runs, most=self._sum.size // EACH)
         return left
+
+    def _add_runs(self, runs: Iterator[_Run]) -> None:
+        """Decode runs and add them. Called in several threads at once."""
+        try:
+            room = self._rooms.pop()
+        except IndexError:
+            room = _Room(self._room_size)
+        for run in runs:
+            values = run.numbers if run.codes is None else self._decoded(run, run.codes, room)
+            self._sum.add_run(run.place.start + run.span.start, values, run.weights, room.sums)
+        self._rooms.append(room)
 
     def _admitted(
         self, updates: Sequence[Update], rows: list[int], exact: list[F32], scales: list[F32], codes: list[U8]
@@ -183,21 +230,21 @@ class Rows:
             for first in range(0, rows, together):
                 yield span, slice(first, first + together)
 
-    def _decoded(self, place: _Place, codes: U8, span: slice, numbers: F32, signs: U8 | None) -> F32:
-        """Return the values of a span of a part, (rows, span), in room that the next call uses again."""
-        each = self._codes.each
+    def _decoded(self, run: _Run, codes: U8, room: _Room) -> F32:
+        """Return the values of a run, (rows, span), in the room."""
+        each, place, span = self._codes.each, run.place, run.span
         codes = codes[:, span.start // each : -(-span.stop // each)]
         main, order = whole_blocks(place.size)
-        begun = 1 if signs is None else self._codes.begun(order)
-        values = self._codes.whole(codes, self._values, begun=begun > 1)
+        begun = 1 if run.signs is None else self._codes.begun(order)
+        values = self._codes.whole(codes, room.values, begun=begun > 1)
         tail = slice(min(span.stop, main) - span.start, span.stop - span.start)
         if begun > 1 and tail.start < tail.stop:
             # Behind the whole blocks, these go through the block that overlaps them alone.
-            plain = self._codes.whole(codes[:, tail.start // each :], self._scratch, begun=False)
+            plain = self._codes.whole(codes[:, tail.start // each :], room.scratch, begun=False)
             values[:, tail] = plain[:, : tail.stop - tail.start]
         values = values[:, : tail.stop]
-        if signs is None:
-            blocks.multiply(values, numbers)
+        if run.signs is None:
+            blocks.multiply(values, run.numbers)
         else:
-            rotate_span_back(values, signs, span, place.size, self._scratch, numbers, begun=begun)
+            rotate_span_back(values, run.signs, span, place.size, room.scratch, run.numbers, begun=begun)
         return values

@@ -16,6 +16,7 @@ from featherfed.codec.exact_sum import partial_sum_bytes
 from featherfed.codec.fold import Fold, Update
 from featherfed.codec.layout import Layout
 from featherfed.codec.pipeline import Pipeline
+from featherfed.codec.threads import ALONE, Threads
 from featherfed.errors import CodecError
 from featherfed.randomness import RoundKey
 from featherfed.rules.aggregate import Aggregate, Updates
@@ -68,6 +69,8 @@ class RoundSum:
         """Of a run with differential privacy; a test may give another."""
         self._buffered = config.mode == "async"
         self._fresh_weight = 0
+        self.threads: Threads = ALONE
+        """What updates are decoded by: of a server, so many as it has cores. No bit of a sum depends on it."""
         self._fold: Fold | KeptUpdates | None = None
         self.open_round = 0
 
@@ -84,7 +87,9 @@ class RoundSum:
         else:
             key = None if self._buffered else RoundKey(self._config.seed, round_number)
             self._fresh_weight = 0
-            self._fold = uplink.fold(self._layout, key, updates=self._config.phones, clip_norm=clip_norm)
+            self._fold = uplink.fold(
+                self._layout, key, updates=self._config.phones, clip_norm=clip_norm, threads=self.threads
+            )
 
     def add(self, round_number: int, shard: int, payload: bytes, examples: int) -> None:
         """Decode an update and add it to the sum; raises `CodecError` and leaves the sum alone if it is not valid."""
