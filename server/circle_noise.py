@@ -100,7 +100,8 @@ class CircleNoise:
 
     def __str__(self) -> str:
         bound, members = self.fitted.bound, self.plan.most
-        steps = f"{_steps(bound.clip_steps)} steps to a clip norm, a phone moves a sum by {_steps(bound.sensitivity)} at most"
+        steps = f"{_steps(bound.clip_steps)} steps to a clip norm"
+        steps += f", a phone moves a sum by {_steps(bound.sensitivity)} at most"
         if self.promise is None:
             return f"{steps}; the server adds noise of {_steps(self.noise_multiplier * bound.sensitivity)} steps"
         least = self.plan.survivors(members)
