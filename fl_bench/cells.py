@@ -16,6 +16,7 @@ from featherfed.fl_bench.own_links import text_of
 from featherfed.fl_bench.processes import Processes
 from featherfed.fl_bench.scenario import Cell
 from featherfed.lost_phones import lost_phones
+from featherfed.server.config import RunConfig
 from featherfed.server.storage.report import Report, make_report
 from featherfed.server.storage.run_folder import create, existing, write_durably
 from featherfed.server.storage.store import Store
@@ -53,21 +54,45 @@ def left_to_run(cells: Sequence[Cell], out: Path) -> list[Cell]:
 def refuse_changed(cells: Sequence[Cell], out: Path) -> None:
     """Raise `ConfigError` where a finished cell was run with other settings than it would be run with now.
 
-    Its folder has the name of what varies: whatever else a scenario says may have changed since.
+    Its folder has the name of what varies: whatever else a scenario says may have changed since, and so may the model
+    that a problem has, by an edit of its file or in another release.
     """
+    sizes: dict[str, int] = {}
     for cell in cells:
         folder = out / cell.name
         if not (finished(cell, out) and (folder / FACTS).exists()):
             continue
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-        _, config = existing(folder)
+        config, was = _as_run(folder)
         told = {"as": facts.get("way", cell.way), **facts.get("phones", {})}
         found = differences(config, told, cell.config, {**cell.phones, "as": cell.way})
+        if not found:
+            if cell.config.problem not in sizes:
+                sizes[cell.config.problem] = _parameters(cell.config.problem)
+            is_now = sizes[cell.config.problem]
+            found = {} if was == is_now else {"parameters": (f"{was:,}", f"{is_now:,}")}
         if found:
             said = ", ".join(f"{name} = {before} where the scenario has {now}" for name, (before, now) in found.items())
             raise ConfigError(
                 f"{folder} is finished, with {said}: choose another --out, or remove that folder to have it run again"
             )
+
+
+def _as_run(folder: Path) -> tuple[RunConfig, int]:
+    """Return the configuration of a run, and how many parameters its model has."""
+    run, config = existing(folder)
+    store = Store(run.database)
+    try:
+        return config, int(store.values().get("parameters", 0))
+    finally:
+        store.close()
+
+
+def _parameters(problem: str) -> int:
+    """Return how many parameters a problem's model has now."""
+    from featherfed.learning.described import described
+
+    return int(described(problem)["parameters"])
 
 
 def run_cell(cell: Cell, out: Path, data_dir: str | None, workers: "int | Workers | None" = None) -> None:

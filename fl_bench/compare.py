@@ -46,6 +46,9 @@ def unlike(before: Sequence[Strategy], after: Sequence[Strategy]) -> list[str]:
     for first, second in _pairs(before, after):
         one, other = first.runs[0], second.runs[0]
         found = differences(one.config, one.facts.get("phones"), other.config, other.facts.get("phones"))
+        sizes = [run.report.get("parameters", 0) for run in (one, other)]
+        if sizes[0] != sizes[1]:
+            found["parameters"] = f"{sizes[0]:,}", f"{sizes[1]:,}"
         if found:
             said = ", ".join(f"{name} {old} → {new}" for name, (old, new) in found.items())
             lines.append(f"{_name(first, second)}: not the same settings: {said}")

@@ -194,7 +194,7 @@ def _group(runs: Sequence[Run]) -> list[Strategy]:
     for run in runs:
         settings = tuple(str(run.config.spelled(name)) for name in KNOWN if name != "seed")
         phones = json.dumps(run.facts.get("phones", {}), sort_keys=True)
-        groups.setdefault((str(run.path.parent), phones, settings), []).append(run)
+        groups.setdefault((str(run.path.parent), phones, settings, _parameters(run)), []).append(run)
     members = [sorted(group, key=lambda run: run.config.seed) for group in groups.values()]
     return [Strategy(name, tuple(group)) for name, group in zip(_names(members), members, strict=True)]
 
@@ -215,9 +215,18 @@ def _names(groups: Sequence[Sequence[Run]]) -> list[str]:
     if len(set(names)) < len(names):
         names = _spelled(configs, phones, differing, keys)
     if len(set(names)) < len(names):
+        # One problem, whose model was another before an edit of its file, or in an earlier release.
+        sizes = [_parameters(group[0]) for group in groups]
+        if len(set(sizes)) > 1:
+            names = [f"{name}, parameters={size}" for name, size in zip(names, sizes, strict=True)]
+    if len(set(names)) < len(names):
         # The same run in several folders, as before and after a change of the code.
         names = [f"{name}, {group[0].path.parent}" for name, group in zip(names, groups, strict=True)]
     return names
+
+
+def _parameters(run: Run) -> int:
+    return int(run.report.get("parameters", 0))
 
 
 def _spelled(

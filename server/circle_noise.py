@@ -100,12 +100,18 @@ class CircleNoise:
 
     def __str__(self) -> str:
         bound, members = self.fitted.bound, self.plan.most
-        steps = f"{bound.clip_steps:.3g} steps to a clip norm, a phone moves a sum by {bound.sensitivity:.3g} at most"
+        steps = f"{_steps(bound.clip_steps)} steps to a clip norm"
+        steps += f", a phone moves a sum by {_steps(bound.sensitivity)} at most"
         if self.promise is None:
-            return f"{steps}; the server adds noise of {self.noise_multiplier * bound.sensitivity:.4g} steps"
+            return f"{steps}; the server adds noise of {_steps(self.noise_multiplier * bound.sensitivity)} steps"
         least = self.plan.survivors(members)
         honest = self.promise.honest(least, members)
         return (
-            f"{steps}; each phone adds noise of {self.sigma(members)}; a circle of {members} is opened with {least}"
-            f" survivors, and the noise of {honest} is counted on"
+            f"{steps}; each phone adds noise of {_steps(self.sigma(members))}; a circle of {members} is opened with"
+            f" {least} survivors, and the noise of {honest} is counted on"
         )
+
+
+def _steps(number: float) -> str:
+    """Return a number of steps for people: whole with its thousands apart, or where it is small with three digits."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
