@@ -44,7 +44,10 @@ def _settings(problem: str, rounds: int, codecs: str, **more: Any) -> dict[str, 
 
 
 def timed_run(given: Given, data_dir: str | None) -> dict[str, Any]:
-    """Run settings in virtual time; return the seconds of its rounds (but the first), and what its model is."""
+    """Run settings in virtual time; return the seconds of its rounds (but the first), and what its model is.
+
+    `cpu` are those of this process: all that a round takes where it is its only worker.
+    """
     import hashlib
 
     import featherfed.server.model.aggregation  # noqa: F401  (torch: its import is no part of a round)
@@ -55,10 +58,12 @@ def timed_run(given: Given, data_dir: str | None) -> dict[str, Any]:
 
     settings, trains, workers, address = given
     ends_s: list[float] = []
+    cpu_s: list[float] = []
 
     class Clock(Watcher):
         def round_closed(self, summary: RoundSummary) -> None:
             ends_s.append(time.perf_counter())
+            cpu_s.append(time.process_time())
 
     config = config_from(settings)
     with (
@@ -70,7 +75,8 @@ def timed_run(given: Given, data_dir: str | None) -> dict[str, Any]:
             workers=crew,
         )  # fmt: skip
         model = hashlib.sha256(folder.model.read_bytes()).hexdigest()[:16]
-    return {"seconds": [end - begin for begin, end in itertools.pairwise(ends_s)], "model": model}
+    seconds, cpu = ([end - begin for begin, end in itertools.pairwise(each)] for each in (ends_s, cpu_s))
+    return {"seconds": seconds, "cpu": cpu, "model": model}
 
 
 @contextmanager
@@ -116,14 +122,17 @@ def _local_cluster(cores: int) -> Iterator[str]:
 def _compared(ways: Mapping[str, Given], turns: int, data_dir: str | None, tell: Tell) -> dict[str, Any]:
     """Run each way once a turn; return the medians over all turns, and whether all models are the same."""
     found: dict[str, list[float]] = {way: [] for way in ways}
+    cpu: dict[str, list[float]] = {way: [] for way in ways}
     models = set()
     for _ in range(turns):
         for way, given in ways.items():
             tell(f"{given[0]['problem']}: {way}")
             rows = _fresh(*[(timed_run, given, data_dir)] * (2 if way == TWICE else 1))
             found[way].append(statistics.mean(statistics.median(row["seconds"]) for row in rows))
+            cpu[way].append(statistics.mean(statistics.median(row["cpu"]) for row in rows))
             models |= {row["model"] for row in rows}
-    return {"medians": {way: statistics.median(each) for way, each in found.items()}, "same": len(models) == 1}
+    medians, cpu_medians = ({way: statistics.median(each) for way, each in by.items()} for by in (found, cpu))
+    return {"medians": medians, "cpu": cpu_medians, "same": len(models) == 1}
 
 
 def _codecs(model: str) -> tuple[str, ...]:
@@ -151,7 +160,8 @@ def measure(data_dir: str | None, parts: tuple[str, ...], turns: int, *, small: 
         if "framework" in parts:
             settings = _settings(f"{data}/{'tiny' if small else '2nn'}", 3 if small else 21, "float32", eval_every=1000)
             row = _compared({"1": (settings, False, 1, None)}, turns, data_dir, tell)
-            result["framework"] = {"model": settings["problem"].partition("/")[2], "seconds": row["medians"]["1"]}
+            model = settings["problem"].partition("/")[2]
+            result["framework"] = {"model": model, "seconds": row["medians"]["1"], "cpu": row["cpu"]["1"]}
         if "ray" in parts:
             settings = _settings(f"{data}/{'tiny' if small else 'lite'}", 3 if small else 6, "float32")
             with _local_cluster(2) as address:
