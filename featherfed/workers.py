@@ -1,13 +1,19 @@
-"""Workers on this machine: the processes that train for a simulation."""
+"""Workers on this machine: how many cores a simulation may use, and the processes that train on them."""
 
 import os
 
-from featherfed.cores import cores
 from featherfed.edge_client.training_crew import Crew, TrainingProcesses
 from featherfed.edge_client.training_host import HostPlan
 from featherfed.problem_names import NamedProblem
 from featherfed.server.config import RunConfig
 from featherfed.side_by_side import Workers
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def on_this_machine(config: RunConfig, wanted: int | None, named: NamedProblem, data_dir: str | None) -> Workers:

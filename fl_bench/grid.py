@@ -9,11 +9,11 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from featherfed.cores import cores
 from featherfed.errors import LocalError
 from featherfed.fl_bench.cells import left_to_run, run_cell
 from featherfed.fl_bench.scenario import Cell
 from featherfed.fl_bench.tether import tie
+from featherfed.workers import cores
 
 
 def run_grid(

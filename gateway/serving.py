@@ -20,7 +20,6 @@ from rich.console import Console
 from featherfed.by_round import ByRound
 from featherfed.codec.threads import ALONE, Threads
 from featherfed.commandline.signals import stopping
-from featherfed.cores import cores
 from featherfed.edge_client.dialing import DirectDialer, check_address, check_secrecy, trust
 from featherfed.edge_client.learner import Learner
 from featherfed.edge_client.phone import Phone, RunPausedError
@@ -79,7 +78,6 @@ class GatewayPlan:
     folder: Path
     durable: bool = True
     decode_threads: int = 1
-    """Gateways that are started together share their machine's cores: one is a core's work."""
 
     @property
     def place(self) -> tuple[int, int]:
@@ -151,7 +149,7 @@ def serve_gateway(run: RunPlan, root: Root, place: tuple[int, int]) -> None:
         path, config = run.resumed.path, run.config
     plan = GatewayPlan(
         config=config, index=place[0], of=place[1], root=root, entrance=run.entrance, folder=path, durable=run.durable,
-        decode_threads=run.decode_threads or cores(),
+        decode_threads=run.decode_threads,
     )  # fmt: skip
     console = Console()
     shown = display(console, None, run.watching.log_format)

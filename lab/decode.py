@@ -19,8 +19,10 @@ def measure(problem: str, spec: str, most: int, turns: int) -> dict[str, Any]:
     from featherfed.learning.models import layout_of
     from featherfed.learning.noise import noise_update
     from featherfed.randomness import RoundKey
+    from featherfed.server.allocator import give_back_vectors
     from featherfed.server.rounds.folding import BATCH, GROUP_BYTES
 
+    give_back_vectors()
     layout, pipeline = layout_of(problem), Pipeline.parse(spec)
     payloads = []
     for shard in range(8):

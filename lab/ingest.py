@@ -245,6 +245,9 @@ def measure_idle(settings: dict[str, Any], *, data_dir: str | None, processes: i
     help="Over how long the phones of a round answer, one after the other; 0: all at once.",
 )
 @click.option("--idle", type=click.IntRange(1), help="Measure the memory of so many idle phones too.")
+@click.option(
+    "--decode", type=click.IntRange(1), metavar="N", help="Measure decoding alone too, by 1 to N threads in turns."
+)
 @click.option("--processes", default=1, show_default=True, type=click.IntRange(1), help="To play the phones in.")
 @click.option("--data-dir", type=click.Path(), help="Folder with MNIST.  [default: FL_DATA_DIR, else a cache]")
 @click.option("--folder", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Whose disk is written.")
@@ -256,6 +259,7 @@ def ingest(
     spec: str,
     within: float,
     idle: int | None,
+    decode: int | None,
     processes: int,
     data_dir: str | None,
     folder: Path | None,
@@ -265,6 +269,7 @@ def ingest(
     from featherfed.errors import ConfigError, FeatherfedError
     from featherfed.server.config import config_from
     from featherfed.server.serving import check
+    from lab.decode import measure as measure_decode
     from lab.training import machine
 
     settings = {"problem": problem, "phones": phones, "uplink": spec, "downlink": DOWNLINK}
@@ -285,6 +290,8 @@ def ingest(
             "ingest": rows,
         }
         result["echo"] = echo
+        if decode:
+            result["decode"] = measure_decode(problem, spec, decode, 5)
         if idle:
             result["idle"] = measure_idle({**settings, "phones": idle}, data_dir=data_dir, processes=processes)
     except ConfigError as error:
@@ -305,6 +312,10 @@ def ingest(
             f" {row['rss_peak'] / 1e6:.0f} peak"
         )
     click.echo(f"{'echo':>10}  {echo['messages_per_s']:8.0f} messages/s{'':18}{echo['cpu_ms']:6.2f} ms of CPU each")
+    if decode:
+        alone = result["decode"]
+        for count, us in alone["us"].items():
+            click.echo(f"decoded by {count} threads: {us:.0f} µs an update, {alone['cpu_us'][count]:.0f} µs of CPU")
     if idle:
         row = result["idle"]
         click.echo(f"{row['phones']} idle phones: {row['bytes_per_phone'] / 1024:.1f} KiB each")

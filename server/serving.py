@@ -13,7 +13,6 @@ from rich.console import Console
 
 from featherfed.codec.threads import Threads
 from featherfed.commandline.signals import stopping
-from featherfed.cores import cores
 from featherfed.partitions import check_enough, parse_partition
 from featherfed.problem import Problem
 from featherfed.problem_loading import load_problem
@@ -49,9 +48,9 @@ class RunPlan:
     """A run to serve: what it is, who may come in, where it is kept, and how it is watched.
 
     It goes on in the folder `resumed`, or gets a new one called `name` in `runs`. `problem` is what `config` names,
-    where it is here already. So many `decode_threads` decode updates; None: one for each core. What `beside` gives is
-    entered before the first phone may come, and left when the last one has gone. `command` of `fl-server` is what
-    serves this run, with the flags `again` where they are not `entrance`'s.
+    where it is here already. So many `decode_threads` decode updates of large models. What `beside` gives is entered
+    before the first phone may come, and left when the last one has gone. `command` of `fl-server` is what serves this
+    run, with the flags `again` where they are not `entrance`'s.
     """
 
     config: RunConfig
@@ -63,7 +62,7 @@ class RunPlan:
     data_dir: str | None = None
     store: str | None = None
     durable: bool = True
-    decode_threads: int | None = None
+    decode_threads: int = 1
     watching: Watching = field(default_factory=Watching)
     beside: Beside | None = None
     command: str = "serve"
@@ -163,7 +162,7 @@ def serve_run(plan: RunPlan, console: Console) -> Served:
             stack.enter_context(where.sock)
         problem = plan.problem or load_problem(config.problem)
         aggregator = loaded(config, plan.data_dir, problem=problem)
-        aggregator.sum.threads = Threads(plan.decode_threads or cores())
+        aggregator.sum.threads = Threads(plan.decode_threads)
         invitation = None
         if plan.entrance.phone_page:
             from featherfed.server.phone_page.invitation import invite

@@ -13,8 +13,7 @@ from typing import TypeVar
 Job = TypeVar("Job")
 
 EACH = 1 << 18
-"""Values of one update that a thread should have to decode. Of smaller models a batch is several updates, and what they
-share in one thread is worth more than a second one: docs/PERFORMANCE.md, "Ingest"."""
+"""Values of one update that a thread should have to decode: what a call of numpy has to do is then worth waking for."""
 
 
 class Threads:

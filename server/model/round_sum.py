@@ -70,7 +70,7 @@ class RoundSum:
         self._buffered = config.mode == "async"
         self._fresh_weight = 0
         self.threads: Threads = ALONE
-        """What updates are decoded by: of a server, so many as it has cores. No bit of a sum depends on it."""
+        """What updates are decoded by. No bit of a sum depends on it."""
         self._fold: Fold | KeptUpdates | None = None
         self.open_round = 0
 

@@ -1,6 +1,8 @@
 """Whole updates on their way into the sum of the round, in batches: folded, queued for the disk, and posted as one.
 
-A batch costs one way to a thread and back, and shares one transaction.
+A batch costs one way to a thread and back, and shares one transaction. What comes while a batch is on its way to the
+disk is the next one: where phones answer one after the other, batches of two or three would cost several times as much
+an update.
 """
 
 import asyncio
@@ -75,6 +77,8 @@ class Folding:
         self._watcher = watcher
         self._waiting: deque[WholeUpdate] = deque()
         self._task: asyncio.Task[None] | None = None
+        self._writing: asyncio.Future[None] | None = None
+        self._due = asyncio.Event()
         self.over = False
 
     async def count(self, update: WholeUpdate) -> bool:
@@ -85,6 +89,8 @@ class Folding:
         self._waiting.append(update)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._fold_waiting(), name="group fold")
+        elif self._is_due():
+            self._due.set()
         return await update.counted
 
     def answer(self, update: WholeUpdate) -> Accepted:
@@ -101,6 +107,9 @@ class Folding:
         """Fold what waits in batches, as long as something does."""
         current = self._current
         while self._waiting:
+            while not self._is_due():
+                self._due.clear()
+                await self._due.wait()
             async with current.lock:
                 # An update that the next sum takes waits until this one is closed.
                 await current.lock.wait_for(
@@ -108,6 +117,11 @@ class Folding:
                 )
                 if batch := self._taken(0 if current.is_closing else min(current.room, BATCH)):
                     await self._fold(batch)
+
+    def _is_due(self) -> bool:
+        """Whether to fold what waits: the last batch is written, or this one is whole, or the last of its round."""
+        written = self._writing is None or self._writing.done()
+        return written or len(self._waiting) >= min(self._current.room, BATCH)
 
     def _taken(self, most: int) -> list[WholeUpdate]:
         """Take the first that are wanted off the queue; answer those between them, or all where none is taken.
@@ -156,9 +170,11 @@ class Folding:
             upload.durable = upload.update.size
         # The write is queued before the machine hears of the updates: a round that closes on them waits for it.
         durable = self._storage.commits.queue(*([together(chunks)] if chunks else []), together(rows))
+        self._writing = durable
         self._post(folded)
 
         def tell(durable: "asyncio.Future[None]") -> None:
+            self._due.set()
             for update in folded:
                 if (error := durable.exception()) is None:
                     update.answer(True)

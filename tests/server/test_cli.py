@@ -72,6 +72,7 @@ def sentence(result: Result, code: int) -> str:
         (["--gateway", "1/" + "9" * 5000], "is not INDEX/OF"),
         (["--dashboard", "a..b:80"], "--dashboard 'a..b:80' is not HOST:PORT"),
         (["--port", "70000"], "70000 is not in the range 0<=x<=65535"),
+        (["--decode-threads", "0"], "0 is not in the range x>=1"),
         (["--resume", "runs/x", "--lr", "0.3", "--name", "y"], "leave out --lr, --name"),
         (["--resume", "nowhere"], "nowhere is not a run folder: it has no config.toml and run.sqlite"),
     ],

@@ -6,8 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from featherfed.codec import blocks, exact_sum
 from featherfed.codec.exact_sum import FRACTION_BITS
 from featherfed.codec.pipeline import Pipeline
+from featherfed.codec.threads import Threads
 from featherfed.privacy.noise import Noise
 from featherfed.randomness import RoundKey
 from featherfed.rules.aggregates import Mean
@@ -57,6 +59,20 @@ def test_long_update_is_clipped_once_decoded_whatever_the_phone_did() -> None:
     add(total, 0, update(0, 50.0))
     (mean,) = total.take_updates().rows
     assert np.linalg.norm(mean) == pytest.approx(0.25 / 4, rel=1e-5)
+
+
+def test_clipped_updates_are_added_to_the_same_bits_by_several_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exact_sum, "EACH", 1)
+    monkeypatch.setattr(blocks, "RUN", 8192)
+    sums = []
+    for threads in (1, 3):
+        total = RoundSum(CONFIG, uplinks_of(CONFIG), LAYOUT, Mean(), max_examples=1000)
+        total.threads = Threads(threads)
+        total.open(1)
+        for shard in range(4):
+            add(total, shard, update(shard, 50.0))
+        sums.append(total.take_partial())
+    assert sums[0] == sums[1]
 
 
 def test_phones_count_alike_whatever_they_say_of_their_examples() -> None:
