@@ -46,12 +46,16 @@ def named(given: "Problem | str") -> NamedProblem:
     else:
         module, attribute = found
         file = getattr(sys.modules[module], "__file__", None)
+        if file is not None and file.startswith("<"):
+            file = None  # a program that came by standard input is called <stdin>
         name = f"{module}:{attribute}"
         if module != "__main__":
             return NamedProblem(_called(given, name), name, name)
         # A script is no module that others could import by this name; its file can be loaded, by another program.
         name = f"{_short(file)}:{attribute}" if file else f"notebook:{attribute}"
-        missing = f"which is defined in {_short(file) if file else 'a notebook'}, as the program that runs"
+        missing = (
+            f"which is defined in {_short(file) if file else 'a notebook or at a prompt'}, as the program that runs"
+        )
     return NamedProblem(_called(given, name), name, None, missing)
 
 

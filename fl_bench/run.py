@@ -1,5 +1,6 @@
 """`fl-bench run`: a scenario's cells, with real processes or in virtual time."""
 
+import errno
 import json
 import shlex
 from pathlib import Path
@@ -8,6 +9,9 @@ import click
 
 from featherfed.commandline.signals import loading
 from featherfed.commandline.streams import keep_on
+
+NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+"""What is wrong with a folder that no other try will change."""
 
 
 def _command(file: Path, virtual: bool, changes: tuple[str, ...]) -> str:
@@ -97,7 +101,8 @@ def run(
     except OSError as error:
         # A write that fails does not know its file, as an open does.
         where = error.filename or folder
-        raise click.ClickException(f"cannot write {where}: {error.strerror}; go on with --resume") from error
+        way_out = "choose another --out" if error.errno in NOT_OURS else "go on with --resume"
+        raise click.ClickException(f"cannot write {where}: {error.strerror}; {way_out}") from error
     except KeyboardInterrupt:
         click.echo("interrupted; go on with --resume", err=True)
         raise SystemExit(130) from None

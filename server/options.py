@@ -150,10 +150,10 @@ _RUN: tuple[tuple[str, Any, str], ...] = (
     ),
     ("--noise-multiplier", float, "Deviation of the noise, in clip norms.  [default: what --target-epsilon needs]"),
     ("--target-epsilon", float, "The ε that no phone's account exceeds: the run pauses before.  [default: 0, none]"),
-    ("--delta", float, "The δ of that account.  [default: 1/(10 × --phones)]"),
+    ("--delta", click.FloatRange(0, min_open=True), "The δ of that account.  [default: 1/(10 × --phones)]"),
     (
         "--participations",
-        int,
+        click.IntRange(1),
         "With --dp, so many rounds a phone is in at most.  [default: an even share of --rounds × --cohort]",
     ),
     (

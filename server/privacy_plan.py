@@ -68,11 +68,15 @@ def _apart(config: RunConfig) -> float | None:
 
 def participations(config: RunConfig) -> int:
     """Return in how many rounds a phone may be: where nothing is said, in as many as there are for each."""
+    return config.participations or -(-places(config) // config.phones)
+
+
+def places(config: RunConfig) -> int:
+    """Return how many updates all rounds want together."""
     wanted = config.by_round(config.closing_updates_at)
     starts = sorted(start for start in {1, *wanted.later} if start <= config.rounds)
     ends = [*starts[1:], config.rounds + 1]
-    in_all = sum((end - start) * wanted.at(start) for start, end in zip(starts, ends, strict=True))
-    return config.participations or -(-in_all // config.phones)
+    return sum((end - start) * wanted.at(start) for start, end in zip(starts, ends, strict=True))
 
 
 def delta_of(config: RunConfig) -> float:

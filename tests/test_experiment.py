@@ -13,6 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -217,6 +218,17 @@ def test_problem_of_the_program_itself_runs_and_is_refused_to_other_processes(tm
         "another process cannot load the problem './task.py:problem', which is defined in ./task.py, as the program"
         " that runs; put it into a file of its own, like mytask.py, and say Experiment('mytask:problem', …)"
     )
+
+
+def test_program_that_came_by_standard_input_is_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("__main__")
+    problem = ff.Problem(own_regression.model, examples=lambda place: own_regression.table(place.index, 40))
+    vars(module).update(__file__="<stdin>", problem=problem)
+    monkeypatch.setitem(sys.modules, "__main__", module)
+    run = small(problem)
+    assert run.config().problem == "notebook:problem"
+    with pytest.raises(ff.ConfigError, match="which is defined in a notebook or at a prompt, as the program that runs"):
+        pickle.dumps(run)
 
 
 # What can be said

@@ -14,6 +14,8 @@ from featherfed.errors import SpecError
 
 _LATTICE = re.compile(rf"{LATTICE}(?:\(\s*([0-9]+(?:/[0-9]+|\.[0-9]+)?)\s*\))?")
 
+_BY_ROUND = re.compile(r"^\s*[0-9]+\s*:|,")
+
 
 def parse_downlink(spec: str) -> Downlink:
     """Return the downlink of a spec; raises `SpecError`.
@@ -23,6 +25,8 @@ def parse_downlink(spec: str) -> Downlink:
     """
     if len(spec) > MAX_SPEC:
         raise SpecError(f"codec spec of {len(spec)} characters exceeds {MAX_SPEC}")
+    if _BY_ROUND.search(spec):
+        raise SpecError(f"downlink {spec!r} has values by round, and is one for all rounds; an uplink may change")
     first, bar, rest = spec.partition("|")
     name = NAME.match(first.strip())
     if name is not None and name[0] == FRESH:

@@ -62,7 +62,7 @@ def parse_stages(spec: str, *, direction: str) -> list[Stage]:
     """Return the stages of a spec or preset in their order; raises `SpecError` naming the stages that clash."""
     if len(spec) > MAX_SPEC:
         raise SpecError(f"codec spec of {len(spec)} characters exceeds {MAX_SPEC}")
-    stages = [_stage(text.strip(), spec) for text in PRESETS.get(spec.strip(), spec).split("|")]
+    stages = [_stage(text.strip(), spec, direction) for text in PRESETS.get(spec.strip(), spec).split("|")]
     # What travels is the pipeline's own spelling, which has other blanks and fractions than what was typed.
     if (length := len(" | ".join(map(str, stages)))) > MAX_SPEC:
         raise SpecError(f"codec spec of {length} characters, written out, exceeds {MAX_SPEC}")
@@ -106,17 +106,22 @@ def _check_coder(stages: list[Stage]) -> None:
             )
 
 
-def _stage(text: str, spec: str) -> Stage:
+def _stage(text: str, spec: str, direction: str) -> Stage:
     match = _STAGE.fullmatch(text)
     if match is None:
+        if text in PRESETS:
+            raise SpecError(f"{text} is a whole pipeline, {PRESETS[text]}: write that out in {spec!r}")
+        if close := difflib.get_close_matches(text, PRESETS, 1):
+            raise SpecError(f"codec spec {spec!r} has {text!r}, no stage and no preset; did you mean {close[0]}?")
         raise SpecError(f"codec spec {spec!r} has {text!r} where a stage like rotate or quantize(2) was expected")
     name, given = match[1], match[2]
     kind = find(name)
     if kind is None and name in DOWNLINKS:
         raise SpecError(f"{name} is a downlink, not a stage of a pipeline; it goes to --downlink, first of all")
     if kind is None:
-        close = difflib.get_close_matches(name, [*STAGES, *PRESETS], 1)
-        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(STAGES)}"
+        known = [*(DOWNLINKS if direction == "downlink" else ()), *STAGES]
+        close = difflib.get_close_matches(name, [*known, *PRESETS], 1)
+        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
         raise SpecError(f"unknown codec stage {name!r}; {hint} (one of your own is loaded by --plugin MODULE)")
     parameters = fields(kind)
     if bool(parameters) != (given is not None):

@@ -8,6 +8,7 @@ work for it to that, or refuses.
 """
 
 import contextlib
+import errno
 import functools
 import importlib.util
 import os
@@ -68,10 +69,15 @@ def compiled_passes(model: "FlatModel", shape: tuple[int, ...]) -> "Compiled | N
         return None
 
 
+WITHOUT = ("0", "no", "off", "false")
+"""What FL_FAST says to train as if numba were not there."""
+
+
 @functools.cache
 def _loaded() -> str:
-    if os.environ.get("FL_FAST", "") == "0" or importlib.util.find_spec("numba") is None:
+    if os.environ.get("FL_FAST", "").strip().lower() in WITHOUT or importlib.util.find_spec("numba") is None:
         return "torch"
+    folder: Path | None = None
     try:
         with _cache() as folder:
             import numba
@@ -80,6 +86,13 @@ def _loaded() -> str:
 
         _check(compiled.check, folder)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            where = "" if folder is None else f" in {folder}"
+            _say(
+                f"phones train without compiled passes, since there is no room{where} to keep them: name another folder"
+                " by FL_CACHE_DIR; FL_FAST=0 does without them"
+            )
+            return "torch"
         _say(f"phones train without compiled passes, since numba fails: {_sentence(error)}; FL_FAST=0 does without it")
         return "torch"
     return f"numba {numba.__version__}, vectors of {compiled.LANES}"

@@ -4,7 +4,10 @@ The folder of a run in PostgreSQL has `store.toml` in place of `run.sqlite`. A p
 client library reads it from PGPASSWORD or ~/.pgpass.
 """
 
+import contextlib
+import os
 import secrets
+import sqlite3
 import tomllib
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -42,6 +45,24 @@ class Remote:
 def sqlite_url(path: Path) -> sa.URL:
     """Return the address of a file, whatever letters are in its path: in a text, `?` and `%` would end or change it."""
     return sa.URL.create("sqlite", database=str(path))
+
+
+def is_read_only(path: Path) -> bool:
+    """Whether this process may read a database and change nothing: somebody else's run, or a disk that is read-only.
+
+    One that a server left in the middle has a log beside it, which SQLite has to fold in before anybody reads.
+    """
+    if not path.exists() or path.with_name(f"{path.name}-wal").exists():
+        return False
+    return not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
+
+
+def copied(path: Path) -> sqlite3.Connection:
+    """Return a copy in memory of a file that nobody changes meanwhile: SQLite makes no lock and no log beside it."""
+    copy = sqlite3.connect(":memory:", check_same_thread=False)
+    with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)) as file:
+        file.backup(copy)
+    return copy
 
 
 def remote_for(url: str, run: str) -> Remote:

@@ -17,7 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from featherfed.errors import ConfigError, LocalError
 from featherfed.server.measures import Measures, figures, finite, from_text, to_text
-from featherfed.server.storage.database import Remote, sqlite_url
+from featherfed.server.storage.database import Remote, copied, is_read_only, sqlite_url
 from featherfed.server.storage.ledger import FIELDS, Traffic
 
 metadata = sa.MetaData()
@@ -274,10 +274,13 @@ class Store:
         self._injector = injector
         self.erases = False
         """Whether what is deleted is overwritten too (SQLite): a masked run keeps no trace of its phones' updates."""
+        read_only = False
         # Connections are never shared between threads: a reader that ends its transaction would end a writer's too.
         if isinstance(place, Remote):
             options = f"{place.options} -csynchronous_commit={'on' if durable else 'off'}"
             self._engine = sa.create_engine(place.url, connect_args={"options": options})
+        elif read_only := is_read_only(place):
+            self._engine = sa.create_engine("sqlite://", creator=lambda: copied(place), poolclass=sa.pool.StaticPool)
         else:
             self._engine = sa.create_engine(sqlite_url(place), connect_args={"timeout": busy_s})
 
@@ -292,6 +295,9 @@ class Store:
                     connection.execute(sa.schema.CreateSchema(place.schema, if_not_exists=True))
             metadata.create_all(self._engine)
             lacking = self._lacking()
+            if read_only:
+                with self._engine.begin() as connection:
+                    connection.exec_driver_sql("PRAGMA query_only=ON")
         except sa.exc.SQLAlchemyError as error:
             self._engine.dispose()
             raise LocalError(f"cannot open {place}: {cause(error)}") from error

@@ -71,3 +71,12 @@ def test_workers_of_a_run_on_real_processes_are_refused(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["run", str(path), "--workers", "2", "--out", str(tmp_path / "out")])
     assert result.exit_code == 2
     assert "--workers are for a simulated run: add --virtual, or leave them out" in result.output
+
+
+def test_folder_that_cannot_be_made_has_another_way_out_than_the_same_one(tmp_path: Path) -> None:
+    (tmp_path / "s.toml").write_text('problem = "digits/tiny"')
+    (tmp_path / "file").touch()
+    command = ["run", str(tmp_path / "s.toml"), "--virtual", "--out", str(tmp_path / "file" / "out")]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 1
+    assert result.output.strip().endswith("Not a directory; choose another --out")

@@ -64,8 +64,19 @@ def test_numba_that_cannot_be_imported_is_said_in_one_sentence(module: Path) -> 
     )
 
 
-def test_numba_can_be_left_out(module: Path) -> None:
-    answer = asked(str(module), FL_FAST="0")
+def test_full_disk_is_said_with_the_way_out(module: Path) -> None:
+    (module / "numba.py").write_text("import errno\nraise OSError(errno.ENOSPC, 'No space left on device')\n")
+    answer = asked(str(module))
+    assert answer.stdout == "torch\n"
+    assert answer.stderr == (
+        "featherfed: phones train without compiled passes, since there is no room to keep them: name another folder by"
+        " FL_CACHE_DIR; FL_FAST=0 does without them\n"
+    )
+
+
+@pytest.mark.parametrize("word", ["0", "False"])
+def test_numba_can_be_left_out(module: Path, word: str) -> None:
+    answer = asked(str(module), FL_FAST=word)
     assert (answer.stdout, answer.stderr) == ("torch\n", "")
 
 

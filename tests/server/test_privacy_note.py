@@ -55,5 +55,11 @@ def test_plan_says_how_long_the_noise_in_the_mean_is() -> None:
     assert length(phones) == pytest.approx(math.sqrt(10 / 8), rel=0.1)
 
 
+def test_plan_says_where_participations_end_before_the_rounds_do() -> None:
+    said = str(note(dp="central", uplink="eden-1bit", participations=1))
+    assert "each in at most 1 round, 100 of the 200 updates that --rounds 20 want: the run pauses after them: ε" in said
+    assert "pauses" not in str(note(dp="central", uplink="eden-1bit", participations=2))
+
+
 def test_run_without_privacy_says_nothing() -> None:
     assert note(noise_multiplier=0.0, delta=0.0, uplink="eden-1bit") is None

@@ -36,6 +36,22 @@ def test_run_of_any_name_is_kept_where_its_name_says(name: str, runs: str, tmp_p
     assert [path.name for path in tmp_path.iterdir()] == [runs.partition("/")[0]], "nothing lands elsewhere"
 
 
+@pytest.mark.parametrize("name", ["a", "what? #50%20 ☃"])
+def test_run_of_somebody_else_that_may_only_be_read_is_reported(name: str, tmp_path: Path) -> None:
+    folder = create(tmp_path, name, RunConfig())
+    store = Store(folder.database)
+    store.apply([put_value("run", "ab12"), put_value("parameters", "5")])
+    store.close()
+    before = sorted(path.name for path in folder.path.iterdir())
+    for path in (*folder.path.iterdir(), folder.path):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    done = unprivileged("server", "report", folder.path, "--json")
+    folder.path.chmod(0o755)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["parameters"] == 5
+    assert sorted(path.name for path in folder.path.iterdir()) == before
+
+
 @pytest.mark.parametrize("name", ["lr=0.1?", "[bold] ☃"])
 def test_served_run_of_an_odd_name_is_reported_and_paused_by_name(name: str, tmp_path: Path) -> None:
     with subprocess.Popen(
