@@ -28,7 +28,7 @@ TITLES = {
     "best_97": "97 % on IID shards",
     "best_iid": "98 % on IID shards",
     "best_99": "99 % on IID shards",
-    "best_noniid": "97 % on two-shard non-IID phones",
+    "best_noniid": "98 % on two-shard non-IID phones",
     "secure_iid": "97 % on IID shards, under masks",
     "best_2nn": "McMahan's 2nn to 97 %",
     "best_cnn": "McMahan's cnn to 99 %",
@@ -40,6 +40,7 @@ TITLES = {
     "paper_cnn": "The same on McMahan's cnn",
 }
 VERDICTS = "What the papers say"
+YES, EQUAL, NO = "yes", "equal", "**no**"
 KONECNY = "Konečný et al. 2016"
 MARGIN = 0.005
 """Accuracies closer than half a point count as equal: so much do seeds of a short run differ by."""
@@ -115,10 +116,10 @@ class Verdict:
 
     @property
     def word(self) -> str:
-        """`yes`, `equal` up to `MARGIN`, or `no`."""
+        """`YES`, `EQUAL` up to `MARGIN`, or `NO`."""
         if abs(self.better - self.worse) <= MARGIN:
-            return "equal"
-        return "yes" if self.holds else "**no**"
+            return EQUAL
+        return YES if self.holds else NO
 
 
 def judge(groups: dict[str, Sequence[Strategy]]) -> list[Verdict]:
@@ -210,14 +211,6 @@ def _row(strategy: Strategy, strategies: Sequence[Strategy], target: Target | No
 
 def document(groups: dict[str, Sequence[Strategy]], plots: str, commands: dict[str, str]) -> str:
     """Return the whole page."""
-    verdicts = judge(groups)
-    rows = [
-        [
-            each.claim.source, each.claim.sentence, f"`{each.claim.better}` {each.better:.2%}",
-            f"`{each.claim.worse}` {each.worse:.2%}", each.word,
-        ]
-        for each in verdicts
-    ]  # fmt: skip
     return "\n".join(
         [
             "# Results",
@@ -232,14 +225,31 @@ def document(groups: dict[str, Sequence[Strategy]], plots: str, commands: dict[s
             " accuracies are not what the strategies reach in the end.",
             "",
             *(section(stem, strategies, f"{plots}/{stem}.png", commands[stem]) for stem, strategies in groups.items()),
+            papers_say([_verdict_row(each) for each in judge(groups)]),
+        ]
+    )
+
+
+def _verdict_row(verdict: Verdict) -> list[str]:
+    claim = verdict.claim
+    return [
+        claim.scenario, claim.source, claim.sentence, f"`{claim.better}` {verdict.better:.2%}",
+        f"`{claim.worse}` {verdict.worse:.2%}", verdict.word,
+    ]  # fmt: skip
+
+
+def papers_say(rows: list[list[str]]) -> str:
+    """Return the Markdown of the verdicts, a row of cells each."""
+    words = [row[-1] for row in rows]
+    return "\n".join(
+        [
             f"## {VERDICTS}",
             "",
-            f"Of {len(verdicts)} orderings, {sum(each.word == 'yes' for each in verdicts)} are as claimed,"
-            f" {sum(each.word == 'equal' for each in verdicts)} make no difference here that could be told, and"
-            f" {sum(not each.holds for each in verdicts)} are the other way round."
+            f"Of {len(rows)} orderings, {words.count(YES)} are as claimed, {words.count(EQUAL)} make no difference here"
+            f" that could be told, and {words.count(NO)} are the other way round."
             f" Best accuracies up to the last round that both ran, means over seeds; {MARGIN:.1%} apart is equal.",
             "",
-            markdown(["source:", "claim:", "better:", "worse:", "holds here:"], rows),
+            markdown(["scenario:", "source:", "claim:", "better:", "worse:", "holds here:"], rows),
             "",
         ]
     )
@@ -258,21 +268,27 @@ BOTH_WAYS = "| both ways |"
 def renewed(page: str, fresh: str) -> str:
     """Return `page` with the head and the sections of `fresh`; sections that only `page` has stay.
 
-    Those that count the uplink alone are marked as of an earlier release.
-
-    The papers' orderings are judged over all scenarios together: where `fresh` judged none, the verdicts stay too.
+    Those that count the uplink alone are marked as of an earlier release. So do the verdicts on scenarios that `fresh`
+    judged nothing of.
     """
     old, (head, *new) = _sections(page)[1:], _sections(fresh)
-    if not judged_in(fresh):
-        new = [each for each in new if _title(each) != VERDICTS]
     sections = {_title(each): _marked(each) for each in old} | {_title(each): each for each in new}
+    rows = _verdict_rows(sections[VERDICTS])
+    judged = {row[0] for row in rows}
+    for section in old:
+        if _title(section) == VERDICTS:
+            rows += [row for row in _verdict_rows(section) if row[0] not in judged]
+    places = [claim.scenario for claim in CLAIMS]
+    sections[VERDICTS] = papers_say(sorted(rows, key=lambda row: places.index(row[0])))
     order = [*TITLES.values(), *(title for title in sections if title != VERDICTS), VERDICTS]
     return head + "".join(sections[title] for title in dict.fromkeys(order) if title in sections)
 
 
-def judged_in(page: str) -> bool:
-    """Return whether a page written by `document` has a verdict."""
-    return "\nOf 0 orderings" not in page
+def _verdict_rows(section: str) -> list[list[str]]:
+    """Return the cells of verdicts, as `papers_say` wants them; none of a scenario that no claim is about any more."""
+    known = {claim.scenario for claim in CLAIMS}
+    rows = [re.split(r"(?<!\\) \| ", line[2:-2]) for line in section.splitlines() if line.startswith("| ")]
+    return [[cell.replace("\\|", "|") for cell in row] for row in rows if row[0] in known]
 
 
 def _sections(page: str) -> list[str]:
@@ -312,7 +328,7 @@ def results(grids: tuple[Path, ...], path: Path | None, keep: bool, check: bool)
         raise click.ClickException(str(error)) from error
     verdicts = judge(groups)
     for each in verdicts:
-        holds = "holds" if each.word == "yes" else "about equal" if each.holds else "DOES NOT HOLD"
+        holds = "holds" if each.word == YES else "about equal" if each.holds else "DOES NOT HOLD"
         claim = each.claim
         click.echo(
             f"{holds}: {claim.sentence} ({claim.source}): {claim.better} {each.better:.2%},"

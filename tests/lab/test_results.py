@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from featherfed.fl_bench.cli import main as fl_bench
 from featherfed.report import Report
 from lab.__main__ import main as lab
-from lab.results import COLUMNS
+from lab.results import COLUMNS, papers_say
 
 SMALL = """
 problem = "digits/tiny"
@@ -93,7 +93,11 @@ def test_kept_sections_stay_and_say_that_they_are_of_an_earlier_release(tmp_path
     file.write_text(SMALL)
     run(file)
     other = "## The same on McMahan's cnn\n\n| strategy | best |\n|---|--:|\n| float32 | 97.87% |\n\n"
-    verdicts = "## What the papers say\n\nOf 19 orderings, 16 are as claimed.\n"
+    head = "| scenario | source | claim | better | worse | holds here |\n|---|---|---|---|---|---|\n"
+    kept = "| paper_cnn | featherfed | a claim | `rotate \\| a` 90.00% | `b` 80.00% | yes |\n"
+    verdicts = (
+        f"## What the papers say\n\nOf 2 orderings, 2 are as claimed.\n\n{head}{kept}| gone | x | y | z | z | yes |\n"
+    )
     both = "## 97 % on IID shards\n\n| strategy | up | down | both ways |\n|---|--:|--:|--:|\n| tiny | 1 | 2 | 3 |\n\n"
     page.write_text(f"# Results\n\nOld words.\n\n{both}## small\n\nold figures\n\n{other}{verdicts}")
     for _ in range(2):
@@ -107,4 +111,20 @@ def test_kept_sections_stay_and_say_that_they_are_of_an_earlier_release(tmp_path
         assert text.count("earlier release") == 1, "of what counts the uplink alone"
         assert text.index("earlier release") > text.index("## The same on McMahan's cnn")
         assert "| float32 | 97.87% |" in text
-        assert text.endswith(verdicts)
+        assert text.endswith(f"\n\n{head}{kept}")
+        assert "Of 1 orderings, 1 are as claimed, 0 make no difference" in text
+
+
+def test_verdicts_on_a_scenario_that_was_run_again_replace_its_own_alone(tmp_path: Path) -> None:
+    page, file = tmp_path / "RESULTS.md", tmp_path / "paper_partitions.toml"
+    file.write_text(PARTITIONS)
+    run(file)
+    other = ["paper_beyond", "featherfed", "a claim", "`a` 90.00%", "`b` 80.00%", "**no**"]
+    old = ["paper_partitions", "nobody", "an old claim", "`a` 90.00%", "`b` 80.00%", "yes"]
+    page.write_text(f"# Results\n\n{papers_say([old, other])}")
+    done = results(tmp_path / "paper_partitions", "--write", page, "--keep")
+    assert done.exit_code == 0, done.output
+    text = page.read_text()
+    assert "Of 4 orderings, 3 are as claimed, 0 make no difference here that could be told, and 1 are the other" in text
+    assert "an old claim" not in text
+    assert text.endswith("| paper_beyond | featherfed | a claim | `a` 90.00% | `b` 80.00% | **no** |\n")
