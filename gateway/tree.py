@@ -80,6 +80,7 @@ def serve_tree(run: RunPlan, hosting: GatewayHosting) -> str | None:
                 entrance=replace(doors, port=hosting.port + index if hosting.port else 0),
                 folder=folder.path.absolute() / f"gateway-{index}",
                 durable=run.durable,
+                decode_threads=run.decode_threads,
             )
 
         keeper = Keeper(gateways=config.gateways, plan=plan, gateway_host=gateway_host)

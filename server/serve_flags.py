@@ -20,6 +20,8 @@ OPTIONS = (
                  help="PostgreSQL to keep the run in: postgresql+psycopg://USER@HOST/DATABASE."),
     click.option("--durable/--no-durable", default=True, show_default=True,
                  help="Acknowledge only what is on the disk."),
+    click.option("--decode-threads", default=1, show_default=True, type=click.IntRange(1),
+                 help="Threads that decode an update side by side, of models with some 500,000 parameters and more."),
 )  # fmt: skip
 
 
@@ -30,7 +32,7 @@ def serve_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-WHERE = ("runs", "name", "resume", "data_dir", "store", "durable", "entrance", "watching")
+WHERE = ("runs", "name", "resume", "data_dir", "store", "durable", "decode_threads", "entrance", "watching")
 """What a run's command is told beside the run's settings."""
 
 

@@ -49,13 +49,6 @@ def main() -> None:
 @entrance_flags
 @phone_page_flags
 @serve_flags
-@click.option(
-    "--decode-threads",
-    default=1,
-    show_default=True,
-    type=click.IntRange(1),
-    help="Threads that decode an update side by side, of models with some 500,000 parameters and more.",
-)
 @click.option("--gateway-of", "root", metavar="URL", help="Serve phones as a gateway of the root at ws://….")
 @click.option("--gateway", "place", type=Place(), metavar="INDEX/OF", help="Which of the root's gateways, from 0.")
 @click.option("--gateway-token", envvar="FL_TOKEN", help="Token that the root gave out.  [env: FL_TOKEN]")
@@ -63,7 +56,6 @@ def main() -> None:
 @watch_flags
 @run_flags
 def serve(
-    decode_threads: int,
     root: str | None,
     place: tuple[int, int] | None,
     gateway_token: str | None,
@@ -88,14 +80,14 @@ def serve(
             with loading():
                 from featherfed.gateway.serving import Root, serve_gateway
 
-            plan = planned(settings, **where, decode_threads=decode_threads)
+            plan = planned(settings, **where)
             way = Root(url=root, token=gateway_token, ca=gateway_ca, insecure=plan.entrance.insecure)
             serve_gateway(plan, way, place)
             return None
         with loading():
             from featherfed.server.serving import serve_and_print
 
-        return serve_and_print(planned(settings, **where, decode_threads=decode_threads))
+        return serve_and_print(planned(settings, **where))
 
     ended(run)
 
