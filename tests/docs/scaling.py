@@ -38,13 +38,13 @@ def figure(table: str, what: str) -> float:
 
 def update_ms(model: str, uplink: str) -> float:
     """Return the CPU time of one update with durability, in milliseconds."""
-    (row,) = [row for row in rows("ingest") if row[:2] == [model, uplink] and row[4] == "yes"]
+    (row,) = [row for row in rows("ingest") if row[:2] == [f"digits/{model}", uplink] and row[4] == "yes"]
     return float(row[7])
 
 
 def update_bytes(model: str, uplink: str) -> int:
     """Return the size of one update."""
-    (row,) = [row for row in rows("ingest") if row[:2] == [model, uplink] and row[4] == "yes"]
+    (row,) = [row for row in rows("ingest") if row[:2] == [f"digits/{model}", uplink] and row[4] == "yes"]
     return int(row[2].replace(",", ""))
 
 
