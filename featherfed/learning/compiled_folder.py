@@ -3,12 +3,14 @@
 `compiled-STATE` lies in `FL_CACHE_DIR`, else in the user's cache, and has a file `used`: it names the installation
 whose sources these are, and is as old as the last use. Whoever makes a new folder removes the others that are not used:
 earlier states of the same installation after a day, anybody's after a month. That disturbs no process that still has
-one: numba looks for each function by itself, compiles what is not there, and makes the folder anew.
+one: numba looks for each function by itself, compiles what is not there, and makes the folder anew. `FL_CACHE_DIR` may
+be a folder with other things in it: what has another name, or files that numba does not write, is somebody's.
 """
 
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -19,6 +21,7 @@ from featherfed.errors import LocalError
 
 HOME = Path(__file__).parent / "compiled"
 """The sources."""
+_NAME = re.compile(r"compiled-[0-9a-f]{16}")
 USED = "used"
 EARLIER_S = 86400.0
 """How long an earlier state of the same installation is kept: who tries two of them in turns compiles neither twice."""
@@ -66,11 +69,18 @@ def _is_mine(folder: Path) -> bool:
     return os.name != "posix" or folder.stat().st_uid == os.getuid()
 
 
+def _is_ours(folder: Path) -> bool:
+    """Whether there is nothing in a folder but what numba keeps (`*.nbi`, `*.nbc`, and what it has not finished)."""
+    named = _NAME.fullmatch(folder.name) and not folder.is_symlink() and folder.is_dir() and _is_mine(folder)
+    files = (file for file in folder.rglob("*") if file.is_symlink() or not file.is_dir())
+    return bool(named) and all(file.name == USED or ".nb" in file.name for file in files)
+
+
 def _remove_unused(base: Path, *, but: Path) -> None:
     for other in base.glob("compiled-*"):
         # Others may remove it meanwhile, or begin to use it.
         with contextlib.suppress(OSError):
-            if other != but and not other.is_symlink() and other.is_dir() and _is_mine(other):
+            if other != but and _is_ours(other):
                 unused_s = time.time() - _last_use_s(other)
                 if unused_s > (EARLIER_S if _installation(other) == str(HOME) else UNUSED_S):
                     shutil.rmtree(other, ignore_errors=True)

@@ -1,4 +1,12 @@
-"""Bytes of a transfer as they came: they are put together once, when they are wanted."""
+"""Bytes of a transfer as they came: they are put together once, when they are wanted.
+
+Small pieces are put together as they come: an object for each would be many times as large as what it holds, and the
+other end says how small they are.
+"""
+
+SMALL_BYTES = 1024
+"""A piece below that is copied, behind the small ones before it up to `COPY_BYTES`."""
+COPY_BYTES = 1 << 20
 
 
 class Pieces:
@@ -15,7 +23,7 @@ class Pieces:
 
     def __init__(self, begun: bytes = b"") -> None:
         """`begun`: what is there already."""
-        self._parts = [begun] if begun else []
+        self._parts: list[bytes | bytearray] = [begun] if begun else []
         self._size = len(begun)
 
     def __len__(self) -> int:
@@ -32,8 +40,13 @@ class Pieces:
             if self._size < offset:
                 self._parts.append(last[: offset - self._size])
                 self._size = offset
-        self._parts.append(data)
         self._size += len(data)
+        if len(data) >= SMALL_BYTES:
+            self._parts.append(data)
+        elif self._parts and isinstance(last := self._parts[-1], bytearray) and len(last) < COPY_BYTES:
+            last += data
+        else:
+            self._parts.append(bytearray(data))
 
     def same_as(self, known: bytes, size: int | None = None) -> bool:
         """Return whether these are the bytes of `known`, or its first `size`, without putting them together."""

@@ -1,5 +1,6 @@
 """Where compiled passes are kept, and when they go."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -38,7 +39,7 @@ def test_where_no_folder_can_be_written_a_process_has_one_of_its_own_which_those
 
 def kept(base: Path, state: str, *, days: float, installation: Path | None) -> Path:
     """Make a folder that was last used so many days ago; one without an installation is of an earlier release."""
-    folder = base / f"compiled-{state}"
+    folder = base / f"compiled-{hashlib.blake2b(state.encode(), digest_size=8).hexdigest()}"
     (folder / "learning_1").mkdir(parents=True)
     code = folder / "learning_1" / "blocks.py310.1.nbc"
     code.write_bytes(b"code")
@@ -63,13 +64,19 @@ def test_new_folder_removes_those_that_nobody_uses_any_more(tmp_path: Path, monk
         kept(tmp_path, "another", days=29, installation=another),
         kept(tmp_path, "old-release-in-use", days=29, installation=None),
     ]
+    # A month old and called so, but somebody's own.
+    (theirs := kept(tmp_path, "with-a-paper", days=90, installation=None) / "paper.tex").write_text("mine")
+    os.utime(theirs, (0, 0))
+    papers = kept(tmp_path, "papers", days=90, installation=None).rename(tmp_path / "compiled-papers")
     elsewhere = tmp_path / "elsewhere"
-    (tmp_path / "compiled-link").symlink_to(kept(elsewhere, "far", days=90, installation=mine))
+    (tmp_path / "compiled-0123456789abcdef").symlink_to(kept(elsewhere, "far", days=90, installation=mine))
     (tmp_path / "compiled-file").write_text("a file of somebody's")
     folder = compiled_folder.folder()
     assert not any(each.exists() for each in gone)
     assert all((each / "learning_1" / "blocks.py310.1.nbc").exists() for each in stay)
-    assert (tmp_path / "compiled-link" / "used").exists()
+    assert theirs.read_text() == "mine"
+    assert papers.exists()
+    assert (tmp_path / "compiled-0123456789abcdef" / "used").exists()
     assert (tmp_path / "compiled-file").exists()
     assert (folder / "used").read_text() == f"{mine}\n"
 

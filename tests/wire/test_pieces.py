@@ -1,5 +1,7 @@
 """Bytes in pieces are the bytes that they would be in one."""
 
+import tracemalloc
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,3 +24,23 @@ def test_pieces_are_what_was_put_last_at_each_place(begun: bytes, puts: list[tup
         other = bytearray(whole)
         other[place] ^= 1
         assert not pieces.same_as(bytes(other))
+
+
+def test_small_pieces_take_no_more_room_than_their_bytes() -> None:
+    tracemalloc.start()
+    try:
+        pieces = Pieces()
+        for offset in range(300_000):
+            pieces.put(offset, bytes((offset % 251,)))
+        assert tracemalloc.get_traced_memory()[0] < 3 * len(pieces)
+    finally:
+        tracemalloc.stop()
+    assert bytes(pieces) == bytes(offset % 251 for offset in range(300_000))
+
+
+def test_large_pieces_are_not_copied() -> None:
+    pieces, large = Pieces(), bytes(5000)
+    pieces.put(0, large)
+    pieces.put(5000, b"small")
+    pieces.put(5005, large)
+    assert sum(part is large for part in pieces._parts) == 2
