@@ -268,8 +268,8 @@ BOTH_WAYS = "| both ways |"
 def renewed(page: str, fresh: str) -> str:
     """Return `page` with the head and the sections of `fresh`; sections that only `page` has stay.
 
-    Those that count the uplink alone are marked as of an earlier release. So do the verdicts on scenarios that `fresh`
-    judged nothing of.
+    Those that count the uplink alone are marked as of an earlier release. Verdicts stay, too, on scenarios of which
+    `fresh` has none.
     """
     old, (head, *new) = _sections(page)[1:], _sections(fresh)
     sections = {_title(each): _marked(each) for each in old} | {_title(each): each for each in new}

@@ -2,8 +2,8 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -58,7 +58,9 @@ async def joined(served: Any, stack: AsyncExitStack) -> list[tuple[Peer, bytes]]
     return [(phone, phone.update(await phone.task())) for phone in phones]
 
 
-async def test_updates_that_come_while_a_batch_is_written_are_the_next_batch(serve: Serve, batches: list[int]) -> None:
+@asynccontextmanager
+async def first_being_written(serve: Serve) -> AsyncIterator[tuple[Any, Disk, list[tuple[Peer, bytes]]]]:
+    """Give a server that writes the update of the first of its phones, the disk that it waits for, and the phones."""
     disk = Disk()
     async with (
         serve(phones=PHONES, rounds=1, uplink="vertex-small", disk={"injector": disk}) as served,
@@ -69,6 +71,11 @@ async def test_updates_that_come_while_a_batch_is_written_are_the_next_batch(ser
         first, payload = phones[0]
         await first.upload(1, payload)
         await until(disk.waits.is_set)
+        yield served, disk, phones
+
+
+async def test_updates_that_come_while_a_batch_is_written_are_the_next_batch(serve: Serve, batches: list[int]) -> None:
+    async with first_being_written(serve) as (served, disk, phones):
         for phone, payload in phones[1:-1]:
             await phone.upload(1, payload)
         waiting = served.service._intake._waiting
@@ -81,16 +88,7 @@ async def test_updates_that_come_while_a_batch_is_written_are_the_next_batch(ser
 
 
 async def test_last_updates_of_a_round_do_not_wait_for_the_disk(serve: Serve, batches: list[int]) -> None:
-    disk = Disk()
-    async with (
-        serve(phones=PHONES, rounds=1, uplink="vertex-small", disk={"injector": disk}) as served,
-        AsyncExitStack() as stack,
-    ):
-        phones = await joined(served, stack)
-        disk.held.set()
-        first, payload = phones[0]
-        await first.upload(1, payload)
-        await until(disk.waits.is_set)
+    async with first_being_written(serve) as (_, disk, phones):
         for phone, payload in phones[1:]:
             await phone.upload(1, payload)
         await until(lambda: sum(batches) == PHONES)
