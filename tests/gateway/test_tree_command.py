@@ -2,6 +2,7 @@
 
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ from featherfed.commands.server import main
 from featherfed.commands.tree import tree
 from featherfed.errors import ConfigError
 from featherfed.gateway import ray_cluster
+from featherfed.gateway.serving import GatewayPlan
 from featherfed.server.config import config_from
-from featherfed.server.storage.run_folder import create
+from featherfed.server.storage.run_folder import RunFolder, create
 
 
 def refused(*flags: str) -> str:
@@ -78,3 +80,20 @@ def test_help_has_every_flag_of_serve_but_those_of_a_single_gateway() -> None:
     assert of_serve - {"--gateway-of", "--gateway", "--gateway-token", "--phone-page", "--phone-token"} <= {
         name for option in tree.params for name in option.opts
     }
+
+
+def test_gateways_are_told_how_the_tree_keeps_and_decodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plans: list[GatewayPlan] = []
+
+    class NoKeeper:
+        beside = None
+
+        def __init__(self, *, plan: Callable[[int, str, RunFolder], GatewayPlan], **_: object) -> None:
+            plans.append(plan(1, "ws://127.0.0.1:1", RunFolder(tmp_path)))
+
+    monkeypatch.setattr("featherfed.gateway.tree.Keeper", NoKeeper)
+    monkeypatch.setattr("featherfed.gateway.tree.serve_and_print", lambda run: None)
+    flags = ["--gateways", "2", "--no-durable", "--decode-threads", "3", "--gateway-port", "0"]
+    result = CliRunner().invoke(main, ["tree", "--no-dashboard", "--problem", "digits", *flags])
+    assert result.exit_code == 0, result.output
+    assert [(plan.place, plan.durable, plan.decode_threads) for plan in plans] == [((1, 2), False, 3)]

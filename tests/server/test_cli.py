@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from featherfed.commands.server import main
+from featherfed.errors import LocalError
 from featherfed.server.config import RunConfig
 from featherfed.server.storage.run_folder import create
 from featherfed.server.storage.store import Store, put_value
@@ -87,6 +88,15 @@ def test_wrong_flag_of_serve_is_one_sentence_before_anything_starts(
     monkeypatch.chdir(tmp_path)
     assert words in sentence(invoke("serve", *arguments), 2)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_updates_are_decoded_by_as_many_threads_as_was_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def threads(count: int) -> None:
+        raise LocalError(f"{count} threads were wanted")
+
+    monkeypatch.setattr("featherfed.server.serving.Threads", threads)
+    flags = ["--decode-threads", "7", "--port", "0", "--runs", tmp_path, "--no-dashboard"]
+    assert sentence(invoke("serve", "--problem", "digits/tiny", *flags), 1) == "7 threads were wanted"
 
 
 def test_port_in_use_names_another(tmp_path: Path) -> None:
