@@ -110,7 +110,8 @@ def test_a_run_is_the_same_to_the_bit_with_any_number_of_workers(
 ) -> None:
     masked = "secure" in RUNS[name]
     alone = all_of(ran(tmp_path, "alone", 1, **RUNS[name]), masked=masked)
-    for crew in crews:
+    # How many there are is a matter of the first ones; that it is the same run, of all.
+    for crew in crews if name in list(RUNS)[:3] else crews[1:]:
         lent = Lent(crew)
         workers = Workers(crew.size + 1, lambda size, lent=lent: lent)  # type: ignore[misc]
         settle(crew)
@@ -121,7 +122,7 @@ def test_a_run_is_the_same_to_the_bit_with_any_number_of_workers(
 
 AS_ONE = {
     "one moment": {},
-    "links that drop": {"fleet": Fleet(links=DROPS)},
+    "links that drop": {"fleet": Fleet(links=profile_from_flags(bandwidth="2mbps", drop_every="300kB"))},
     "mixed links and devices": {"fleet": Fleet(links=MIX, devices={"slow": 0.5, "cpu": 0.5})},
     "phones that leave": {"fleet": Fleet(links=MIX, dropout=0.3, away_s=5)},
     "shards of any size": {"partition": "quantity:2"},

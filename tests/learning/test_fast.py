@@ -1,6 +1,7 @@
 """Whether numba is there, does its work or fails, a run trains, says so once, and has one kind of passes."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -136,33 +137,47 @@ def test_compiled_gradient_that_is_another_is_not_used(monkeypatch: pytest.Monke
         fast._loaded.cache_clear()
 
 
-def test_two_processes_that_compile_at_once_do_not_disturb_each_other_and_a_third_only_reads(tmp_path: Path) -> None:
-    """It is what the first use of an installation costs: on a busy machine a minute."""
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A folder in which two processes kept at once what they compiled, and what both said.
+
+    It is what the first use of an installation costs: on a busy machine a minute.
+    """
     numba()
+    folder = tmp_path_factory.mktemp("kept")
     known = {"PATH": os.environ["PATH"], "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"}
-    known |= {"FL_CACHE_DIR": str(tmp_path), "HOME": "/nowhere"}
+    known |= {"FL_CACHE_DIR": str(folder), "HOME": "/nowhere"}
     both = [
         subprocess.Popen([sys.executable, "-c", SAYS], env=known, stdout=subprocess.PIPE, text=True) for _ in range(2)
     ]
-    assert all(process.communicate(timeout=280)[0].startswith("numba ") for process in both)
-    (folder,) = tmp_path.iterdir()
+    return folder, [process.communicate(timeout=280)[0] for process in both]
+
+
+def test_two_processes_that_compile_at_once_do_not_disturb_each_other_and_a_third_only_reads(
+    compiled: tuple[Path, list[str]],
+) -> None:
+    kept, both = compiled
+    assert all(said.startswith("numba ") for said in both)
+    (folder,) = kept.iterdir()
     assert folder.stat().st_mode & 0o077 == 0
     written = {file: file.stat().st_mtime_ns for file in folder.rglob("*.nb*")}
     assert written
-    assert asked(FL_CACHE_DIR=str(tmp_path), HOME="/nowhere").stdout.startswith("numba ")
+    assert asked(FL_CACHE_DIR=str(kept), HOME="/nowhere").stdout.startswith("numba ")
     assert {file: file.stat().st_mtime_ns for file in folder.rglob("*.nb*")} == written
 
 
-def test_what_was_kept_and_cut_short_is_compiled_again_and_kept(tmp_path: Path) -> None:
+def test_what_was_kept_and_cut_short_is_compiled_again_and_kept(
+    compiled: tuple[Path, list[str]], tmp_path: Path
+) -> None:
     """As by a phone that lost its power: else it would train by torch for good."""
-    numba()
-    first = asked(FL_CACHE_DIR=str(tmp_path), HOME="/nowhere")
-    indexes = list(tmp_path.rglob("*.nbi"))
+    kept, (first, _) = compiled
+    shutil.copytree(kept, tmp_path / "kept")
+    indexes = list((tmp_path / "kept").rglob("*.nbi"))
     assert indexes
     for index in indexes:
         os.truncate(index, 0)
-    again = asked(FL_CACHE_DIR=str(tmp_path), HOME="/nowhere")
-    assert (again.stdout, again.stderr) == (first.stdout, "")
+    again = asked(FL_CACHE_DIR=str(tmp_path / "kept"), HOME="/nowhere")
+    assert (again.stdout, again.stderr) == (first, "")
     assert all(index.stat().st_size for index in indexes)
 
 
