@@ -45,6 +45,7 @@ class DieAt:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Come back at once, and send an update in three chunks."""
     monkeypatch.setattr(backoff, "FIRST_S", 0.02)
+    monkeypatch.setattr(backoff, "CAP_S", 0.1)
     monkeypatch.setattr(DirectDialer, "chunk_bytes", property(lambda self: 8192))
 
 
