@@ -131,10 +131,12 @@ class Service:
         sys.setswitchinterval(SWITCH_S)
         heartbeat_s = self._config.heartbeat
         if self.state.round_number:
-            # Before the first phone comes back: what it sends again must be known.
-            await loop.run_in_executor(None, self._uploads.restore, self._round.number, self._round.is_open)
-            if isinstance(self.state, SummedState) and self._round.is_open:
-                await loop.run_in_executor(None, self._unmasking.restore, self.state)
+            # Before the first phone comes back: what it sends again must be known. A gateway's root may ask for a later
+            # round at once, and its sum is not to be closed before it is whole.
+            async with self._round.lock:
+                await loop.run_in_executor(None, self._uploads.restore, self._round.number, self._round.is_open)
+                if isinstance(self.state, SummedState) and self._round.is_open:
+                    await loop.run_in_executor(None, self._unmasking.restore, self.state)
         where = entrance.serve_arguments(self._turned_away) if entrance else {"create_connection": GuardedConnection}
         async with contextlib.AsyncExitStack() as doors:
             if entrance is not None:
