@@ -59,8 +59,8 @@ class Crew(Protocol):
     def size(self) -> int:
         """How many jobs are worked on at once."""
 
-    def room(self, waiting: int) -> int:
-        """Return how many more jobs to give now, where so many wait."""
+    def room(self, waiting: int, depth: int = 2) -> int:
+        """Return how many more jobs to give now, where so many wait and each may have `depth` in hand."""
 
     def take(self, number: int, job: Job) -> None:
         """Take a job, by a number of its own."""
@@ -126,12 +126,12 @@ class TrainingProcesses:
         self._send(member, self._plan)
         return member
 
-    def room(self, waiting: int) -> int:
-        """Return one for each that has nothing to do, and one more each where there is enough for all.
+    def room(self, waiting: int, depth: int = 2) -> int:
+        """Return one for each that has nothing to do, and up to `depth` where there is enough for all.
 
         A process that has its next job already does not wait for the emulator between two.
         """
-        depth = 2 if waiting > 2 * self.size else 1
+        depth = depth if waiting > depth * self.size else 1
         return sum(max(0, depth - len(member.jobs)) for member in self._members if member.ready)
 
     def take(self, number: int, job: Job) -> None:

@@ -32,9 +32,9 @@ class RayCrew:
         self._under_way: dict[Any, tuple[int, int]] = {}  # by the result's reference: number of the job, of the actor
         self._weights: deque[tuple[npt.NDArray[np.float32], Any]] = deque(maxlen=KEPT_WEIGHTS)
 
-    def room(self, waiting: int) -> int:
-        """Return one for each actor without a job, and one more each where there is enough for all."""
-        depth = 2 if waiting > 2 * self.size else 1
+    def room(self, waiting: int, depth: int = 2) -> int:
+        """Return one for each actor without a job, and up to `depth` where there is enough for all."""
+        depth = depth if waiting > depth * self.size else 1
         return 0 if self.fault else sum(max(0, depth - jobs) for jobs in self._busy)
 
     def take(self, number: int, job: Job) -> None:

@@ -61,7 +61,8 @@ def timed_run(given: Given, data_dir: str | None) -> dict[str, Any]:
     cpu_s: list[float] = []
 
     class Clock(Watcher):
-        def round_closed(self, summary: RoundSummary) -> None:
+        def version_published(self, summary: RoundSummary) -> None:
+            # From one to the next is a round, and the evaluation of the one before it.
             ends_s.append(time.perf_counter())
             cpu_s.append(time.process_time())
 

@@ -52,8 +52,8 @@ class Lent:
         self.crew, self.size, self.fault = crew, crew.size, ""
         self.done = self.evaluated = 0
 
-    def room(self, waiting: int) -> int:
-        return self.crew.room(waiting)
+    def room(self, waiting: int, depth: int = 2) -> int:
+        return self.crew.room(waiting, depth)
 
     def take(self, number: int, job: Job) -> None:
         self.crew.take(number, job)
@@ -288,7 +288,7 @@ class Nobody:
 
     size, fault = 2, "no actor works on the cluster"
 
-    def room(self, waiting: int) -> int:
+    def room(self, waiting: int, depth: int = 2) -> int:
         return 0
 
     def take(self, number: int, job: Job) -> None:
