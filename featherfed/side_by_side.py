@@ -35,7 +35,7 @@ import numpy.typing as npt
 
 from featherfed.edge_client.learner import Learner, SgdLearner, Trained
 from featherfed.edge_client.leaving import LeavingLearner, PhoneLeftError
-from featherfed.edge_client.training_crew import Crew, EvaluateJob, TrainJob
+from featherfed.edge_client.training_crew import Crew, EvaluateJob, Job, TrainJob
 from featherfed.edge_client.training_together import train_together
 from featherfed.problem import Place
 from featherfed.server.model.evaluation_work import UnderWay
@@ -51,8 +51,6 @@ AHEAD_BYTES = 256e6
 """So much of what was trained ahead is kept at most."""
 PARTS = 10
 """An evaluation is cut into so many parts a worker: who is slower does fewer."""
-PARTS_AHEAD = 4
-"""So many parts a worker is given at once: this process may be in the middle of a training when they are done."""
 LOOK_S = 0.005
 """How often this process looks for what others have done of an evaluation, while it has other things to do."""
 WORTH_A_BATCH = 10
@@ -320,18 +318,15 @@ class SideBySide:
         """Hand out what waits, as much as the crew takes now: trainings before parts, or behind them if `ending`."""
         trainings = [*self._asked, *self._worth_ahead()]
         parts = [] if self._evaluating is None else self._evaluating.left
-        if ending:
-            self._hand_out(parts)
-            self._hand_out(trainings)
-        else:
-            self._hand_out(trainings)
-            self._hand_out(parts, PARTS_AHEAD)
+        kinds: list[tuple[type[Job], Sequence[_Training | _Part]]] = [(TrainJob, trainings), (EvaluateJob, parts)]
+        for kind, jobs in reversed(kinds) if ending else kinds:
+            self._hand_out(kind, jobs)
 
-    def _hand_out(self, jobs: Sequence[_Training | _Part], depth: int = 2) -> None:
-        if self._crew is None or not jobs:
-            return
+    def _hand_out(self, kind: type[Job], jobs: Sequence[_Training | _Part]) -> None:
         waiting = [job for job in jobs if not (job.taken or job.done or job.alone)]
-        for job in waiting[: self._crew.room(len(waiting), depth)]:
+        if self._crew is None or not waiting:
+            return
+        for job in waiting[: self._crew.room(kind, len(waiting))]:
             self._count += 1
             self._under_way[self._count] = job
             job.taken = True

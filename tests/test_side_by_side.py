@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from featherfed.bandwidth_sim.profile import find_profile, profile_from_flags
-from featherfed.edge_client.training_crew import Job, Result, TrainingProcesses
+from featherfed.edge_client.training_crew import Job, Result, TrainingProcesses, TrainJob
 from featherfed.edge_client.training_host import HostPlan
 from featherfed.errors import LocalError
 from featherfed.learning import together
@@ -52,8 +52,8 @@ class Lent:
         self.crew, self.size, self.fault = crew, crew.size, ""
         self.done = self.evaluated = 0
 
-    def room(self, waiting: int, depth: int = 2) -> int:
-        return self.crew.room(waiting, depth)
+    def room(self, kind: type[Job], waiting: int) -> int:
+        return self.crew.room(kind, waiting)
 
     def take(self, number: int, job: Job) -> None:
         self.crew.take(number, job)
@@ -70,7 +70,7 @@ class Lent:
 
 def settle(crew: TrainingProcesses) -> None:
     """Wait until all processes are ready and none has a job."""
-    while crew.busy or crew.room(0) != crew.size:
+    while crew.busy or crew.room(TrainJob, 0) != crew.size:
         crew.answers(block=True)
 
 
@@ -288,7 +288,7 @@ class Nobody:
 
     size, fault = 2, "no actor works on the cluster"
 
-    def room(self, waiting: int, depth: int = 2) -> int:
+    def room(self, kind: type[Job], waiting: int) -> int:
         return 0
 
     def take(self, number: int, job: Job) -> None:
