@@ -321,7 +321,7 @@ class Gateway:
         version = aggregator.versions.version
         self._folder.write_version(version, aggregator.save)
         self._store.apply([put_value("version", str(version))])
-        self._folder.promote(version, best=False)
+        self._folder.promote(version)
 
     def _make_learner(self, welcome: Welcome) -> Learner:
         """Return the learner of the root's run; called in a thread."""
