@@ -17,8 +17,8 @@ from featherfed.codec.pipeline import Pipeline
 from featherfed.learning.models import layout_of
 from featherfed.learning.noise import noise_update
 from featherfed.randomness import RoundKey
+from featherfed.wire.chunking import BEHIND_UP_BYTES
 from featherfed.wire.messages import (
-    MAX_CHUNK_BYTES,
     NOTHING,
     PROTOCOL_VERSION,
     Accepted,
@@ -197,13 +197,13 @@ class SendingPhone(Socket):
     def go(self) -> None:
         """Send the update of the round."""
         self._went_s = time.perf_counter()
-        payload, first = self._payload, self._payload[:MAX_CHUNK_BYTES]
+        payload, first = self._payload, self._payload[:BEHIND_UP_BYTES]
         begin: UpdateBegin | WholeUpdate = UpdateBegin(self._round, len(payload), self._digest, 1, 0, first)
         if len(first) == len(payload):
             begin = WholeUpdate(self._round, payload, 1)
         frames = [frame(BINARY, pack(begin))]
-        for offset in range(len(first), len(payload), MAX_CHUNK_BYTES):
-            frames.append(frame(BINARY, pack(UpdateChunk(offset, payload[offset : offset + MAX_CHUNK_BYTES]))))
+        for offset in range(len(first), len(payload), BEHIND_UP_BYTES):
+            frames.append(frame(BINARY, pack(UpdateChunk(offset, payload[offset : offset + BEHIND_UP_BYTES]))))
         self.transport.writelines(frames)
 
     def connection_lost(self, error: Exception | None) -> None:

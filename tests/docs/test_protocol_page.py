@@ -121,8 +121,8 @@ def test_sizes_are_those_of_the_largest_messages() -> None:
     data = bytes(MAX_CHUNK_BYTES)
     assert len(pack(UpdateBegin(big, big, bytes(8), big, big, data, big))) == most_bytes(UpdateBegin)
     assert len(pack(ModelBegin(big, big, "x" * 256, [big] * 4096, bytes(8), big, data))) == most_bytes(ModelBegin)
-    # Its version is 2, and takes a byte.
-    hello = Hello(2, wide * 64, big, big, bytes(8), wide * 64, big, big, wide * 32, big, bytes(8), big, big)
+    # Its version is 3, and takes a byte.
+    hello = Hello(3, wide * 64, big, big, bytes(8), wide * 64, big, big, wide * 32, big, bytes(8), big, big)
     assert len(pack(hello)) == most_bytes(Hello) - 8
 
 
@@ -138,7 +138,7 @@ def test_frames_are_read_in_the_encodings_of_the_page_and_in_no_others() -> None
             unpack(msgpack.packb([10, value]))
     for value in (float("nan"), float("inf"), True, None, "1"):
         with pytest.raises(ProtocolError):
-            unpack(msgpack.packb([1, 2, "a", 0, 0, b"", "", 0, 0, "", value]))
+            unpack(msgpack.packb([1, PROTOCOL_VERSION, "a", 0, 0, b"", "", 0, 0, "", value]))
     chunk = [7, 0, b"abc"]
     assert unpack(b"\x93\7\0\xc6\0\0\0\3abc") == unpack(msgpack.packb(chunk))
     # The last fields of some may be left out.
