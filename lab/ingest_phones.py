@@ -10,7 +10,6 @@ import json
 import os
 import sys
 import time
-from hashlib import blake2b
 from typing import Any
 
 from featherfed.codec.pipeline import Pipeline
@@ -32,6 +31,7 @@ from featherfed.wire.messages import (
     Welcome,
     WholeModel,
     WholeUpdate,
+    digest_of,
     pack,
     unpack,
 )
@@ -155,7 +155,7 @@ class SendingPhone(Socket):
     def __init__(self, group: Group, number: int, payload: bytes) -> None:
         super().__init__(f"{group.order['host']}:{group.order['port']}")
         self._group, self._number, self._payload = group, number, payload
-        self._digest = blake2b(payload, digest_size=8).digest()
+        self._digest = digest_of(payload)
         self._round, self._left, self._draws = NOTHING, 0, False
         self._went_s = 0.0
         self.welcomed = asyncio.get_running_loop().create_future()
