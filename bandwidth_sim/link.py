@@ -31,8 +31,8 @@ ETHERNET_OVERHEAD_BYTES = 66
 """Ethernet 14, IPv4 20, TCP 20, timestamps 12: what the kernel's shaper charges for each segment."""
 MAX_PIECE_BYTES = 32 * 1024
 """No piece on a fast link is larger: the sender is held back in steps no coarser than this."""
-UNLIMITED_PIECE_BYTES = 128 * 1024
-"""On one that has neither rate nor delay, loss, outages or drops: a chunk of 64 KiB with its headers is one piece."""
+UNLIMITED_PIECE_BYTES = 192 * 1024
+"""On one that has neither rate nor delay, loss, outages or drops: a chunk of 128 KiB with its headers is one piece."""
 PIECE_S = 0.04
 """A piece is so many seconds of a link, between one segment and `MAX_PIECE_BYTES`."""
 SLACK_BYTES = 64 * 1024

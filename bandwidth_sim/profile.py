@@ -61,9 +61,9 @@ class Profile:
 
     @property
     def chunk_bytes(self) -> int:
-        """How much to send in one message: about a second of the slower direction, 1 to 64 KiB."""
+        """How much to send in one message at most: about a second of the slower direction, 1 to 128 KiB."""
         slower = min(self.up.goodput_bytes_per_s, self.down.goodput_bytes_per_s)
-        return int(min(max(slower, 1024), 64 * 1024))
+        return int(min(max(slower, 1024), 128 * 1024))
 
     def keepalive(self, message_bytes: int = 0) -> tuple[float, float]:
         """Return ping interval and timeout in seconds that a full link does not break.

@@ -15,11 +15,11 @@ from featherfed.edge_client.dialing import Dialer
 from featherfed.edge_client.limits import ANSWER_BYTES
 from featherfed.wire.closing import Close, readable
 from featherfed.wire.guarding import HeldToLimits
+from featherfed.wire.limits import READ_AHEAD_FRAMES
 from featherfed.wire.messages import MAX_FRAME_BYTES
 
 OPEN_S = 60.0
 """How long one attempt to connect may take on a slow link."""
-READ_AHEAD_FRAMES = 4
 
 
 class PhoneConnection(HeldToLimits, ClientConnection):

@@ -16,9 +16,9 @@ from featherfed.bandwidth_sim.virtual_network import VirtualSocket
 from featherfed.errors import ConfigError
 from featherfed.wire.address import is_host, is_loopback
 from featherfed.wire.certificates import trusting
+from featherfed.wire.messages import MAX_CHUNK_BYTES
 
 PING_S = 20.0
-CHUNK_BYTES = 64 * 1024
 
 
 class Dialer(Protocol):
@@ -29,7 +29,7 @@ class Dialer(Protocol):
 
     @property
     def chunk_bytes(self) -> int:
-        """How much to send in one message."""
+        """How much to send in one message at most."""
 
     def keepalive(self) -> tuple[float, float]:
         """Return ping interval and timeout in seconds."""
@@ -49,7 +49,7 @@ class DirectDialer:
     @property
     def chunk_bytes(self) -> int:
         """The largest that the protocol allows."""
-        return CHUNK_BYTES
+        return MAX_CHUNK_BYTES
 
     def keepalive(self) -> tuple[float, float]:
         """Return the library's own defaults."""

@@ -60,10 +60,10 @@ class Progress:
         self.sizer.carried(max(0, offset - self._durable))
         self._durable = offset
 
-    def chunk_bytes(self, round_number: int, offset: int, most: int) -> int:
+    def chunk_bytes(self, round_number: int, offset: int, most: int, *, bytes_per_s: float = 0.0) -> int:
         """Return how many bytes of a round's update to send next, of which the first `offset` were sent."""
         arrived = self._durable if round_number == self._round_number else 0
-        return self.sizer.chunk_bytes(most, max(0, offset - arrived))
+        return self.sizer.chunk_bytes(most, max(0, offset - arrived), bytes_per_s=bytes_per_s)
 
 
 class KnownModel:

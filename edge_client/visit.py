@@ -26,6 +26,7 @@ from featherfed.errors import (
     SpentError,
 )
 from featherfed.initial_weights import F32, InitialWeights, digest_of, drawn
+from featherfed.wire.chunking import BEHIND_UP_BYTES, behind_bytes, seen_bytes_per_s
 from featherfed.wire.closing import Close, readable, reason
 from featherfed.wire.liveness import SILENT_HEARTBEATS, Pulse
 from featherfed.wire.messages import (
@@ -428,7 +429,7 @@ class Visit:
     async def _upload(self, update: PendingUpdate, *, resumed: bool) -> None:
         payload, most = update.payload, min(self._phone.dialer.chunk_bytes, self._welcome.chunk_bytes)
         progress, number = self._phone.progress, update.round_number
-        offset = 0 if resumed else progress.chunk_bytes(number, 0, most)
+        offset = 0 if resumed else progress.chunk_bytes(number, 0, min(most, BEHIND_UP_BYTES))
         self._offered = number
         self._durable = durable = asyncio.get_running_loop().create_future()
         if len(payload) <= offset:
@@ -436,12 +437,18 @@ class Visit:
             await self._send(WholeUpdate(number, payload, examples, update.attempt))
             return
         announced = number, len(payload), self._phone_state.announce(update), update.examples
+        now_s = asyncio.get_running_loop().time
+        begun, began_s = 0, now_s()
         await self._send(UpdateBegin(*announced, 0, payload[:offset], update.attempt))
         if resumed:
             # Only what is not durable there travels again. Accepted or Cancel may come instead of the Ack.
-            offset = await durable
+            begun = offset = await durable
+            began_s = now_s()
         while offset < len(payload):
-            chunk_bytes = progress.chunk_bytes(number, offset, most)
+            gone, seconds = offset - begun - self._connection.bytes_waiting, now_s() - began_s
+            room = min(most, behind_bytes(gone, seconds, BEHIND_UP_BYTES))
+            speed = seen_bytes_per_s(gone, seconds)
+            chunk_bytes = progress.chunk_bytes(number, offset, room, bytes_per_s=speed)
             await self._send(UpdateChunk(offset, payload[offset : offset + chunk_bytes]))
             offset += chunk_bytes
 

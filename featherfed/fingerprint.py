@@ -16,9 +16,9 @@ class Fingerprint:
 
     @cached_property
     def digest(self) -> bytes:
-        """Eight bytes of BLAKE2b over names, shapes and digests."""
+        """The first 8 bytes of SHA-256 over names, shapes and digests."""
         text = "\n".join(f"{name}/{'x'.join(map(str, shape))}/{digest.hex()}" for name, shape, digest in self.rows())
-        return hashlib.blake2b(text.encode(), digest_size=8).digest()
+        return hashlib.sha256(text.encode()).digest()[:8]
 
     def rows(self) -> list[tuple[str, tuple[int, ...], bytes]]:
         """Return (name, shape, digest) of each tensor, the digest empty where it travels."""

@@ -8,7 +8,7 @@ every language; docs/PROTOCOL.md says the same in words.
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
+from hashlib import sha256
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,7 @@ AT_ONCE = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class InitialWeights:
-    """How the tensors of a run's model are drawn, in their order, and 8 bytes of BLAKE2b of what comes of it."""
+    """How the tensors of a run's model are drawn, in their order, and the digest of what comes of it."""
 
     draws: tuple[Draw, ...]
     digest: bytes
@@ -88,5 +88,5 @@ def _fill(values: F32, low: float, high: float, generator: np.random.Generator) 
 
 
 def digest_of(weights: F32) -> bytes:
-    """Return 8 bytes of BLAKE2b of weights as little-endian float32."""
-    return blake2b(np.ascontiguousarray(weights, "<f4").data, digest_size=8).digest()
+    """Return the first 8 bytes of SHA-256 of weights as little-endian float32."""
+    return sha256(np.ascontiguousarray(weights, "<f4").data).digest()[:8]

@@ -10,15 +10,14 @@ import json
 import os
 import sys
 import time
-from hashlib import blake2b
 from typing import Any
 
 from featherfed.codec.pipeline import Pipeline
 from featherfed.learning.models import layout_of
 from featherfed.learning.noise import noise_update
 from featherfed.randomness import RoundKey
+from featherfed.wire.chunking import BEHIND_UP_BYTES
 from featherfed.wire.messages import (
-    MAX_CHUNK_BYTES,
     NOTHING,
     PROTOCOL_VERSION,
     Accepted,
@@ -32,6 +31,7 @@ from featherfed.wire.messages import (
     Welcome,
     WholeModel,
     WholeUpdate,
+    digest_of,
     pack,
     unpack,
 )
@@ -155,7 +155,7 @@ class SendingPhone(Socket):
     def __init__(self, group: Group, number: int, payload: bytes) -> None:
         super().__init__(f"{group.order['host']}:{group.order['port']}")
         self._group, self._number, self._payload = group, number, payload
-        self._digest = blake2b(payload, digest_size=8).digest()
+        self._digest = digest_of(payload)
         self._round, self._left, self._draws = NOTHING, 0, False
         self._went_s = 0.0
         self.welcomed = asyncio.get_running_loop().create_future()
@@ -197,13 +197,13 @@ class SendingPhone(Socket):
     def go(self) -> None:
         """Send the update of the round."""
         self._went_s = time.perf_counter()
-        payload, first = self._payload, self._payload[:MAX_CHUNK_BYTES]
+        payload, first = self._payload, self._payload[:BEHIND_UP_BYTES]
         begin: UpdateBegin | WholeUpdate = UpdateBegin(self._round, len(payload), self._digest, 1, 0, first)
         if len(first) == len(payload):
             begin = WholeUpdate(self._round, payload, 1)
         frames = [frame(BINARY, pack(begin))]
-        for offset in range(len(first), len(payload), MAX_CHUNK_BYTES):
-            frames.append(frame(BINARY, pack(UpdateChunk(offset, payload[offset : offset + MAX_CHUNK_BYTES]))))
+        for offset in range(len(first), len(payload), BEHIND_UP_BYTES):
+            frames.append(frame(BINARY, pack(UpdateChunk(offset, payload[offset : offset + BEHIND_UP_BYTES]))))
         self.transport.writelines(frames)
 
     def connection_lost(self, error: Exception | None) -> None:

@@ -50,6 +50,7 @@ from featherfed.server.storage.store import Statement, Store, put_phone
 from featherfed.server.watchers.watcher import Visitor, Watcher, Watchers
 from featherfed.server.welcoming import Welcomes
 from featherfed.wire.closing import Close, readable
+from featherfed.wire.limits import READ_AHEAD_FRAMES
 from featherfed.wire.liveness import SILENT_HEARTBEATS, Pulse
 from featherfed.wire.messages import Finish, Hello, Key, Shares, UpdateBegin, UpdateChunk, WholeUpdate
 
@@ -151,7 +152,7 @@ class Service:
                     port,
                     compression=None,
                     max_size=FRAME_BYTES,
-                    max_queue=4,
+                    max_queue=READ_AHEAD_FRAMES,
                     write_limit=WRITE_LIMIT_BYTES,
                     ping_interval=heartbeat_s,
                     # A silent connection is found by its own watch: see featherfed/wire/liveness.py.

@@ -1,22 +1,24 @@
 """What a peer is granted, whichever end it is (docs/RELIABILITY.md, "Limits" and "A phone's own limits").
 
 `server/door/limits.py` and `edge_client/limits.py` have what only one of the ends needs. Together they bound what a
-connection can make its other end hold: four whole messages, after which reading stops, what one read brought
+connection can make its other end hold: two whole messages, after which reading stops, what one read brought
 (`READ_BYTES`), and `UNREAD_BYTES` out.
 """
 
 from featherfed.wire.chunking import LEAST_BYTES
-from featherfed.wire.messages import MAX_CHUNK_BYTES
+from featherfed.wire.messages import MAX_FRAME_BYTES
 
-READ_BYTES = MAX_CHUNK_BYTES
+READ_BYTES = 64 * 1024
 """Of one read from a socket; asyncio would take 256 KiB of each peer before it does anything else.
 
 Within TLS it does, and twice that where it has read on while the peer's frames waited.
 """
 SLICE_BYTES = 16 * 1024
 """What comes from the socket is parsed in such slices, so that thousands of empty frames never are objects at once."""
-UNREAD_BYTES = 128 * 1024
+UNREAD_BYTES = MAX_FRAME_BYTES + 64 * 1024
 """Sent and not taken by the peer: one that pings and never reads would collect pongs without end."""
+READ_AHEAD_FRAMES = 1
+"""Messages that may wait to be handled: with one more, reading stops."""
 SMALL_BYTES = LEAST_BYTES
 """A frame below this is small: the first and last of a transfer, its acknowledgements, tasks, pings and pongs."""
 SMALL_PER_S = 100.0

@@ -6,7 +6,7 @@ other never refuses. docs/PROTOCOL.md says the same in words.
 
 import typing
 from collections.abc import Callable, Iterable
-from hashlib import blake2b
+from hashlib import sha256
 from typing import Annotated, Any, TypeVar
 
 import msgpack
@@ -16,10 +16,10 @@ from msgspec import Meta, Struct
 from featherfed.errors import ProtocolError, VersionError
 from featherfed.wire.chunking import LEAST_BYTES
 
-PROTOCOL_VERSION = 2
-MAX_FRAME_BYTES = 1 << 17
-"""Twice a chunk: the largest ModelBegin, with 4,096 lengths of 9 bytes, has less than that."""
-MAX_CHUNK_BYTES = 1 << 16
+PROTOCOL_VERSION = 3
+MAX_CHUNK_BYTES = 1 << 17
+MAX_FRAME_BYTES = MAX_CHUNK_BYTES + (1 << 16)
+"""The largest ModelBegin, with 4,096 lengths of 9 bytes, has less than that."""
 MAX_TEXT = 256
 MAX_TENSORS = 4096
 MAX_DIMENSIONS = 16
@@ -38,6 +38,8 @@ Text = Annotated[str, Meta(max_length=MAX_TEXT)]
 Spec = Annotated[str, Meta(max_length=MAX_TEXT, pattern=r"^[ -~]*$")]
 Digest = Annotated[bytes, Meta(min_length=8, max_length=8)]
 Chunk = Annotated[bytes, Meta(max_length=MAX_CHUNK_BYTES)]
+Steps = Annotated[bytes, Meta(max_length=1 << 16)]
+"""The steps of `grid`, a byte a block."""
 Count = Annotated[int, Meta(ge=0, lt=1 << 53)]
 Members = Annotated[list[Count], Meta(min_length=0, max_length=MAX_MEMBERS)]
 MemberBits = Annotated[bytes, Meta(max_length=MAX_MEMBERS // 8)]
@@ -68,8 +70,8 @@ class Message(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
 
 
 def digest_of(data: bytes) -> bytes:
-    """Return what `digest` fields hold: BLAKE2b of 8 bytes."""
-    return blake2b(data, digest_size=8).digest()
+    """Return what `digest` fields hold: the first 8 bytes of SHA-256, for which processors have instructions."""
+    return sha256(data).digest()[:8]
 
 
 class Hello(Message, frozen=True, tag=1):
@@ -162,7 +164,7 @@ class Task(Message, frozen=True, tag=3):
     round: Count
     version: Count
     changes: Changes = {}
-    steps: Chunk = b""
+    steps: Steps = b""
     life: Annotated[int, Meta(ge=0, lt=1 << 32)] = 0
 
 
@@ -295,7 +297,7 @@ class Circle(Message, frozen=True, tag=15):
     slices: Positive
     threshold: Count
     least: Count
-    steps: Chunk
+    steps: Steps
     members: Members = []
     keys: Annotated[bytes, Meta(max_length=PUBLIC_KEY_BYTES * MAX_MEMBERS)] = b""
 

@@ -1,7 +1,7 @@
 """What a peer is granted before and after the server knows who it is (docs/RELIABILITY.md, "Limits").
 
 Every number is here, with its reason, or in `featherfed/wire/limits.py` if phones grant it as well. Together they bound
-what a connection can make the server hold: a stranger's is `HANDSHAKE_BYTES`, then one Hello; a phone's is 4 frames of
+what a connection can make the server hold: a stranger's is `HANDSHAKE_BYTES`, then one Hello; a phone's is 2 frames of
 `FRAME_BYTES`, after which reading stops, with what the one read before brought (`READ_BYTES`), of which
 at most `WAITING_FRAMES` frames are small, and `UNREAD_BYTES` out.
 """
@@ -19,7 +19,7 @@ HELLO_BYTES = 1024
 FRAME_BYTES = MAX_CHUNK_BYTES + 128
 """Of a message after that: the chunk that Welcome grants, and what UpdateBegin puts around it."""
 WAITING_FRAMES = 64
-"""Small ones, received and not yet handled; reading stops at 4, but what one read brought is already here.
+"""Small ones, received and not yet handled; reading stops at 2, but what one read brought is already here.
 
 Of larger ones a read brings no more than its bytes hold, and they are a phone's right: where its link breaks often, its
 chunks are small.

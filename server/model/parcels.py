@@ -8,13 +8,13 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from featherfed.codec.layout import Layout
+from featherfed.wire.messages import digest_of
 
 F32 = npt.NDArray[np.float32]
 NOTHING = -1
@@ -73,9 +73,8 @@ class Parcels(ABC):
 
     def _pack(self, base: int, spec: str, parts: Sequence[bytes], theory: int) -> Parcel:
         payload = b"".join(parts)
-        digest = blake2b(payload, digest_size=8).digest()
         # A whole model in float32 has one part, whatever lies between its base and its version.
-        return Parcel(self.version, base, spec, tuple(map(len, parts)), payload, digest, theory)
+        return Parcel(self.version, base, spec, tuple(map(len, parts)), payload, digest_of(payload), theory)
 
 
 def float32_bytes(weights: F32) -> bytes:

@@ -91,6 +91,11 @@ class PhoneConnection:
         """Whether what is sent now goes to the socket."""
         return self.websocket.state is SocketState.OPEN
 
+    @property
+    def more_waits(self) -> bool:
+        """Whether another message of the phone is here, whole, and waits to be received."""
+        return len(self.websocket.recv_messages.frames) > 0
+
     def lives(self, now_s: float) -> bool:
         """Return whether bytes have moved lately; asked a few times within the silence that is allowed."""
         return self.websocket.beats(self._pulse, now_s)

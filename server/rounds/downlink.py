@@ -13,7 +13,7 @@ from featherfed.server.model.versions import Versions
 from featherfed.server.phones.phone_connection import PhoneConnection
 from featherfed.server.rounds.circle_book import CircleBook
 from featherfed.server.watchers.watcher import Watcher
-from featherfed.wire.chunking import ChunkSizer, behind_bytes
+from featherfed.wire.chunking import ChunkSizer, behind_bytes, seen_bytes_per_s
 from featherfed.wire.messages import (
     MAX_CHUNK_BYTES,
     AnyMessage,
@@ -181,6 +181,7 @@ class Downlink:
                 phone.traffic("downlink").wasted += sent.sent - offset
                 return
             ahead = sent.sent - offset
-            most = behind_bytes(ahead - phone.websocket.bytes_waiting, now_s() - began_s)
-            chunk_bytes = sizer.chunk_bytes(min(most, MAX_CHUNK_BYTES), ahead)
+            gone, seconds = ahead - phone.websocket.bytes_waiting, now_s() - began_s
+            most = min(behind_bytes(gone, seconds), MAX_CHUNK_BYTES)
+            chunk_bytes = sizer.chunk_bytes(most, ahead, bytes_per_s=seen_bytes_per_s(gone, seconds))
             message = ModelChunk(sent.sent, parcel.payload[sent.sent : sent.sent + chunk_bytes])

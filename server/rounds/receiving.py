@@ -1,7 +1,8 @@
 """Updates on their way in: byte by byte to the disk, then the answer.
 
-An Ack is sent when its bytes are durable, Accepted when the whole update is and counts. Answers are sent outside of the
-upload's lock, so that a connection that stands still never holds up the phone's next one.
+An Ack is sent when its bytes are durable, unless the phone's next message is here already, and Accepted when the whole
+update is durable and counts. Answers are sent outside of the upload's lock, so that a connection that stands still
+never holds up the phone's next one.
 """
 
 import asyncio
@@ -206,6 +207,9 @@ class Receiver:
             if durable is not None:
                 await durable
             self._watcher.upload_advanced(phone.shard, begin.round, upload.durable, begin.size)
+            if phone.more_waits:
+                # One Ack for both.
+                return None
         return Ack(begin.round, upload.durable)
 
     async def _take_whole(self, phone: PhoneConnection, update: WholeUpdate) -> Answer:

@@ -213,7 +213,7 @@ async def test_keepalive_and_chunks_follow_the_link() -> None:
     slow = LinkedDialer(symmetric(LinkSpec(rate_bytes_per_s=1800)), 1)
     fast = LinkedDialer(symmetric(LinkSpec(rate_bytes_per_s=1e7)), 1)
     assert slow.chunk_bytes == int(1800 * 1448 / 1514)
-    assert fast.chunk_bytes == 65536
+    assert fast.chunk_bytes == 131072
     assert fast.keepalive() == (20.0, 20.0)
     interval_s, timeout_s = LinkedDialer(symmetric(LinkSpec(rate_bytes_per_s=32_000)), 1).keepalive(2_000_000)
     assert interval_s > 65 and timeout_s > 130

@@ -4,7 +4,7 @@ import dataclasses
 import re
 import struct
 import typing
-from hashlib import blake2b
+from hashlib import sha256
 
 import msgpack
 import numpy as np
@@ -121,8 +121,8 @@ def test_sizes_are_those_of_the_largest_messages() -> None:
     data = bytes(MAX_CHUNK_BYTES)
     assert len(pack(UpdateBegin(big, big, bytes(8), big, big, data, big))) == most_bytes(UpdateBegin)
     assert len(pack(ModelBegin(big, big, "x" * 256, [big] * 4096, bytes(8), big, data))) == most_bytes(ModelBegin)
-    # Its version is 2, and takes a byte.
-    hello = Hello(2, wide * 64, big, big, bytes(8), wide * 64, big, big, wide * 32, big, bytes(8), big, big)
+    # Its version is 3, and takes a byte.
+    hello = Hello(3, wide * 64, big, big, bytes(8), wide * 64, big, big, wide * 32, big, bytes(8), big, big)
     assert len(pack(hello)) == most_bytes(Hello) - 8
 
 
@@ -138,7 +138,7 @@ def test_frames_are_read_in_the_encodings_of_the_page_and_in_no_others() -> None
             unpack(msgpack.packb([10, value]))
     for value in (float("nan"), float("inf"), True, None, "1"):
         with pytest.raises(ProtocolError):
-            unpack(msgpack.packb([1, 2, "a", 0, 0, b"", "", 0, 0, "", value]))
+            unpack(msgpack.packb([1, PROTOCOL_VERSION, "a", 0, 0, b"", "", 0, 0, "", value]))
     chunk = [7, 0, b"abc"]
     assert unpack(b"\x93\7\0\xc6\0\0\0\3abc") == unpack(msgpack.packb(chunk))
     # The last fields of some may be left out.
@@ -184,7 +184,7 @@ def test_exchange_in_hex_is_a_whole_session_that_decodes() -> None:
     layout, pipeline = fingerprint_of(welcome).layout, Pipeline.parse(SPEC)
     shapes = [tensor.shape for tensor in layout.tensors]
     initial = page_initial.weights(welcome.initial, shapes, welcome.seed)
-    assert blake2b(struct.pack(f"<{len(initial)}f", *initial), digest_size=8).digest() == welcome.initial_digest
+    assert sha256(struct.pack(f"<{len(initial)}f", *initial)).digest()[:8] == welcome.initial_digest
     weights = np.float32(initial) + pipeline.decode(model.data, layout, RoundKey(welcome.seed, 1))
     delta = pipeline.decode(update.data, layout, RoundKey(welcome.seed, 2, welcome.shard))
     assert np.isfinite(weights).all()

@@ -68,6 +68,6 @@ def test_limits_of_a_phone_have_the_numbers_of_the_code() -> None:
 
 
 def test_what_a_connection_holds_adds_up() -> None:
-    held = 5 * limits.FRAME_BYTES + both.UNREAD_BYTES
-    assert held + both.READ_BYTES < 0.6e6
-    assert held + 2 * SSLProtocol.max_size < 1.1e6
+    held = (both.READ_AHEAD_FRAMES + 2) * limits.FRAME_BYTES + both.UNREAD_BYTES
+    assert held + both.READ_BYTES < 0.75e6
+    assert held + 2 * SSLProtocol.max_size < 1.2e6

@@ -83,7 +83,7 @@ def test_page_draws_what_the_vectors_say(row: dict[str, Any]) -> None:
 def test_page_draws_the_initial_weights_of_the_vectors(row: dict[str, Any]) -> None:
     weights = bits(page_initial.weights(row["draws"], row["shapes"], row["seed"]))
     assert weights.hex() == row["weights"]
-    assert hashlib.blake2b(weights, digest_size=8).hexdigest() == row["digest"]
+    assert hashlib.sha256(weights).hexdigest()[:16] == row["digest"]
 
 
 @pytest.mark.parametrize("row", DOCUMENT["stages"], ids=lambda row: row["spec"])

@@ -8,7 +8,7 @@ from tests.layouts import LAYOUTS
 
 
 def _number(value: float) -> str:
-    power = value.bit_length() - 1 if isinstance(value, int) and value > 1 << 16 else 0
+    power = value.bit_length() - 1 if isinstance(value, int) and value > 1 << 17 else 0
     return f"2^{power}" if power and value == 1 << power else f"{value:g}"
 
 

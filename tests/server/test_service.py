@@ -80,7 +80,7 @@ async def test_ledger_holds_what_the_phones_sockets_carried(serve: Serve) -> Non
 WRONG: dict[str, tuple[list[Any], int, str]] = {
     "not msgpack": ([b"\xc1nonsense"], 4001, "not msgpack"),
     "text": (["hello"], 4001, "text frame of 5 characters; frames are binary"),
-    "unknown message": ([b"\x91\x63"], 4001, "not a message of protocol 2"),
+    "unknown message": ([b"\x91\x63"], 4001, "not a message of protocol 3"),
     "out of turn": ([hello("again")], 4001, "Hello out of turn: the phone is ready"),
     "gap": ([UpdateBegin(1, 100, b"12345678", 1, 0, b"abc"), UpdateChunk(7, b"x")], 4001, "expected 3"),
     "too long": ([UpdateBegin(1, 2, b"12345678", 1, 0, b"abc")], 4001, "exceeds 2 bytes"),
@@ -135,7 +135,7 @@ async def test_phone_of_another_version_is_told_so(serve: Serve) -> None:
         await other.send(b"\x93\x01\x63\xa1x")
         code, sentence = await other.closed()
         assert code == 4002
-        assert "protocol 2" in sentence
+        assert "protocol 3" in sentence
         assert "99" in sentence
 
 

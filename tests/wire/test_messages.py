@@ -103,7 +103,7 @@ def test_what_is_no_message_is_refused_with_a_sentence(frame: bytes, words: str)
 
 
 def test_hello_of_another_version_is_told_apart_from_nonsense() -> None:
-    with pytest.raises(VersionError, match="protocol 2"):
+    with pytest.raises(VersionError, match="protocol 3"):
         unpack(msgpack.packb([1, 1, "whatever", "came", "later"]))
 
 

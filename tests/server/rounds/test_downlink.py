@@ -27,6 +27,7 @@ from featherfed.server.storage.run_folder import create
 from featherfed.simulation import Fleet, simulate
 from featherfed.training_settings import Training
 from featherfed.wire.messages import (
+    MAX_CHUNK_BYTES,
     Accepted,
     Ack,
     AnyMessage,
@@ -244,7 +245,13 @@ async def test_bytes_of_another_model_are_not_built_upon(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize(
-    ("link", "least", "most"), [("unlimited", 65536, 65536), ("4g", 65536, 65536), ("2g", 16384, 16384)]
+    ("link", "least", "most"),
+    [
+        ("unlimited", 100_000, MAX_CHUNK_BYTES),
+        ("4g", 100_000, MAX_CHUNK_BYTES),
+        ("256kbps", 9_000, 16_384),
+        ("2g", 9_000, 16_384),
+    ],
 )
 def test_chunks_of_models_grow_as_far_as_others_may_wait_behind_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, link: str, least: int, most: int

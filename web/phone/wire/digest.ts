@@ -1,8 +1,8 @@
-import { blake2b } from "@noble/hashes/blake2.js";
+import { sha256 } from "@noble/hashes/sha2.js";
 
-/** Return what `digest` fields hold: BLAKE2b with an output of 8 bytes. */
+/** Return what `digest` fields hold: the first 8 bytes of SHA-256. */
 export function digestOf(data: Uint8Array): Uint8Array {
-  return blake2b(data, { dkLen: 8 });
+  return sha256(data).slice(0, 8);
 }
 
 /** Whether two digests are the same. */

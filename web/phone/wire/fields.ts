@@ -3,6 +3,7 @@
 import { FaultError } from "../codec/fault.ts";
 
 const MOST = Number.MAX_SAFE_INTEGER;
+export const MAX_CHUNK_BYTES = 131072;
 
 /** Reads the fields of one message in their order; whatever is not as the page says is a fault. */
 export class Fields {
@@ -73,7 +74,7 @@ export class Fields {
     return value;
   }
 
-  bin(least = 0, most = 65536): Uint8Array {
+  bin(least = 0, most = MAX_CHUNK_BYTES): Uint8Array {
     const value = this.elements[this.at];
     if (!(value instanceof Uint8Array) || value.length < least || value.length > most) {
       this.fault(value, `${least} to ${most} bytes`);

@@ -6,7 +6,7 @@ import { FaultError } from "../codec/fault.ts";
 import type { Draw } from "../learning/initial.ts";
 import { Fields } from "./fields.ts";
 
-export const PROTOCOL = 2;
+export const PROTOCOL = 3;
 
 export type Setting = boolean | number | string;
 export type Settings = ReadonlyMap<string, Setting>;

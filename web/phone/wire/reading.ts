@@ -4,10 +4,10 @@ import { decode } from "@msgpack/msgpack";
 
 import { FaultError } from "../codec/fault.ts";
 import type { Draw } from "../learning/initial.ts";
-import { Fields } from "./fields.ts";
+import { Fields, MAX_CHUNK_BYTES } from "./fields.ts";
 import { trainingOf, type FromServer, type Task, type TensorEntry, type Welcome } from "./messages.ts";
 
-export const MAX_FRAME_BYTES = 131072;
+export const MAX_FRAME_BYTES = 196608;
 const EMPTY = new Uint8Array(0);
 /** What no name may have: what moves a cursor or turns a line around. */
 const MOVES = /[\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]/;
@@ -23,7 +23,7 @@ export function unpack(frame: Uint8Array): FromServer {
     elements = decode(frame, {
       useBigInt64: true,
       maxStrLength: 65536,
-      maxBinLength: 65536,
+      maxBinLength: MAX_CHUNK_BYTES,
       maxArrayLength: 4096,
       maxMapLength: 64,
       maxExtLength: 0,
@@ -96,7 +96,7 @@ function welcome(f: Fields): Welcome {
     initialDigest: f.left ? f.bin(0, 8) : EMPTY,
     initial: f.left ? f.array(0, 4096).map(drawOf) : [],
     tensors: f.left ? f.array(0, 4096).map(tensorOf) : [],
-    chunkBytes: f.left ? f.int(1024, 65536) : 65536,
+    chunkBytes: f.left ? f.int(1024, MAX_CHUNK_BYTES) : MAX_CHUNK_BYTES,
     masked: f.left ? f.bool() : false,
     clip: f.left ? f.float(0, 1e9) : 0,
     bounded: f.left ? f.bool() : false,
