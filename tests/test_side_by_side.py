@@ -280,8 +280,9 @@ def test_a_problem_of_ones_own_file_trains_on_workers_and_its_fault_is_said_as_a
         crew.close()
     assert lent.done > 0 and lent.evaluated >= 4
     for fault, sentence in (
-        ("yes", "training fails in round 1 (mine.py, line 13)"), ("metric", "metric accuracy (mine.py, line 16) fails (mine.py, line 19)"),
-    ):  # fmt: skip
+        ("yes", "training fails in round 1 (mine.py, line 13)"),
+        ("metric", "metric accuracy (mine.py, line 16) fails (mine.py, line 19)"),
+    ):
         monkeypatch.setenv("FAULT", fault)
         said = []
         for workers in (1, ready("./mine.py:problem")):
