@@ -318,6 +318,9 @@ def test_all_that_a_worker_has_done_is_heard_at_once(monkeypatch: pytest.MonkeyP
     assert crew.answers(block=True) == done
     assert crew.room(EvaluateJob, 20) == PARTS_AHEAD
     crew.close()
+    theirs.close()
+    with process:
+        pass
 
 
 def test_a_loss_that_ends_the_program_fails_the_run_and_is_named(
