@@ -279,8 +279,9 @@ def test_a_problem_of_ones_own_file_trains_on_workers_and_its_fault_is_said_as_a
         crew.close()
     assert lent.done > 0 and lent.evaluated >= 4
     for fault, sentence in (
-        ("yes", "training fails in round 1 (mine.py, line 13)"), ("metric", "metric accuracy (mine.py, line 16) fails (mine.py, line 19)"),
-    ):  # fmt: skip
+        ("yes", "training fails in round 1 (mine.py, line 13)"),
+        ("metric", "metric accuracy (mine.py, line 16) fails (mine.py, line 19)"),
+    ):
         monkeypatch.setenv("FAULT", fault)
         said = []
         for workers in (1, ready("./mine.py:problem")):
@@ -295,7 +296,7 @@ def test_a_problem_of_ones_own_file_trains_on_workers_and_its_fault_is_said_as_a
 def test_trainings_do_not_wait_for_parts_of_an_evaluation_to_be_handed_out_and_parts_fill_what_they_leave() -> None:
     training, part = TrainJob(*[None] * 4), EvaluateJob(*[None] * 4)  # type: ignore[arg-type]
     assert room_of(TrainJob, 10, [[part] * PARTS_AHEAD]) == TRAININGS_AHEAD
-    assert room_of(EvaluateJob, 20, [[training], []]) == 2 * PARTS_AHEAD
+    assert room_of(EvaluateJob, 20, [[training], [training] * TRAININGS_AHEAD, []]) == 2 * PARTS_AHEAD - 1
     # The last ones go to whoever has none in hand.
     assert room_of(TrainJob, 2, [[training]]) == room_of(EvaluateJob, 3, [[part]]) == 0
     assert room_of(TrainJob, 2, [[training], [part]]) == 1
