@@ -89,11 +89,15 @@ def room_of(kind: type[Job], waiting: int, in_hand: Sequence[Sequence[Job]]) -> 
     """Return how many more jobs of a kind to give to workers that have these `in_hand`, where so many wait.
 
     One to each that has none, and up to `TRAININGS_AHEAD` or `PARTS_AHEAD` where there is enough for all. Parts fill
-    what trainings leave: a training does not wait for them to be done, and they come behind those that are in hand.
+    what trainings leave: a training is given whatever parts are in hand, and no part to who has its next training.
     """
+    burdens = [burden(jobs) for jobs in in_hand]
+    if kind is TrainJob:
+        has = [trainings for trainings, _ in burdens]
+    else:
+        has = [PARTS_AHEAD if trainings == TRAININGS_AHEAD else jobs for trainings, jobs in burdens]
     ahead = TRAININGS_AHEAD if kind is TrainJob else PARTS_AHEAD
     depth = ahead if waiting > ahead * len(in_hand) else 1
-    has = [sum(isinstance(job, kind) for job in jobs) for jobs in in_hand]
     return sum(max(0, depth - count) for count in has)
 
 

@@ -297,7 +297,7 @@ def test_a_problem_of_ones_own_file_trains_on_workers_and_its_fault_is_said_as_a
 def test_trainings_do_not_wait_for_parts_of_an_evaluation_to_be_handed_out_and_parts_fill_what_they_leave() -> None:
     training, part = TrainJob(*[None] * 4), EvaluateJob(*[None] * 4)  # type: ignore[arg-type]
     assert room_of(TrainJob, 10, [[part] * PARTS_AHEAD]) == TRAININGS_AHEAD
-    assert room_of(EvaluateJob, 20, [[training], []]) == 2 * PARTS_AHEAD
+    assert room_of(EvaluateJob, 20, [[training], [training] * TRAININGS_AHEAD, []]) == 2 * PARTS_AHEAD - 1
     # The last ones go to whoever has none in hand.
     assert room_of(TrainJob, 2, [[training]]) == room_of(EvaluateJob, 3, [[part]]) == 0
     assert room_of(TrainJob, 2, [[training], [part]]) == 1
