@@ -1,40 +1,16 @@
-"""Whether this process codes by compiled loops: those of `featherfed[fast]`, where it has loaded them.
+"""The compiled loops that this process codes by, if it has loaded them (`fast_loading`).
 
-They have the same bits as numpy's calls, so it is each process's own affair, at any moment. Loading takes 0.9 s of CPU
-and 130 MB, nearly all of it numba's: who has that anyway has these too, others for large models only. It is done before
-there is something to do. `FL_FAST=0` does without them.
+They have the same bits as numpy's calls, so it is each process's own affair, at any moment.
 """
 
 import contextlib
-import functools
-import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
-
-from featherfed.compiling.loading import CompiledPackage
 
 if TYPE_CHECKING:
     from featherfed.codec.compiled.kernels import Kernels
 
-MANY = 1 << 17
-"""Parameters of a model for whose updates alone numba is worth loading."""
-
-
-def _module() -> ModuleType:
-    import featherfed.codec.compiled.kernels as module
-
-    return module
-
-
-_LOOPS = CompiledPackage(
-    home=Path(__file__).parent / "compiled",
-    module=_module,
-    without="updates are coded without compiled loops",
-    first="how updates are coded, once for this processor: some 10 s",
-)
 _kernels: "Kernels | None" = None
 
 
@@ -50,19 +26,10 @@ def kernels() -> "Kernels | None":
     return _kernels if _kernels is not None else _trial.kernels
 
 
-def load_for(parameters: int) -> None:
-    """Have the compiled loops if that is worth it for a model of so many parameters; seconds, where nothing waits."""
-    if parameters >= MANY or "numba" in sys.modules:
-        load()
-
-
-@functools.cache
-def load() -> bool:
-    """Have the compiled loops where numba is there and does its work; say so once where it fails."""
+def use(loops: "Kernels | None") -> None:
+    """Code by these loops from now on, or by numpy."""
     global _kernels  # a process has them, or not
-    module = _LOOPS.load()
-    _kernels = None if module is None else module.KERNELS
-    return module is not None
+    _kernels = loops
 
 
 @contextlib.contextmanager

@@ -204,7 +204,9 @@ class Rows:
                         self._add_compiled(kernels, total, part, span, payloads, weights)
                 self._rooms.append(room)
 
-            self._threads.share(jobs, take, most=self._sum.size // EACH)
+            # numpy's calls are for few rows at a time, a compiled one is for all.
+            together = 1 if kernels is None else len(taken)
+            self._threads.share(jobs, take, most=together * self._sum.size // EACH)
         return left
 
     def _room(self) -> _Room:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from featherfed.codec import fast as codec_fast
+from featherfed.codec import fast_loading
 from featherfed.compiling.loading import CompiledPackage, say, sentence
 from featherfed.errors import ConfigError
 
@@ -83,5 +83,5 @@ def _loaded() -> str:
     import numba
 
     # What numba costs is paid.
-    codec_fast.load()
+    fast_loading.load()
     return f"numba {numba.__version__}, vectors of {module.LANES}"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from featherfed.by_round import ByRound
-from featherfed.codec import fast
+from featherfed.codec import fast_loading
 from featherfed.codec.exact_sum import partial_sum_bytes
 from featherfed.codec.fold import Fold, Update
 from featherfed.codec.layout import Layout
@@ -81,7 +81,7 @@ class RoundSum:
         """
         self._threads = threads
         if not self._config.gateways:
-            fast.load_for(self._layout.size)
+            fast_loading.load_for(self._layout.size)
 
     def open(self, round_number: int) -> None:
         """Begin the sum of a round."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from featherfed.codec import fast
+from featherfed.codec import fast, fast_loading
 from featherfed.codec.eden import Eden
 from featherfed.codec.exact_sum import ExactSum
 from featherfed.codec.fold import Update
@@ -56,7 +56,7 @@ KEY = RoundKey(0, 1, 2)
 @pytest.fixture(autouse=True, scope="module")
 def loaded() -> None:
     pytest.importorskip("numba", reason="needs numba: pip install 'featherfed[fast]'")
-    assert fast.load()
+    assert fast_loading.load()
 
 
 @pytest.fixture
@@ -203,9 +203,9 @@ def test_each_loop_is_compiled_for_one_set_of_types() -> None:
 
 SAYS = """
 import sys
-from featherfed.codec import fast
+from featherfed.codec import fast, fast_loading
 from tests.codec import same_bits
-assert fast.load() and fast.kernels() is not None
+assert fast_loading.load() and fast.kernels() is not None
 from featherfed.compiling.emitter import LANES
 print("vectors of", LANES, file=sys.stderr)
 same_bits.main()
@@ -222,7 +222,7 @@ def test_vectors_of_another_processor_change_no_bit(tmp_path: Path) -> None:
 
 def test_numba_that_fails_is_said_once_and_numpy_codes(tmp_path: Path) -> None:
     (tmp_path / "numba.py").write_text("raise ImportError('its library is of another age')\n")
-    says = "from featherfed.codec import fast; print(fast.load(), fast.load(), fast.kernels())"
+    says = "from featherfed.codec import fast, fast_loading as l; print(l.load(), l.load(), fast.kernels())"
     here = Path(__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-c", says], capture_output=True, text=True, timeout=100, check=True,
@@ -237,8 +237,8 @@ def test_numba_that_fails_is_said_once_and_numpy_codes(tmp_path: Path) -> None:
 
 def test_small_model_alone_is_no_reason_to_load_numba() -> None:
     says = (
-        "import sys; from featherfed.codec import fast; fast.load_for(10_000); print('numba' in sys.modules);"
-        " fast.load_for(1 << 20); print('numba' in sys.modules)"
+        "import sys; from featherfed.codec.fast_loading import load_for; load_for(10_000); print('numba' in sys.modules);"
+        " load_for(1 << 20); print('numba' in sys.modules)"
     )
     here = Path(__file__).parents[2]
     done = subprocess.run(
@@ -257,6 +257,6 @@ def test_loops_that_compute_something_else_are_not_used(
         kernels.Kernels, "add", lambda self, total, *more: add(self, total[:-1], more[0][:-1], *more[1:])
     )
     monkeypatch.setattr(fast, "_kernels", None)
-    assert not fast.load.__wrapped__()
+    assert not fast_loading.load.__wrapped__()
     assert fast.kernels() is None
     assert "others than numpy's; FL_FAST=0 does without it" in capsys.readouterr().err
