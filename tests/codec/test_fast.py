@@ -237,7 +237,8 @@ def test_numba_that_fails_is_said_once_and_numpy_codes(tmp_path: Path) -> None:
 
 def test_small_model_alone_is_no_reason_to_load_numba() -> None:
     says = (
-        "import sys; from featherfed.codec.fast_loading import load_for; load_for(10_000); print('numba' in sys.modules);"
+        "import sys; from featherfed.codec.fast_loading import load_for; load_for(10_000);"
+        " print('numba' in sys.modules);"
         " load_for(1 << 20); print('numba' in sys.modules)"
     )
     here = Path(__file__).parents[2]
