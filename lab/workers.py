@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Given = tuple[dict[str, Any], bool, int, str | None]
 """Settings, whether phones train, so many workers, and the address of the Ray cluster whose actors they are."""
-PARTS = ("training", "framework", "ray")
+PARTS = ("training", "framework", "ray", "codecs")
 FLOAT32 = {"uplink": "float32", "downlink": "float32"}
 TWICE = "twice"
 """Two runs at once: what the machine has for two processes that share nothing."""
@@ -78,6 +78,38 @@ def timed_run(given: Given, data_dir: str | None) -> dict[str, Any]:
         model = hashlib.sha256(folder.model.read_bytes()).hexdigest()[:16]
     seconds, cpu = ([end - begin for begin, end in itertools.pairwise(each)] for each in (ends_s, cpu_s))
     return {"seconds": seconds, "cpu": cpu, "model": model}
+
+
+def coded_rounds(settings: dict[str, Any], data_dir: str | None) -> dict[str, Any]:
+    """Run settings by one process; return the median CPU seconds of rounds coded by numpy and by compiled loops.
+
+    Rounds take turns, since the bits are the same.
+    """
+    import featherfed.server.model.aggregation  # noqa: F401  (torch: its import is no part of a round)
+    from featherfed.codec import fast, fast_loading
+    from featherfed.errors import LocalError
+    from featherfed.server.config import config_from
+    from featherfed.server.storage.run_folder import create
+    from featherfed.server.watchers.watcher import RoundSummary, Watcher
+    from featherfed.simulation import Fleet, simulate
+
+    if not fast_loading.load():
+        raise LocalError("numba is not installed here: pip install 'featherfed[fast]'")
+    loops = fast.kernels()
+    ends_s: list[float] = []
+
+    class Turns(Watcher):
+        def round_closed(self, summary: RoundSummary) -> None:
+            ends_s.append(time.process_time())
+            fast.use(loops if len(ends_s) % 2 else None)
+
+    config = config_from(settings)
+    with tempfile.TemporaryDirectory(prefix="featherfed-codecs-") as path:
+        simulate(
+            config, lambda: create(Path(path), "run", config), Fleet(), data_dir=data_dir, watcher=Turns(), workers=1
+        )  # fmt: skip
+    took_s = [end - begin for begin, end in itertools.pairwise(ends_s)]
+    return {"compiled": statistics.median(took_s[::2]), "numpy": statistics.median(took_s[1::2])}
 
 
 @contextmanager
@@ -148,7 +180,7 @@ def measure(data_dir: str | None, parts: tuple[str, ...], turns: int, *, small: 
     rounds = {"tiny": 2} if small else {"lite": 5, "2nn": 16, "cnn": 2}
     result: dict[str, Any] = {"machine": machine(), "turns": turns}
     steps = len(WAYS) * sum(len(_codecs(model)) for model in rounds) * ("training" in parts)
-    steps += ("framework" in parts) + 3 * ("ray" in parts)
+    steps += ("framework" in parts) + ("codecs" in parts) + 3 * ("ray" in parts)
     with long_work(turns * steps) as tell:
         if "training" in parts:
             result["training"] = []
@@ -158,6 +190,10 @@ def measure(data_dir: str | None, parts: tuple[str, ...], turns: int, *, small: 
                     ways: dict[str, Given] = {name: (settings, True, workers, None) for name, workers in WAYS.items()}
                     row = _compared(ways, turns, data_dir, tell)
                     result["training"].append({"model": model, "codecs": codecs, **row})
+        if "codecs" in parts:
+            tell("2nn: codecs")
+            settings = _settings(f"{data}/{'tiny' if small else '2nn'}", 5 if small else 41, "default")
+            (result["codecs"],) = _fresh((coded_rounds, settings, data_dir))
         if "framework" in parts:
             settings = _settings(f"{data}/{'tiny' if small else '2nn'}", 3 if small else 21, "float32", eval_every=1000)
             row = _compared({"1": (settings, False, 1, None)}, turns, data_dir, tell)
