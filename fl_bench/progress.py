@@ -70,7 +70,7 @@ def reached(folder: Path) -> Reached | None:
     measure = next(iter(from_text(kept[0])), None) if kept else None
     evaluation = ""
     if measure is not None:
-        values = [figures(loss, json.loads(metrics)).get(measure.name) for loss, metrics, _ in rows]
+        values = [figures(loss, json.loads(metrics or "{}")).get(measure.name) for loss, metrics, _ in rows]
         measured = [value for value in values if value is not None]
         evaluation = f"{measure.name} {measure.text(measured[-1])}" if measured else ""
     if account is not None:
