@@ -24,8 +24,10 @@ demo-phone: $(VENV)/installed
 web:
 	cd web && npm ci --no-fund --no-audit && npm run --silent types && npm run --silent build
 
+# What is compiled for phones is compiled here, once: the first processes of the suite would all begin with it.
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -c 'from featherfed.learning import fast; fast.passes()'
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Writes the tables of docs/LINKS.md: ten minutes on a machine that does nothing else.
 links: $(VENV)/installed

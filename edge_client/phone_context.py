@@ -3,11 +3,13 @@
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from msgspec.structs import replace
 
 from featherfed.edge_client.addresses import Addresses
 from featherfed.edge_client.dialing import Dialer
+from featherfed.edge_client.learner import fingerprint_of
 from featherfed.edge_client.limits import MAX_PARAMETERS
 from featherfed.edge_client.phone_state import PhoneState
 from featherfed.edge_client.training_runner import TrainingRunner
@@ -15,7 +17,7 @@ from featherfed.errors import ProtocolError
 from featherfed.fingerprint import Fingerprint
 from featherfed.secure.circles import DEFAULT_LEAST_CIRCLE
 from featherfed.wire.chunking import ChunkSizer
-from featherfed.wire.messages import NOTHING, Welcome, tensor_entries, tensor_rows
+from featherfed.wire.messages import NOTHING, TensorEntry, Welcome, tensor_entries
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,13 +80,19 @@ class KnownModel:
     def whole(self, welcome: Welcome) -> Welcome:
         """Return a Welcome with the model's tensors in it; raises `ProtocolError` where they are not known."""
         if welcome.tensors:
-            told = Fingerprint.of_rows(tensor_rows(welcome.tensors))
+            told = fingerprint_of(welcome)
             if not 0 < told.layout.size <= MAX_PARAMETERS:
                 raise ProtocolError(f"a model with {told.layout.size} parameters; the limit is {MAX_PARAMETERS}")
             self._known = told
         if self._known is None:
             raise ProtocolError("a Welcome without the model's tensors, and this phone knows no model")
-        return replace(welcome, tensors=tensor_entries(self._known.rows()))
+        return replace(welcome, tensors=_entries(self._known))
+
+
+@lru_cache(maxsize=4)
+def _entries(known: Fingerprint) -> list[TensorEntry]:
+    """Return a model's entries: of phones of one process, the same."""
+    return tensor_entries(known.rows())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -21,6 +21,10 @@ from featherfed.problem import Place
 from featherfed.wire.messages import Task, Welcome
 
 F32 = npt.NDArray[np.float32]
+TRAININGS_AHEAD, PARTS_AHEAD = 2, 4
+"""So many trainings, or parts of an evaluation, a worker has in hand at most: it is to have its next job already when
+it has done one, and who gives it may be in the middle of a training of its own, which takes as long as several parts.
+"""
 MOST_DEATHS = 3
 """A place in the crew whose processes die so often, one after the other, without an answer stays empty."""
 
@@ -59,8 +63,8 @@ class Crew(Protocol):
     def size(self) -> int:
         """How many jobs are worked on at once."""
 
-    def room(self, waiting: int) -> int:
-        """Return how many more jobs to give now, where so many wait."""
+    def room(self, kind: type[Job], waiting: int) -> int:
+        """Return how many more jobs of a kind to give now, where so many of it wait."""
 
     def take(self, number: int, job: Job) -> None:
         """Take a job, by a number of its own."""
@@ -75,12 +79,34 @@ class Crew(Protocol):
         """End all that works."""
 
 
+def burden(jobs: Iterable[Job]) -> tuple[int, int]:
+    """Return what to compare by who has least to do: trainings, then all jobs."""
+    kinds = [type(job) for job in jobs]
+    return kinds.count(TrainJob), len(kinds)
+
+
+def room_of(kind: type[Job], waiting: int, in_hand: Sequence[Sequence[Job]]) -> int:
+    """Return how many more jobs of a kind to give to workers that have these `in_hand`, where so many wait.
+
+    One to each that has none, and up to `TRAININGS_AHEAD` or `PARTS_AHEAD` where there is enough for all. Parts fill
+    what trainings leave: a training is given whatever parts are in hand, and no part to who has its next training.
+    """
+    burdens = [burden(jobs) for jobs in in_hand]
+    if kind is TrainJob:
+        has = [trainings for trainings, _ in burdens]
+    else:
+        has = [PARTS_AHEAD if trainings == TRAININGS_AHEAD else jobs for trainings, jobs in burdens]
+    ahead = TRAININGS_AHEAD if kind is TrainJob else PARTS_AHEAD
+    depth = ahead if waiting > ahead * len(in_hand) else 1
+    return sum(max(0, depth - count) for count in has)
+
+
 @dataclass(eq=False)
 class _Member:
     process: "subprocess.Popen[bytes]"
     connection: Connection
     ready: bool = False
-    jobs: list[int] = field(default_factory=list)
+    jobs: dict[int, Job] = field(default_factory=dict)
     weights: list[int] = field(default_factory=list)
     deaths: int = 0
 
@@ -126,22 +152,18 @@ class TrainingProcesses:
         self._send(member, self._plan)
         return member
 
-    def room(self, waiting: int) -> int:
-        """Return one for each that has nothing to do, and one more each where there is enough for all.
-
-        A process that has its next job already does not wait for the emulator between two.
-        """
-        depth = 2 if waiting > 2 * self.size else 1
-        return sum(max(0, depth - len(member.jobs)) for member in self._members if member.ready)
+    def room(self, kind: type[Job], waiting: int) -> int:
+        """Return as `room_of` does, of the processes that are ready."""
+        return room_of(kind, waiting, [list(member.jobs.values()) for member in self._members if member.ready])
 
     def take(self, number: int, job: Job) -> None:
         """Send a job to whoever has least to do."""
-        member = min((each for each in self._members if each.ready), key=lambda each: len(each.jobs))
+        member = min((each for each in self._members if each.ready), key=lambda each: burden(each.jobs.values()))
         version = self._version(job.weights)
         if version not in member.weights:
             self._send(member, ("weights", version, job.weights))
             member.weights = [*member.weights, version][-KEPT_WEIGHTS:]
-        member.jobs.append(number)
+        member.jobs[number] = job
         if isinstance(job, TrainJob):
             self._send(member, ("train", number, job.welcome, version, job.task, job.residual))
         else:
@@ -150,15 +172,19 @@ class TrainingProcesses:
     def answers(self, *, block: bool) -> list[tuple[int, Result]]:
         """Read what has come; a process that died answers None for all that it had, and another takes its place."""
         answers: list[tuple[int, Result]] = []
+        block = block and (self.busy or not all(member.ready for member in self._members))
+        while readable := self._readable(block=block):
+            for member in readable:
+                answers += self._heard(member)
+            block = False
+        return answers
+
+    def _readable(self, *, block: bool) -> list[_Member]:
         connections = {member.connection: member for member in self._members}
         if not connections:
             return []
-        readable: Sequence[Any] = wait(
-            list(connections), None if block and (self.busy or not all(member.ready for member in self._members)) else 0
-        )
-        for connection in readable:
-            answers += self._heard(connections[connection])
-        return answers
+        readable: Sequence[Any] = wait(list(connections), None if block else 0)
+        return [connections[each] for each in readable]
 
     def close(self) -> None:
         """End all processes, and wait for them: none is left, not as a zombie either."""
@@ -183,7 +209,7 @@ class TrainingProcesses:
             self.close()
             return []
         number, result = said
-        member.jobs.remove(number)
+        del member.jobs[number]
         member.deaths = 0
         return [(number, result)]
 

@@ -29,6 +29,15 @@ def _read(connection: Connection, orders: "queue.SimpleQueue[Any]") -> None:
         os._exit(0)
 
 
+def _write(connection: Connection, results: "queue.SimpleQueue[Any]") -> None:
+    """Always write: an emulator in the middle of a training of its own reads no update that no buffer holds."""
+    try:
+        while True:
+            connection.send(results.get())
+    except OSError:
+        os._exit(0)
+
+
 def _serve(connection: Connection, orders: "queue.SimpleQueue[Any]") -> None:
     plan = orders.get()
     try:
@@ -39,6 +48,8 @@ def _serve(connection: Connection, orders: "queue.SimpleQueue[Any]") -> None:
         connection.send(f"{' '.join(str(error).split())}")
         return
     connection.send(None)
+    results: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    threading.Thread(target=_write, args=(connection, results), name="results", daemon=True).start()
     weights: dict[int, Any] = {}
     while True:
         kind, number, *rest = orders.get()
@@ -57,7 +68,7 @@ def _serve(connection: Connection, orders: "queue.SimpleQueue[Any]") -> None:
         except Exception:
             # The emulator does it again itself, and says what is wrong as it would alone.
             result = None
-        connection.send((number, result))
+        results.put((number, result))
 
 
 def main() -> None:

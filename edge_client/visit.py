@@ -187,6 +187,7 @@ class Visit:
             raise ProtocolError(f"shard {welcome.shard} of {welcome.shards}; shards are counted from 0")
         check_promises(welcome, self._phone.settings)
         self.welcomed = True
+        self._connection.forget_handshake()
         self._phone.addresses.found()
         knew = self._phone.model.digest
         welcome = self._phone.model.whole(welcome)

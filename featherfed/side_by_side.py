@@ -14,6 +14,10 @@ they asked: with any number of workers, and with none.
 does shows what the others will be asked; whoever is free trains for them ahead. What a phone then asks is compared with
 what was trained for it, and where it differs it is trained again.
 
+**Evaluations** come after all that. A version's begins when its round is over, in parts that a worker gets where there
+is no training for it: while this process alone takes updates into the sum, or the last trainings of a round end. What
+is left of it when the next round closes is done then, by all.
+
 **As one batch.** On a GPU there are no workers, and phones that wait at one moment train as one batch
 (`featherfed/learning/together.py`). Which they are the virtual clock says alone.
 """
@@ -22,7 +26,7 @@ import asyncio
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,9 +35,10 @@ import numpy.typing as npt
 
 from featherfed.edge_client.learner import Learner, SgdLearner, Trained
 from featherfed.edge_client.leaving import LeavingLearner, PhoneLeftError
-from featherfed.edge_client.training_crew import Crew, EvaluateJob, TrainJob
+from featherfed.edge_client.training_crew import Crew, EvaluateJob, Job, TrainJob
 from featherfed.edge_client.training_together import train_together
 from featherfed.problem import Place
+from featherfed.server.model.evaluation_work import UnderWay
 from featherfed.wire.messages import NOTHING, Task
 
 if TYPE_CHECKING:
@@ -46,6 +51,8 @@ AHEAD_BYTES = 256e6
 """So much of what was trained ahead is kept at most."""
 PARTS = 10
 """An evaluation is cut into so many parts a worker: who is slower does fewer."""
+LOOK_S = 0.005
+"""How often this process looks for what others have done of an evaluation, while it has other things to do."""
 WORTH_A_BATCH = 10
 """So many phones at once are faster on a GPU than in turns (docs/PERFORMANCE.md); fewer were not measured."""
 LEAST_BATCHES = 10
@@ -119,6 +126,39 @@ class _Part:
     rows: list[tuple[float, ...]] | None = None
 
 
+@dataclass(eq=False, slots=True)
+class _Evaluating:
+    """An evaluation under way; whole where it has no parts."""
+
+    evaluator: "Evaluator"
+    place: Place
+    weights: F32
+    future: "asyncio.Future[Evaluation]"
+    parts: list[_Part]
+    failed: bool = False
+    """Whether this process could not do a part."""
+
+    @property
+    def left(self) -> list[_Part]:
+        """The parts that nobody has in hand."""
+        return [] if self.failed else [part for part in self.parts if not (part.taken or part.done)]
+
+    def do(self, part: _Part) -> None:
+        """Do a part here."""
+        try:
+            part.rows = self.evaluator.part(self.weights, part.job.first, part.job.end)
+        except Exception:
+            # What is wrong is said as it would be of the whole.
+            self.failed = True
+        part.done = True
+
+    def total(self) -> "Evaluation":
+        """Return what `Evaluator.evaluate` does, to the bit, once all parts are done."""
+        if self.failed or not self.parts:
+            return self.evaluator.evaluate(self.weights)
+        return self.evaluator.total([row for part in self.parts for row in part.rows or ()])
+
+
 class SideBySide:
     """Has the phones of one simulated run trained, which is what its call does (`Trains`), and its model evaluated."""
 
@@ -130,6 +170,8 @@ class SideBySide:
         self._asked: deque[_Training] = deque()
         self._ahead: dict[int, _Training] = {}  # by shard, of the round `_ahead_of`
         self._ahead_of = NOTHING
+        self._evaluating: _Evaluating | None = None
+        self._looked_s = 0.0
         self._under_way: dict[int, _Training | _Part] = {}
         self._count = 0
         self._spent_s = 0.0
@@ -193,28 +235,58 @@ class SideBySide:
             else:
                 training.future.set_result(training.result)
             return True
+        self._look_after_parts()
         return False
 
-    def evaluate(self, evaluator: "Evaluator", place: Place, weights: F32) -> "Evaluation":
-        """Return what `evaluator.evaluate(weights)` does, to the bit: others do some of the batches."""
-        crew = self._crew
+    def evaluate(self, evaluator: "Evaluator", place: Place, weights: F32) -> UnderWay:
+        """Begin to evaluate, in what trainings leave free; there is one evaluation at a time."""
+        future: asyncio.Future[Evaluation] = asyncio.get_running_loop().create_future()
+        self._evaluating = evaluating = _Evaluating(evaluator, place, weights, future, [])
+        self._cut(evaluating)
+        self._give()
+        return UnderWay(future, lambda: self._end(evaluating))
+
+    def _cut(self, evaluating: _Evaluating) -> None:
+        """Cut an evaluation into parts, where there is somebody to share them with."""
+        evaluator, crew = evaluating.evaluator, self._crew
         workers = 1 if crew is None else crew.size + self._workers.trains_here
-        if workers == 1 or evaluator.batches < LEAST_BATCHES * workers or not evaluator.divisible:
-            return evaluator.evaluate(weights)
+        whole = workers == 1 or evaluator.batches < LEAST_BATCHES * workers or not evaluator.divisible
+        if whole or evaluating.parts:
+            return
         shares = PARTS * workers
         ends = [evaluator.batches * number // shares for number in range(shares + 1)]
-        parts = [_Part(EvaluateJob(place, weights, first, end)) for first, end in itertools.pairwise(ends)]
-        while not all(part.done for part in parts):
-            self._give(parts)
-            left = next((part for part in parts if not (part.taken or part.done)), None)
-            mine = left is not None and (self._workers.trains_here or left.alone)
-            if not mine and not self._hear(block=True) and not self._under_way:
+        evaluating.parts = [
+            _Part(EvaluateJob(evaluating.place, evaluating.weights, first, end))
+            for first, end in itertools.pairwise(ends)
+        ]
+
+    def _look_after_parts(self) -> None:
+        """Hand out more parts while this process has other things to do."""
+        if self._evaluating is not None and time.perf_counter() - self._looked_s > LOOK_S:
+            self._hear(block=False)
+            self._give()
+            self._looked_s = time.perf_counter()
+
+    def _end(self, evaluating: _Evaluating) -> None:
+        """Do what is left of an evaluation, with the others, and let go on who waits for it."""
+        if self._evaluating is not evaluating:
+            return
+        self._cut(evaluating)
+        while not evaluating.failed and any(not part.done for part in evaluating.parts):
+            self._hear(block=False)
+            self._give(ending=True)
+            left = evaluating.left
+            if left and (self._workers.trains_here or left[0].alone):
+                evaluating.do(left[0])
+            elif not self._hear(block=True) and not self._under_way:
                 # Nobody is left who could.
-                mine = left is not None
-            if mine and left is not None:
-                left.rows, left.done = evaluator.part(weights, left.job.first, left.job.end), True
-                self._hear(block=False)
-        return evaluator.total([row for part in parts for row in part.rows or ()])
+                for part in evaluating.left:
+                    evaluating.do(part)
+        self._evaluating = None
+        try:
+            evaluating.future.set_result(evaluating.total())
+        except Exception as error:
+            evaluating.future.set_exception(error)
 
     # Who works
 
@@ -228,24 +300,33 @@ class SideBySide:
         """Come nearer to the training that is wanted: hand out what waits, and work or wait meanwhile."""
         if not self._sought and self._spent_s > PATIENCE_S:
             self._seek()
-        self._give([*self._asked, *self._worth_ahead()])
         self._hear(block=False)
+        self._give()
         if wanted.done:
             return
         mine = next((each for each in (*self._asked, *self._worth_ahead()) if not (each.taken or each.done)), None)
         if mine is not None and (self._workers.trains_here or self._crew is None or mine.alone):
             if not self._trained_together():
                 self._train(mine)
+        elif mine is None and self._workers.trains_here and self._evaluating is not None and self._evaluating.left:
+            self._evaluating.do(self._evaluating.left[0])
         elif not self._hear(block=True) and not self._under_way:
             # Nobody is left who could.
             self._train(wanted)
 
-    def _give(self, jobs: Iterable[_Training | _Part]) -> None:
-        """Hand jobs to the crew, as many as it takes now."""
-        if self._crew is None:
-            return
+    def _give(self, *, ending: bool = False) -> None:
+        """Hand out what waits, as much as the crew takes now: trainings before parts, or behind them if `ending`."""
+        trainings = [*self._asked, *self._worth_ahead()]
+        parts = [] if self._evaluating is None else self._evaluating.left
+        kinds: list[tuple[type[Job], Sequence[_Training | _Part]]] = [(TrainJob, trainings), (EvaluateJob, parts)]
+        for kind, jobs in reversed(kinds) if ending else kinds:
+            self._hand_out(kind, jobs)
+
+    def _hand_out(self, kind: type[Job], jobs: Sequence[_Training | _Part]) -> None:
         waiting = [job for job in jobs if not (job.taken or job.done or job.alone)]
-        for job in waiting[: self._crew.room(len(waiting))]:
+        if self._crew is None or not waiting:
+            return
+        for job in waiting[: self._crew.room(kind, len(waiting))]:
             self._count += 1
             self._under_way[self._count] = job
             job.taken = True

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featherfed.edge_client.training_crew import Job, Result, TrainJob
+from featherfed.edge_client.training_crew import Job, Result, TrainJob, burden, room_of
 from featherfed.edge_client.training_host import HostPlan, TrainingHost
 
 RETRIES = 5
@@ -28,24 +28,23 @@ class RayCrew:
         self._ray = ray
         actor: Any = ray.remote(TrainingHost).options(num_cpus=1, max_restarts=-1, max_task_retries=RETRIES)
         self._actors = [actor.remote(plan) for _ in range(size)]
-        self._busy = [0] * size
+        self._in_hand: list[dict[int, Job]] = [{} for _ in range(size)]
         self._under_way: dict[Any, tuple[int, int]] = {}  # by the result's reference: number of the job, of the actor
         self._weights: deque[tuple[npt.NDArray[np.float32], Any]] = deque(maxlen=KEPT_WEIGHTS)
 
-    def room(self, waiting: int) -> int:
-        """Return one for each actor without a job, and one more each where there is enough for all."""
-        depth = 2 if waiting > 2 * self.size else 1
-        return 0 if self.fault else sum(max(0, depth - jobs) for jobs in self._busy)
+    def room(self, kind: type[Job], waiting: int) -> int:
+        """Return as `room_of` does, of all actors."""
+        return 0 if self.fault else room_of(kind, waiting, [list(jobs.values()) for jobs in self._in_hand])
 
     def take(self, number: int, job: Job) -> None:
         """Send a job to the actor that has least to do."""
-        at = self._busy.index(min(self._busy))
+        at = min(range(self.size), key=lambda each: burden(self._in_hand[each].values()))
         actor, weights = self._actors[at], self._stored(job.weights)
         if isinstance(job, TrainJob):
             result = actor.train.remote(job.welcome, weights, job.task, job.residual)
         else:
             result = actor.evaluate.remote(job.place, weights, job.first, job.end)
-        self._busy[at] += 1
+        self._in_hand[at][number] = job
         self._under_way[result] = number, at
 
     def answers(self, *, block: bool) -> list[tuple[int, Result]]:
@@ -59,7 +58,7 @@ class RayCrew:
         answers = []
         for result in done:
             number, at = self._under_way.pop(result)
-            self._busy[at] -= 1
+            del self._in_hand[at][number]
             answers.append((number, self._value(result)))
         return answers
 

@@ -9,6 +9,7 @@ from featherfed.gateway.round_exchange import News, RoundExchange
 from featherfed.initial_weights import InitialWeights
 from featherfed.server.config import RunConfig
 from featherfed.server.measures import Measures
+from featherfed.server.model.evaluation_work import UnderWay
 from featherfed.server.model.model_file import PHONES, after, read_model, titled, under, write_model
 from featherfed.server.model.round_sum import RoundSum
 from featherfed.server.model.run_model import Closing
@@ -68,9 +69,17 @@ class GatewayAggregator:
         """
         news = self._exchange.give(round_number, self.sum.take_partial())
         if news is None:
-            return Closing(round_number, None, False, over=True)
+            return Closing(round_number, over=True)
         self.adopt(news)
-        return Closing(news.round_number - 1, None, False, following=news.round_number)
+        return Closing(news.round_number - 1, following=news.round_number)
+
+    def evaluation(self) -> UnderWay | None:
+        """Return None: it is the root's that has a test set."""
+        return None
+
+    def best_so_far(self, values: Mapping[str, float | None]) -> bool:
+        """Return False: the best model is the root's."""
+        return False
 
     def save(self, path: Path, *, note: str = "") -> None:
         """Write the root's model and what phones hold of it, and what the root has announced of the next round."""

@@ -275,7 +275,7 @@ class Gateway:
         self, door: Entrance, upward: "asyncio.Task[str]", stopped: "asyncio.Task[bool]", welcome: Welcome
     ) -> None:
         aggregator = GatewayAggregator(self._config, self._exchange, welcome)
-        aggregator.sum.threads = self._threads
+        await asyncio.to_thread(aggregator.sum.prepare, self._threads)
         start = self._resume_point(aggregator, welcome.run)
         service = Service(self._config, self._folder, aggregator, self._store, start, self._watcher)
         listening = asyncio.create_task(self._listen(service, aggregator))
@@ -321,7 +321,7 @@ class Gateway:
         version = aggregator.versions.version
         self._folder.write_version(version, aggregator.save)
         self._store.apply([put_value("version", str(version))])
-        self._folder.promote(version, best=False)
+        self._folder.promote(version)
 
     def _make_learner(self, welcome: Welcome) -> Learner:
         """Return the learner of the root's run; called in a thread."""

@@ -171,7 +171,7 @@ def round_seconds(model: str, device: str, phones: int, workers: Any = None) -> 
     ends_s: list[float] = []
 
     class Clock(Watcher):
-        def round_closed(self, summary: RoundSummary) -> None:
+        def version_published(self, summary: RoundSummary) -> None:
             ends_s.append(time.perf_counter())
 
     settings = {

@@ -382,8 +382,10 @@ def ingest(
     click.echo(f"{'echo':>10}  {echo['messages_per_s']:8.0f} messages/s{'':18}{echo['cpu_ms']:6.2f} ms of CPU each")
     if decode:
         alone = result["decode"]
-        for count, us in alone["us"].items():
-            click.echo(f"decoded by {count} threads: {us:.0f} µs an update, {alone['cpu_us'][count]:.0f} µs of CPU")
+        for way, counts in alone["us"].items():
+            for count, us in counts.items():
+                cpu_us = alone["cpu_us"][way][count]
+                click.echo(f"decoded by {count} threads, {way}: {us:.0f} µs an update, {cpu_us:.0f} µs of CPU")
     if idle:
         row = result["idle"]
         click.echo(f"{row['phones']} idle phones: {row['bytes_per_phone'] / 1024:.1f} KiB each")

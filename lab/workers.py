@@ -61,7 +61,8 @@ def timed_run(given: Given, data_dir: str | None) -> dict[str, Any]:
     cpu_s: list[float] = []
 
     class Clock(Watcher):
-        def round_closed(self, summary: RoundSummary) -> None:
+        def version_published(self, summary: RoundSummary) -> None:
+            # From one to the next is a round, and the evaluation of the one before it.
             ends_s.append(time.perf_counter())
             cpu_s.append(time.process_time())
 
@@ -82,7 +83,7 @@ def timed_run(given: Given, data_dir: str | None) -> dict[str, Any]:
 @contextmanager
 def ready_workers(config: "RunConfig", workers: int, address: str | None = None) -> Iterator["Workers"]:
     """Give the workers of a run, which are ready: processes here, or actors of a cluster."""
-    from featherfed.edge_client.training_crew import TrainingProcesses
+    from featherfed.edge_client.training_crew import TrainingProcesses, TrainJob
     from featherfed.edge_client.training_host import HostPlan
     from featherfed.side_by_side import Workers
 
@@ -90,7 +91,7 @@ def ready_workers(config: "RunConfig", workers: int, address: str | None = None)
 
     def processes(size: int) -> TrainingProcesses:
         crew = TrainingProcesses(size, plan)
-        while crew.room(0) < size:
+        while crew.room(TrainJob, 0) < size:
             crew.answers(block=True)
         return crew
 

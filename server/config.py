@@ -269,6 +269,13 @@ class RunConfig(Training):
         target = Target.parse(self.target)
         return target.measure(measures).reaches(values.get(target.name), target.value)
 
+    def decides(self, round_number: int) -> bool:
+        """Whether what a round's version is worth says if there is another round: nothing goes on before it is known.
+
+        The last round's is waited for too, since the run ends with it.
+        """
+        return bool(self.target) or round_number >= self.rounds
+
     def training(self, round_number: int = 1) -> Training:
         """Return what whoever trains in a round is told; `lr` is as it would be in round 1, and decays from there."""
         return Training(**{each.name: self.value_at(each.name, round_number) for each in fields(Training)})

@@ -29,6 +29,7 @@ from featherfed.server.rounds.circle_hands import CircleHands
 from featherfed.server.rounds.closing import RoundCloser
 from featherfed.server.rounds.current_round import CurrentRound, Hands
 from featherfed.server.rounds.downlink import Downlink
+from featherfed.server.rounds.evaluations import Evaluations
 from featherfed.server.rounds.events import Asked, Fail, GaveUp, Joined, Lost, Resume, Stop
 from featherfed.server.rounds.folding import Folding
 from featherfed.server.rounds.machines import State
@@ -85,6 +86,7 @@ class Service:
         self._model = model
         self._run = start.run
         self._reached = start.reached
+        self._untold = start.untold
         self._watcher = watcher
         self._clock = clock = RunClock(start.clock_s)
         self._tasks = tasks = RunTasks()
@@ -107,7 +109,8 @@ class Service:
         self._pacing = pacing = Pacing(rules, fleet, clock, tasks)
         watcher = Watchers([watcher, pacing])
         assignments = Assignments(config, fleet, downlink, book, watcher, clock, tasks)
-        closer = RoundCloser(config, model, storage, uploads, connections, watcher, tasks)
+        self._evaluations = evaluations = Evaluations(config, model, storage, watcher, tasks)
+        self._closer = closer = RoundCloser(config, model, storage, uploads, connections, evaluations, tasks)
         runner = ActionRunner(model, storage, uploads, assignments, closer, watcher, tasks)
         hands: Hands = runner
         self._unmasking = unmasking = Unmasking(config, book, storage, uploads, fleet, desk, tasks)
@@ -132,10 +135,12 @@ class Service:
         sys.setswitchinterval(SWITCH_S)
         heartbeat_s = self._config.heartbeat
         if self.state.round_number:
-            # Before the first phone comes back: what it sends again must be known.
-            await loop.run_in_executor(None, self._uploads.restore, self._round.number, self._round.is_open)
-            if isinstance(self.state, SummedState) and self._round.is_open:
-                await loop.run_in_executor(None, self._unmasking.restore, self.state)
+            # Before the first phone comes back: what it sends again must be known. A gateway's root may ask for a later
+            # round at once, and its sum is not to be closed before it is whole.
+            async with self._round.lock:
+                await loop.run_in_executor(None, self._uploads.restore, self._round.number, self._round.is_open)
+                if isinstance(self.state, SummedState) and self._round.is_open:
+                    await loop.run_in_executor(None, self._unmasking.restore, self.state)
         where = entrance.serve_arguments(self._turned_away) if entrance else {"create_connection": GuardedConnection}
         async with contextlib.AsyncExitStack() as doors:
             if entrance is not None:
@@ -163,12 +168,15 @@ class Service:
             self._fleet.start()
             if entrance is not None:
                 self._tasks.spawn(entrance.watch())
+            if self._untold is not None:
+                self._closer.take_up(self._untold, self._round)
             self._round.post(Resume(self._reached))
             self._tasks.spawn(self._keep_ledger())
             self._tasks.spawn(self._end_silent())
             self._tasks.spawn(self._tell_who_is_lost())
             try:
                 pause = await self._tasks.ended
+                await self._evaluations.told()
                 self._watcher.ended(pause)
                 await self._dismiss(pause)
             finally:

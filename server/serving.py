@@ -162,7 +162,7 @@ def serve_run(plan: RunPlan, console: Console) -> Served:
             stack.enter_context(where.sock)
         problem = plan.problem or load_problem(config.problem)
         aggregator = loaded(config, plan.data_dir, problem=problem)
-        aggregator.sum.threads = Threads(plan.decode_threads)
+        aggregator.sum.prepare(Threads(plan.decode_threads))
         invitation = None
         if plan.entrance.phone_page:
             from featherfed.server.phone_page.invitation import invite

@@ -5,9 +5,10 @@ Floating-point addition is not associative; integer addition is. Each weighted v
 float32's own for values that matter. |sum| stays below 2³² (checked before anything is added), or int64 would wrap;
 each of n expected vectors has a share of 2³²/n, so that none can leave the others without room.
 
-Several threads may add at once, each what it has rounded by itself: a run of coordinates is added to by one at a time.
+Threads that work for one call add to coordinates of their own; calls take turns.
 """
 
+import contextlib
 import struct
 from collections.abc import Callable, Iterator
 from threading import Lock
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featherfed.codec import blocks
+from featherfed.codec import blocks, fast
 from featherfed.codec.space import F32
 from featherfed.codec.threads import ALONE, EACH, Threads
 from featherfed.errors import CodecError
@@ -26,9 +27,9 @@ LIMIT = float(1 << 32)
 SMALL = float(1 << 20)
 """Below this a weighted value is rounded by an addition."""
 _HEADER = struct.Struct("<qqqd")
-_ROUNDER = 1.5 * 2.0**52
+ROUNDER = 1.5 * 2.0**52
 """Added to a float64 below 2⁵¹ it rounds to a whole number, to nearest even, that stands in the sum's low bits."""
-_ROUNDER_BITS = int(np.float64(_ROUNDER).view(np.int64))
+_ROUNDER_BITS = int(np.float64(ROUNDER).view(np.int64))
 
 
 class ExactSum:
@@ -42,7 +43,7 @@ class ExactSum:
         self.weight = 0
         self.count = 0
         self._counting = Lock()
-        self._adding = [Lock() for _ in range(0, size, blocks.RUN)]
+        self._adding = Lock()
 
     @property
     def size(self) -> int:
@@ -66,19 +67,22 @@ class ExactSum:
                 raise CodecError(f"update with a value of {largest:g} and weight {weight} exceeds what a sum can hold")
             self._rounders += small
             self._count(bound, weight)
-        weights = np.array([weight])
+        weights, kernels = np.array([weight]), fast.kernels()
 
         def take(starts: Iterator[int]) -> None:
-            buffer = np.empty(min(blocks.RUN, len(values)), np.float64)
+            buffer = np.empty(0 if small and kernels else min(blocks.RUN, len(values)), np.float64)
             for start in starts:
                 run = values[start : start + blocks.RUN]
-                if small:
+                if small and kernels:
+                    kernels.add(self._sum[start : start + len(run)], run, scaled_weights(weights)[0], ROUNDER)
+                elif small:
                     self.add_run(start, run[None], weights, buffer)
                 else:
                     scaled = np.multiply(run, float(weight << FRACTION_BITS), out=buffer[: len(run)], dtype=np.float64)
-                    self._put(start, np.rint(scaled, out=scaled).astype(np.int64))
+                    self._sum[start : start + len(run)] += np.rint(scaled, out=scaled).astype(np.int64)
 
-        threads.share(range(0, len(values), blocks.RUN), take, most=len(values) // EACH)
+        with self._adding:
+            threads.share(range(0, len(values), blocks.RUN), take, most=len(values) // EACH)
 
     def admit(self, largest: float, weight: int) -> bool:
         """Count a vector of values up to `largest` if there is surely room for it: its runs must all be added then."""
@@ -90,31 +94,25 @@ class ExactSum:
             self._count(bound, weight)
         return True
 
+    @contextlib.contextmanager
+    def adding(self) -> Iterator[npt.NDArray[np.int64]]:
+        """Let vectors that were admitted be added, by `add_run` or by a kernel, to what this gives, (size,)."""
+        with self._adding:
+            yield self._sum
+
     def add_run(self, start: int, values: F32, weights: npt.NDArray[Any], scratch: npt.NDArray[np.float64]) -> None:
         """Add Σ weights · rows of `values`, (rows, run), to the coordinates from `start` on, each product rounded.
 
-        Of vectors that were admitted; `scratch` has room for all values.
+        While `adding`; `scratch` has room for all values.
         """
         rows, size = values.shape
         scaled = scratch[: rows * size].reshape(rows, size)
         scaled[...] = values
-        scaled *= weights[:, None] * float(1 << FRACTION_BITS)
+        scaled *= scaled_weights(weights)[:, None]
         # As np.rint and a cast, in half the time.
-        scaled += _ROUNDER
-        total, *others = scaled.view(np.int64)
-        for row in others:
-            total += row
-        self._put(start, total)
-
-    def _put(self, start: int, numbers: npt.NDArray[np.int64]) -> None:
-        """Add whole numbers, (run,), to the coordinates from `start` on."""
-        end, at = start + len(numbers), start
-        while at < end:
-            number = at // blocks.RUN
-            to = min((number + 1) * blocks.RUN, end)
-            with self._adding[number]:
-                self._sum[at:to] += numbers[at - start : to - start]
-            at = to
+        scaled += ROUNDER
+        for row in scaled.view(np.int64):
+            self._sum[start : start + size] += row
 
     def _count(self, bound: float, weight: int) -> None:
         self._bound = bound
@@ -173,6 +171,12 @@ class ExactSum:
         total._sum = np.frombuffer(data, "<i8", offset=_HEADER.size).astype(np.int64)
         total.weight, total.count, total._bound = weight, count, bound
         return total
+
+
+def scaled_weights(weights: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Return what values are multiplied with before they are rounded, (rows,)."""
+    scaled: npt.NDArray[np.float64] = weights * float(1 << FRACTION_BITS)
+    return scaled
 
 
 def partial_sum_bytes(size: int) -> int:

@@ -33,9 +33,9 @@ F64 = npt.NDArray[np.float64]
 SUM_BITS = 24
 """A float32 holds every whole number of so many bits."""
 INPUT_BITS = 15
-_LEAST_EXPONENT = -96
+LEAST_EXPONENT = -96
 """Of smaller values whole numbers of 30 bits would have a scale beyond the range of float32."""
-_ROOT_HALF = 11863283 / 2**24
+ROOT_HALF = 11863283 / 2**24
 """√½ as a float32."""
 
 
@@ -86,7 +86,7 @@ def _rest(order: int) -> tuple[int, ...]:
 def root(order: int) -> np.float32:
     """Return 1/√order."""
     exponent = order.bit_length() - 1
-    return np.float32((_ROOT_HALF if exponent % 2 else 1.0) * 2.0 ** -(exponent // 2))
+    return np.float32((ROOT_HALF if exponent % 2 else 1.0) * 2.0 ** -(exponent // 2))
 
 
 def scratch_for(num_values: int) -> F32:
@@ -114,14 +114,14 @@ def _to_whole(runs: F32, bits: int, scratch: F32) -> F32 | float:
     units: F32 | float
     if runs.size == runs.shape[-1]:
         # Python's numbers take a fifth of the time of arrays that hold one.
-        exponent = max(math.frexp(np.maximum.reduce(magnitudes, axis=None))[1], _LEAST_EXPONENT)
+        exponent = max(math.frexp(np.maximum.reduce(magnitudes, axis=None))[1], LEAST_EXPONENT)
         factors, units = 2.0 ** (bits - exponent), 2.0 ** (exponent - bits)
     else:
         units = np.maximum.reduce(magnitudes, axis=-1, keepdims=True)
         # A float32 whose fraction is taken away is 2^(e−1).
         powers = units.view(np.int32)
         powers &= 0x7F800000
-        np.maximum(units, np.float32(2.0 ** (_LEAST_EXPONENT - 1)), out=units)
+        np.maximum(units, np.float32(2.0 ** (LEAST_EXPONENT - 1)), out=units)
         factors = np.divide(2.0 ** (bits - 1), units)
         units *= np.float32(2.0 ** (1 - bits))
     runs *= factors

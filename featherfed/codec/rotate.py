@@ -17,16 +17,20 @@ one number goes into the inverse of the others as it is, and they need no roundi
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from featherfed.codec import fast
 from featherfed.codec.blocks import BLOCK, RUN, count
 from featherfed.codec.hadamard import mix, mix_whole, scratch_for
 from featherfed.codec.registry import stage
 from featherfed.codec.space import F32
 from featherfed.codec.stage import U8, Slot, Stage, Trait
 from featherfed.randomness import RoundKey, bit_generators
+
+if TYPE_CHECKING:
+    from featherfed.codec.compiled.kernels import Kernels
 
 SPAN = 2 * RUN
 """Values that are rotated at a time: many, since numpy takes a microsecond a call, and there are two dozen."""
@@ -92,11 +96,20 @@ def _flip(values: F32, drawn: U8, scratch: F32, source: F32 | None = None) -> No
     np.multiply(values if source is None else source, factors.reshape(rows, -1)[:, :size], out=values)
 
 
+def _kernels_for(values: F32) -> "Kernels | None":
+    """Return the compiled loops for a row by itself: of many small ones, numpy's calls cost little each."""
+    return fast.kernels() if len(values) == 1 and values.flags.c_contiguous and values.flags.writeable else None
+
+
 def rotate_span(values: F32, drawn: U8, span: slice, size: int, scratch: F32, source: F32) -> None:
     """Turn `source`, rows of the values of a span of a tensor of `size`, into H D x; (rows, span), (rows, bytes)."""
     order, main = _tiling(size)
     if order == 1:
         values[...] = source
+        return
+    if (kernels := _kernels_for(values)) and kernels.rotate(
+        values[0], drawn[0], span.start, size, order, main, source[0]
+    ):
         return
     overlap = _overlap(span, size)
     if overlap is not None:
@@ -119,6 +132,10 @@ def rotate_span_back(
     in whole blocks may be products with the matrix of order `begun` (`mix_whole`).
     """
     order, main = _tiling(size)
+    if begun == 1 < order and (kernels := _kernels_for(values)):
+        mine = None if numbers is None else numbers[0]
+        if kernels.rotate_back(values[0], drawn[0], span.start, size, order, main, mine):
+            return
     tiled = values[:, : min(span.stop, main) - span.start]
     if numbers is not None:
         # The last number is that of the values behind the tiled ones, if there are such.

@@ -1,4 +1,4 @@
-"""Threads that work on one sum side by side: numpy lets go of Python's lock while it computes.
+"""Threads that work on one sum side by side: numpy lets go of Python's lock while it computes, compiled loops too.
 
 jobs ──┬── take(…)  in the thread that calls
 ├── take(…)  in another one        each job goes to the one that asks next
@@ -13,7 +13,7 @@ from typing import TypeVar
 Job = TypeVar("Job")
 
 EACH = 1 << 18
-"""Values of one update that a thread should have to decode: what a call of numpy has to do is then worth waking for."""
+"""Values that a thread should have to decode: what a call has to do is then worth waking for."""
 
 
 class Threads:

@@ -17,7 +17,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from featherfed.codec import blocks, sums
+from featherfed.codec import blocks, fast, sums
 from featherfed.codec.levels import Levels
 from featherfed.codec.registry import stage
 from featherfed.codec.space import F32
@@ -75,6 +75,8 @@ class Vertex(Levels):
         size = len(values)
         if not size:
             return b"", np.zeros(0, np.uint8)
+        if (kernels := fast.kernels()) and (done := kernels.vertex(values, self.values)):
+            return done[0].astype("<f4", copy=False).tobytes(), done[1]
         room = np.empty((2, self.symbols(size) * self.values), np.float32)
         magnitudes, chosen = room
         np.abs(values, out=magnitudes[:size])

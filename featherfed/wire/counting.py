@@ -97,6 +97,8 @@ class CountsBytes:
     masks: ClassVar[bool]
     """Whether this end masks its frames, as a client must."""
 
+    request: Any
+    response: Any
     bytes_received = 0
     bytes_cut = 0
     """Received of a frame whose end has not come: noted at once, the library drops them when the connection ends."""
@@ -136,6 +138,13 @@ class CountsBytes:
         """Put the counter in front of the transport."""
         self._counting = CountingTransport(transport)
         super().connection_made(self._counting)  # type: ignore[misc]
+
+    def forget_handshake(self) -> None:
+        """Drop the headers of what was asked and answered, which the library keeps to the end: 2 kB a connection."""
+        # Not the answer itself: by it the library knows that its handshake is over.
+        for each in (self.request, self.response):
+            if each is not None:
+                each.headers.clear()
 
     def connection_lost(self, error: Exception | None) -> None:
         """Let the transport rest, then end."""

@@ -60,10 +60,10 @@ class Given:
             array: npt.NDArray[Any] = file[name]
         return array
 
-    def note(self, updates: int, accuracy: float | None) -> None:
-        """Note that a round has ended now, its evaluation included."""
+    def note(self, updates: int, accuracy: float | None, *, at_s: float | None = None) -> None:
+        """Note that a round has ended, now or `at_s` of `time.time`; from one to the next there is one evaluation."""
         with open(Path(self.folder) / _NOTES, "a") as notes:
-            notes.write(json.dumps({"s": time.time(), "updates": updates, "accuracy": accuracy}) + "\n")
+            notes.write(json.dumps({"s": at_s or time.time(), "updates": updates, "accuracy": accuracy}) + "\n")
 
     def notes(self) -> list[dict[str, Any]]:
         """Return what was noted of each round: when it ended (`s`, of `time.time`), its updates and its accuracy."""

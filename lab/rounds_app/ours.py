@@ -1,6 +1,7 @@
 """Our simulation in virtual time, with workers that are there before it begins."""
 
 import sys
+import time
 from pathlib import Path
 
 from featherfed.edge_client.learner import import_torch
@@ -17,10 +18,15 @@ class Notes(Watcher):
 
     def __init__(self, given: Given) -> None:
         self._given = given
+        self._ended_s = 0.0
+
+    def version_published(self, summary: RoundSummary) -> None:
+        """Note when: the evaluation is made beside the next round."""
+        self._ended_s = time.time()
 
     def round_closed(self, summary: RoundSummary) -> None:
         """Note it."""
-        self._given.note(summary.accepted, summary.metrics.get("accuracy"))
+        self._given.note(summary.accepted, summary.metrics.get("accuracy"), at_s=self._ended_s)
 
 
 def main(folder: Path) -> None:

@@ -194,20 +194,17 @@ class Scene(Watcher):
         if self._state(shard) not in (None, PhoneState.DROPPED):
             self._enter(shard, PhoneState.LATE)
 
-    def round_closed(self, summary: RoundSummary) -> None:
-        """Note a round's result."""
-        number = summary.round_number
+    def version_published(self, summary: RoundSummary) -> None:
+        """Note the end of a round."""
         self.phase = "closing"
-        self.rounds[number] = RoundRow(
-            number, "closed", summary.cohort, summary.accepted, summary.late, summary.failed,
-            finite(summary.loss), {name: finite(value) for name, value in summary.metrics.items()}, summary.seconds,
-            {}, {}, epsilon=summary.epsilon,
-        )  # fmt: skip
-        self._changed_rounds.add(number)
-        self._sums.recount(number)
+        self._note_closed(summary)
         self._lanes.close(summary.seconds)
         links = {shard: (phone.visitor.link, phone.visitor.link_bytes_per_s) for shard, phone in self._phones.items()}
         self._closed.append(KeptTimeline(self._lanes.all(), links))
+
+    def round_closed(self, summary: RoundSummary) -> None:
+        """Note a round's figures, which may come when the next one is open."""
+        self._note_closed(summary)
 
     def ended(self, pause: str | None) -> None:
         """Note the end."""
@@ -295,6 +292,16 @@ class Scene(Watcher):
             for way, traffic in of_round.items():
                 totals[way].add(traffic)
         return totals
+
+    def _note_closed(self, summary: RoundSummary) -> None:
+        number = summary.round_number
+        self.rounds[number] = RoundRow(
+            number, "closed", summary.cohort, summary.accepted, summary.late, summary.failed,
+            finite(summary.loss), {name: finite(value) for name, value in summary.metrics.items()}, summary.seconds,
+            {}, {}, epsilon=summary.epsilon,
+        )  # fmt: skip
+        self._changed_rounds.add(number)
+        self._sums.recount(number)
 
     def _standing(self) -> RunStatus:
         return RunStatus(

@@ -1,7 +1,7 @@
 """The server's side of learning: what the sum of a round makes of the model. Nothing here waits."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +19,9 @@ from featherfed.rules.ruleset import RuleSet
 from featherfed.rules.server_optimizer import ServerState
 from featherfed.server.config import RunConfig
 from featherfed.server.leftover import mixed, parse_leftover, start
-from featherfed.server.measures import Measures, Target, figures, measures_of
+from featherfed.server.measures import Measures, Target, measures_of
 from featherfed.server.model.averaging import averaged
+from featherfed.server.model.evaluation_work import Evaluates, UnderWay, in_a_thread
 from featherfed.server.model.model_file import PHONES, OtherModelError, after, read_model, titled, under, write_model
 from featherfed.server.model.round_sum import RoundSum
 from featherfed.server.model.run_model import Closing
@@ -28,7 +29,7 @@ from featherfed.server.model.run_rules import load_plugins, rules_of, uplinks_of
 from featherfed.server.model.version_kinds import versions_of
 
 if TYPE_CHECKING:
-    from featherfed.learning.evaluation import Evaluation, Evaluator
+    from featherfed.learning.evaluation import Evaluation
 
 
 MAX_EXAMPLES = 1 << 20
@@ -38,14 +39,6 @@ OPTIMIZER, AGGREGATE = "optimizer.", "aggregate."
 """What the names of the rules' arrays begin with in a saved model."""
 DRAWN = "drawn"
 """What the digest of drawn initial weights is called there."""
-
-
-Evaluates = Callable[["Evaluator", Place, npt.NDArray[np.float32]], "Evaluation"]
-"""Evaluates weights, (parameters,) float32, with an evaluator of the test set at a place."""
-
-
-def _alone(evaluator: "Evaluator", place: Place, weights: npt.NDArray[np.float32]) -> "Evaluation":
-    return evaluator.evaluate(weights)
 
 
 class Aggregator:
@@ -82,8 +75,8 @@ class Aggregator:
         self.layout: Layout = self.fingerprint.layout
         self._place = place
         self._evaluator = evaluator_for(problem, place, module)
-        self.evaluates: Evaluates = _alone
-        """Who evaluates: a simulation has others do a part of it."""
+        self.evaluates: Evaluates = in_a_thread
+        """Who evaluates a version: a simulation has its workers do it."""
         self.measures: Measures = measures_of(problem) if self._evaluator else ()
         if config.target:
             Target.parse(config.target).measure(self.measures)
@@ -112,7 +105,7 @@ class Aggregator:
         return self.layout.size
 
     def close(self, round_number: int) -> Closing:
-        """Step the optimizer by the round's update, publish the next version, evaluate where it is due.
+        """Step the optimizer by the round's update, and publish the next version.
 
         Raises `ProblemError` for a rule of the user's own that fails; nothing that is saved has changed then.
         """
@@ -133,11 +126,16 @@ class Aggregator:
         weights, memory = self._state.weights, config.server_average
         self._average = averaged(self._average, weights, self.versions.version, memory) if memory else weights
         due = round_number % config.eval_every == 0 or round_number == config.rounds
-        evaluation = self.evaluate() if due else None
-        score = -math.inf if evaluation is None else self.score(figures(evaluation.loss, evaluation.metrics))
-        best = score > self.best_score
-        self.best_score = max(score, self.best_score)
-        return Closing(self.versions.version, evaluation, best, phones=phones)
+        return Closing(self.versions.version, due=due and self._evaluator is not None, phones=phones)
+
+    def evaluation(self) -> UnderWay | None:
+        """Begin to evaluate the newest version, the mean with `--server-average`; None without a test set."""
+        return self.evaluates(self._evaluator, self._place, self._average) if self._evaluator else None
+
+    def best_so_far(self, values: Mapping[str, float | None]) -> bool:
+        """Note what a version was evaluated to; return whether none before was as good."""
+        before, self.best_score = self.best_score, max(self.score(values), self.best_score)
+        return self.best_score > before
 
     def score(self, values: Mapping[str, float | None]) -> float:
         """Return what the best model has most of, by the run's first measure; −∞ without one, or a value of it."""
@@ -148,8 +146,8 @@ class Aggregator:
         self.best_score = max((self.score(values) for values in evaluations), default=-math.inf)
 
     def evaluate(self) -> "Evaluation | None":
-        """Return loss and metrics of the server's model, the mean with `--server-average`; None without a test set."""
-        return self.evaluates(self._evaluator, self._place, self._average) if self._evaluator else None
+        """Return what `evaluation` comes to; blocks."""
+        return self._evaluator.evaluate(self._average) if self._evaluator else None
 
     def save(self, path: Path, *, note: str = "") -> None:
         """Write all that `restore` needs, as a safetensors file whose first tensors are the model's own."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from featherfed.by_round import ByRound
+from featherfed.codec import fast_loading
 from featherfed.codec.exact_sum import partial_sum_bytes
 from featherfed.codec.fold import Fold, Update
 from featherfed.codec.layout import Layout
@@ -69,10 +70,18 @@ class RoundSum:
         """Of a run with differential privacy; a test may give another."""
         self._buffered = config.mode == "async"
         self._fresh_weight = 0
-        self.threads: Threads = ALONE
-        """What updates are decoded by. No bit of a sum depends on it."""
+        self._threads: Threads = ALONE
         self._fold: Fold | KeptUpdates | None = None
         self.open_round = 0
+
+    def prepare(self, threads: Threads) -> None:
+        """Have updates decoded by these threads, and by compiled loops where they pay; no bit of a sum depends on it.
+
+        It may take seconds, before phones come.
+        """
+        self._threads = threads
+        if not self._config.gateways:
+            fast_loading.load_for(self._layout.size)
 
     def open(self, round_number: int) -> None:
         """Begin the sum of a round."""
@@ -88,7 +97,7 @@ class RoundSum:
             key = None if self._buffered else RoundKey(self._config.seed, round_number)
             self._fresh_weight = 0
             self._fold = uplink.fold(
-                self._layout, key, updates=self._config.phones, clip_norm=clip_norm, threads=self.threads
+                self._layout, key, updates=self._config.phones, clip_norm=clip_norm, threads=self._threads
             )
 
     def add(self, round_number: int, shard: int, payload: bytes, examples: int) -> None:

@@ -3,16 +3,14 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from featherfed.fingerprint import Fingerprint
 from featherfed.initial_weights import InitialWeights
 from featherfed.server.measures import Measures
+from featherfed.server.model.evaluation_work import UnderWay
 from featherfed.server.model.round_sum import RoundSum
 from featherfed.server.model.versions import Versions
-
-if TYPE_CHECKING:
-    from featherfed.learning.evaluation import Evaluation
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +18,8 @@ class Closing:
     """What a round's close gave."""
 
     version: int
-    evaluation: "Evaluation | None"
-    best: bool
+    due: bool = False
+    """Whether the version is to be evaluated."""
     over: bool = False
     """Whether the run ends here, whatever its target: a gateway's root has said so."""
     following: int = 0
@@ -52,6 +50,15 @@ class RunModel(Protocol):
         Raises `ProblemError` for a rule of the user's own that fails, and `LocalError` where a gateway's root is lost;
         nothing that is saved has changed then.
         """
+
+    def evaluation(self) -> UnderWay | None:
+        """Begin to evaluate the newest version, beside what follows its round; None where there is no test set.
+
+        It is to be done before `close` is called again: then nothing changes the weights meanwhile.
+        """
+
+    def best_so_far(self, values: Mapping[str, float | None]) -> bool:
+        """Note what a version was evaluated to, by the names of `measures`; return whether none before was as good."""
 
     def save(self, path: Path, *, note: str = "") -> None:
         """Write all that `restore` needs, as a safetensors file whose first tensors are the model's own.

@@ -193,6 +193,7 @@ class PhoneConnection:
         """Count all bytes so far, Welcome included, as handshake; what follows is the round's."""
         self.count()
         self._handshake = False
+        self.websocket.forget_handshake()
 
     async def close(self, code: int, sentence: str = "") -> None:
         """End the connection with a code and a sentence; one that is lost is closed too."""

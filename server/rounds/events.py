@@ -150,7 +150,7 @@ class CancelPhones:
 
 @dataclass(frozen=True, slots=True)
 class CloseRound:
-    """Average what was accepted, evaluate, make it durable, then report `Closed`."""
+    """Make the next version of what was accepted, durable, then report `Closed`."""
 
     round_number: int
     accepted: tuple[int, ...]

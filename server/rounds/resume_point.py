@@ -19,6 +19,7 @@ from featherfed.server.model.run_model import RunModel
 from featherfed.server.privacy_plan import privacy_of
 from featherfed.server.rounds.async_machine import AsyncState
 from featherfed.server.rounds.cohort import Facts, learned
+from featherfed.server.rounds.evaluations import untold_in
 from featherfed.server.rounds.machines import State
 from featherfed.server.rounds.round_machine import Phase, Rules, RunState
 from featherfed.server.rounds.stored_circles import StoredCircles
@@ -27,6 +28,7 @@ from featherfed.server.storage.circle_rows import keys
 from featherfed.server.storage.privacy_rows import account, charged, privacy_by_round
 from featherfed.server.storage.run_folder import RunFolder
 from featherfed.server.storage.store import Statement, Store, figures_of, put_measures, put_value
+from featherfed.server.watchers.watcher import RoundSummary
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,8 @@ class ResumePoint:
     """Where a run is when its server starts.
 
     `run` is the run's id; `clock_s` the seconds that it has been served, pauses left out; `round_start_s` when its open
-    round was opened, by that clock; `reached` whether the last round that is closed has reached the target.
+    round was opened, by that clock; `reached` whether the last round that is closed has reached the target; `untold`
+    the round whose version is still to be evaluated.
     """
 
     run: str
@@ -42,6 +45,7 @@ class ResumePoint:
     clock_s: float
     round_start_s: float
     reached: bool = False
+    untold: RoundSummary | None = None
 
 
 def rules(config: RunConfig) -> Rules:
@@ -151,7 +155,9 @@ def resume(config: RunConfig, store: Store, folder: RunFolder, model: RunModel) 
         version = int(values["version"])
         model.restore(folder.version(version), version)
         # Killed between the database's word and the file's name: the database is right.
-        folder.promote(version, best=values.get("best") == values["version"])
+        folder.promote(version)
+        if values.get("best") == values["version"]:
+            folder.keep_best(version)
     else:
         folder.drop_versions()
     present = frozenset(store.phones())
@@ -162,7 +168,7 @@ def resume(config: RunConfig, store: Store, folder: RunFolder, model: RunModel) 
     # A problem that was edited meanwhile may have other metrics: rounds that lack the first one are no rivals.
     store.apply([put_measures(model.measures)])
     model.recall(figures_of(row) for row in rounds)
-    clock_s = float(values.get("clock_s", 0.0))
+    clock_s, untold = float(values.get("clock_s", 0.0)), untold_in(values)
     known: dict[str, Any] = {"present": present, "facts": facts_from(values)}
     accepted = [update for update in store.updates() if update.state == "accepted"]
     if config.dp:
@@ -171,8 +177,13 @@ def resume(config: RunConfig, store: Store, folder: RunFolder, model: RunModel) 
         known["last"] = {update.shard: update.round_number for update in accepted}
     if not rounds or rounds[-1].state == "closed":
         number = rounds[-1].round if rounds else 0
+        if untold is not None and config.decides(number):
+            # It ends as it would have: what follows it is not known yet.
+            known["phase"] = Phase.CLOSING
         reached = bool(rounds) and config.reached(model.measures, figures_of(rounds[-1]))
-        return ResumePoint(values["run"], _state(config, round_number=number, **known), clock_s, clock_s, reached)
+        return ResumePoint(
+            values["run"], _state(config, round_number=number, **known), clock_s, clock_s, reached, untold
+        )
     row = rounds[-1]
     model.sum.open(row.round)
     counting = [update for update in accepted if update.counts_in == row.round]
@@ -200,4 +211,4 @@ def resume(config: RunConfig, store: Store, folder: RunFolder, model: RunModel) 
         attempt=row.attempt,
         **({"failed": frozenset(json.loads(row.refused))} | known),
     )
-    return ResumePoint(values["run"], state, clock_s, row.started_s)
+    return ResumePoint(values["run"], state, clock_s, row.started_s, untold=untold)

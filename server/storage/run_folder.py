@@ -64,15 +64,24 @@ class RunFolder:
             cause = error.strerror if isinstance(error, OSError) else str(error)
             raise LocalError(f"cannot write the model {path}: {cause}") from error
 
-    def promote(self, number: int, *, best: bool) -> None:
-        """Make a version the current model (and the best one); earlier versions go."""
+    def promote(self, number: int) -> None:
+        """Make a version the current model; earlier versions go, and it stays until a later one is promoted."""
+        self._name(number, self.model)
         try:
-            for target in (self.model, *([self.best] if best else [])):
-                link = target.with_suffix(".new")
-                link.unlink(missing_ok=True)
-                os.link(self.version(number), link)
-                os.replace(link, target)
             self.drop_versions(number)
+        except OSError as error:
+            raise LocalError(f"cannot remove versions before {self.version(number)}: {error.strerror}") from error
+
+    def keep_best(self, number: int) -> None:
+        """Make the version that was promoted last the best model."""
+        self._name(number, self.best)
+
+    def _name(self, number: int, target: Path) -> None:
+        link = target.with_suffix(".new")
+        try:
+            link.unlink(missing_ok=True)
+            os.link(self.version(number), link)
+            os.replace(link, target)
         except OSError as error:
             raise LocalError(f"cannot name the model {self.version(number)}: {error.strerror}") from error
 

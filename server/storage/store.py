@@ -171,23 +171,21 @@ def put_round(
     return upsert(rounds_table, ("round",)), (round_number, attempt, "open", asked, failed, started_s)
 
 
-def close_round(
-    round_number: int,
-    *,
-    seconds: float,
-    late: int,
-    failed: int,
-    loss: float | None = None,
-    metrics: Mapping[str, float | None] | None = None,
-) -> Statement:
-    """Note how a round ended; what is no number is kept as none."""
-    names = ("seconds", "late", "failed", "loss", "metrics")
-    kept = json.dumps({name: finite(value) for name, value in (metrics or {}).items()})
+def close_round(round_number: int, *, seconds: float, late: int, failed: int) -> Statement:
+    """Note how a round ended."""
+    return _of_round(round_number, state="closed", seconds=seconds, late=late, failed=failed)
+
+
+def put_evaluation(round_number: int, loss: float | None, metrics: Mapping[str, float | None]) -> Statement:
+    """Note what the version of a round was evaluated to; what is no number is kept as none."""
+    kept = json.dumps({name: finite(value) for name, value in metrics.items()})
+    return _of_round(round_number, loss=finite(loss), metrics=kept)
+
+
+def _of_round(round_number: int, **values: Any) -> Statement:
     statement = rounds_table.update().where(rounds_table.c.round == sa.bindparam("number"))
-    return statement.values(state="closed", **{name: sa.bindparam(f"new_{name}") for name in names}), {
-        "number": round_number, "new_seconds": seconds, "new_late": late, "new_failed": failed,
-        "new_loss": finite(loss), "new_metrics": kept,
-    }  # fmt: skip
+    places: dict[str, Any] = {name: sa.bindparam(f"new_{name}") for name in values}
+    return statement.values(places), {"number": round_number, **{f"new_{name}": values[name] for name in values}}
 
 
 def put_update(update: StoredUpdate) -> Statement:

@@ -90,8 +90,11 @@ class Watcher:
     def cancelled(self, shard: int, round_number: int) -> None:
         """A phone's update is not waited for any more."""
 
+    def version_published(self, summary: RoundSummary) -> None:
+        """A round's model is durable; what it is worth is not known yet, and told by `round_closed`."""
+
     def round_closed(self, summary: RoundSummary) -> None:
-        """A round's model is durable."""
+        """A round is over, and its model evaluated if that was due: told before the next round's, which may be open."""
 
     def note(self, sentence: str) -> None:
         """Something beside the rounds has happened that the operator should know."""
@@ -169,6 +172,11 @@ class Watchers(Watcher):
         """Tell all."""
         for watcher in self._watchers:
             watcher.cancelled(shard, round_number)
+
+    def version_published(self, summary: RoundSummary) -> None:
+        """Tell all."""
+        for watcher in self._watchers:
+            watcher.version_published(summary)
 
     def round_closed(self, summary: RoundSummary) -> None:
         """Tell all."""

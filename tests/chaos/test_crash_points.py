@@ -13,12 +13,13 @@ from featherfed.edge_client.dialing import DirectDialer
 from featherfed.edge_client.one_phone import PhoneOptions, play_phone
 from featherfed.errors import LocalError
 from featherfed.server.storage.ledger import Ledger
+from featherfed.server.storage.store import Store
 from lab.chaos.tollgate import Tollgate
 from lab.chaos.wiretap import Witness
 
 Serve = Callable[..., Any]
 RUN: dict[str, Any] = {
-    "phones": 2, "rounds": 2, "uplink": "feedback | topk(1/8)", "eval_every": 2,
+    "phones": 2, "rounds": 2, "uplink": "feedback | topk(1/8)",
 }  # fmt: skip
 
 
@@ -45,6 +46,7 @@ class DieAt:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Come back at once, and send an update in three chunks."""
     monkeypatch.setattr(backoff, "FIRST_S", 0.02)
+    monkeypatch.setattr(backoff, "CAP_S", 0.1)
     monkeypatch.setattr(DirectDialer, "chunk_bytes", property(lambda self: 8192))
 
 
@@ -91,6 +93,16 @@ def alive(moment: str) -> None:
     """Inject nothing."""
 
 
+def told(run: Path) -> tuple[Any, ...]:
+    """Return what the rounds of a run were evaluated to, and the best model."""
+    store = Store(run / "run.sqlite")
+    try:
+        figures = [(row.round, row.loss, row.metrics) for row in store.rounds()]
+    finally:
+        store.close()
+    return figures, (run / "best.safetensors").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("moment", "downlink"),
     [("inside", "rotate | eden(4)"), ("after", "rotate | eden(4)"), ("inside", "lattice(1)"), ("after", "lattice(1)"),
@@ -98,6 +110,8 @@ def alive(moment: str) -> None:
 )  # fmt: skip
 async def test_die_at_every_write_and_go_on(serve: Serve, tmp_path: Path, moment: str, downlink: str) -> None:
     calm, *_ = await play(serve, tmp_path, "calm", [alive], downlink=downlink)
+    figures = told(tmp_path / "calm")
+    assert all(loss is not None for _, loss, _ in figures[0])
     number, lives = 0, 2
     while lives > 1:
         number += 1
@@ -106,7 +120,8 @@ async def test_die_at_every_write_and_go_on(serve: Serve, tmp_path: Path, moment
             serve, tmp_path, name, [DieAt(moment, number), alive], downlink=downlink
         )
         assert model == calm, f"died {moment} write {number}"
+        assert told(tmp_path / name) == figures, f"died {moment} write {number}"
         assert (witness.lost_bytes, witness.again_bytes) == (0, 0), f"died {moment} write {number}"
         assert sorted(shard for shard, _ in counted) == [0, 0, 1, 1]
-    # put_phone, put_round, announcements, chunks and acceptances of two rounds, two closes: all were tried.
+    # put_phone, put_round, announcements, chunks and acceptances of two rounds, closes, evaluations: all were tried.
     assert number >= 10

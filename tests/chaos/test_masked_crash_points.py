@@ -29,6 +29,7 @@ RUN: dict[str, Any] = {
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backoff, "FIRST_S", 0.02)
+    monkeypatch.setattr(backoff, "CAP_S", 0.1)
 
 
 async def idle(address: str) -> None:

@@ -81,8 +81,9 @@ def test_rows_of_admitted_vectors_add_what_single_vectors_do() -> None:
     for row, weight in zip(values, weights, strict=True):
         single.add(row, int(weight))
         assert rows.admit(float(np.abs(row).max()), int(weight))
-    for run in (slice(0, 13), slice(13, 20)):
-        rows.add_run(run.start, values[:, run], weights, scratch)
+    with rows.adding():
+        for run in (slice(0, 13), slice(13, 20)):
+            rows.add_run(run.start, values[:, run], weights, scratch)
     assert rows.to_bytes() == single.to_bytes()
 
 

@@ -20,10 +20,10 @@ DISPATCHED = [name for name in __cpu_dispatch__ if __cpu_features__.get(name)]
 """What numpy has kernels for beyond its baseline, and this CPU has too."""
 
 
-def digests(environment: dict[str, str]) -> tuple[dict[str, str], str]:
+def digests(environment: dict[str, str], *program: str) -> tuple[dict[str, str], str]:
     """Return what `tests.codec.same_bits` prints in an environment, and what the library says of itself."""
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "tests.codec.same_bits"],
+        [sys.executable, "-W", "error", *(program or ("-m", "tests.codec.same_bits"))],
         capture_output=True, text=True, check=False, timeout=120, cwd=HERE,
         env={**os.environ, "PYTHONPATH": str(HERE), **environment},
     )  # fmt: skip

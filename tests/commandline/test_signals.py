@@ -53,7 +53,7 @@ def arguments(kind: str, tmp_path: Path, deaf: socket.socket) -> tuple[str, list
     if kind == "dashboard":
         a_run(tmp_path / "runs")
     if kind == "bench":
-        (tmp_path / "slow.toml").write_text('problem = "digits/lite"\nphones = 1\nrounds = 100000\n')
+        (tmp_path / "slow.toml").write_text('problem = "digits/tiny"\nphones = 1\nrounds = 100000\ntrain = "none"\n')
     return known[kind]
 
 

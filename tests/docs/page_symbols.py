@@ -1,6 +1,8 @@
 """Positions and symbols after docs/CODECS.md, sections "Symbols", "Positions" and "Range code", in whole numbers."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 
 PRECISION = 24
 
@@ -65,26 +67,37 @@ class RangeCode:
         return self.words.pop(0) if self.words else 0
 
     def symbol(self, edges: Sequence[int]) -> int:
-        scale = self.range >> PRECISION
-        quantile = (self.point - self.low) % 2**64 // scale
+        # They rise: the last one that is not above the quantile.
+        symbol = bisect_right(edges, self._quantile(), hi=len(edges) - 1) - 1
+        self._narrow(edges[symbol], edges[symbol + 1])
+        return symbol
+
+    def uniform(self, count: int) -> int:
+        """As `symbol` of equally wide ones, of which the last has what is left; there may be millions."""
+        step = 2**PRECISION // count
+        number = min(self._quantile() // step, count - 1)
+        self._narrow(number * step, (number + 1) * step if number < count - 1 else 2**PRECISION)
+        return number
+
+    def _quantile(self) -> int:
+        quantile = (self.point - self.low) % 2**64 // (self.range >> PRECISION)
         assert quantile < 1 << PRECISION
-        symbol = max(i for i in range(len(edges) - 1) if edges[i] <= quantile)
-        self.low = (self.low + scale * edges[symbol]) % 2**64
-        self.range = scale * (edges[symbol + 1] - edges[symbol])
+        return quantile
+
+    def _narrow(self, low: int, high: int) -> None:
+        scale = self.range >> PRECISION
+        self.low = (self.low + scale * low) % 2**64
+        self.range = scale * (high - low)
         if self.range < 2**32:
             self.low = self.low << 32 & 2**64 - 1
             self.range <<= 32
             self.point = (self.point << 32 | self.word()) & 2**64 - 1
-        return symbol
-
-    def uniform(self, count: int) -> int:
-        step = 2**PRECISION // count
-        return self.symbol([*(i * step for i in range(count)), 2**PRECISION])
 
 
 def edges_of(weights: Sequence[int]) -> list[int]:
     factor = float(2**PRECISION - len(weights)) / sum(weights)
-    return [*(int(sum(weights[:i]) * factor) + i for i in range(len(weights))), 2**PRECISION]
+    below = accumulate(weights[:-1], initial=0)
+    return [*(int(number * factor) + i for i, number in enumerate(below)), 2**PRECISION]
 
 
 def histogram(code: RangeCode, weights: Sequence[int], size: int) -> list[int]:

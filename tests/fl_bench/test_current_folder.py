@@ -17,7 +17,6 @@ problem = "digits/tiny"
 phones = 2
 rounds = 1
 train = "none"
-seed = [0, 1]
 """
 
 
@@ -38,13 +37,13 @@ def typed(folder: Path, name: str, *arguments: str) -> "subprocess.Popen[str]":
     )
 
 
-@pytest.mark.parametrize(("way", "jobs"), [("processes", "1"), ("swarm", "1"), ("virtual", "2")])
-def test_a_bench_starts_its_own_modules_and_the_librarys(way: str, jobs: str, littered: Path) -> None:
-    (littered / "grid.toml").write_text(f'as = "{way}"\n{SCENARIO}')
-    bench = typed(littered, "fl-bench", "run", "grid.toml", "--jobs", jobs)
+@pytest.mark.parametrize(("way", "jobs"), [("processes", 1), ("swarm", 1), ("virtual", 2)])
+def test_a_bench_starts_its_own_modules_and_the_librarys(way: str, jobs: int, littered: Path) -> None:
+    (littered / "grid.toml").write_text(f'as = "{way}"\nseed = {list(range(jobs))}\n{SCENARIO}')
+    bench = typed(littered, "fl-bench", "run", "grid.toml", "--jobs", str(jobs))
     said, _ = bench.communicate(timeout=120)
     assert bench.returncode == 0, said
-    assert len(list((littered / "results" / "grid").glob("*/done"))) == 2
+    assert len(list((littered / "results" / "grid").glob("*/done"))) == jobs
 
 
 def test_a_tree_starts_its_own_gateways(littered: Path) -> None:

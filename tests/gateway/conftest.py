@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.gateway.held import eager
 from tests.gateway.trees import SETTINGS, play_all
 from tests.serving import serving
+
+__all__ = ["eager"]
 
 
 @pytest.fixture(scope="session")

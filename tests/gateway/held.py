@@ -8,13 +8,25 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
+from featherfed.edge_client import backoff
 from featherfed.edge_client.learner import Learner, NoiseLearner, Trained
 from featherfed.edge_client.one_phone import PhoneOptions, play_phone
 from featherfed.rules.select import SelectKey
 from featherfed.rules.selections import Uniform
 from featherfed.server.rounds.cohort import choose_cohort
 from featherfed.wire.messages import Task, Welcome
+
+
+@pytest.fixture(autouse=True)
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the phones of this process come back within half a second, however often they failed.
+
+    One that waits half a minute for its gateway would miss the end of its run, and look for it until its patience ends.
+    """
+    monkeypatch.setattr(backoff, "CAP_S", 0.5)
+
 
 Place = tuple[int, int]
 """A round and a shard."""

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,9 @@ import pytest
 from featherfed.errors import LocalError
 from featherfed.gateway.serving import gateway_rules
 from featherfed.server.config import config_from
+from featherfed.server.rounds.events import Asked
+from featherfed.server.rounds.upload_register import UploadRegister
+from featherfed.server.service import Service
 from featherfed.wire.closing import Close
 from featherfed.wire.messages import Accepted
 from tests.gateway.trees import SETTINGS, address, gateway, play_all
@@ -114,6 +119,50 @@ async def test_killed_gateway_costs_a_reconnect_and_not_a_round(tmp_path: Path, 
         report = root.report()
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == one_server
     assert len(report["rounds"]) == 3
+
+
+async def test_gateway_whose_root_is_a_round_further_reads_its_sum_again_before_it_is_closed(
+    tmp_path: Path, one_server: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, restore = threading.Event(), UploadRegister.restore
+    seen: list[int] = []
+
+    def ask(service: Service, round_number: int, life: int = 0) -> None:
+        seen.append(round_number)
+        asked.set()
+        service._tasks.spawn(service._ask(Asked(round_number, life)))
+
+    def slow(uploads: UploadRegister, round_number: int, is_open: bool) -> None:
+        if is_open:
+            assert asked.wait(20), "the root asks meanwhile"
+            time.sleep(0.1)
+        restore(uploads, round_number, is_open)
+
+    async with (
+        serving(tmp_path, **{**SETTINGS, "gateways": 2}) as root,
+        gateway(root.address, tmp_path / "g1", 1, 2) as (second, told_second),
+    ):
+        there = await address(told_second, second)
+        async with gateway(root.address, tmp_path / "g0", 0, 2) as (first, told):
+            place = await address(told, first)
+            playing = asyncio.create_task(play_all([(place, shard) for shard in (0, 1, 2)]))
+            # Its sum is at the root, whose round is open; this gateway is killed before it hears of the next one.
+            while not root.watcher.told("update_accepted"):
+                await asyncio.sleep(0.005)
+            playing.cancel()
+            await asyncio.gather(playing, return_exceptions=True)
+        others = asyncio.create_task(play_all([(there, shard) for shard in (3, 4, 5)]))
+        while len(root.watcher.told("round_opened")) < 2:
+            await asyncio.sleep(0.005)
+        monkeypatch.setattr(Service, "ask", ask)
+        monkeypatch.setattr(UploadRegister, "restore", slow)
+        async with gateway(root.address, tmp_path / "g0", 0, 2) as (first, told):
+            place = await address(told, first)
+            assert seen[0] == 2
+            await asyncio.wait_for(asyncio.gather(play_all([(place, shard) for shard in range(3)]), others), 60)
+            assert await asyncio.wait_for(root.ended, 30) is None
+            await asyncio.wait_for(asyncio.gather(first, second), 30)
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == one_server
 
 
 async def test_gateway_that_was_started_for_another_run_says_what_differs(tmp_path: Path) -> None:

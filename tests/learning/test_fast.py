@@ -1,6 +1,7 @@
 """Whether numba is there, does its work or fails, a run trains, says so once, and has one kind of passes."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,9 @@ from torch import nn
 
 import featherfed as ff
 from featherfed.codec.pipeline import Pipeline
+from featherfed.compiling.loading import say
 from featherfed.edge_client.training_host import HostPlan, TrainingHost
-from featherfed.errors import ConfigError, DivergedError, LocalError
+from featherfed.errors import ConfigError, DivergedError
 from featherfed.learning import fast
 from featherfed.learning.flat import FlatModel
 from featherfed.learning.models import build, layout
@@ -107,7 +109,7 @@ def test_model_for_which_numba_fails_trains_by_torch_and_that_is_said_once(
 
     monkeypatch.setattr(fast, "_agreed", "numba")
     monkeypatch.setattr(compiled_passes, "walk", fails)
-    fast._say.cache_clear()
+    say.cache_clear()
     examples = Examples(torch.zeros(4, 6), torch.tensor([0, 1, 1, 0]))
     problem = ff.Problem(lambda: nn.Sequential(nn.Linear(6, 2)), examples=lambda place: examples)
     for _ in range(2):
@@ -129,82 +131,55 @@ def test_compiled_gradient_that_is_another_is_not_used(monkeypatch: pytest.Monke
     walk = compiled_passes.walk
     monkeypatch.setattr(compiled_passes, "walk", lambda *given: 1e-3 + walk(*given))
     fast._loaded.cache_clear()
-    fast._say.cache_clear()
+    say.cache_clear()
     try:
         assert fast._loaded() == "torch"
     finally:
         fast._loaded.cache_clear()
 
 
-def test_two_processes_that_compile_at_once_do_not_disturb_each_other_and_a_third_only_reads(tmp_path: Path) -> None:
-    """It is what the first use of an installation costs: on a busy machine a minute."""
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A folder in which two processes kept at once what they compiled, and what both said.
+
+    It is what the first use of an installation costs: on a busy machine a minute.
+    """
     numba()
+    folder = tmp_path_factory.mktemp("kept")
     known = {"PATH": os.environ["PATH"], "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"}
-    known |= {"FL_CACHE_DIR": str(tmp_path), "HOME": "/nowhere"}
+    known |= {"FL_CACHE_DIR": str(folder), "HOME": "/nowhere"}
     both = [
         subprocess.Popen([sys.executable, "-c", SAYS], env=known, stdout=subprocess.PIPE, text=True) for _ in range(2)
     ]
-    assert all(process.communicate(timeout=280)[0].startswith("numba ") for process in both)
-    (folder,) = tmp_path.iterdir()
-    assert folder.stat().st_mode & 0o077 == 0
-    written = {file: file.stat().st_mtime_ns for file in folder.rglob("*.nb*")}
+    return folder, [process.communicate(timeout=280)[0] for process in both]
+
+
+def test_two_processes_that_compile_at_once_do_not_disturb_each_other_and_a_third_only_reads(
+    compiled: tuple[Path, list[str]],
+) -> None:
+    kept, both = compiled
+    assert all(said.startswith("numba ") for said in both)
+    # One for each of our packages that numba compiles.
+    assert [folder.stat().st_mode & 0o077 for folder in kept.iterdir()] == [0, 0]
+    written = {file: file.stat().st_mtime_ns for file in kept.rglob("*.nb*")}
     assert written
-    assert asked(FL_CACHE_DIR=str(tmp_path), HOME="/nowhere").stdout.startswith("numba ")
-    assert {file: file.stat().st_mtime_ns for file in folder.rglob("*.nb*")} == written
+    assert asked(FL_CACHE_DIR=str(kept), HOME="/nowhere").stdout.startswith("numba ")
+    assert {file: file.stat().st_mtime_ns for file in kept.rglob("*.nb*")} == written
 
 
-def test_what_was_kept_and_cut_short_is_compiled_again_and_kept(tmp_path: Path) -> None:
+def test_what_was_kept_and_cut_short_is_compiled_again_and_kept(
+    compiled: tuple[Path, list[str]], tmp_path: Path
+) -> None:
     """As by a phone that lost its power: else it would train by torch for good."""
-    numba()
-    first = asked(FL_CACHE_DIR=str(tmp_path), HOME="/nowhere")
-    indexes = list(tmp_path.rglob("*.nbi"))
+    kept, (first, _) = compiled
+    shutil.copytree(kept, tmp_path / "kept")
+    indexes = list((tmp_path / "kept").rglob("*.nbi"))
     assert indexes
     for index in indexes:
         os.truncate(index, 0)
-    again = asked(FL_CACHE_DIR=str(tmp_path), HOME="/nowhere")
-    assert (again.stdout, again.stderr) == (first.stdout, "")
+    again = asked(FL_CACHE_DIR=str(tmp_path / "kept"), HOME="/nowhere")
+    assert (again.stdout, again.stderr) == (first, "")
     assert all(index.stat().st_size for index in indexes)
-
-
-def test_check_that_fails_for_another_reason_is_not_run_again_and_leaves_what_is_kept(tmp_path: Path) -> None:
-    kept = tmp_path / "kernels.nbi"
-    kept.write_bytes(b"kept")
-    for error in (LocalError("another gradient"), OSError(28, "No space left on device")):
-        ran: list[None] = []
-
-        def fails(error: Exception = error, ran: list[None] = ran) -> None:
-            ran.append(None)
-            raise error
-
-        with pytest.raises(type(error)):
-            fast._check(fails, tmp_path)
-        assert len(ran) == 1
-        assert kept.exists()
-
-
-def test_who_waits_at_a_terminal_for_what_is_compiled_is_told_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    fast._say.cache_clear()
-    fast._check(lambda: None, tmp_path)
-    assert capsys.readouterr().err == ""
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    fast._check(lambda: None, tmp_path)
-    assert capsys.readouterr().err == "featherfed: compiles how phones train, once for this processor: some 15 s\n"
-    (tmp_path / "kernels.nbi").write_bytes(b"kept")
-    fast._say.cache_clear()
-    fast._check(lambda: None, tmp_path)
-    assert capsys.readouterr().err == ""
-
-
-def test_what_it_says_is_not_among_a_commands_output_where_there_is_no_stderr(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    fast._say.cache_clear()
-    with monkeypatch.context() as without:
-        without.setattr(sys, "stderr", None)
-        fast._say("numba fails")
-    assert capsys.readouterr().out == ""
 
 
 def test_training_that_diverges_is_refused_by_both(written: str) -> None:

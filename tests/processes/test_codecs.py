@@ -1,17 +1,16 @@
-"""Every stage and every preset, up and down, between a real server and real phones."""
+"""Every stage and every preset, up and down, between a server and phones on real sockets."""
 
-from pathlib import Path
+import asyncio
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from featherfed.codec.grammar import OURS, PRESETS
 from featherfed.codec.pipeline import Pipeline
+from featherfed.edge_client.one_phone import PhoneOptions, play_phone
 from featherfed.errors import SpecError
-from featherfed.fl_bench.cells import report_of
-from featherfed.fl_bench.processes import Processes
 
-pytestmark = pytest.mark.processes
-TIMEOUT_S = 120.0
 PHONES = 2
 
 SENT = {name: spec for name, spec in PRESETS.items() if not Pipeline.parse(spec).summed}
@@ -47,18 +46,13 @@ def test_pairs_are_every_stage_and_preset() -> None:
 
 
 @pytest.mark.parametrize(("uplink", "downlink"), PAIRS)
-def test_run_with_every_stage_and_preset(tmp_path: Path, uplink: str, downlink: str) -> None:
-    settings = [
-        "--runs", str(tmp_path), "--name", "a", "--problem", "digits", "--phones", str(PHONES), "--rounds", "2",
-        "--uplink", uplink, "--downlink", downlink, "--no-dashboard",
-    ]  # fmt: skip
-    with Processes(tmp_path / "logs") as processes:
-        address = processes.start_server(settings, lambda event: None)
-        swarm = ["--server", address, "--count", str(PHONES), "--workers", "1", "--train", "none"]
-        phones = processes.start_phone("swarm", swarm, "swarm")
-        assert processes.wait_for_server(TIMEOUT_S) == 0
-        assert phones.wait(TIMEOUT_S) == 0
-    report = report_of(tmp_path / "a")
+async def test_run_with_every_stage_and_preset(serve: Callable[..., Any], uplink: str, downlink: str) -> None:
+    async with serve(problem="digits/lite", rounds=2, uplink=uplink, downlink=downlink) as served:
+        phones = [PhoneOptions(server=served.address, train=False, name=f"p{number}") for number in range(PHONES)]
+        told = await asyncio.gather(*(play_phone(phone, lambda line: None) for phone in phones))
+        assert told == ["all 2 rounds are done"] * PHONES
+        assert await served.ended is None
+        report = served.report()
     assert [(row["state"], row["accepted"], row["failed"]) for row in report["rounds"]] == [("closed", PHONES, 0)] * 2
     for row in report["rounds"]:
         assert row["uplink"]["payload"] > 0

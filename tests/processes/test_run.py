@@ -66,10 +66,10 @@ def test_report_has_exactly_the_fields_that_are_promised(tmp_path: Path) -> None
 
 def test_same_seed_gives_the_same_model_whatever_the_order_of_the_phones(tmp_path: Path) -> None:
     flags = ["--rounds", "2", "--lr", "0.05", "--uplink", "rotate | eden(2)", "--downlink", "rotate | eden(4)"]
-    shards = [["--shard", f"{shard}/3"] for shard in range(3)]
+    shards = [["--shard", f"{shard}/2"] for shard in range(2)]
     slow = ["--device", "20ms"]
     first = run(tmp_path, "first", flags, shards)
-    other = run(tmp_path, "other", flags, [[*shards[2]], [*shards[1]], [*shards[0], *slow]])
+    other = run(tmp_path, "other", flags, [shards[1], [*shards[0], *slow]])
     bits = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("first", "other")]
     assert bits[0] == bits[1]
     assert [row["loss"] for row in first["rounds"]] == [row["loss"] for row in other["rounds"]]

@@ -134,6 +134,9 @@ class Peer:
 
 @contextlib.asynccontextmanager
 async def peer(address: str) -> AsyncIterator[Peer]:
-    async with connect(address, compression=None, proxy=None, create_connection=CountedClient) as connection:
+    # A server that a test has ended does not answer a close; nobody need wait ten seconds for that.
+    async with connect(
+        address, compression=None, proxy=None, create_connection=CountedClient, close_timeout=1
+    ) as connection:
         assert isinstance(connection, CountedClient)
         yield Peer(connection)

@@ -1,4 +1,4 @@
-"""What the layers' passes have in common: how they are compiled, and blocks of any size.
+"""What the layers' passes have in common: blocks of any size.
 
 A call is compiled once for each set of types, and to numba a number that is written out is a type of its own: hence
 `int64(0)` and the like among the arguments.
@@ -6,16 +6,10 @@ A call is compiled once for each set of types, and to numba a number that is wri
 
 from typing import Any
 
-import numba
 import numpy as np
 
-from featherfed.learning.compiled.vectors import LANES, ROWS, WIDTH, get, put, tile
-
-_OPTIONS: Any = {"nogil": True, "error_model": "numpy"}
-compiled: Any = numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)
-"""Of a function that others of ours call."""
-entered: Any = numba.njit(cache=True, **_OPTIONS)
-"""Of one that Python calls: it is kept on the disk with all that it calls."""
+from featherfed.compiling.emitter import LANES, compiled, get, put
+from featherfed.learning.compiled.vectors import ROWS, WIDTH, tile
 
 ZERO, ONE = np.float32(0), np.float32(1)
 

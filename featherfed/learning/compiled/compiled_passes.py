@@ -10,11 +10,11 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from featherfed.compiling.emitter import LANES
 from featherfed.errors import LocalError
 from featherfed.learning.channels_last import channels_last, rows_of
 from featherfed.learning.compiled.kernels import walk
 from featherfed.learning.compiled.program import Program, stages_of
-from featherfed.learning.compiled.vectors import LANES
 from featherfed.learning.flat import FlatModel
 from featherfed.problem import Examples
 

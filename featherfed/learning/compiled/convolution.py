@@ -12,7 +12,8 @@ from typing import Any
 
 from numba import boolean, int64
 
-from featherfed.learning.compiled.blocks import ZERO, compiled, mask, tiles, whole
+from featherfed.compiling.emitter import LANES, compiled, get, put
+from featherfed.learning.compiled.blocks import ZERO, mask, tiles, whole
 from featherfed.learning.compiled.table import (
     BACKWARD,
     BIAS,
@@ -52,18 +53,7 @@ from featherfed.learning.compiled.table import (
     X,
     Y,
 )  # fmt: skip
-from featherfed.learning.compiled.vectors import (
-    CHUNK,
-    LANES,
-    WIDTH,
-    gather,
-    get,
-    get_place,
-    largest,
-    put,
-    put_place,
-    scatter,
-)  # fmt: skip
+from featherfed.learning.compiled.vectors import CHUNK, WIDTH, gather, get_place, largest, put_place, scatter
 
 
 @compiled

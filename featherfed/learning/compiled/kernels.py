@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numba import boolean, int64
 
-from featherfed.learning.compiled.blocks import ONE, ZERO, compiled, entered, mask, tiles
+from featherfed.compiling.emitter import compiled, entered, get, put
+from featherfed.learning.compiled.blocks import ONE, ZERO, mask, tiles
 from featherfed.learning.compiled.convolution import (
     convolve,
     convolve_back,
@@ -49,7 +50,7 @@ from featherfed.learning.compiled.table import (
     X,
     Y,
 )  # fmt: skip
-from featherfed.learning.compiled.vectors import COLUMNS, ROWS, dots, get, put
+from featherfed.learning.compiled.vectors import COLUMNS, ROWS, dots
 
 
 @compiled

@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
+from featherfed.compiling.emitter import LANES
 from featherfed.learning.compiled import table
 from featherfed.learning.compiled.table import BLOCK, CONVOLUTION, FLATTEN, LINEAR, POOL
-from featherfed.learning.compiled.vectors import CHUNK, LANES, WIDTH
+from featherfed.learning.compiled.vectors import CHUNK, WIDTH
 
 _OVER = CHUNK * LANES
 """Numbers behind the last of a buffer that the innermost loops may touch."""

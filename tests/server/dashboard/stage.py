@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,15 +77,15 @@ class Play:
 
     def close_round(self, number: int, accuracy: float = 0.9, **more: Any) -> None:
         size = self.config.cohort_size_at(number)
-        self.scene.round_closed(
-            RoundSummary(
-                **{
-                    "round_number": number, "rounds": self.config.rounds, "cohort": size, "accepted": size, "late": 0,
-                    "failed": 0, "loss": 0.25, "metrics": {"accuracy": accuracy}, "seconds": 2.0, "spent": Spent(),
-                    **more,
-                }
-            )
+        summary = RoundSummary(
+            **{
+                "round_number": number, "rounds": self.config.rounds, "cohort": size, "accepted": size, "late": 0,
+                "failed": 0, "loss": 0.25, "metrics": {"accuracy": accuracy}, "seconds": 2.0, "spent": Spent(),
+                **more,
+            }
         )  # fmt: skip
+        self.scene.version_published(replace(summary, loss=None, metrics={}))
+        self.scene.round_closed(summary)
 
 
 class Stage:

@@ -13,6 +13,7 @@ from featherfed.codec.pipeline import Pipeline
 from featherfed.errors import CodecError, ConfigError
 from featherfed.randomness import RoundKey
 from featherfed.server.config import RunConfig
+from featherfed.server.measures import figures
 from featherfed.server.model.aggregation import Aggregator
 from tests.layouts import LAYOUTS
 
@@ -103,12 +104,14 @@ def test_evaluation_is_where_it_is_due_and_after_the_last_round() -> None:
     for number in (1, 2, 3):
         aggregator.sum.open(number)
         closing = aggregator.close(number)
-        due.append(closing.evaluation is not None)
-        best.append(closing.best)
+        due.append(closing.due)
+        evaluation = aggregator.evaluate()
+        assert evaluation is not None
+        best.append(aggregator.best_so_far(figures(evaluation.loss, evaluation.metrics)))
         assert closing.version == number
     assert due == [False, True, True]
     # Nothing was added, so nothing changed: an equal accuracy is no better one.
-    assert best == [False, True, False]
+    assert best == [True, False, False]
 
 
 def test_mean_of_the_models_is_what_is_kept_and_phones_get_the_newest(tmp_path: Path) -> None:

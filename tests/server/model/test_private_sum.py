@@ -67,7 +67,7 @@ def test_clipped_updates_are_added_to_the_same_bits_by_several_threads(monkeypat
     sums = []
     for threads in (1, 3):
         total = RoundSum(CONFIG, uplinks_of(CONFIG), LAYOUT, Mean(), max_examples=1000)
-        total.threads = Threads(threads)
+        total.prepare(Threads(threads))
         total.open(1)
         for shard in range(4):
             add(total, shard, update(shard, 50.0))

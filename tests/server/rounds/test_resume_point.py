@@ -10,7 +10,7 @@ from featherfed.errors import ConfigError
 from featherfed.problem import metric
 from featherfed.problem_loading import load_problem
 from featherfed.server.config import RunConfig
-from featherfed.server.measures import LOSS, Measure
+from featherfed.server.measures import LOSS, Measure, figures
 from featherfed.server.model.aggregation import Aggregator
 from featherfed.server.rounds.resume_point import begin, resume, rules
 from featherfed.server.rounds.round_machine import Phase
@@ -19,6 +19,7 @@ from featherfed.server.storage.store import (
     Store,
     StoredUpdate,
     close_round,
+    put_evaluation,
     put_phone,
     put_round,
     put_update,
@@ -112,7 +113,8 @@ def test_closed_round_goes_on_with_the_model_that_the_database_names(
     store.apply(
         [
             put_round(1, 0, [0, 1], (), 0.0),
-            close_round(1, seconds=3.0, late=0, failed=0, loss=0.4, metrics={"accuracy": 0.9}),
+            close_round(1, seconds=3.0, late=0, failed=0),
+            put_evaluation(1, 0.4, {"accuracy": 0.9}),
             put_value("version", "1"),
         ]
     )
@@ -141,12 +143,15 @@ def test_best_of_a_metric_of_which_less_is_better_is_kept_over_a_resume(folder: 
     store.apply([put_value("version", "1"), put_value("best", "2")])
     for number, metrics in rows:
         store.apply([put_round(number, 0, [0], (), 0.0)])
-        store.apply([close_round(number, seconds=1.0, late=0, failed=0, loss=0.1, metrics=metrics)])
+        store.apply([close_round(number, seconds=1.0, late=0, failed=0), put_evaluation(number, 0.1, metrics)])
     after = Aggregator(CONFIG, None, problem=problem)
     resume(CONFIG, store, folder, after)
     assert after.best_score == -0.01
     # The untrained model of the next round errs more, and is no better one.
     after.sum.open(4)
-    assert not after.close(4).best
+    after.close(4)
+    evaluation = after.evaluate()
+    assert evaluation is not None
+    assert not after.best_so_far(figures(evaluation.loss, evaluation.metrics))
     assert [each.name for each in store.measures()] == ["error", "accuracy", "loss"]
     store.close()

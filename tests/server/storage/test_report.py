@@ -18,6 +18,7 @@ from featherfed.server.storage.store import (
     Store,
     StoredUpdate,
     close_round,
+    put_evaluation,
     put_measures,
     put_round,
     put_traffic,
@@ -32,9 +33,8 @@ DIGEST = b"12345678"
 def closed(number: int, accuracy: float | None, started_s: float, seconds: float) -> list[Statement]:
     return [
         put_round(number, 0, [0, 1, 2], (), started_s),
-        close_round(
-            number, seconds=seconds, late=1, failed=0, loss=0.5, metrics={"accuracy": accuracy} if accuracy else {}
-        ),
+        close_round(number, seconds=seconds, late=1, failed=0),
+        put_evaluation(number, 0.5, {"accuracy": accuracy} if accuracy else {}),
         *(put_update(StoredUpdate(number, shard, "accepted", 6, DIGEST, 10, number)) for shard in (0, 2)),
         put_update(StoredUpdate(number, 1, "receiving", 6, DIGEST, 10)),
         *put_traffic(

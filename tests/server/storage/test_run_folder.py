@@ -65,7 +65,9 @@ def test_current_and_best_model_are_the_versions_that_were_promoted(tmp_path: Pa
     folder = RunFolder(tmp_path)
     for number, best in ((1, True), (2, False), (3, False)):
         folder.write_version(number, writes(f"model {number}"))
-        folder.promote(number, best=best)
+        folder.promote(number)
+        if best:
+            folder.keep_best(number)
     assert folder.model.read_text() == "model 3"
     assert folder.best.read_text() == "model 1"
     assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -76,7 +78,7 @@ def test_current_and_best_model_are_the_versions_that_were_promoted(tmp_path: Pa
 def test_version_that_was_not_promoted_leaves_the_current_model_alone(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.write_version(1, writes("one"))
-    folder.promote(1, best=False)
+    folder.promote(1)
     folder.write_version(2, writes("two"))
     assert folder.model.read_bytes() == b"one"
     assert folder.version(1).exists(), "the database still points to it"

@@ -17,6 +17,7 @@ from featherfed.server.storage.store import (
     drop_chunks,
     drop_update,
     put_chunk,
+    put_evaluation,
     put_fault,
     put_phone,
     put_round,
@@ -68,9 +69,12 @@ def test_round_keeps_its_start_over_its_attempts_and_then_closes(store: Store) -
     store.apply([open_round(1, [3, 1, 2], attempt=1, started_s=9.0)])
     (row,) = store.rounds()
     assert (row.state, row.attempt, row.cohort, row.started_s, row.seconds) == ("open", 1, "[1, 2, 3]", 5.0, None)
-    store.apply([close_round(1, seconds=2.5, late=1, failed=0, loss=0.5)])
+    store.apply([close_round(1, seconds=2.5, late=1, failed=0)])
     (row,) = store.rounds()
-    assert (row.state, row.seconds, row.late, row.failed, row.loss, row.metrics) == ("closed", 2.5, 1, 0, 0.5, "{}")
+    assert (row.state, row.seconds, row.late, row.failed, row.loss, row.metrics) == ("closed", 2.5, 1, 0, None, None)
+    store.apply([put_evaluation(1, 0.5, {"accuracy": float("nan")})])
+    (row,) = store.rounds()
+    assert (row.state, row.seconds, row.loss, row.metrics) == ("closed", 2.5, 0.5, '{"accuracy": null}')
 
 
 def test_rounds_come_in_order(store: Store) -> None:

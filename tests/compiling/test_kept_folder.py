@@ -1,4 +1,4 @@
-"""Where compiled passes are kept, and when they go."""
+"""Where what is compiled is kept, and when it goes."""
 
 import hashlib
 import os
@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from featherfed.learning import compiled_folder
+from featherfed.compiling import kept_folder
 
 HERE = Path(__file__).parents[2]
+HOME = HERE / "featherfed" / "codec" / "compiled"
 DAY_S = 86400.0
 
 
@@ -21,8 +22,8 @@ def test_where_no_folder_can_be_written_a_process_has_one_of_its_own_which_those
     locked = tmp_path / "locked"
     locked.write_text("a file, where a folder is wanted")
     says = (
-        "from featherfed.learning.compiled_folder import folder as made;"
-        " print(made()); print(made().stat().st_mode & 0o077)"
+        "from featherfed.compiling.kept_folder import COMMON, folder;"
+        " print(folder(COMMON)); print(folder(COMMON).stat().st_mode & 0o077)"
     )
     answer = subprocess.run(
         [sys.executable, "-c", f"{says}\nimport subprocess, sys\nsubprocess.run([sys.executable, '-c', {says!r}])"],
@@ -53,7 +54,7 @@ def kept(base: Path, state: str, *, days: float, installation: Path | None) -> P
 
 def test_new_folder_removes_those_that_nobody_uses_any_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FL_CACHE_DIR", str(tmp_path))
-    mine, another = compiled_folder.HOME, Path("/another/installation")
+    mine, another = HOME, Path("/another/installation")
     gone = [
         kept(tmp_path, "earlier", days=1.5, installation=mine),
         kept(tmp_path, "unused", days=31, installation=another),
@@ -71,7 +72,7 @@ def test_new_folder_removes_those_that_nobody_uses_any_more(tmp_path: Path, monk
     elsewhere = tmp_path / "elsewhere"
     (tmp_path / "compiled-0123456789abcdef").symlink_to(kept(elsewhere, "far", days=90, installation=mine))
     (tmp_path / "compiled-file").write_text("a file of somebody's")
-    folder = compiled_folder.folder()
+    folder = kept_folder.folder(HOME)
     assert not any(each.exists() for each in gone)
     assert all((each / "learning_1" / "blocks.py310.1.nbc").exists() for each in stay)
     assert theirs.read_text() == "mine"
@@ -85,12 +86,12 @@ def test_folder_in_use_is_as_young_as_its_last_use_and_removes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FL_CACHE_DIR", str(tmp_path))
-    folder = compiled_folder.folder()
+    folder = kept_folder.folder(HOME)
     long_ago_s = time.time() - 90 * DAY_S
     for each in (folder / "used", folder):
         os.utime(each, (long_ago_s, long_ago_s))
-    other = kept(tmp_path, "unused", days=90, installation=compiled_folder.HOME)
-    assert compiled_folder.folder() == folder
+    other = kept(tmp_path, "unused", days=90, installation=HOME)
+    assert kept_folder.folder(HOME) == folder
     assert time.time() - (folder / "used").stat().st_mtime < DAY_S
     # To look at them all at each start of each phone is no use: a new release does.
     assert other.exists()

@@ -1,10 +1,10 @@
 """Where what was compiled is kept: a folder for each state of the sources, until nobody uses it any more.
 
-`compiled-STATE` lies in `FL_CACHE_DIR`, else in the user's cache, and has a file `used`: it names the installation
-whose sources these are, and is as old as the last use. Whoever makes a new folder removes the others that are not used:
-earlier states of the same installation after a day, anybody's after a month. That disturbs no process that still has
-one: numba looks for each function by itself, compiles what is not there, and makes the folder anew. `FL_CACHE_DIR` may
-be a folder with other things in it: what has another name, or files that numba does not write, is somebody's.
+`compiled-STATE` lies in `FL_CACHE_DIR`, else in the user's cache, and has a file `used`: it names the folder in which
+these sources lie, and is as old as the last use. Whoever makes a new folder removes the others that are not used:
+earlier states of the same sources after a day, anybody's after a month. That disturbs no process that still has one:
+numba looks for each function by itself, compiles what is not there, and makes the folder anew. `FL_CACHE_DIR` may be a
+folder with other things in it: what has another name, or files that numba does not write, is somebody's.
 """
 
 import contextlib
@@ -19,18 +19,21 @@ from pathlib import Path
 
 from featherfed.errors import LocalError
 
-HOME = Path(__file__).parent / "compiled"
-"""The sources."""
+COMMON = Path(__file__).parent
+"""Sources of ours that others are made of."""
 _NAME = re.compile(r"compiled-[0-9a-f]{16}")
 USED = "used"
 EARLIER_S = 86400.0
-"""How long an earlier state of the same installation is kept: who tries two of them in turns compiles neither twice."""
+"""How long an earlier state of the same sources is kept: who tries two of them in turns compiles neither twice."""
 UNUSED_S = 30 * 86400.0
 
 
-def folder() -> Path:
-    """Return the folder for what is compiled of these sources; raises `LocalError` where none can be written."""
-    sources = b"".join(file.read_bytes() for file in sorted(HOME.glob("*.py")))
+def folder(home: Path) -> Path:
+    """Return the folder for what is compiled of the sources in `home`.
+
+    Raises `LocalError` where none can be written.
+    """
+    sources = b"".join(file.read_bytes() for place in (home, COMMON) for file in sorted(place.glob("*.py")))
     state = hashlib.blake2b(sources, digest_size=8).hexdigest()
     for base in _bases():
         folder = base / f"compiled-{state}"
@@ -40,9 +43,9 @@ def folder() -> Path:
             # Code is run from it: nobody else may have put it there.
             if not _is_mine(folder):
                 continue
-            (folder / USED).write_text(f"{HOME}\n")
+            (folder / USED).write_text(f"{home}\n")
             if is_new:
-                _remove_unused(base, but=folder)
+                _remove_unused(base, home, but=folder)
             return folder
     try:
         made = tempfile.mkdtemp(prefix="featherfed-compiled-")
@@ -76,13 +79,13 @@ def _is_ours(folder: Path) -> bool:
     return bool(named) and all(file.name == USED or ".nb" in file.name for file in files)
 
 
-def _remove_unused(base: Path, *, but: Path) -> None:
+def _remove_unused(base: Path, home: Path, *, but: Path) -> None:
     for other in base.glob("compiled-*"):
         # Others may remove it meanwhile, or begin to use it.
         with contextlib.suppress(OSError):
             if other != but and _is_ours(other):
                 unused_s = time.time() - _last_use_s(other)
-                if unused_s > (EARLIER_S if _installation(other) == str(HOME) else UNUSED_S):
+                if unused_s > (EARLIER_S if _installation(other) == str(home) else UNUSED_S):
                     shutil.rmtree(other, ignore_errors=True)
 
 

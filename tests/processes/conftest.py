@@ -1,0 +1,3 @@
+from tests.gateway.held import eager
+
+__all__ = ["eager"]
