@@ -2,7 +2,8 @@
 
 Real sockets on loopback. The phones (`ingest_phones`) have their tasks and models before the clock starts, then all
 send at once: what is measured is receiving, checking, storing, folding and answering, and not the rounds around it. The
-bare websockets library that echoes a message of the same size, from the same phones in the same run, is the measure.
+bare websockets library that echoes a message of the same size, from as many phones, is the measure: it and ours take
+turns, and figures are medians of these.
 """
 
 import json
@@ -28,6 +29,9 @@ AT_ONCE = 32
 """Connections that are being opened: below the server's limit on strangers."""
 DOWNLINK = "flat | topk(1/1000) | ternary"
 """Models travel before the clock starts; a small one shortens that."""
+LEAST_TURNS = 3
+ECHOES = 4
+"""Messages that each phone has echoed in a turn: an echo is some four times as fast as an update."""
 
 
 class _Child:
@@ -124,15 +128,97 @@ def _clocked(server: _Child, children: Sequence[_Child], order: dict[str, Any]) 
     return elapsed_s, {**server.ask(), "peak_before": before["peak"], "done": done}
 
 
-def measure_echo(phones: int, num_bytes: int, messages: int, processes: int) -> dict[str, Any]:
-    """Return messages a second of a bare websockets server, and its CPU time for each."""
-    with ExitStack() as stack:
-        server = stack.enter_context(_Child("lab.ingest_server", {"echo": True}))
-        children = _phones(stack, {"port": server.hear()["port"], "echo_bytes": num_bytes}, phones, processes)
-        _together(children)
-        each = max(1, messages // phones)
-        elapsed_s, used = _clocked(server, children, {"echo": each})
-        return {"messages_per_s": each * phones / elapsed_s, "cpu_ms": 1e3 * used["cpu_s"] / (each * phones)}
+class _Echo:
+    """A bare websockets server that echoes, and its phones."""
+
+    def __init__(self, stack: ExitStack, phones: int, num_bytes: int, processes: int) -> None:
+        self._server = stack.enter_context(_Child("lab.ingest_server", {"echo": True}))
+        order = {"port": self._server.hear()["port"], "echo_bytes": num_bytes}
+        self._phones, self._children = phones, _phones(stack, order, phones, processes)
+        _together(self._children)
+        self._per_s: list[float] = []
+        self._cpu_ms: list[float] = []
+
+    def turn(self, messages: int) -> None:
+        """Have so many messages echoed."""
+        each = max(1, messages // self._phones)
+        elapsed_s, used = _clocked(self._server, self._children, {"echo": each})
+        self._per_s.append(each * self._phones / elapsed_s)
+        self._cpu_ms.append(1e3 * used["cpu_s"] / (each * self._phones))
+
+    def row(self) -> dict[str, Any]:
+        """Return the medians of the turns: messages a second, and the server's CPU time for each."""
+        return {"messages_per_s": median(self._per_s), "cpu_ms": median(self._cpu_ms), "turns": len(self._per_s)}
+
+
+class _Ours:
+    """A run's server and its phones; a turn is a round: between turns it has nothing to do."""
+
+    def __init__(
+        self,
+        stack: ExitStack,
+        settings: dict[str, Any],
+        rounds: int,
+        processes: int,
+        *,
+        durable: bool,
+        data_dir: str | None,
+        folder: Path | None,
+        profile: bool = False,
+        within_s: float = 0.0,
+    ) -> None:
+        self._phones, self._rounds, self._durable = settings["phones"], rounds, durable
+        # One evaluation, for the peak: those of other rounds would be in the CPU time. A profile is of updates alone.
+        evaluated = {"eval_every": rounds + 1 if profile else max(1, rounds - 1)}
+        order = {
+            "settings": {**settings, "cohort": self._phones, "rounds": rounds + 1, "heartbeat": 60.0, **evaluated},
+            "durable": durable, "data_dir": data_dir, "folder": str(folder) if folder else None,
+        }  # fmt: skip
+        self._server = server = stack.enter_context(_Child("lab.ingest_server", order))
+        port = server.hear()["port"]
+        self._at_rest = server.ask()["rss"]
+        share = {"port": port, "problem": settings["problem"], "spec": settings["uplink"]}
+        self._children = _phones(stack, share, self._phones, processes)
+        self.payload_bytes = _together(self._children)[0]["payload_bytes"]
+        for child in self._children:
+            child.tell({"rounds": rounds, "within_s": within_s})
+        _together(self._children)  # armed
+        self._connected = server.ask()["rss"]
+        self._profiler = Profiler(server.pid) if profile else None
+        self._took_s: list[float] = []
+        self._used: list[dict[str, Any]] = []
+
+    def turn(self) -> None:
+        """Take the updates of a round; return when the next one's phones are ready, which is not in its time."""
+        elapsed_s, used = _clocked(self._server, self._children, {})
+        self._took_s.append(elapsed_s)
+        self._used.append(used)
+        if len(self._took_s) < self._rounds:
+            _together(self._children)
+
+    def row(self) -> dict[str, Any]:
+        """Return the figures of the turns: medians of them, but for memory and the longest wait."""
+        took_s, used = median(self._took_s), self._used
+        said = [child for turn in used for child in turn["done"]]
+        return {
+            "profile": self._profiler.stop() if self._profiler else {},
+            "durable": self._durable,
+            "phones": self._phones,
+            "updates": len(used) * self._phones,
+            "payload_bytes": self.payload_bytes,
+            "updates_per_s": self._phones / took_s,
+            "taken_s": took_s,
+            "wait_p50_s": median(child["wait_p50_s"] for child in said),
+            "wait_most_s": max(child["wait_most_s"] for child in said),
+            "payload_mb_per_s": self._phones * self.payload_bytes / took_s / 1e6,
+            "cpu_ms_per_update": 1e3 * median(turn["cpu_s"] for turn in used) / self._phones,
+            "lag_p50_ms": median(turn["lag_p50_ms"] for turn in used),
+            "lag_p99_ms": median(turn["lag_p99_ms"] for turn in used),
+            "rss_at_rest": self._at_rest,
+            "rss_connected": self._connected,
+            # The close and the evaluation of the round before are in it, though not in the time.
+            "rss_peak": max(max(turn["peak"], turn["peak_before"]) for turn in used),
+        }
 
 
 def measure_server(
@@ -153,57 +239,45 @@ def measure_server(
 
     With `profile` the server is sampled meanwhile, which slows it: for its shares, and for nothing else.
     """
-    phones = settings["phones"]
-    rounds = max(1, round(updates / phones))
-    # One evaluation, for the peak: those of other rounds would be in the CPU time. A profile is of updates alone.
-    evaluated = {"eval_every": rounds + 1 if profile else max(1, rounds - 1)}
-    order = {
-        "settings": {**settings, "cohort": phones, "rounds": rounds + 1, "heartbeat": 60.0, **evaluated},
-        "durable": durable, "data_dir": data_dir, "folder": str(folder) if folder else None,
-    }  # fmt: skip
+    rounds = max(1, round(updates / settings["phones"]))
     with ExitStack() as stack:
-        server = stack.enter_context(_Child("lab.ingest_server", order))
-        port = server.hear()["port"]
-        rest = server.ask()
-        children = _phones(
-            stack, {"port": port, "problem": settings["problem"], "spec": settings["uplink"]}, phones, processes
-        )
-        payload_bytes = _together(children)[0]["payload_bytes"]
-        for child in children:
-            child.tell({"rounds": rounds, "within_s": within_s})
-        cpu_s, peak, connected, lags = 0.0, 0, 0, []
-        took_s: list[float] = []
-        profiler = Profiler(server.pid) if profile else None
+        ours = _Ours(
+            stack, settings, rounds, processes, durable=durable, data_dir=data_dir, folder=folder, profile=profile,
+            within_s=within_s,
+        )  # fmt: skip
         for _ in range(rounds):
-            _together(children)  # armed
-            connected = connected or server.ask()["rss"]
-            elapsed_s, used = _clocked(server, children, {})
-            took_s.append(elapsed_s)
-            cpu_s += used["cpu_s"]
-            # The close and the evaluation of the round before are in it, though not in the time.
-            peak = max(peak, used["peak"], used["peak_before"])
-            lags.append(used)
-        done = rounds * phones
-        shares = profiler.stop() if profiler else {}
-        return {
-            "profile": shares,
-            "durable": durable,
-            "phones": phones,
-            "updates": done,
-            "payload_bytes": payload_bytes,
-            "updates_per_s": done / sum(took_s),
-            "taken_s": median(took_s),
-            "wait_p50_s": median(said["wait_p50_s"] for lag in lags for said in lag["done"]),
-            "wait_most_s": max(said["wait_most_s"] for lag in lags for said in lag["done"]),
-            "payload_mb_per_s": done * payload_bytes / sum(took_s) / 1e6,
-            "cpu_ms_per_update": 1e3 * cpu_s / done,
-            # Of each round; the median of the rounds.
-            "lag_p50_ms": median(lag["lag_p50_ms"] for lag in lags),
-            "lag_p99_ms": median(lag["lag_p99_ms"] for lag in lags),
-            "rss_at_rest": rest["rss"],
-            "rss_connected": connected,
-            "rss_peak": peak,
-        }
+            ours.turn()
+        return ours.row()
+
+
+def measure_beside(
+    settings: dict[str, Any],
+    updates: int,
+    processes: int,
+    *,
+    data_dir: str | None,
+    folder: Path | None,
+    within_s: float = 0.0,
+    echoes: int = ECHOES,
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return what `measure_server` does of a durable server and of one in memory, and the figures of a bare echo.
+
+    All are there at once and take turns, a round each, and `echoes` messages of the same size for each phone: what
+    else the machine does meets all of them. Figures are medians of the turns.
+    """
+    rounds = max(LEAST_TURNS, round(updates / settings["phones"]))
+    with ExitStack() as stack:
+        ours = [
+            _Ours(stack, settings, rounds, processes, durable=durable, data_dir=data_dir, folder=folder,
+                  within_s=within_s)
+            for durable in (True, False)
+        ]  # fmt: skip
+        echo = _Echo(stack, settings["phones"], ours[0].payload_bytes, processes)
+        for _ in range(rounds):
+            for server in ours:
+                server.turn()
+                echo.turn(echoes * settings["phones"])
+        return [server.row() for server in ours], echo.row()
 
 
 def measure_idle(settings: dict[str, Any], *, data_dir: str | None, processes: int) -> dict[str, Any]:
@@ -275,13 +349,7 @@ def ingest(
     settings = {"problem": problem, "phones": phones, "uplink": spec, "downlink": DOWNLINK}
     try:
         check(config_from({**settings, "cohort": phones}), data_dir)
-        rows = [
-            measure_server(
-                settings, updates, processes, durable=durable, data_dir=data_dir, folder=folder, within_s=within
-            )
-            for durable in (True, False)
-        ]
-        echo = measure_echo(phones, rows[0]["payload_bytes"], updates, processes)
+        rows, echo = measure_beside(settings, updates, processes, data_dir=data_dir, folder=folder, within_s=within)
         result: dict[str, Any] = {
             "machine": machine(),
             "problem": problem,

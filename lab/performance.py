@@ -24,7 +24,7 @@ PARTS = ("training", "ingest", "memory")
 
 
 def _collect(data_dir: str | None, parts: tuple[str, ...], *, small: bool) -> dict[str, Any]:
-    from lab.ingest import DOWNLINK, measure_echo, measure_idle, measure_server
+    from lab.ingest import DOWNLINK, measure_beside, measure_idle, measure_server
     from lab.swarm import measure as measure_swarm
     from lab.training import machine
     from lab.training import measure as measure_training
@@ -55,12 +55,10 @@ def _collect(data_dir: str | None, parts: tuple[str, ...], *, small: bool) -> di
             phones = 20 if small else PHONES[problem]
             settings = {"problem": problem, "phones": phones, "uplink": spec, "downlink": DOWNLINK}
             updates = phones * (2 if small else 8)
-            for durable in (True, False):
-                row = measure_server(settings, updates, 1, durable=durable, data_dir=data_dir, folder=None)
-                result["ingest"].append({"problem": problem, "spec": spec, "phones": phones, **row})
-            echo = measure_echo(phones, row["payload_bytes"], 4 * updates, 1)
-            for row in result["ingest"][-2:]:
-                row |= {"echo_per_s": echo["messages_per_s"], "echo_cpu_ms": echo["cpu_ms"]}
+            rows, echo = measure_beside(settings, updates, 1, data_dir=data_dir, folder=None)
+            for row in rows:
+                told = {"echo_per_s": echo["messages_per_s"], "echo_cpu_ms": echo["cpu_ms"]}
+                result["ingest"].append({"problem": problem, "spec": spec, **row, **told})
             if not small:
                 row = measure_server(settings, updates, 1, durable=True, data_dir=data_dir, folder=None, profile=True)
                 result["ingest"][-2]["profile"] = row["profile"]

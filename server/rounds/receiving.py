@@ -23,7 +23,7 @@ from featherfed.server.rounds.round_machine import Phase
 from featherfed.server.rounds.upload_register import Upload, UploadRegister
 from featherfed.server.storage.ledger import Traffic
 from featherfed.server.storage.run_storage import RunStorage
-from featherfed.server.storage.store import StoredUpdate, put_update
+from featherfed.server.storage.store import StoredUpdate
 from featherfed.server.watchers.watcher import Watcher
 from featherfed.wire.messages import Accepted, Ack, Cancel, UpdateBegin, UpdateChunk
 
@@ -168,9 +168,9 @@ class Receiver:
         update = StoredUpdate(*key, "receiving", message.size, message.digest, message.examples)
         upload = self._uploads.begin(key, update)
         self._received(phone).theory += self._model.sum.theory_bytes.at(message.round)
-        if len(message.data) < message.size:
-            # An update of one frame is announced and accepted in one transaction.
-            commits.queue(put_update(update))
+        # An update of one frame is announced and accepted in one transaction.
+        if len(message.data) < message.size and (rows := self._storage.payloads.begun(update)):
+            commits.queue(*rows)
         return upload
 
     async def _keep(self, phone: PhoneConnection, sending: Sending, offset: int, data: bytes) -> Answer:

@@ -7,7 +7,7 @@ phones, and a run that ends there is never resumed: its updates stay where they 
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from featherfed.server.storage.store import Statement, Store, put_chunk
+from featherfed.server.storage.store import Statement, Store, StoredUpdate, put_chunk, put_update
 from featherfed.wire.messages import digest_of
 from featherfed.wire.pieces import Pieces
 
@@ -17,6 +17,9 @@ Key = tuple[int, int]
 
 class Payloads(Protocol):
     """Keeps the bytes of updates until their round is closed."""
+
+    def begun(self, update: StoredUpdate) -> list[Statement]:
+        """Return what keeps that an update is under way."""
 
     def keep(self, key: Key, offset: int, data: bytes) -> list[Statement]:
         """Keep some bytes of an update; return what makes them durable."""
@@ -39,6 +42,10 @@ class StoredPayloads:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+
+    def begun(self, update: StoredUpdate) -> list[Statement]:
+        """Return its row: a server that comes back goes on with the bytes that belong to it."""
+        return [put_update(update)]
 
     def keep(self, key: Key, offset: int, data: bytes) -> list[Statement]:
         """Return the row."""
@@ -71,6 +78,10 @@ class HeldPayloads:
         """`announced` are the updates of phones in this process: what is compared with one needs no digest."""
         self._announced = announced
         self._held: dict[Key, Pieces] = {}
+
+    def begun(self, update: StoredUpdate) -> list[Statement]:
+        """Return nothing: the update would be without its bytes. It has its row once it counts."""
+        return []
 
     def keep(self, key: Key, offset: int, data: bytes) -> list[Statement]:
         """Hold the bytes."""

@@ -22,16 +22,17 @@ def bench(*arguments: str) -> Any:
 
 
 def test_ingest_takes_every_update_durable_and_not() -> None:
-    result = bench("ingest", "--phones", "40", "--updates", "80", "--idle", "100", "--processes", "2")
+    result = bench("ingest", "--phones", "40", "--updates", "120", "--idle", "100", "--processes", "2")
     durable, memory = result["ingest"]
     assert (durable["durable"], memory["durable"]) == (True, False)
     for row in (durable, memory):
-        assert row["updates"] == 80
+        assert row["updates"] == 120
         # 29,322 bits, and some bytes a tensor.
         assert 3666 < row["payload_bytes"] < 4000
         assert row["updates_per_s"] > 0 and row["cpu_ms_per_update"] > 0
         assert row["rss_at_rest"] <= row["rss_connected"] + (1 << 24)
-    assert result["echo"]["messages_per_s"] > 0
+    # It takes a turn after each of theirs.
+    assert result["echo"]["messages_per_s"] > 0 and result["echo"]["turns"] == 6
     # Memory is no matter of speed.
     assert result["idle"]["bytes_per_phone"] < 80 * 1024
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from featherfed.server.storage.payloads import HeldPayloads, Payloads, StoredPayloads
-from featherfed.server.storage.store import Store
+from featherfed.server.storage.store import Store, StoredUpdate
 from featherfed.wire.messages import digest_of
 
 KEY = (3, 7)
@@ -53,3 +53,10 @@ def test_update_with_another_byte_than_was_announced_is_none(store: Store, where
     assert payloads.whole(KEY, last, digest_of(UPDATE)) is None
     assert payloads.whole(KEY, last + b"more", digest_of(UPDATE)) is None
     assert payloads.whole(KEY, b"", digest_of(UPDATE)) is None
+
+
+def test_an_update_under_way_has_a_row_where_its_bytes_have_some(store: Store) -> None:
+    update = StoredUpdate(*KEY, "receiving", len(UPDATE), digest_of(UPDATE), 10)
+    assert HeldPayloads().begun(update) == []
+    store.apply(StoredPayloads(store).begun(update))
+    assert store.update(*KEY) == update
