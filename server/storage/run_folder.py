@@ -82,6 +82,8 @@ class RunFolder:
             link.unlink(missing_ok=True)
             os.link(self.version(number), link)
             os.replace(link, target)
+            # Two names of one file are left alone by a rename, as where a resumed run names its model anew.
+            link.unlink(missing_ok=True)
         except OSError as error:
             raise LocalError(f"cannot name the model {self.version(number)}: {error.strerror}") from error
 

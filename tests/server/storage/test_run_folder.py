@@ -75,6 +75,16 @@ def test_current_and_best_model_are_the_versions_that_were_promoted(tmp_path: Pa
     ]  # fmt: skip
 
 
+def test_version_that_is_promoted_again_as_by_a_resumed_run_leaves_no_other_name(tmp_path: Path) -> None:
+    folder = create(tmp_path, "mine", CONFIG)
+    folder.version(1).write_text("one")
+    for _ in range(2):
+        folder.promote(1)
+        folder.keep_best(1)
+    names = sorted(path.name for path in folder.path.glob("*.*"))
+    assert names == ["best.safetensors", "config.toml", "model-1.safetensors", "model.safetensors"]
+
+
 def test_version_that_was_not_promoted_leaves_the_current_model_alone(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.write_version(1, writes("one"))
