@@ -31,7 +31,8 @@ async def play(phone: Peer, shard: int) -> None:
             task = message
             left = 0 if task.version == phone.held_version else left
         if isinstance(message, WholeModel):
-            task, left = message.task(), 0
+            # One that comes after its task says nothing of what that round changes.
+            task, left = task if task is not None and task.version == message.version else message.task(), 0
         left = sum(message.lengths) - len(message.data) if isinstance(message, ModelBegin) else left
         if type(message).__name__ == "ModelChunk":
             left -= len(message.data)  # type: ignore[union-attr]
