@@ -62,6 +62,8 @@ LEDGER_S = 1.0
 """How old the bytes in the ledger's file may be: what a killed server forgets of them."""
 GOODBYE_S = 5.0
 """How long the end of a run waits for phones to take their leave."""
+SAY_S = 1.0
+"""Whoever stops a run is told after so long what it still waits for."""
 WRITE_LIMIT_BYTES = 16 * 1024
 SWITCH_S = 0.0005
 """How long a thread that decodes keeps the event loop waiting."""
@@ -176,7 +178,7 @@ class Service:
             self._tasks.spawn(self._tell_who_is_lost())
             try:
                 pause = await self._tasks.ended
-                await self._evaluations.told()
+                await self._evaluated()
                 self._watcher.ended(pause)
                 await self._dismiss(pause)
             finally:
@@ -189,6 +191,13 @@ class Service:
         # The last bytes of every connection are known now.
         await self._storage.commits.write()
         return pause
+
+    async def _evaluated(self) -> None:
+        """Wait for an evaluation that is under way, and say so where that takes long."""
+        telling = asyncio.ensure_future(self._evaluations.told())
+        if not (await asyncio.wait({telling}, timeout=SAY_S))[0]:
+            self._watcher.note("the last version is being evaluated; the server ends when that is done")
+        await telling
 
     def stop(self) -> None:
         """Pause the run: phones are told, the state is kept."""

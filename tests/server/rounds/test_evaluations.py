@@ -12,6 +12,7 @@ import pytest
 from featherfed.errors import ProblemError
 from featherfed.learning.evaluation import Evaluation, Evaluator
 from featherfed.problem import Place
+from featherfed.server import service
 from featherfed.server.model.evaluation_work import UnderWay
 from featherfed.server.rounds.round_machine import Phase
 from featherfed.wire.messages import Accepted
@@ -206,7 +207,10 @@ async def test_an_evaluation_that_fails_ends_the_run_in_its_sentence_and_is_made
         assert told(served) == [(1, served.report()["rounds"][0]["accuracy"])]
 
 
-async def test_a_run_that_is_stopped_tells_what_is_being_evaluated_before_its_end(serve: Serve) -> None:
+async def test_a_run_that_is_stopped_tells_what_is_being_evaluated_before_its_end(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "SAY_S", 0.05)
     async with serve(**ONE) as served, peer(served.address) as phone:
         judge = Judge(served)
         await phone.join("a")
@@ -214,6 +218,9 @@ async def test_a_run_that_is_stopped_tells_what_is_being_evaluated_before_its_en
         await until(lambda: judge.asked)
         served.service.stop()
         await until(lambda: judge.waited)
+        # Whoever stopped it hears why it is still there.
+        await until(lambda: served.watcher.told("note"))
+        assert "is being evaluated" in served.watcher.told("note")[0][0]
         await judge.says(1, 0.3)
         assert await served.ended == "the operator stopped the run"
         names = [name for name, _ in served.watcher.events if name in ("round_closed", "ended")]
