@@ -8,7 +8,7 @@ from .browsing import Browsing, Run
 from .relay import relay
 
 TINY = ("--problem", "digits/tiny", "--epochs", "1", "--uplink", "eden-1bit")
-# Its model is two messages.
+# Its model and its updates are several messages.
 LITE = ("--problem", "digits/lite", "--phones", "1", "--rounds", "2", "--downlink", "float32")
 Start = Callable[..., Run]
 Open = Callable[..., Browsing]

@@ -6,7 +6,10 @@ import type { FromPhone } from "../wire/messages.ts";
 import type { Update } from "./memory.ts";
 import type { Clock, Connection } from "./surroundings.ts";
 
-/** Few enough that a link which breaks often loses little, and more than the least that is always right. */
+/**
+ * Few enough that a link which breaks often loses little, and more than the least that is always right. Browsers send
+ * messages of more than 64 KiB in fragments, which the protocol has not.
+ */
 const CHUNK_BYTES = 16384;
 /** So much may wait in the socket: a Cancel is heard before all has left. */
 const AHEAD_BYTES = 32768;
@@ -27,8 +30,8 @@ export class Delivery {
 
   /** Send it from its first byte on; in one message where it fits. */
   begin(): void {
-    const { update, chunkBytes, maxExamples } = this.about;
-    if (update.payload.length > chunkBytes) {
+    const { update, maxExamples } = this.about;
+    if (update.payload.length > this.most) {
       this.pump();
       return;
     }
@@ -57,6 +60,11 @@ export class Delivery {
     this.stopped = true;
   }
 
+  /** How many bytes of it one message has at most. */
+  private get most(): number {
+    return Math.min(CHUNK_BYTES, this.about.chunkBytes);
+  }
+
   private sendBegin(data: Uint8Array): void {
     const { round, payload, examples } = this.about.update;
     this.begun = true;
@@ -68,13 +76,12 @@ export class Delivery {
 
   private pump(): void {
     const { payload } = this.about.update;
-    const size = Math.min(CHUNK_BYTES, this.about.chunkBytes);
     while (!this.stopped && this.next < payload.length) {
       if (this.connection.buffered > AHEAD_BYTES) {
         this.clock.after(LOOK_MS, () => this.pump());
         return;
       }
-      const data = payload.subarray(this.next, this.next + size);
+      const data = payload.subarray(this.next, this.next + this.most);
       if (!this.begun) {
         this.sendBegin(data);
       } else {
