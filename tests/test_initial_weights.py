@@ -57,5 +57,5 @@ def test_draws_of_another_model_and_no_numbers_are_refused() -> None:
 
 
 def test_digest_is_of_little_endian_float32() -> None:
-    assert digest_of(np.zeros(0, np.float32)).hex() == "e4a6a0577479b2b4"
+    assert digest_of(np.zeros(0, np.float32)).hex() == "e3b0c44298fc1c14"
     assert digest_of(np.float32([1.0])) == digest_of(np.array([1.0], ">f4").astype(np.float32))
