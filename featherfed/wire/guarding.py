@@ -26,6 +26,8 @@ NO_FAULTS = (Close.TOO_MANY, Close.GOING_AWAY)
 """Why a peer is turned out that has done nothing wrong."""
 CONTINUATION = 0
 """The opcode of a fragment that is not a message's first (RFC 6455, section 5.2)."""
+MESSAGES = 1, 2
+"""Those of texts and of bytes."""
 GOODBYE_S = 1.0
 """How long a peer that is turned out may take to read why; what it still sends resets a connection that is closed."""
 
@@ -46,6 +48,7 @@ class HeldToLimits(Edge):
         super().__init__(*arguments, **settings)
         self._allowance = Allowance(self.loop.time())
         self._turned_out: RemoteError | None = None
+        self._leaving = False
 
     @property
     def upgraded(self) -> bool:
@@ -94,6 +97,8 @@ class HeldToLimits(Edge):
         if self._turned_out:
             return
         if hasattr(event, "opcode"):
+            if self._leaving and event.opcode in MESSAGES:
+                return
             if event.opcode == CONTINUATION or not event.fin:
                 self.turn_out(Close.PROTOCOL, "fragmented message; each message is one frame")
                 return
@@ -103,6 +108,15 @@ class HeldToLimits(Edge):
                 )
                 return
         super().process_event(event)  # type: ignore[misc]
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """End the connection with a code; the peer's answer is heard, whatever it had sent before and nobody reads."""
+        self._leaving = True
+        if self.recv_messages.paused:
+            # For as long as messages wait, nothing behind them is read: the goodbye would take all of its time.
+            self.recv_messages.paused = False
+            self.recv_messages.resume()
+        await super().close(code, reason)  # type: ignore[misc]
 
     def fault(self, closed: Any) -> RemoteError | None:
         """Return for what fault of the peer this side ended the connection, if it did; `closed` says how it ended."""

@@ -1,0 +1,29 @@
+"""The end of a connection whose phone has sent more than anybody has read."""
+
+import asyncio
+
+from websockets.asyncio.client import connect
+from websockets.asyncio.server import ServerConnection, serve
+
+from featherfed.server.door.guarded_connection import GuardedConnection
+
+
+async def test_answer_to_a_close_is_heard_behind_messages_that_nobody_reads() -> None:
+    ended: asyncio.Future[ServerConnection] = asyncio.get_running_loop().create_future()
+
+    async def leave(websocket: ServerConnection) -> None:
+        while not websocket.recv_messages.paused:
+            await asyncio.sleep(0.001)
+        waiting = len(websocket.recv_messages.frames)
+        await websocket.close(1001)
+        assert len(websocket.recv_messages.frames) == waiting, "no more is kept of what comes"
+        ended.set_result(websocket)
+
+    async with (
+        serve(leave, "127.0.0.1", 0, create_connection=GuardedConnection, max_queue=2, compression=None) as server,
+        connect(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}", compression=None, proxy=None) as phone,
+    ):
+        for _ in range(20):
+            await phone.send(bytes(1000))
+        websocket = await ended
+    assert websocket.protocol.close_rcvd is not None and websocket.close_code == 1001
