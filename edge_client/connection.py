@@ -1,13 +1,11 @@
 """The phone's connection to a server: opened where it was told to, its bytes counted, the server held to the limits."""
 
-import asyncio
-import contextlib
 import ssl
 from typing import Any
 from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConcurrencyError, ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus
+from websockets.exceptions import InvalidHandshake, InvalidMessage, InvalidStatus
 from websockets.frames import Frame, Opcode
 from websockets.protocol import CONNECTING, OPEN
 
@@ -48,16 +46,10 @@ class PhoneConnection(HeldToLimits, ClientConnection):
             raise
 
     async def close(self, code: int = Close.DONE, reason: str = "") -> None:
-        """End the connection, and drop what still comes: the server's goodbye waits behind it."""
-        closing = asyncio.ensure_future(super().close(code, reason))
+        """End the connection; what still comes is dropped."""
         try:
-            # Whoever receives already does as well.
-            with contextlib.suppress(ConnectionClosed, ConcurrencyError):
-                while not closing.done():
-                    await self.recv()
-            await closing
+            await super().close(code, reason)
         finally:
-            closing.cancel()
             if self.keepalive_task is not None:
                 # One that began when the connection was lost already would fail, with a traceback, a heartbeat later.
                 self.keepalive_task.cancel()

@@ -7,6 +7,7 @@ from typing import Any
 from websockets.exceptions import ConnectionClosed
 
 from featherfed.edge_client.connection import PhoneConnection
+from featherfed.edge_client.delivery import Delivery
 from featherfed.edge_client.download import Download, buildable_downlink
 from featherfed.edge_client.learner import Learner, fingerprint_of
 from featherfed.edge_client.leaving import PhoneLeftError
@@ -26,7 +27,6 @@ from featherfed.errors import (
     SpentError,
 )
 from featherfed.initial_weights import F32, InitialWeights, digest_of, drawn
-from featherfed.wire.chunking import BEHIND_UP_BYTES, behind_bytes, seen_bytes_per_s
 from featherfed.wire.closing import Close, readable, reason
 from featherfed.wire.liveness import SILENT_HEARTBEATS, Pulse
 from featherfed.wire.messages import (
@@ -45,11 +45,8 @@ from featherfed.wire.messages import (
     Shares,
     Survivors,
     Task,
-    UpdateBegin,
-    UpdateChunk,
     Welcome,
     WholeModel,
-    WholeUpdate,
     pack,
     unpack,
 )
@@ -80,13 +77,11 @@ class Visit:
         self._task: Task | None = None
         self._download: Download | None = None
         self._work: asyncio.Task[None] | None = None
-        self._durable: asyncio.Future[int] | None = None
         self._learner: asyncio.Future[Learner] | None = None
         self._secrets = Secrets(phone.phone_state, least_circle=phone.settings.least_circle)
         self._circle: tuple[Circle, tuple[bytes, ...]] | None = None
         """With whom the task's update is summed, and their keys."""
-        self._offered = NOTHING
-        """The round whose finished update this connection has begun to send."""
+        self._delivery = Delivery(phone, connection, self._send)
         self._pulse = Pulse(sum(phone.dialer.keepalive()), asyncio.get_running_loop().time())
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.welcomed = False
@@ -120,7 +115,10 @@ class Visit:
                 task.cancel()
             await asyncio.gather(reading, self._watching, return_exceptions=True)
             await self._stop_sending()
-            if self._phone_state.pending is not None and self._phone_state.pending.round_number == self._offered:
+            if (
+                self._phone_state.pending is not None
+                and self._phone_state.pending.round_number == self._delivery.offered
+            ):
                 self._phone.progress.sizer.broke()
             await self._connection.close()
 
@@ -269,11 +267,7 @@ class Visit:
         pending = self._phone_state.pending
         if pending is None or pending.round_number != round_number:
             return
-        if offset > len(pending.payload):
-            raise ProtocolError(f"{offset} bytes acknowledged of an update of {len(pending.payload)} bytes")
-        self._phone.progress.durable(round_number, offset)
-        if self._durable is not None and not self._durable.done():
-            self._durable.set_result(offset)
+        self._delivery.acknowledged(pending, offset)
 
     async def _accepted(self, round_number: int) -> None:
         pending = self._phone_state.pending
@@ -311,7 +305,7 @@ class Visit:
         if pending is not None and self._due(pending):
             # What was masked for an attempt that is over.
             await self._stop_sending()
-            self._offered = NOTHING
+            self._delivery.offered = NOTHING
         self._go_on()
 
     async def _take_list(self, survivors: Survivors) -> None:
@@ -385,8 +379,8 @@ class Visit:
         if pending is not None:
             if self._due(pending):
                 self._start(self._enclose(pending))
-            elif pending.payload and pending.round_number != self._offered:
-                self._start(self._upload(pending, resumed=True))
+            elif pending.payload and pending.round_number != self._delivery.offered:
+                self._start(self._deliver(pending, resumed=True))
         elif task is not None and task.version == self._phone_state.held_version:
             self._start(self._train(task))
 
@@ -410,7 +404,7 @@ class Visit:
             await self._stop_sending()
             self._phone_state.drop_update()
             self._secrets.forget(round_number)
-            self._offered, known = NOTHING, True
+            self._delivery.offered, known = NOTHING, True
         if known:
             self._say(f"round {round_number}: cancelled by the server")
         self._go_on()
@@ -420,37 +414,14 @@ class Visit:
         if update is not None and self._due(update):
             update = await self._enclosed(update)
         if update is not None and update.payload:
-            await self._upload(update, resumed=False)
+            await self._deliver(update)
 
     async def _enclose(self, update: PendingUpdate) -> None:
         if (enclosed := await self._enclosed(update)) is not None:
-            await self._upload(enclosed, resumed=False)
+            await self._deliver(enclosed)
 
-    async def _upload(self, update: PendingUpdate, *, resumed: bool) -> None:
-        payload, most = update.payload, min(self._phone.dialer.chunk_bytes, self._welcome.chunk_bytes)
-        progress, number = self._phone.progress, update.round_number
-        offset = 0 if resumed else progress.chunk_bytes(number, 0, min(most, BEHIND_UP_BYTES))
-        self._offered = number
-        self._durable = durable = asyncio.get_running_loop().create_future()
-        if len(payload) <= offset:
-            examples = 0 if update.examples == self._welcome.max_examples else update.examples
-            await self._send(WholeUpdate(number, payload, examples, update.attempt))
-            return
-        announced = number, len(payload), self._phone_state.announce(update), update.examples
-        now_s = asyncio.get_running_loop().time
-        begun, began_s = 0, now_s()
-        await self._send(UpdateBegin(*announced, 0, payload[:offset], update.attempt))
-        if resumed:
-            # Only what is not durable there travels again. Accepted or Cancel may come instead of the Ack.
-            begun = offset = await durable
-            began_s = now_s()
-        while offset < len(payload):
-            gone, seconds = offset - begun - self._connection.bytes_waiting, now_s() - began_s
-            room = min(most, behind_bytes(gone, seconds, BEHIND_UP_BYTES))
-            speed = seen_bytes_per_s(gone, seconds)
-            chunk_bytes = progress.chunk_bytes(number, offset, room, bytes_per_s=speed)
-            await self._send(UpdateChunk(offset, payload[offset : offset + chunk_bytes]))
-            offset += chunk_bytes
+    async def _deliver(self, update: PendingUpdate, *, resumed: bool = False) -> None:
+        await self._delivery.deliver(update, self._welcome, resumed=resumed)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         self._work = asyncio.create_task(work)

@@ -26,8 +26,8 @@ NO_FAULTS = (Close.TOO_MANY, Close.GOING_AWAY)
 """Why a peer is turned out that has done nothing wrong."""
 CONTINUATION = 0
 """The opcode of a fragment that is not a message's first (RFC 6455, section 5.2)."""
-MESSAGES = 1, 2
-"""Those of texts and of bytes."""
+MESSAGES = CONTINUATION, 1, 2
+"""Those of what messages are made of: fragments, texts and bytes."""
 GOODBYE_S = 1.0
 """How long a peer that is turned out may take to read why; what it still sends resets a connection that is closed."""
 

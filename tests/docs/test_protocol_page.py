@@ -121,8 +121,10 @@ def test_sizes_are_those_of_the_largest_messages() -> None:
     data = bytes(MAX_CHUNK_BYTES)
     assert len(pack(UpdateBegin(big, big, bytes(8), big, big, data, big))) == most_bytes(UpdateBegin)
     assert len(pack(ModelBegin(big, big, "x" * 256, [big] * 4096, bytes(8), big, data))) == most_bytes(ModelBegin)
-    # Its version is 3, and takes a byte.
-    hello = Hello(3, wide * 64, big, big, bytes(8), wide * 64, big, big, wide * 32, big, bytes(8), big, big)
+    # Its version takes a byte.
+    hello = Hello(
+        PROTOCOL_VERSION, wide * 64, big, big, bytes(8), wide * 64, big, big, wide * 32, big, bytes(8), big, big
+    )
     assert len(pack(hello)) == most_bytes(Hello) - 8
 
 
