@@ -10,9 +10,11 @@ from featherfed.server.door.guarded_connection import GuardedConnection
 
 async def test_answer_to_a_close_is_heard_behind_messages_that_nobody_reads() -> None:
     ended: asyncio.Future[GuardedConnection] = asyncio.get_running_loop().create_future()
+    sent = asyncio.Event()
 
     async def leave(websocket: ServerConnection) -> None:
         assert isinstance(websocket, GuardedConnection)
+        await sent.wait()
         while not websocket.recv_messages.paused:
             await asyncio.sleep(0.001)
         waiting = len(websocket.recv_messages.frames)
@@ -27,7 +29,8 @@ async def test_answer_to_a_close_is_heard_behind_messages_that_nobody_reads() ->
         for _ in range(20):
             await phone.send(bytes(1000))
         # A fault, were it not too late for one.
-        await phone.send([bytes(1000), bytes(1000)])
+        await phone.send([bytes(500), bytes(500)])
+        sent.set()
         websocket = await ended
     assert websocket._turned_out is None
     assert websocket.protocol.close_rcvd is not None and websocket.close_code == 1001
