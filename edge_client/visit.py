@@ -293,11 +293,22 @@ class Visit:
             raise SecrecyError(f"round {task.round} is to send {uplink}, which cannot be masked, in a masked run")
         pending = self._phone_state.pending
         if pending is not None and pending.round_number == task.round:
+            # Perhaps its training, begun on an earlier connection, has ended since this one's Welcome.
+            self._go_on()
             return
-        if pending is None:
+        if pending is None or not pending.payload:
             await self._stop_sending()
+            self._drop_what_no_circle_sums()
         self._task = task
         self._go_on()
+
+    def _drop_what_no_circle_sums(self) -> None:
+        """Forget an update of which nothing has left this phone, since its round went on before its circle came."""
+        pending = self._phone_state.pending
+        if pending is not None and not pending.payload:
+            self._phone_state.drop_update()
+            self._secrets.forget(pending.round_number)
+            self._say(f"round {pending.round_number}: over before this phone knew with whom its update is summed")
 
     async def _take_circle(self, circle: Circle) -> None:
         self._circle = circle, self._secrets.keys_of(circle, self._welcome.shard)

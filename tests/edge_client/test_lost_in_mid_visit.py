@@ -3,22 +3,40 @@
 import asyncio
 import contextlib
 import socket
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from http import HTTPStatus
+from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_websocket
 from websockets.http11 import Request, Response
 
 from featherfed.bandwidth_sim.profile import profile_from_flags
 from featherfed.edge_client import backoff, connection
+from featherfed.edge_client.learner import Learner, NoiseLearner, Trained
 from featherfed.edge_client.one_phone import PhoneOptions, play_phone
 from featherfed.edge_client.swarm import _Worker
 from featherfed.errors import LocalError
-from featherfed.wire.messages import Finish, pack
+from featherfed.wire.messages import (
+    NOTHING,
+    Circle,
+    Finish,
+    Hello,
+    ModelBegin,
+    Task,
+    UpdateBegin,
+    Welcome,
+    WholeUpdate,
+    pack,
+    unpack,
+)
 from tests import layouts
 from tests.cutting import LINGER_NOT
+from tests.edge_client.test_hostile_rounds import GOOD, WELCOME
+from tests.server.peer import digest
 
 WAIT_S = 30.0
 Trick = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -177,3 +195,119 @@ async def test_phones_of_a_swarm_s_worker_lose_their_connections_one_by_one() ->
         ends = await asyncio.wait_for(_Worker(quiet=True).play_all(phones), WAIT_S)
     assert ends[0] == ends[2] == "over"
     assert isinstance(ends[1], LocalError) and "broke the protocol" in str(ends[1])
+
+
+class OutlivedConnection:
+    """A server that breaks a phone's first connection in mid-training, and the training, which ends when it `may`."""
+
+    def __init__(self, welcome: Welcome, *more: Circle) -> None:
+        self.welcome, self._more = welcome, more
+        self.lines: list[str] = []
+        self._may, self._began, self._trained = threading.Event(), threading.Event(), asyncio.Event()
+        self._came = 0
+
+    async def play(self, again: Callable[[ServerConnection, Hello], Awaitable[None]]) -> None:
+        """Play the phone; `again` is the server on its second connection, which ends with the run."""
+
+        async def serve(connection: ServerConnection) -> None:
+            self._came += 1
+            hello = unpack(await connection.recv(decode=False))
+            assert isinstance(hello, Hello)
+            if self._came == 1:
+                await self.send(connection, self.welcome, Task(1, 0), *self._more, model(0))
+                await asyncio.to_thread(self._began.wait, WAIT_S)
+                connection.transport.abort()
+                return
+            await again(connection, hello)
+            await self.send(connection, Finish("over"))
+            await connection.wait_closed()
+
+        async with serve_websocket(serve, "127.0.0.1", 0, compression=None) as server:
+            port = next(iter(server.sockets)).getsockname()[1]
+            playing = play_phone(PhoneOptions(server=f"ws://127.0.0.1:{port}"), self._say, make_local=self._local)
+            assert await asyncio.wait_for(playing, WAIT_S) == "over"
+        assert self._came == 2
+
+    async def send(self, connection: ServerConnection, *messages: Any) -> None:
+        for message in messages:
+            await connection.send(pack(message))
+
+    async def end_training(self) -> None:
+        """Let the training end, between two messages: the phone has done all that the one before says."""
+        await asyncio.sleep(0.1)
+        self._may.set()
+        await self._trained.wait()
+        await asyncio.sleep(0.1)
+
+    async def update(self, connection: ServerConnection) -> UpdateBegin | WholeUpdate:
+        """Return the first bytes of an update, whatever comes before them."""
+        while True:
+            message = unpack(await connection.recv(decode=False))
+            if isinstance(message, UpdateBegin | WholeUpdate):
+                return message
+
+    def _say(self, line: str) -> None:
+        self.lines.append(line)
+        if ": trained " in line:
+            self._trained.set()
+
+    def _local(self, name: str, device: str) -> Any:
+        outer = self
+
+        class Waiting(NoiseLearner):
+            def train(self, *given: Any) -> Trained | None:
+                outer._began.set()
+                assert outer._may.wait(WAIT_S)
+                return super().train(*given)
+
+        class Local:
+            def prepare(self, data_dir: str | None) -> None:
+                pass
+
+            def learner(self, welcome: Welcome, data_dir: str | None) -> Learner:
+                return Waiting(welcome)
+
+        return Local()
+
+
+def model(version: int) -> ModelBegin:
+    whole = bytes(4 * layouts.LAYOUTS["tiny"].size)
+    return ModelBegin(version, NOTHING, "float32", [len(whole)], digest(whole), 0, whole)
+
+
+@pytest.mark.parametrize("ends", ["before Welcome", "before Task", "after Task"])
+async def test_update_whose_training_outlived_a_connection_is_sent_on_the_next_one(ends: str) -> None:
+    """Nobody has to ask for it twice, at whatever moment of the next visit the training ends."""
+    outlived = OutlivedConnection(layouts.welcome("r", model="tiny", shard=0, shards=1, chunk_bytes=65536))
+
+    async def again(connection: ServerConnection, hello: Hello) -> None:
+        assert (hello.held_version, hello.pending_round) == (0, NOTHING)
+        for moment, message in (
+            ("before Welcome", outlived.welcome),
+            ("before Task", Task(1, 0)),
+            ("after Task", None),
+        ):
+            if moment == ends:
+                await outlived.end_training()
+            if message is not None:
+                await outlived.send(connection, message)
+        assert (await outlived.update(connection)).round == 1
+
+    await outlived.play(again)
+
+
+@pytest.mark.parametrize("knows_its_circle", [False, True])
+async def test_phone_whose_round_went_on_while_it_was_away_takes_part_in_the_next_circle(
+    knows_its_circle: bool,
+) -> None:
+    """Its update of the round before, of which nothing ever left it, stands in the way of none."""
+    outlived = OutlivedConnection(WELCOME, *([GOOD] if knows_its_circle else []))
+
+    async def again(connection: ServerConnection, hello: Hello) -> None:
+        await outlived.send(connection, outlived.welcome)
+        await outlived.end_training()
+        await outlived.send(connection, Task(2, 1), replace(GOOD, round=2), model(1))
+        assert (await outlived.update(connection)).round == 2
+
+    await outlived.play(again)
+    assert "round 1: over before this phone knew with whom its update is summed" in outlived.lines
