@@ -61,10 +61,9 @@ class Processes:
         path.unlink(missing_ok=True)
         # Both ends append: the server its standard error, this process the events.
         with open(path, "a") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "featherfed.fl_bench.tether", "featherfed.commands.server", "serve",
-                 "--port", "0", "--log-format", "json", *arguments],
-                stdin=self._tether[0], stdout=subprocess.PIPE, stderr=log, text=True,
+            process = self._start(
+                "featherfed.commands.server", "serve", "--port", "0", "--log-format", "json", *arguments,
+                stdin=self._tether[0], stdout=subprocess.PIPE, stderr=log,
             )  # fmt: skip
         self._running["server"] = process
         stdout = process.stdout
@@ -96,12 +95,16 @@ class Processes:
     def start_phone(self, name: str, arguments: Sequence[str], command: str = "run") -> subprocess.Popen[str]:
         """Start `fl-edge run` (or `swarm`) with these arguments; what it prints goes to a log of its name."""
         with open(self._logs / f"{name}.log", "w") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "featherfed.fl_bench.tether", "featherfed.edge_client.cli", command, *arguments],
-                stdin=self._tether[0], stdout=log, stderr=log, text=True,
-            )  # fmt: skip
+            process = self._start(
+                "featherfed.edge_client.cli", command, *arguments, stdin=self._tether[0], stdout=log, stderr=log
+            )
         self._running[name] = process
         return process
+
+    def _start(self, module: str, *arguments: str, stdin: int, stdout: Any, stderr: Any) -> "subprocess.Popen[str]":
+        """Start a module that ends with this process."""
+        command = [sys.executable, "-m", "featherfed.fl_bench.tether", module, *arguments]
+        return subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr, text=True)
 
     @property
     def server_pid(self) -> int:

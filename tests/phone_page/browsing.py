@@ -10,8 +10,8 @@ from typing import Any
 from unittest import mock
 
 from featherfed.errors import LocalError
-from featherfed.fl_bench.processes import Processes
 from lab.finger import draw
+from tests.forked import ForkedProcesses
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 
@@ -22,7 +22,7 @@ class Run:
     def __init__(self, folder: Path, number: int, flags: Sequence[str], *, token: str = "") -> None:
         self.folder = folder / "runs" / f"run-{number}"
         self.events: list[dict[str, Any]] = []
-        self._processes = Processes(folder / f"logs-{number}")
+        self._processes = ForkedProcesses(folder / f"logs-{number}")
         self._flags = flags
         self._token = token
         given = [] if "--resume" in flags else ["--runs", str(self.folder.parent), "--name", self.folder.name]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from featherfed.fl_bench.processes import Processes
+from tests.forked import ForkedProcesses
 
 pytestmark = pytest.mark.processes
 PHONES = 20
@@ -24,7 +24,7 @@ def test_twenty_phones_on_all_kinds_of_links_finish_and_every_update_counts_once
     # Updates and models of 117 kB: on the links that drop, no connection lives long enough for one.
     settings = ["--runs", str(tmp_path), "--name", "a", "--problem", "digits", "--phones", str(PHONES)]
     settings += ["--cohort", str(PHONES), "--rounds", "1"]
-    with Processes(tmp_path / "logs") as processes:
+    with ForkedProcesses(tmp_path / "logs") as processes:
         address = processes.start_server(settings, lambda event: None)
         flags = ["--server", address, "--train", "none"]
         phones = [

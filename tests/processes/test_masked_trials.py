@@ -48,6 +48,7 @@ async def test_every_byte_of_a_masked_run_is_explained(tmp_path: Path, asked: di
         started.running["swarm"] = swarm
         await started.said("server", r"^round 1/3")
         started.running["server"].kill()
+        started.running["server"].wait()
         port = ["--port", address.rpartition(":")[2]]
         started.start("again", *served, "--resume", str(tmp_path / "run"), *port)
         assert await started.ended("again") == 0, started.log("again")

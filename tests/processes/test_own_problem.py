@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from featherfed.fl_bench.cells import report_of
-from featherfed.fl_bench.processes import Processes
+from tests.forked import ForkedProcesses
 
 TASK = """
 import torch
@@ -51,14 +51,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def serve(processes: Processes, phones: int, *flags: str) -> str:
+def serve(processes: ForkedProcesses, phones: int, *flags: str) -> str:
     base = ["--runs", "runs", "--name", "mine", "--problem", "mytask:problem", "--phones", str(phones)]
     return processes.start_server([*base, *FLAGS, *flags], lambda line: None)
 
 
 @pytest.mark.processes
 def test_own_problem_is_learned_by_phones_that_name_their_copy_of_it(folder: Path) -> None:
-    with Processes(folder / "logs") as processes:
+    with ForkedProcesses(folder / "logs") as processes:
         address = serve(processes, 3)
         # By module, by path, and one that trains nothing and has no code.
         processes.start_phone("a", ["--server", address, "--problem", "mytask:problem"])
@@ -93,7 +93,7 @@ BROKEN = {
 def test_round_goes_on_without_the_phones_whose_copies_are_broken(folder: Path) -> None:
     for name, (change, _) in BROKEN.items():
         (folder / f"{name}.py").write_text(TASK.replace(*change))
-    with Processes(folder / "logs") as processes:
+    with ForkedProcesses(folder / "logs") as processes:
         # Far less than the deadline of 600 s: nobody waits for what cannot come.
         address = serve(processes, 5, "--rounds", "2")
         processes.start_phone("good", ["--server", address, "--problem", "mytask:problem", "--shard", "0/5"])

@@ -118,6 +118,7 @@ async def test_gateway_that_was_killed_goes_on_with_resume_in_the_middle_of_its_
         playing = phones.start(places)
         await asyncio.wait_for(phones.in_the_middle(), 60)
         started.running["g0"].kill()
+        started.running["g0"].wait()
         port = ["--port", places[0].rpartition(":")[2]]
         started.start("again", *gateway(0), "--resume", str(tmp_path / "gateway-0-of-2"), *port)
         assert (await started.said("again", LISTENING))[1] == places[0]

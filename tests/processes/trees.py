@@ -1,10 +1,9 @@
-"""Trees of real processes, started as a user starts them, for phones in the test's own process."""
+"""Trees of real processes, which run what a user starts, for phones in the test's own process."""
 
 import asyncio
+import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from featherfed.server.config import config_from
+from tests.forked import Forked, zygote
 
 LISTENING = r"^listening on (\S+)"
 GATEWAY = r"^gateway {} serves shards \d+ to \d+ at (\S+) \(process (\d+)"
@@ -23,13 +23,13 @@ class Programs:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.running: dict[str, subprocess.Popen[bytes]] = {}
+        self.running: dict[str, Any] = {}
+        self.tether = os.pipe()
 
-    def start(self, name: str, *command: str) -> "subprocess.Popen[bytes]":
+    def start(self, name: str, *command: str) -> Forked:
         with open(self.folder / f"{name}.log", "w") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "featherfed.commands.server", *command], stdout=log, stderr=log
-            )
+            arguments = ["featherfed.commands.server", *command]
+            process = Forked(zygote(), zygote().start(arguments, self.tether[0], log.fileno(), log.fileno()))
         self.running[name] = process
         return process
 
@@ -63,6 +63,8 @@ def programs(folder: Path) -> Iterator[Programs]:
             if process.poll() is None:
                 process.send_signal(signal.SIGKILL)
             process.wait()
+        for end in made.tether:
+            os.close(end)
 
 
 def flags(settings: dict[str, Any]) -> list[str]:
