@@ -3,6 +3,7 @@
 const SILENCE_MS = 7000;
 const AGAIN_MS = 1500;
 const AFTER_THE_END_MS = 15000;
+const MOST_SILENCE_MS = 60000;
 
 /**
  * @param {string} name
@@ -16,20 +17,36 @@ export function follow(name, take, tell, over) {
   /** @type {number | undefined} */
   let timer;
 
+  // Twice as long after each time that nothing came: on a slow link, or from a busy server, the whole run takes longer
+  // than news do, and who begins it again each time never has it.
+  let silenceMs = SILENCE_MS;
+  // Of the questions that are under way; the first answer is for all of them.
+  let asked = {};
+
   function wait(ms, then) {
     clearTimeout(timer);
     timer = setTimeout(then, ms);
   }
 
+  function silent() {
+    silenceMs = Math.min(2 * silenceMs, MOST_SILENCE_MS);
+    tell(false);
+    comeBack();
+  }
+
   /** Perhaps another run is served there now. */
   async function comeBack() {
-    wait(SILENCE_MS, comeBack);
+    wait(silenceMs, silent);
+    const question = asked;
     try {
-      const listed = await (await fetch("api/runs")).json();
+      // The cache would have one wait for the answer to another, which may be lost.
+      const listed = await (await fetch("api/runs", { cache: "no-store" })).json();
+      if (question !== asked) return;
+      asked = {};
       if (!listed.some((run) => run.name === name)) location.reload();
       open();
     } catch {
-      wait(over() ? AFTER_THE_END_MS : AGAIN_MS, comeBack);
+      if (question === asked) wait(over() ? AFTER_THE_END_MS : AGAIN_MS, comeBack);
     }
   }
 
@@ -37,7 +54,8 @@ export function follow(name, take, tell, over) {
     stream?.close();
     stream = new EventSource(`api/runs/${encodeURIComponent(name)}/events`);
     stream.onmessage = (event) => {
-      wait(SILENCE_MS, comeBack);
+      silenceMs = SILENCE_MS;
+      wait(silenceMs, silent);
       const message = JSON.parse(event.data);
       tell(true);
       if (message.kind !== "alive") take(message);
@@ -47,7 +65,7 @@ export function follow(name, take, tell, over) {
       tell(false);
       wait(over() ? AFTER_THE_END_MS : AGAIN_MS, comeBack);
     };
-    wait(SILENCE_MS, comeBack);
+    wait(silenceMs, silent);
   }
 
   open();

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from featherfed.fl_bench.processes import Processes
 from featherfed.server.measures import LOSS, Measure
+from tests.forked import ForkedProcesses
 
 from .stage import Stage
 
@@ -92,7 +92,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> Iterator
     events: list[dict[str, Any]] = []
     flags = ["--runs", str(runs), "--name", "first", "--problem", "digits", "--phones", "4", "--rounds", "3",
              "--epochs", "1", "--uplink", "rotate | eden(1)", "--dashboard", "127.0.0.1:0"]  # fmt: skip
-    with Processes(runs / "logs") as processes:
+    with ForkedProcesses(runs / "logs") as processes:
         address = processes.start_server(flags, events.append)
         visit = Visit(browser, page_of(events))
         visit.page.evaluate(
@@ -160,7 +160,7 @@ def test_killed_phone_is_dropped_and_page_and_server_come_back(tmp_path: Path, v
     events: list[dict[str, Any]] = []
     flags = ["--runs", str(tmp_path), "--dashboard", f"127.0.0.1:{port}"]
     new = ["--name", "killed", "--problem", "digits", "--phones", "2", "--rounds", "100000", "--no-durable"]
-    with Processes(tmp_path / "logs") as processes:
+    with ForkedProcesses(tmp_path / "logs") as processes:
         address = processes.start_server([*flags, *new], events.append)
         watched = visit(page_of(events))
         phone = ["--server", address, "--train", "none", "--patience", "1s"]
@@ -183,13 +183,47 @@ def test_killed_phone_is_dropped_and_page_and_server_come_back(tmp_path: Path, v
         # What the browser says of a server that is not there is its own affair.
         assert all("Failed to load resource" in line or "ERR_" in line for line in watched.said)
         events.clear()
-    with Processes(tmp_path / "logs2") as processes:
+    with ForkedProcesses(tmp_path / "logs2") as processes:
         processes.start_server(
             ["--resume", str(tmp_path / "killed"), "--dashboard", f"127.0.0.1:{port}"], events.append
         )
         assert page_of(events) == watched.url
         watched.wait("document.getElementById('phase').textContent !== 'reconnecting'", 30)
         watched.wait("document.querySelectorAll('#rounds tr').length > 3", 10)
+
+
+def test_a_run_that_comes_slowly_is_given_twice_as_long_each_time(
+    stage: Callable[..., Stage], visit: Callable[..., Visit]
+) -> None:
+    seen = visit(stage().url)
+    seen.wait_text("#phase", "waiting for phones")
+    streams: list[Any] = []
+    seen.page.route("**/events", lambda route: streams.append(route))
+    # Its seconds are ours from here on.
+    seen.page.clock.install(time=0)
+    seen.page.clock.pause_at(1_000)
+    seen.page.reload()
+
+    def asked(times: int) -> None:
+        deadline_s = time.monotonic() + 30
+        while len(streams) < times:
+            assert time.monotonic() < deadline_s, len(streams)
+            seen.page.wait_for_timeout(50)
+
+    asked(1)
+    seen.page.clock.run_for(7_000)
+    asked(2)
+    seen.page.clock.run_for(13_900)
+    seen.page.wait_for_timeout(500)
+    assert len(streams) == 2
+    seen.page.clock.run_for(100)
+    asked(3)
+    seen.page.clock.run_for(27_900)
+    streams[-1].continue_()
+    seen.wait_text("#phase", "waiting for phones")
+    # Of who is silent afterwards, as much is thought as before.
+    seen.page.clock.run_for(100)
+    assert len(streams) == 3
 
 
 def test_what_a_phone_says_is_text(stage: Callable[..., Stage], visit: Callable[..., Visit]) -> None:
