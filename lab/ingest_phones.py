@@ -1,7 +1,7 @@
 """Phones that only send: many connections in one process, each a parser of a few lines: the server is the limit.
 
 Started as a process of its own; it is told what to do, and tells what was done, by one line of JSON each. They speak
-the protocol as `fl-edge` does (docs/PROTOCOL.md) and answer each task with the same prepared payload: valid, and noise.
+the protocol as `fl-edge` does (docs/PROTOCOL.md) and answer each task with the same payload, which they are given.
 """
 
 import asyncio
@@ -12,10 +12,6 @@ import sys
 import time
 from typing import Any
 
-from featherfed.codec.pipeline import Pipeline
-from featherfed.learning.models import layout_of
-from featherfed.learning.noise import noise_update
-from featherfed.randomness import RoundKey
 from featherfed.wire.chunking import BEHIND_UP_BYTES
 from featherfed.wire.messages import (
     NOTHING,
@@ -37,6 +33,8 @@ from featherfed.wire.messages import (
 )
 
 BINARY, CLOSE, PING, PONG = 0x2, 0x8, 0x9, 0xA
+MAX_ORDER_BYTES = 1 << 28
+"""An order holds the payload."""
 
 
 def frame(opcode: int, data: bytes) -> bytes:
@@ -238,12 +236,6 @@ class EchoPhone(Socket):
             self._group.answered.one()
 
 
-def prepared(problem: str, spec: str) -> bytes:
-    """Return a payload that is valid for any round and phone: noise, compressed."""
-    layout, key, pipeline = layout_of(problem), RoundKey(0, 1, 0), Pipeline.parse(spec)
-    return pipeline.encode(noise_update(pipeline.space(layout, key).size, key), layout, key).payload
-
-
 def _say(**what: Any) -> None:
     print(json.dumps(what), flush=True)
 
@@ -251,7 +243,7 @@ def _say(**what: Any) -> None:
 async def _play(order: dict[str, Any], orders: asyncio.StreamReader) -> None:
     loop = asyncio.get_running_loop()
     group = Group(order)
-    payload = bytes(order["echo_bytes"]) if "echo_bytes" in order else prepared(order["problem"], order["spec"])
+    payload = bytes(order["echo_bytes"]) if "echo_bytes" in order else base64.b64decode(order["payload"])
     phones: list[Any] = []
     gate = asyncio.Semaphore(order["at_once"])
 
@@ -287,7 +279,7 @@ async def _play(order: dict[str, Any], orders: asyncio.StreamReader) -> None:
 
 
 async def _main() -> None:
-    orders = asyncio.StreamReader()
+    orders = asyncio.StreamReader(limit=MAX_ORDER_BYTES)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
     order = json.loads(await orders.readline())
     try:
