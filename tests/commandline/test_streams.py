@@ -65,7 +65,7 @@ def test_log_on_a_full_disk_is_lost_and_told(capsys: pytest.CaptureFixture[str])
 
 def test_answer_whose_reader_had_enough_ends_quietly() -> None:
     shell = subprocess.run(
-        ["bash", "-c", '"$@" | true; exit ${PIPESTATUS[0]}', "-", *command("server", "models")],
+        ["bash", "-c", '"$@" | true; exit ${PIPESTATUS[0]}', "-", *command("link", "list")],
         capture_output=True, text=True, timeout=60, env=environment(),
     )  # fmt: skip
     assert shell.stderr == ""
@@ -75,14 +75,14 @@ def test_answer_whose_reader_had_enough_ends_quietly() -> None:
 @needs_full
 def test_answer_that_cannot_be_written_is_a_failure_that_says_so() -> None:
     with open(FULL, "w") as full:
-        done = run("server", "models", capture_output=False, stdout=full, stderr=subprocess.PIPE)
+        done = run("link", "list", capture_output=False, stdout=full, stderr=subprocess.PIPE)
     assert sentence(done) == "cannot write standard output: No space left on device"
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
 def test_closed_stream_is_no_place_for_a_socket_or_a_file(closed: str) -> None:
     shell = subprocess.run(
-        ["bash", "-c", f'"$@" {closed}', "-", *command("server", "models", "digits/lite")],
+        ["bash", "-c", f'"$@" {closed}', "-", *command("link", "list")],
         capture_output=True, text=True, timeout=60, env=environment(),
     )  # fmt: skip
     assert shell.returncode == 0
