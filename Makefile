@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export FL_DATA_DIR ?= $(if $(wildcard ../shared/data),../shared/data,)
 
-.PHONY: demo demo-phone web performance gpu peers test check lint types imports links docs codec-accuracy results noise results-quick agree virtual clean fuzz hostile
+.PHONY: demo demo-phone web performance gpu peers compiled test check lint types imports links docs codec-accuracy results noise results-quick agree virtual clean fuzz hostile
 
 # torch and torchvision are named together so that pip resolves them as one pair.
 $(VENV)/installed: pyproject.toml
@@ -24,10 +24,15 @@ demo-phone: $(VENV)/installed
 web:
 	cd web && npm ci --no-fund --no-audit && npm run --silent types && npm run --silent build
 
-# What is compiled for phones is compiled here, once: the first processes of the suite would all begin with it.
-test: $(VENV)/installed
+# What the suite's first processes would all begin with, and with PYTHONDONTWRITEBYTECODE each of a thousand: our
+# modules are compiled here, once, and the passes that phones train by.
+compiled: $(VENV)/installed
+	$(BIN)/python -m compileall -q bandwidth_sim edge_client featherfed fl_bench gateway lab server
 	$(BIN)/python -c 'from featherfed.learning import fast; fast.passes()'
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# A test often waits, for a link or a deadline: three workers keep two cores busy.
+test: compiled
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # Writes the tables of docs/LINKS.md: ten minutes on a machine that does nothing else.
 links: $(VENV)/installed
