@@ -19,17 +19,21 @@ from tests.skipped import pytest_terminal_summary  # noqa: F401
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 LONGEST = (
-    "tests/phone_page/test_page.py", "tests/commandline/test_signals.py", "tests/lab/test_speed_benches.py",
-    "tests/fl_bench/test_tether.py", "tests/fl_bench/test_cluster.py", "tests/test_side_by_side.py",
-    "tests/gateway/test_masked_tree.py", "tests/examples/test_examples.py", "tests/processes/test_tree.py",
-    "tests/deploy/test_wheel.py", "tests/gateway/test_ray_tree.py", "tests/test_experiment.py",
-    "tests/processes/test_masked_trials.py", "tests/lab/test_peers.py", "tests/learning/test_fast.py",
-    "tests/chaos/test_masked_gateway_crash_points.py", "tests/server/dashboard/test_page.py",
-    "tests/server/door/test_hostile_files.py", "tests/fl_bench/test_current_folder.py", "tests/lab/test_workers.py",
-    "tests/lab/test_virtual.py", "tests/chaos/test_chaos.py", "tests/chaos/test_crash_points.py",
-    "tests/processes/test_masked_tree.py", "tests/phone_page/test_accuracy.py",
+    "tests/lab/test_peers.py", "tests/phone_page/test_page.py", "tests/test_side_by_side.py",
+    "tests/learning/test_fast.py", "tests/deploy/test_wheel.py", "tests/fl_bench/test_tether.py",
+    "tests/lab/test_speed_benches.py", "tests/commandline/test_signals.py", "tests/examples/test_examples.py",
+    "tests/processes/test_run.py", "tests/server/door/test_hostile_files.py", "tests/processes/test_tree.py",
+    "tests/fl_bench/test_cluster.py", "tests/gateway/test_masked_tree.py", "tests/lab/test_workers.py",
+    "tests/fl_bench/test_current_folder.py", "tests/server/dashboard/test_page.py", "tests/lab/test_virtual.py",
+    "tests/lab/test_agree.py", "tests/processes/test_own_problem.py", "tests/test_experiment.py",
+    "tests/chaos/test_crash_points.py", "tests/lab/test_peer_rounds.py", "tests/lab/test_gpu.py",
+    "tests/chaos/test_chaos.py", "tests/phone_page/test_doors.py", "tests/commandline/test_streams.py",
+    "tests/phone_page/test_accuracy.py", "tests/chaos/test_masked_gateway_crash_points.py",
+    "tests/chaos/test_phones_account_survives.py", "tests/processes/test_masked_tree.py",
+    "tests/gateway/test_ray_tree.py", "tests/fl_bench/test_virtual_run.py", "tests/fl_bench/test_report.py",
+    "tests/processes/test_masked_trials.py", "tests/chaos/test_masked_crash_points.py",
 )  # fmt: skip
-"""The files that take half a minute and more, by `pytest --durations=0`."""
+"""The files that take a quarter of a minute and more, by `pytest --durations=0`."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
