@@ -6,10 +6,12 @@ export FL_DATA_DIR ?= $(if $(wildcard ../shared/data),../shared/data,)
 
 .PHONY: demo demo-phone web performance gpu peers compiled test check lint types imports links docs codec-accuracy results noise results-quick agree virtual clean fuzz hostile
 
-# torch and torchvision are named together so that pip resolves them as one pair.
+# torch and torchvision are named together so that pip resolves them as one pair. pip would compile their 18,000 modules
+# on one core; what no Python of today can read among them is passed over, as it does.
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable '.[dev]'
+	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	touch $@
 
 demo: $(VENV)/installed
