@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.forked import ForkedProcesses
+from featherfed.fl_bench.processes import Processes
 
 pytestmark = pytest.mark.processes
 PHONES = 20
@@ -24,7 +24,7 @@ def test_twenty_phones_on_all_kinds_of_links_finish_and_every_update_counts_once
     # Updates and models of 117 kB: on the links that drop, no connection lives long enough for one.
     settings = ["--runs", str(tmp_path), "--name", "a", "--problem", "digits", "--phones", str(PHONES)]
     settings += ["--cohort", str(PHONES), "--rounds", "1"]
-    with ForkedProcesses(tmp_path / "logs") as processes:
+    with Processes(tmp_path / "logs") as processes:
         address = processes.start_server(settings, lambda event: None)
         flags = ["--server", address, "--train", "none"]
         phones = [
