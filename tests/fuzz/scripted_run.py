@@ -502,9 +502,7 @@ class ScriptedRun:
                 self.playing.cancel()
                 for each in self.trainings:
                     each.result.cancel()
-                await asyncio.gather(
-                    self.playing, *(each.result for each in self.trainings), return_exceptions=True
-                )
+                await asyncio.gather(self.playing, *(each.result for each in self.trainings), return_exceptions=True)
         assert not self.faults, (self.faults, self.story())
 
 
