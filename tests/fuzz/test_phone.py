@@ -27,7 +27,7 @@ def play(kind: str, disk: bool, moves: Moves, seed: int = 0) -> None:
 
 
 @pytest.mark.parametrize("kind", ["plain", "circles", "masked"])
-@inputs(0.1)
+@inputs(0.06)
 @given(
     disk=st.booleans(),
     moves=st.lists(st.tuples(st.integers(0, 63), st.integers(0, 9)), max_size=20),
