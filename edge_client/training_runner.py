@@ -38,6 +38,8 @@ class TrainingRunner:
         self._training: asyncio.Task[PendingUpdate | None] | None = None
         self._thread: asyncio.Future[Trained | None] | None = None
         self._stop = threading.Event()
+        """Whether the training is to stop: each has its own, since who stops one may be gone before it is at rest."""
+        self._stopping: asyncio.Task[None] | None = None
         self.round_number = NOTHING
         """The round that is being trained."""
 
@@ -64,8 +66,8 @@ class TrainingRunner:
         """Return the update for a task, or None if it was stopped; joins a training of the same round."""
         if self._training is None or self.round_number != task.round:
             await self.stop()
-            self.round_number = task.round
-            self._training = asyncio.create_task(self._train(task))
+            self.round_number, self._thread = task.round, None
+            self._training = asyncio.create_task(self._train(task, self._stop.is_set))
         try:
             return await asyncio.shield(self._training)
         except PhoneLeftError:
@@ -74,25 +76,35 @@ class TrainingRunner:
             raise
 
     async def stop(self) -> None:
-        """Stop the training; returns when its thread is at rest, so that another may begin."""
+        """Stop the training; returns when its thread is at rest, so that another may begin.
+
+        A caller that is cancelled, as by the end of its connection, leaves a training that goes on to stop, and the
+        next caller waits for it too.
+        """
         training, self._training = self._training, None
         self.round_number = NOTHING
-        if training is None or training.done():
-            return
-        self._stop.set()
-        if self._thread is not None:
-            await asyncio.wait({self._thread})
+        if training is not None and not training.done():
+            self._stop.set()
+            self._stop = threading.Event()
+            self._stopping = asyncio.create_task(self._bring_to_rest(training, self._thread))
+        if self._stopping is not None:
+            await asyncio.shield(self._stopping)
+
+    async def _bring_to_rest(
+        self, training: "asyncio.Task[PendingUpdate | None]", thread: "asyncio.Future[Trained | None] | None"
+    ) -> None:
+        if thread is not None:
+            await asyncio.wait({thread})
         training.cancel()
         await asyncio.gather(training, return_exceptions=True)
-        self._stop = threading.Event()
 
-    async def _train(self, task: Task) -> PendingUpdate | None:
+    async def _train(self, task: Task, stopped: Callable[[], bool]) -> PendingUpdate | None:
         loop = asyncio.get_running_loop()
         weights, residual = self._phone_state.weights, self._phone_state.residual
         assert self._learner is not None and weights is not None, "prepared, and the task's version is held"
         learner = await asyncio.shield(self._learner)
         began_s = loop.time()
-        thread = self._trains(learner, weights, task, residual, self._stop.is_set)
+        thread = self._trains(learner, weights, task, residual, stopped)
         self._thread = thread
         trained = await asyncio.shield(thread)
         if trained is None:

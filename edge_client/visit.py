@@ -194,6 +194,9 @@ class Visit:
         self._settings.in_round(Task(1, 0))
         # A phone that knew another model cannot take part.
         drawing = welcome.run != phone_state.run and welcome.initial and knew in (b"", self._phone.model.digest)
+        if (welcome.run, welcome.shard) != (phone_state.run, phone_state.shard):
+            # First: what ends meanwhile is an update of the shard that is left, and goes with it.
+            await self._runner.stop()
         # Before it belongs to the run: of one that holds nothing of its run the server believes that it cannot draw.
         weights = await self._draw(welcome) if drawing else None
         phone_state.enter(welcome.run, welcome.shard)
@@ -298,14 +301,16 @@ class Visit:
             return
         if pending is None or not pending.payload:
             await self._stop_sending()
-            self._drop_what_no_circle_sums()
         self._task = task
         self._go_on()
 
     def _drop_what_no_circle_sums(self) -> None:
-        """Forget an update of which nothing has left this phone, since its round went on before its circle came."""
-        pending = self._phone_state.pending
-        if pending is not None and not pending.payload:
+        """Forget an update of which nothing has left this phone, since its round went on before its circle came.
+
+        Its training may end as late as behind the next Task, while the model of that one is on its way.
+        """
+        pending, task = self._phone_state.pending, self._task
+        if pending is not None and not pending.payload and task is not None and task.round != pending.round_number:
             self._phone_state.drop_update()
             self._secrets.forget(pending.round_number)
             self._say(f"round {pending.round_number}: over before this phone knew with whom its update is summed")
@@ -386,6 +391,7 @@ class Visit:
         """
         if self._work is not None and not self._work.done():
             return
+        self._drop_what_no_circle_sums()
         pending, task = self._phone_state.pending, self._task
         if pending is not None:
             if self._due(pending):

@@ -61,7 +61,9 @@ class Fleet:
         )
         phone.shard, phone.name = shard, hello.name
         phone.partial = (hello.partial_digest, hello.partial_bytes)
-        phone.pending_round = hello.pending_round if hello.run == run else NOTHING
+        # An update of another run or shard it forgets when it hears its Welcome.
+        keeps = hello.run == run and hello.shard in (NOTHING, shard)
+        phone.pending_round = hello.pending_round if keeps else NOTHING
         self.names[shard] = hello.name
         # From now on it is not free for a third, who may say Hello before this one is connected.
         self._away.discard(shard)

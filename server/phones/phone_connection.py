@@ -60,7 +60,7 @@ class PhoneConnection:
         self.partial = (b"", 0)
         """Digest and length of the model bytes that the phone kept from a broken download."""
         self.pending_round = NOTHING
-        """The round whose finished update the phone is about to send."""
+        """The round whose finished update the phone has come with, until it is told what becomes of it."""
         self.told_of = 1
         """The round whose settings its Welcome has."""
         self.sent_away = False
@@ -81,6 +81,11 @@ class PhoneConnection:
         self._to_train = NOTHING
         """The version that the last task names."""
         keep_little_unsent(websocket)
+
+    def forgets(self, round_number: int) -> None:
+        """Note that the phone is told Accepted or Cancel: it has no update of that round to send any more."""
+        if self.pending_round == round_number:
+            self.pending_round = NOTHING
 
     def traffic(self, direction: str) -> Traffic:
         """Return the ledger's entry that this connection's bytes belong to now."""

@@ -64,6 +64,7 @@ class Assignments:
             self._watcher.cancelled(shard, round_number)
             if phone := self._fleet.connections.get(shard):
                 self.late.add(shard)
+                phone.forgets(round_number)
                 self._tasks.spawn(self._downlink.cancel(phone, round_number))
 
     def answered(self, shard: int) -> float:

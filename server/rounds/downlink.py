@@ -64,15 +64,17 @@ class Downlink:
         A round trains the version that the round before it made: a phone that does not hold it must be asked for the
         newest round. The model is chosen now: when the coroutine runs, the next version may be in the making.
         """
-        held = phone.held_version
-        parcels = None if held == round_number - 1 else self._versions.parcels
-        return self._deliver(phone, round_number, circle, held, parcels)
-
-    async def _deliver(
-        self, phone: PhoneConnection, round_number: int, circle: Circle | None, held: int, parcels: Parcels | None
-    ) -> None:
+        # Now, too: what was under way would end in another version than the one that is looked at here.
         self.stop(phone)
         delivery = self._under_way[phone] = _Delivery(round_number)
+        held = phone.held_version
+        parcels = None if held == round_number - 1 else self._versions.parcels
+        return self._deliver(phone, delivery, circle, held, parcels)
+
+    async def _deliver(
+        self, phone: PhoneConnection, delivery: _Delivery, circle: Circle | None, held: int, parcels: Parcels | None
+    ) -> None:
+        round_number = delivery.round_number
         self._watcher.download_began(phone.shard, round_number)
         changes = self._changes(round_number, phone.told_of)
         task = Task(round_number, round_number - 1, changes, *self._book.for_gateway(phone.shard))
@@ -169,13 +171,15 @@ class Downlink:
         if isinstance(message, WholeModel) and [message.task()] == first:
             first = []
         while phone.open:
-            # Noted before the chunk is known to have arrived.
+            # Noted before the chunk is known to have arrived: what this connection sends next comes behind it.
             sent.sent += len(message.data)
+            whole = sent.sent == len(parcel.payload)
+            phone.partial = (b"", 0) if whole else (parcel.digest, sent.sent)
+            if whole:
+                phone.held_version = parcel.version
             await phone.send(*first, message)
             first = []
-            if sent.sent == len(parcel.payload):
-                phone.partial = (b"", 0)
-                phone.held_version = parcel.version
+            if whole:
                 return
             if delivery.stopped:
                 phone.traffic("downlink").wasted += sent.sent - offset

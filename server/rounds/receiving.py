@@ -236,6 +236,8 @@ class Receiver:
 
     async def _answer(self, phone: PhoneConnection, answer: Accepted | Ack | Cancel) -> None:
         """Tell the phone, if it is still there: what it sent before its link broke is taken all the same."""
+        if not isinstance(answer, Ack):
+            phone.forgets(answer.round)
         with contextlib.suppress(ConnectionClosed):
             await phone.send(answer)
         if not isinstance(answer, Ack):

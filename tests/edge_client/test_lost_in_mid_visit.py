@@ -311,3 +311,16 @@ async def test_phone_whose_round_went_on_while_it_was_away_takes_part_in_the_nex
 
     await outlived.play(again)
     assert "round 1: over before this phone knew with whom its update is summed" in outlived.lines
+
+
+async def test_training_of_a_round_that_is_over_may_end_while_the_next_model_comes() -> None:
+    """Nothing of its update can be sent in a circle run, and it stands in the way of no later round."""
+    outlived = OutlivedConnection(WELCOME, GOOD)
+
+    async def again(connection: ServerConnection, hello: Hello) -> None:
+        await outlived.send(connection, outlived.welcome, Task(2, 1), replace(GOOD, round=2))
+        await outlived.end_training()
+        await outlived.send(connection, model(1))
+        assert (await outlived.update(connection)).round == 2
+
+    await outlived.play(again)

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -107,6 +108,37 @@ async def test_stop_returns_when_the_thread_is_at_rest(phone_state: PhoneState) 
     assert (made.round_number, phone_state.pending) == (NOTHING, None)
     await asyncio.gather(training, return_exceptions=True)
     await made.stop()
+
+
+async def test_connection_that_ends_while_a_training_is_stopped_leaves_the_next_one_alone(
+    phone_state: PhoneState,
+) -> None:
+    """A step that was begun goes on after whoever stopped it is gone: the next training waits, and is not stopped."""
+    step = threading.Event()
+
+    class Stepping(SlowLearner):
+        def train(self, *given: Any) -> Trained | None:
+            trained = super().train(*given)
+            assert trained is not None or step.wait(20)
+            return trained
+
+    learner = Stepping()
+    made = await runner(learner, phone_state)
+    old = asyncio.create_task(made.train(TASK))
+    await until(lambda: bool(learner.began))
+    lost = asyncio.create_task(made.train(replace(TASK, round=4)))
+    await until(lambda: made.round_number == NOTHING)
+    lost.cancel()
+    await asyncio.gather(lost, return_exceptions=True)
+    again = asyncio.create_task(made.train(replace(TASK, round=4)))
+    await asyncio.sleep(0.05)
+    assert learner.began == [3]
+    step.set()
+    await until(lambda: learner.began == [3, 4])
+    learner.go.set()
+    update = await asyncio.wait_for(again, 20)
+    assert update is not None and update.round_number == 4
+    await asyncio.gather(old, return_exceptions=True)
 
 
 async def test_emulated_device_takes_its_time(phone_state: PhoneState) -> None:

@@ -186,6 +186,14 @@ async def test_what_a_phone_holds_of_another_run_counts_for_nothing() -> None:
 
 
 @in_virtual_time
+async def test_phone_that_gets_another_shard_than_it_had_has_no_update_to_send() -> None:
+    """It forgets it with its Welcome: a round that waits for it gives it its task."""
+    fleet = Fleet(2, {0: "other"}, grace_s=GRACE_S)
+    assert come(fleet, "a", shard=0).pending_round == NOTHING
+    assert come(fleet, "a", shard=1).pending_round == 3
+
+
+@in_virtual_time
 async def test_stranger_that_leaves_is_nobody() -> None:
     fleet = Fleet(2, {}, grace_s=GRACE_S)
     assert not fleet.left(cast(PhoneConnection, Connection()))

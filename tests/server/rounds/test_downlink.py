@@ -23,6 +23,7 @@ from featherfed.server.config import config_from
 from featherfed.server.model.lattice_parcels import LatticeParcels
 from featherfed.server.model.parcels import Parcel
 from featherfed.server.phones.phone_connection import PhoneConnection
+from featherfed.server.storage.ledger import Traffic
 from featherfed.server.storage.run_folder import create
 from featherfed.simulation import Fleet, simulate
 from featherfed.training_settings import Training
@@ -334,3 +335,71 @@ async def test_tasks_of_a_phone_that_reads_nothing_for_rounds_stay_in_their_orde
             if isinstance(message, Task):
                 task = message
         assert task.round == 4
+
+
+class Gated:
+    """A phone's connection that takes one piece at a time, when it may."""
+
+    def __init__(self) -> None:
+        self.shard, self.told_of, self.held_version, self.open = 0, 1, -1, True
+        self.partial, self.websocket = (b"", 0), self
+        self.bytes_waiting = 0
+        self.gate, self.pieces = asyncio.Semaphore(0), list[Any]()
+
+    def traffic(self, direction: str) -> Any:
+        return Traffic()
+
+    async def send(self, *messages: AnyMessage) -> None:
+        self.pieces.append(messages)
+        await self.gate.acquire()
+
+
+async def test_phone_that_is_asked_again_while_its_model_comes_gets_the_rest_of_it(serve: Serve) -> None:
+    """A download that takes longer than a deadline would never end; and what has left counts as held."""
+    async with serve(phones=2) as served:
+        downlink, phone = served.service._downlink, Gated()
+
+        async def sent(pieces: int) -> None:
+            async with asyncio.timeout(20):
+                while len(phone.pieces) < pieces:
+                    await asyncio.sleep(0.001)
+
+        first = asyncio.create_task(downlink.deliver(phone, 1, None))
+        await sent(1)
+        phone.gate.release()
+        await sent(2)
+        second = asyncio.create_task(downlink.deliver(phone, 1, None))
+        for _ in range(1000):
+            phone.gate.release()
+        await asyncio.wait_for(asyncio.gather(first, second), 20)
+        begin = next(piece[1] for piece in phone.pieces[2:] if isinstance(piece[0], Task))
+        assert isinstance(begin, ModelBegin)
+        assert begin.offset == sum(len(piece[-1].data) for piece in phone.pieces[:2])
+        assert phone.held_version == 0
+        # The last bytes are under way: what is said behind them is said to a phone that holds them.
+        phone = Gated()
+        phone.gate.release()
+        third = asyncio.create_task(downlink.deliver(phone, 1, None))
+        async with asyncio.timeout(20):
+            while phone.held_version != 0:
+                phone.gate.release()
+                await asyncio.sleep(0)
+        fourth = asyncio.create_task(downlink.deliver(phone, 1, None))
+        for _ in range(10):
+            phone.gate.release()
+        await asyncio.wait_for(asyncio.gather(third, fourth), 20)
+        assert [type(each) for each in phone.pieces[-1]] == [Task]
+
+
+async def test_phone_that_was_called_off_is_asked_again_though_it_came_with_an_update(serve: Serve) -> None:
+    async with (
+        serve(phones=2, cohort=1, run_id=RUN, deadline=0.3, max_retries=50) as served,
+        peer(served.address) as came,
+        peer(served.address) as other,
+    ):
+        await welcome(came, replace(hello("a"), run=RUN, held_version=0, pending_round=1))
+        await welcome(other, hello("b"))
+        async with asyncio.timeout(10):
+            # It has forgotten its update then.
+            assert await came.receive_until(Cancel) == Cancel(1)
+            assert await came.receive_until(Task) == Task(1, 0)
