@@ -115,11 +115,17 @@ class Downlink:
             changes["uplink"] = str(Pipeline.parse(changes["uplink"]))
         return changes
 
-    async def cancel(self, phone: PhoneConnection, round_number: int) -> None:
-        """Tell a phone to stop its work on a round; what is left of its model is not sent."""
+    def cancel(self, phone: PhoneConnection, round_number: int) -> Coroutine[None, None, None]:
+        """Tell a phone to stop its work on a round; what is left of its model is not sent.
+
+        What is under way is stopped now: by the time the coroutine runs, the phone may be asked again.
+        """
         delivery = self._under_way.get(phone)
         if delivery is not None and delivery.round_number == round_number:
             self.stop(phone)
+        return self._say_cancelled(phone, round_number)
+
+    async def _say_cancelled(self, phone: PhoneConnection, round_number: int) -> None:
         await self._kept()
         await phone.send(Cancel(round_number))
 

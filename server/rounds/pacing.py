@@ -39,6 +39,7 @@ class Pacing(Watcher):
         self._tasks = tasks
         self._first: tuple[int, float] | None = None
         self._last = (0, 0.0)
+        self._attempt = 0
         self._took_s = 0.0
         """How long the last round took."""
         self._drawn: dict[int, frozenset[int]] = {}
@@ -46,7 +47,7 @@ class Pacing(Watcher):
 
     def round_opened(self, round_number: int, attempt: int, cohort: Collection[int]) -> None:
         """Send those away who are connected and not asked."""
-        opened = (round_number, self._clock.now_s())
+        opened, self._attempt = (round_number, self._clock.now_s()), attempt
         if round_number != self._last[0]:
             self._took_s = opened[1] - self._last[1]
             self._last = opened
@@ -64,15 +65,15 @@ class Pacing(Watcher):
             self._tasks.spawn(self._send_away(phone, state.round_number))
 
     async def _send_away(self, phone: PhoneConnection, round_number: int) -> None:
-        loop = asyncio.get_running_loop()
+        loop, attempt = asyncio.get_running_loop(), self._attempt
         try:
             following = await loop.run_in_executor(None, self._next_round, phone.shard, round_number)
         except ProblemError:
             # The run pauses with this sentence when that round would open; until then phones stay.
             return
-        if following == round_number + 1 or self._last[0] != round_number:
-            # It has hardly left before it would be asked; or a round has opened meanwhile, which perhaps asks it, and
-            # has looked at it too.
+        if following == round_number + 1 or (self._last[0], self._attempt) != (round_number, attempt):
+            # It has hardly left before it would be asked; or another attempt or round has opened meanwhile, which
+            # perhaps asks it, and has looked at it too.
             return
         phone.sent_away = True
         with contextlib.suppress(ConnectionClosed):

@@ -182,10 +182,12 @@ class Receiver:
             self._received(phone).resent += len(data)
             self._sending.pop(phone, None)
             return Accepted(begin.round)
-        if upload is None or self._uploads.get(key) is not upload or not self._current.state.wants(*key):
+        wanted = self._current.state.wants(*key)
+        if upload is None or self._uploads.get(key) is not upload or not wanted:
             self._received(phone).wasted += len(data)
-            if not self._current.state.takes(begin.attempt):
-                # The next circle is on its way to the phone; what it sends here was masked for the last one.
+            if wanted or not self._current.state.takes(begin.attempt):
+                # It was called off and is asked again: a Cancel here would call off what it is about to send. Or the
+                # next circle is on its way to it, and this was masked for the last one.
                 return None
             # Its Cancel went to whatever connection the phone had then: with the last byte it is said again.
             return Cancel(begin.round) if offset + len(data) == begin.size else None

@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from featherfed.wire.messages import Accepted, Ack, Cancel, UpdateBegin, UpdateChunk
+from featherfed.server.rounds.events import Deadline
+from featherfed.wire.messages import Accepted, Ack, Cancel, Task, UpdateBegin, UpdateChunk
 from tests.server.peer import Peer, digest, peer
 
 Serve = Callable[..., Any]
@@ -79,6 +80,32 @@ async def test_straggler_that_is_asked_again_goes_on_where_it_was(serve: Serve) 
         await phone.send(UpdateChunk(110_000, payload[110_000:]))
         assert await phone.receive_until(Accepted) == Accepted(1)
         assert served.service.ledger.total("uplink").wasted == 0
+
+
+async def test_rest_of_an_upload_that_was_called_off_calls_off_no_later_one(serve: Serve) -> None:
+    """Its last bytes were on their way to the server as the phone was asked again in the same round."""
+    async with (
+        serve(phones=2, cohort=1, rounds=1, max_retries=50) as served,
+        peer(served.address) as one,
+        peer(served.address) as other,
+    ):
+        await one.join("one")
+        await other.join("other")
+        service = served.service
+        await until(lambda: service.state.round_number == 1)
+        (shard,) = service.state.cohort
+        phone = (one, other)[shard]
+        payload = phone.update(await phone.task())
+        await begin(phone, payload)
+        await phone.send(UpdateChunk(0, payload[:50_000]))
+        while service.state.attempt == 0 or shard not in service.state.outstanding:
+            await service._round.post_alone(Deadline(1, service.state.attempt))
+        assert await phone.receive_until(Cancel) == Cancel(1)
+        assert await phone.receive_until(Task) == Task(1, 0)
+        await phone.send(UpdateChunk(50_000, payload[50_000:]))
+        await phone.upload(1, payload)
+        while not isinstance(message := await phone.receive(), Accepted):
+            assert not isinstance(message, Cancel)
 
 
 async def test_bytes_of_a_cancelled_upload_are_gone_from_the_disk_and_wasted(serve: Serve) -> None:

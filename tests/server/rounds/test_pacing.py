@@ -228,7 +228,10 @@ def test_phones_are_sent_away_from_a_later_attempt_of_a_resumed_round() -> None:
     asyncio.run(play())
 
 
-def test_phone_that_a_round_asks_which_opened_meanwhile_is_not_sent_away() -> None:
+@pytest.mark.parametrize("then", [[(2, 0), (3, 0)], [(1, 1)]])
+def test_phone_is_not_sent_away_that_a_round_or_an_attempt_asks_which_opened_meanwhile(
+    then: list[tuple[int, int]],
+) -> None:
     started, go_on = threading.Event(), threading.Event()
 
     class Slow(Select):
@@ -244,8 +247,10 @@ def test_phone_that_a_round_asks_which_opened_meanwhile_is_not_sent_away() -> No
         stage.pacing.round_opened(1, 0, frozenset({0}))
         settling = asyncio.ensure_future(stage.settle())
         await asyncio.to_thread(started.wait)
-        stage.pacing.round_opened(2, 0, frozenset({0}))
-        stage.pacing.round_opened(3, 0, frozenset({1}))
+        *passed, last = then
+        for opened in passed:
+            stage.pacing.round_opened(*opened, frozenset({0}))
+        stage.pacing.round_opened(*last, frozenset({0, 1}))
         go_on.set()
         await settling
         await stage.settle()

@@ -245,9 +245,12 @@ export class Phone {
     }
     const { tensors, downlink } = checked(welcome, this.memory.tensors, this.around.description);
     link.downlink = downlink;
-    if (welcome.run !== this.memory.run) {
+    if (welcome.run !== this.memory.run || welcome.shard !== this.memory.shard) {
+      // What is trained for another run or shard is no answer to this one's tasks.
       if (this.training !== null) this.around.trainer.stop();
       this.training = this.task = this.waiting = null;
+    }
+    if (welcome.run !== this.memory.run) {
       const begun = begunRun(welcome, tensors, downlink, this.undrawn !== welcome.run);
       if (begun === null) {
         // It comes back and says that it holds nothing, and gets the model whole.

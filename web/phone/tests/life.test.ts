@@ -100,6 +100,21 @@ test("an update goes on at the byte that the server has, after the phone was kil
   assert.equal(second.store.kept.accepted!.round, 1);
 });
 
+test("a phone that gets another shard trains its round's Task for that one", async () => {
+  const played = await joined();
+  await played.says(task);
+  assert.deepEqual(played.jobs[0].job.key, { seed: 0n, round: 1, client: 0 });
+  played.call.listener.closed(1006, "");
+  await settled();
+  await played.wait();
+  await played.open();
+  await played.says(changed({ 4: 1, 5: 2 }), task);
+  assert.deepEqual(played.jobs[1].job.key, { seed: 0n, round: 1, client: 1 });
+  played.jobs[1].done(trained(payloadOf(said[1])));
+  await settled();
+  assert.equal(hex(played.call.sent[1]), hex(said[1]));
+});
+
 test("a Task of another round waits for the word about the update", async () => {
   const played = await joined();
   await played.says(task);
