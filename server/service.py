@@ -65,8 +65,8 @@ GOODBYE_S = 5.0
 SAY_S = 1.0
 """Whoever stops a run is told after so long what it still waits for."""
 WRITE_LIMIT_BYTES = 16 * 1024
-SWITCH_S = 0.00005
-"""How long a thread that decodes or writes keeps the event loop waiting, each time that a socket was written to."""
+SWITCH_S = 0.0005
+"""How long a thread that decodes keeps the event loop waiting."""
 
 
 class Service:
@@ -133,8 +133,7 @@ class Service:
         """
         loop = asyncio.get_running_loop()
         self._clock.start()
-        # Whenever the loop has written to a socket it waits for Python's lock if another thread has it meanwhile: up to
-        # 5 ms by default.
+        # The loop waits for Python's lock whenever another thread decodes: up to 5 ms each time by default.
         sys.setswitchinterval(SWITCH_S)
         heartbeat_s = self._config.heartbeat
         if self.state.round_number:
