@@ -34,6 +34,8 @@ class ByRound(Generic[T]):
 
     def at(self, round_number: int) -> T:
         """Return the value in a round; that of round 0, before the first one, is the first."""
+        if not self.later:
+            return self.first
         begun = [each for each in self.later if each <= round_number]
         return self.later[max(begun)] if begun else self.first
 

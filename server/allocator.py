@@ -17,6 +17,8 @@ MAPPED_FROM = 1 << 20
 """Bytes from which a block is mapped on its own."""
 KEPT_AT_END = 4 << 20
 """Bytes that a heap keeps at its end between updates; `give_back_the_rest` takes them too."""
+YOUNG = 20_000
+"""New objects between two searches for garbage among them. Python's own 700 are those of a few updates."""
 HEAPS = 2
 """For the event loop and a thread that works for it: more than two threads never have much to allocate at once."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # mallopt(3)
@@ -34,9 +36,13 @@ def give_back_vectors() -> None:
 
 
 def spare_the_collector() -> None:
-    """Keep what is there now, torch's hundreds of thousands of objects, out of every later search for garbage."""
+    """Keep what is there now, torch's hundreds of thousands of objects, out of every later search for garbage.
+
+    What comes is looked at more rarely: an update leaves some dozens of objects that live until it is written.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(YOUNG, *gc.get_threshold()[1:])
 
 
 def give_back_the_rest() -> None:

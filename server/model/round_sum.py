@@ -110,13 +110,15 @@ class RoundSum:
         """Decode updates and add them to the sum; return for each what is wrong with it: such a one is left out."""
         if not isinstance(self._fold, Fold) or self._config.gateways:
             return [self._add_one(update) for update in updates]
-        weights = [self._weight(update) for update in updates]
+        # A user's rule is asked once for each number of examples, of which many phones have the same.
+        claims = {claim: self._weighed(claim) for claim in {update.examples for update in updates}}
+        weights = [self._weight(update, claims[update.examples]) for update in updates]
         faults = self._fold.add_all(
             [Update(update.payload, self._key(update), weight) for update, weight in zip(updates, weights, strict=True)]
         )
         if self._buffered:
             counted = (update for update, fault in zip(updates, faults, strict=True) if fault is None)
-            self._fresh_weight += UNIT * sum(weighed(self._aggregate, update.examples) for update in counted)
+            self._fresh_weight += UNIT * sum(claims[update.examples] for update in counted)
         return faults
 
     @property
@@ -138,7 +140,8 @@ class RoundSum:
                 # A gateway's: it has its weight in it, whatever is claimed beside it.
                 self._fold.merge_bytes(update.payload)
             else:
-                self._fold.add(update.payload, self._key(update), self._weight(update))
+                weight = self._weight(update, self._weighed(update.examples))
+                self._fold.add(update.payload, self._key(update), weight)
         except CodecError as error:
             return error
         return None
@@ -146,12 +149,12 @@ class RoundSum:
     def _key(self, update: Received) -> RoundKey:
         return RoundKey(self._config.seed, update.round_number, update.shard)
 
-    def _weight(self, update: Received) -> int:
-        if self.noise is not None:
-            # Each phone counts alike: what it says of its examples is data of its own.
-            return 1
-        weight = weighed(self._aggregate, update.examples)
-        return stale_weight(weight, self.open_round - update.round_number) if self._buffered else weight
+    def _weighed(self, examples: int) -> int:
+        # With noise each phone counts alike: what it says of its examples is data of its own.
+        return 1 if self.noise is not None else weighed(self._aggregate, examples)
+
+    def _weight(self, update: Received, weighed: int) -> int:
+        return stale_weight(weighed, self.open_round - update.round_number) if self._buffered else weighed
 
     @property
     def phones(self) -> int | None:

@@ -118,8 +118,8 @@ class PhoneConnection:
         message = unpack(frame)
         self._session.follow(Role.PHONE, message)
         if not self._handshake:
-            self.counted_in = self._current_round.number
             entry = self._count_received()
+            self.counted_in = self._current_round.number
             entry.message += len(frame)
             if isinstance(message, _OF_UPDATES):
                 entry.payload += len(message.data)

@@ -67,7 +67,7 @@ class CurrentRound:
     @property
     def number(self) -> int:
         """The round that bytes belong to now: before the first one, the first."""
-        return max(1, self.state.round_number)
+        return self.state.round_number or 1
 
     @property
     def is_open(self) -> bool:

@@ -192,7 +192,8 @@ class Receiver:
             # Its Cancel went to whatever connection the phone had then: with the last byte it is said again.
             return Cancel(begin.round) if offset + len(data) == begin.size else None
         known = min(max(upload.durable - offset, 0), len(data))
-        self._received(phone).resent += known
+        if known:
+            self._received(phone).resent += known
         if offset > upload.durable:
             # The phone believes in bytes that this server does not have: it is told where to go on.
             self._received(phone).wasted += len(data)

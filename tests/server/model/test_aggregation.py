@@ -15,6 +15,7 @@ from featherfed.randomness import RoundKey
 from featherfed.server.config import RunConfig
 from featherfed.server.measures import figures
 from featherfed.server.model.aggregation import Aggregator
+from featherfed.server.model.round_sum import Received
 from tests.layouts import LAYOUTS
 
 CONFIG = RunConfig(
@@ -177,3 +178,20 @@ def test_seed_draws_the_first_model() -> None:
     first, again, other = (file_of(Aggregator(replace(CONFIG, seed=seed), None)) for seed in (0, 0, 1))
     assert first == again
     assert first != other
+
+
+def test_rule_is_asked_once_in_a_batch_for_each_number_of_examples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the sum has the weights of all the same."""
+    asked: list[int] = []
+
+    def weight(rule: object, examples: int) -> int:
+        asked.append(examples)
+        return examples
+
+    aggregator = Aggregator(CONFIG, None)
+    monkeypatch.setattr(type(aggregator.sum._aggregate), "weight", weight)
+    aggregator.sum.open(1)
+    updates = [Received(1, shard, payload, 3 if shard == 2 else 1) for shard, payload in enumerate(payloads(CONFIG, 1))]
+    assert aggregator.sum.add_all(updates) == [None] * 6
+    assert sorted(asked) == [1, 3]
+    assert aggregator.sum.take_updates().weights == [8]
