@@ -72,10 +72,14 @@ def test_gradient_outputs_and_steps_are_autograds(name: str) -> None:
         assert float(found) == pytest.approx(float(loss.detach()), rel=1e-5)
         assert torch.allclose(model.gradient, wanted, atol=1e-6)
         before = model.weights.clone()
-        again = passes.descend(parts, prepared, chosen, 0.5)
-        assert float(again) == float(found)
+        passes.begin()
+        again = passes.descend(parts, prepared, chosen, len(chosen), 0.5)
+        passes.end()
+        # Of dense layers alone, sums of a step have another order than those of a gradient.
+        assert float(again) == pytest.approx(float(found), rel=1e-6 if "vectors" in name else 0)
         assert torch.allclose(model.weights, before - 0.5 * wanted, atol=1e-6)
     with torch.no_grad():
+        passes.begin()
         assert torch.allclose(passes.outputs(inputs), model.module(inputs), atol=1e-5)
         assert torch.equal(passes.outputs(inputs[3:5]), passes.outputs(inputs)[3:5])
 
@@ -116,7 +120,7 @@ def test_what_is_no_number_stays_none(name: str, value: float) -> None:
     passes = passes_of(model, shape)
     model.weights.fill_(value)
     parts, targets = passes.prepare(Examples(torch.ones(3, *shape), torch.zeros(3, dtype=torch.int64)))
-    assert not np.isfinite(float(passes.descend(parts, targets, torch.arange(3), 0.1)))
+    assert not np.isfinite(float(passes.descend(parts, targets, torch.arange(3), 3, 0.1)))
 
 
 @pytest.mark.parametrize(
