@@ -16,6 +16,7 @@ from featherfed.learning.backprop import Backprop, fits
 from featherfed.learning.channels_last import channels_last, rows_of
 from featherfed.learning.fast import compiled_passes
 from featherfed.learning.flat import FlatModel
+from featherfed.learning.in_place import InPlace
 from featherfed.problem import Examples, Problem
 
 Parts = tuple[torch.Tensor, ...]
@@ -35,7 +36,7 @@ class Passes(Protocol):
     loss: Loss
     """What is differentiated, of targets as `prepare` makes them."""
     at_once: int
-    """How many examples one call of `descend` should take, in whole batches: where steps are short, a call costs too."""
+    """How many examples one call of `descend` should take, in whole batches: a call costs as much as a short step."""
 
     def prepare(self, examples: Examples) -> tuple[Parts, torch.Tensor]:
         """Return a phone's inputs and targets as the passes take them."""
@@ -55,7 +56,7 @@ class Passes(Protocol):
     def descend(
         self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor, batch: int, rate: float
     ) -> torch.Tensor:
-        """Step by -rate times the gradient of each `batch` of the chosen ones in turn; return their losses, (steps,)."""
+        """Step by -rate times the gradient of each `batch` of the chosen ones in turn; return the losses, (steps,)."""
 
 
 def is_cross_entropy(problem: Problem) -> bool:
@@ -74,18 +75,6 @@ def passes_for(problem: Problem, model: FlatModel, examples: Examples) -> Passes
         if whole and int(targets.min()) >= 0 and int(targets.max()) < classes:
             return compiled_passes(model, tuple(examples.inputs.shape[1:])) or Written(model, classes)
     return Autograd(problem, model)
-
-
-class InPlace:
-    """What passes have in common that step on the model's own weights."""
-
-    at_once = 1
-
-    def begin(self) -> None:
-        """Do nothing: the model's weights are those that are descended from."""
-
-    def end(self) -> None:
-        """Do nothing: they are what was descended to."""
 
 
 class Written(InPlace):

@@ -87,8 +87,8 @@ class Trainer:
         """Return the update that local training from `weights`, (parameters,) float32, gives.
 
         The order of the examples and all that is random come from `key`: the same key, weights and settings give the
-        same bits on one kind of machine. None is returned where `stopped()` says so, which is asked before every step, or
-        before every few that take less than a millisecond.
+        same bits on one kind of machine. None is returned where `stopped()` says so, which is asked before every step,
+        or before every few short ones.
 
         Raises `ProblemError` for a fault in the problem's code, `DivergedError` where the loss is no number.
         """

@@ -12,11 +12,11 @@ from torch.nn.functional import cross_entropy
 from featherfed.compiling.emitter import LANES
 from featherfed.errors import LocalError
 from featherfed.learning.channels_last import channels_last, rows_of
-from featherfed.learning.compiled.dense import descend, infer, turn
+from featherfed.learning.compiled.dense import above, descend, infer, turn
 from featherfed.learning.compiled.kernels import walk
 from featherfed.learning.compiled.program import Program, stages_of
 from featherfed.learning.flat import FlatModel
-from featherfed.learning.passes import InPlace
+from featherfed.learning.in_place import InPlace
 from featherfed.problem import Examples
 
 __all__ = ["LANES", "Compiled", "check"]
@@ -24,6 +24,9 @@ __all__ = ["LANES", "Compiled", "check"]
 Parts = tuple[torch.Tensor, ...]
 AT_ONCE = 10
 """Examples of an evaluation that go through all layers before the next ones, so that they stay in the cache."""
+
+FEW = 2
+"""Inputs have a background where fewer than one number in so many is another."""
 
 _programs: "WeakKeyDictionary[FlatModel, dict[tuple[int, ...], Program]]" = WeakKeyDictionary()
 """Trainers that share a model take turns, and share what lies between its layers."""
@@ -80,9 +83,7 @@ class Compiled(InPlace):
         self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor, batch: int, rate: float
     ) -> torch.Tensor:
         """Step by gradients that are never in memory as a whole."""
-        return torch.stack(
-            [self._walk(parts, targets, some, rate, steps=True) for some in torch.split(chosen, batch)]
-        )
+        return torch.stack([self._walk(parts, targets, some, rate, steps=True) for some in torch.split(chosen, batch)])
 
     def outputs(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return the logits of inputs, (examples, classes) float32."""
@@ -139,16 +140,27 @@ class _Dense(Compiled):
     def __init__(self, model: FlatModel, *, images: bool) -> None:
         super().__init__(model, images=images)
         self._turned: Program | None = None
+        self._stepped = False
+        self._shift = False, np.float32(0)
+
+    def _flat(self, parts: Parts) -> npt.NDArray[np.float32]:
+        """Return inputs one behind the other; find out whether most numbers are what the first one is."""
+        if parts is not self._seen:
+            rows = super()._flat(parts)
+            background = rows[0] if len(rows) and np.isfinite(rows[0]) else np.float32(0)
+            shifted = bool(background) and FEW * above(rows, background) < len(rows)
+            self._shift = shifted, background if shifted else np.float32(0)
+        return self._rows
 
     def begin(self) -> None:
         """Take the weights as they are now."""
-        self._turned = None
+        self._turned, self._stepped = None, False
 
     def end(self) -> None:
         """Have the model's weights be what was descended to."""
         if self._turned is not None:
             turn(self._turned.table, self._turned.work, self._weights, True)
-            self._turned = None
+        self._turned, self._stepped = None, False
 
     def descend(
         self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor, batch: int, rate: float
@@ -157,18 +169,21 @@ class _Dense(Compiled):
         rows = self._flat(parts)
         program = self._with_weights(parts[0], min(batch, len(chosen)))
         losses = np.empty(-(-len(chosen) // batch), np.float32)
+        self._stepped = True
         descend(
-            program.table, program.state, rows, rows.size // len(targets), targets.numpy(), chosen.numpy(), batch,
-            np.float32(rate), losses,
+            program.table, program.state, rows, rows.size // len(targets), *self._shift, targets.numpy(),
+            chosen.numpy(), batch, np.float32(rate), losses,
         )  # fmt: skip
         return torch.from_numpy(losses)
 
     def outputs(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return the logits of inputs, (examples, classes) float32."""
+        if self._stepped:
+            self.end()
         rows = self._flat((inputs,))
         program = self._with_weights(inputs, min(AT_ONCE, len(inputs)))
         logits = np.empty((len(inputs), program.classes), np.float32)
-        infer(program.table, program.state, rows, rows.size // len(inputs), AT_ONCE, logits)
+        infer(program.table, program.state, rows, rows.size // len(inputs), *self._shift, AT_ONCE, logits)
         return torch.from_numpy(logits)
 
     def _with_weights(self, inputs: torch.Tensor, count: int) -> Program:

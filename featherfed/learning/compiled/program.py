@@ -176,7 +176,7 @@ class Program:
                 if not images:
                     inputs = np.arange(place.channels)
                     stage.columns |= {
-                        "TURNED": self._room.take((place.channels + 1) * out.image),
+                        "TURNED": self._room.take((place.channels + 4) * out.image),
                         "TURNED_ROWS": self._list(inputs * out.image), "NUMBERS": self._list(inputs),
                         "ENTRIES": self._entries.take(capacity * place.channels + 1),
                         "COUNTS": self._counts.take(capacity + 1),
