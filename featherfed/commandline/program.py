@@ -22,7 +22,7 @@ class Program(click.Group):
             return super().main(args, prog_name, *rest, **extra)
         with streams.guarded(), signals.interruptible():
             try:
-                super().main(args, prog_name, *rest, **extra)
+                sys.exit(self._code(args, prog_name, *rest, **extra))
             except OSError as error:
                 # click has dealt with a reader who had enough.
                 sentence = streams.failure(error)
@@ -30,8 +30,20 @@ class Program(click.Group):
                     raise
                 click.echo(f"Error: {sentence}", err=True)
                 sys.exit(1)
-            except KeyboardInterrupt:
+            except (click.Abort, KeyboardInterrupt):
                 sys.exit(INTERRUPTED)
+
+    def _code(self, *given: Any, **extra: Any) -> int:
+        """Run, and return the exit code.
+
+        Standalone, click would say "Aborted!" of a signal that comes while it reads the flags, and exit with 1.
+        """
+        try:
+            code = super().main(*given, **{**extra, "standalone_mode": False})
+        except click.ClickException as error:
+            error.show()
+            return error.exit_code
+        return code if isinstance(code, int) else 0
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that was asked for."""

@@ -10,8 +10,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
+from featherfed.commandline.program import Program
 from featherfed.server.config import RunConfig
 from featherfed.server.storage.run_folder import create
 from featherfed.server.storage.store import Store
@@ -129,6 +131,25 @@ def test_signal_at_any_moment_of_the_start_leaves_no_traceback(kind: str, tmp_pa
             process.wait()
         assert "Traceback" not in output, (step, output)
         assert process.returncode in (0, 130, 143), (step, output)
+
+
+@pytest.mark.parametrize("moment", ["flags", "command"])
+def test_signal_while_flags_are_read_or_the_command_runs_is_no_failure(
+    moment: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """click by itself says "Aborted!" of the first, and exits with 1."""
+
+    def struck(at: str) -> None:
+        if at == moment:
+            raise KeyboardInterrupt
+
+    program = Program("fl-any", callback=lambda **flags: None)
+    program.params.append(click.Option(["--flag"], default="x", callback=lambda ctx, param, value: struck("flags")))
+    program.add_command(click.Command("do", callback=lambda: struck("command")))
+    with pytest.raises(SystemExit) as ended:
+        program.main(["do"])
+    assert ended.value.code == 130
+    assert capsys.readouterr().err.strip() == ""
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
