@@ -136,11 +136,12 @@ def measure(name: str, data_dir: str | None, batch: int) -> dict[str, Any]:
         ways["compiled"], ways["compiled_momentum"] = ours(trainer), ours(trainer, "momentum")
         ways["compiled_evaluate_1000"] = evaluate(Evaluator(problem, few, FlatModel(build(problem, 0))))
         parts, targets = compiled.prepare(shard)
-        order = torch.randperm(len(targets))
+        batches = torch.split(torch.randperm(len(targets)), batch)
 
         def loop() -> int:
-            compiled.begin()
-            return len(compiled.descend(parts, targets, order, batch, 0.0))
+            for chosen in batches:
+                compiled.descend(parts, targets, chosen, 0.0)
+            return len(batches)
 
         ways["loop"] = loop
     return {

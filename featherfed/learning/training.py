@@ -87,8 +87,7 @@ class Trainer:
         """Return the update that local training from `weights`, (parameters,) float32, gives.
 
         The order of the examples and all that is random come from `key`: the same key, weights and settings give the
-        same bits on one kind of machine. None is returned where `stopped()` says so, which is asked before every step,
-        or before every few short ones.
+        same bits on one kind of machine. None is returned where `stopped()`, asked before every step, says so.
 
         Raises `ProblemError` for a fault in the problem's code, `DivergedError` where the loss is no number.
         """
@@ -119,12 +118,12 @@ class Trainer:
             if in_order:
                 targets, chosen_of = targets.index_select(0, order), torch.arange(self.examples, device=self.device)
             losses.clear()
-            for chosen in torch.split(chosen_of, batch * max(1, stepper.at_once // batch)):
+            for chosen in torch.split(chosen_of, batch):
                 if stopped():
                     return None
-                losses.append(stepper.step(inputs, targets, chosen, batch))
-                steps += len(losses[-1])
-        loss = float(torch.cat(losses).mean())
+                losses.append(stepper.step(inputs, targets, chosen))
+                steps += 1
+        loss = float(torch.stack(losses).mean())
         update = stepper.update()
         if not (math.isfinite(loss) and np.isfinite(update).all()):
             raise DivergedError(key.round_number, steps, training.lr, loss)
@@ -158,11 +157,8 @@ class Trainer:
 
 
 class _Stepper(Protocol):
-    at_once: int
-    """How many examples `step` should be given, in whole batches."""
-
-    def step(self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor, batch: int) -> torch.Tensor:
-        """Train on one batch, or one after the other; return their losses, (steps,)."""
+    def step(self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+        """Train on one batch; return its loss."""
 
     def update(self) -> F32:
         """Return the coordinates of what was trained."""
@@ -183,14 +179,11 @@ class _Plain:
 
     def __init__(self, model: FlatModel, passes: Passes, start: torch.Tensor, settings: Training) -> None:
         self._model, self._passes, self._start, self._settings = model, passes, start, settings
-        self.at_once = passes.at_once
-        passes.begin()
 
-    def step(self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor, batch: int) -> torch.Tensor:
-        return self._passes.descend(parts, targets, chosen, batch, self._settings.lr)
+    def step(self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+        return self._passes.descend(parts, targets, chosen, self._settings.lr)
 
     def update(self) -> F32:
-        self._passes.end()
         difference: F32 = (self._model.weights - self._start).cpu().numpy()
         return difference
 
@@ -204,26 +197,14 @@ def add_pulls(gradient: torch.Tensor, weights: torch.Tensor, start: torch.Tensor
         gradient.sub_(start, alpha=settings.prox_mu)
 
 
-class _OneByOne:
-    """Steps by a gradient that is in memory."""
-
-    at_once = 1
-
-    def step(self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor, batch: int) -> torch.Tensor:
-        return torch.stack([self._one(parts, targets, some) for some in torch.split(chosen, batch)])
-
-    def _one(self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-        raise NotImplementedError
-
-
-class _Flat(_OneByOne):
+class _Flat(_Plain):
     """Steps on all weights with momentum, weight decay or a proximal term."""
 
     def __init__(self, model: FlatModel, passes: Passes, start: torch.Tensor, settings: Training) -> None:
-        self._model, self._passes, self._start, self._settings = model, passes, start, settings
+        super().__init__(model, passes, start, settings)
         self._momentum = torch.zeros_like(start) if settings.momentum else None
 
-    def _one(self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    def step(self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
         weights, gradient, settings = self._model.weights, self._model.gradient, self._settings
         loss = self._passes.gradient(parts, targets, chosen)
         add_pulls(gradient, weights, self._start, settings)
@@ -232,12 +213,8 @@ class _Flat(_OneByOne):
         weights.sub_(gradient, alpha=settings.lr)
         return loss
 
-    def update(self) -> F32:
-        difference: F32 = (self._model.weights - self._start).cpu().numpy()
-        return difference
 
-
-class _Entries(_OneByOne):
+class _Entries:
     """Steps on some entries of the weights; the others are never touched."""
 
     def __init__(
@@ -254,7 +231,7 @@ class _Entries(_OneByOne):
         self._coordinates = torch.zeros_like(self._start)
         self._momentum = torch.zeros_like(self._start) if settings.momentum else None
 
-    def _one(self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    def step(self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
         settings, coordinates = self._settings, self._coordinates
         loss = self._passes.gradient(parts, targets, chosen)
         gradient = self._model.gradient.index_select(0, self._entries)
@@ -273,7 +250,7 @@ class _Entries(_OneByOne):
         return coordinates
 
 
-class _Subspace(_OneByOne):
+class _Subspace:
     """Steps on the coordinates of a space."""
 
     def __init__(
@@ -289,7 +266,7 @@ class _Subspace(_OneByOne):
         self._coordinates = np.zeros(space.size, np.float32)
         self._momentum = np.zeros(space.size, np.float32)
 
-    def _one(self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    def step(self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
         weights, gradient, settings = self._model.weights, self._model.gradient, self._settings
         loss = self._passes.gradient(parts, targets, chosen)
         if settings.weight_decay:

@@ -144,7 +144,7 @@ def _multiply_back(
 
 
 @compiled
-def cross_entropy(stage: Any, labels: Any, chosen: Any, work: Any) -> Any:
+def _cross_entropy(stage: Any, labels: Any, chosen: Any, work: Any) -> Any:
     """Return the mean loss of a batch's logits; its gradient by them is (softmax(z) − t) / n."""
     count, classes = len(chosen), stage[OUTPUTS]
     share = np.float32(1 / count)
@@ -169,7 +169,7 @@ def cross_entropy(stage: Any, labels: Any, chosen: Any, work: Any) -> Any:
 
 
 @compiled
-def take(stage: Any, inputs: Any, length: Any, chosen: Any, work: Any, lines: Any) -> None:
+def _take(stage: Any, inputs: Any, length: Any, chosen: Any, work: Any, lines: Any) -> None:
     """Copy the chosen inputs of so many numbers into the first stage's, in so many `lines` each."""
     line_length = length // lines
     for image in range(len(chosen)):
@@ -192,7 +192,7 @@ def walk(
     """
     work, places, picked, entries, values, counts, constants = state
     count = len(chosen)
-    take(table[0], inputs, length, chosen, work, lines)
+    _take(table[0], inputs, length, chosen, work, lines)
     for number in range(len(table)):
         stage = table[number]
         kind = stage[KIND]
@@ -207,7 +207,7 @@ def walk(
             _multiply(stage, count, weights, work)
     if not learns:
         return 0.0
-    loss = cross_entropy(table[len(table) - 1], labels, chosen, work)
+    loss = _cross_entropy(table[len(table) - 1], labels, chosen, work)
     for number in range(len(table) - 1, -1, -1):
         stage = table[number]
         kind = stage[KIND]

@@ -173,18 +173,8 @@ class Program:
                     "PATCHES": self._list(rows * out.image), "ENDS": self._list(rows * place.image),
                     "ROWS_OF": self._list(np.arange(BLOCK) * place.channels),
                 }  # fmt: skip
-                if not images:
-                    inputs = np.arange(place.channels)
-                    stage.columns |= {
-                        "TURNED": self._room.take((place.channels + 4) * out.image),
-                        "TURNED_ROWS": self._list(inputs * out.image), "NUMBERS": self._list(inputs),
-                        "ENTRIES": self._entries.take(capacity * place.channels + 1),
-                        "COUNTS": self._counts.take(capacity + 1),
-                        "BY_INPUT": self._entries.take(capacity * place.channels),
-                        "ENDS_BY_INPUT": self._counts.take(place.channels + 1),
-                    }  # fmt: skip
             place = out
-        self._logits, self.classes = place, place.channels
+        self._logits = place
         self.table = np.zeros((len(stages), table.COLUMNS), np.int64)
         for row, stage in zip(self.table, stages, strict=True):
             for name, value in stage.columns.items():

@@ -7,7 +7,6 @@ has P rows of V vectors of L numbers, `LANES`, and P · V + V + 1 registers hold
     dots      out[p, q] = Σ_i left[p, i] · right[q, i]       both as they lie in memory
     gather    sums[:] += Σ_e values[e] · x[places[e], :]     e over what is not zero
     scatter   x[places[e], :] += values[e] · weights[:]
-    listed    out[r, :] += Σ_e values[e] · x[places[e], :]   e over what is not zero of each row r
     largest   out[x, :] = max_k pixels[x, k, :]              k over a pool's window, x along a row
 
 All arrays are flat; `…_at` is where something begins in one, in numbers, and widths are in vectors. Nothing is looked
@@ -32,8 +31,6 @@ COLUMNS = 2 if LANES == 8 else 3
 """Right rows of a block of `dots` at most."""
 CHUNK = 6
 """Vectors that `gather` and `scatter` take at most."""
-LONG = 7
-"""Vectors of a row that `listed` takes at most: sums, their factors and one number more fit the registers of AVX."""
 
 
 @written("x:e at:n", types.int32)
@@ -198,45 +195,6 @@ def _entry(emit: Emitter, index: Any, x: Any) -> tuple[Any, Any]:
     entry = emit.builder.add(emit["begin"], index)
     place = emit.builder.sext(emit.number(emit["places"], entry), INT64)
     return emit.spread(emit.number(emit["values"], entry)), emit.at(x, place)
-
-
-@written(
-    "rows:n width:n adds:b relu:b out:x out_at:n out_step:n first:x first_at:n x:x x_at:n x_step:n places:e values:x"
-    " starts:p starts_at:n"
-)
-def listed(emit: Emitter) -> None:
-    """Write `width` vectors of each row, `out_step` behind each other: row r is Σ_e values[e] · x[places[e] · x_step].
-
-    Its e are `starts[starts_at + r]` ≤ e < `starts[starts_at + r + 1]`. It begins as what is there if it `adds`, and is
-    not touched where its list is empty; else as the row at `first`. It ends in a ReLU if `relu`.
-    """
-    builder = emit.builder
-    adds = _is(builder, emit["adds"])
-    source = emit.at(emit["x"], emit["x_at"])
-    first = emit.at(emit["first"], emit["first_at"])
-    for width in emit.sizes("width", LONG):
-        with cgutils.for_range(builder, emit["rows"]) as row:
-            begin = emit.number(emit["starts"], emit["starts_at"], row.index)
-            terms = builder.sub(emit.number(emit["starts"], emit["starts_at"], row.index, 1), begin)
-            empty = builder.and_(adds, builder.icmp_signed("==", terms, INT64(0)))
-            with builder.if_then(builder.not_(empty)):
-                end = emit.at(emit["out"], emit["out_at"], builder.mul(row.index, emit["out_step"]))
-                (sums,) = emit.places(1, width)
-                from_ = builder.select(adds, end, first)
-                for column, sum_ in enumerate(sums):
-                    builder.store(emit.load(from_, column), sum_)
-                with cgutils.for_range(builder, terms) as term:
-                    entry = builder.add(begin, term.index)
-                    place = builder.sext(emit.number(emit["places"], entry), INT64)
-                    factors = emit.at(source, builder.mul(place, emit["x_step"]))
-                    number = emit.spread(emit.number(emit["values"], entry))
-                    for column, sum_ in enumerate(sums):
-                        emit.add(sum_, number, emit.load(factors, column))
-                with builder.if_then(_is(builder, emit["relu"])):
-                    for sum_ in sums:
-                        builder.store(_rectified(builder, builder.load(sum_)), sum_)
-                for column, sum_ in enumerate(sums):
-                    emit.store(builder.load(sum_), end, column)
 
 
 @written("outputs:n vectors:n side:n relu:b x:x x_at:n x_row:n out:x out_at:n chosen:e chosen_at:n down:n right:n")
