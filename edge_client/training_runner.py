@@ -86,15 +86,14 @@ class TrainingRunner:
         if training is not None and not training.done():
             self._stop.set()
             self._stop = threading.Event()
-            self._stopping = asyncio.create_task(self._bring_to_rest(training, self._thread))
+            self._stopping = asyncio.create_task(self._bring_to_rest(training))
         if self._stopping is not None:
             await asyncio.shield(self._stopping)
 
-    async def _bring_to_rest(
-        self, training: "asyncio.Task[PendingUpdate | None]", thread: "asyncio.Future[Trained | None] | None"
-    ) -> None:
-        if thread is not None:
-            await asyncio.wait({thread})
+    async def _bring_to_rest(self, training: "asyncio.Task[PendingUpdate | None]") -> None:
+        # Looked at here: it may have begun since it was told to stop.
+        if self._thread is not None:
+            await asyncio.wait({self._thread})
         training.cancel()
         await asyncio.gather(training, return_exceptions=True)
 

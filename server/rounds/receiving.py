@@ -235,6 +235,9 @@ class Receiver:
             self._received(phone).resent += len(update.last)
             return Accepted(round_number)
         self._received(phone).wasted += len(update.last)
+        if self._current.state.wants(*update.key) and self._uploads.get(update.key) is not update.upload:
+            # Called off while it waited, and asked again: as in `_keep`.
+            return None
         return Cancel(round_number)
 
     async def _answer(self, phone: PhoneConnection, answer: Accepted | Ack | Cancel) -> None:

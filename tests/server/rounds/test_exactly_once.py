@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from featherfed.server.rounds.events import Deadline
 from featherfed.wire.messages import Accepted, Ack, Cancel, Task, UpdateBegin, UpdateChunk
 from tests.server.peer import Peer, digest, peer
@@ -82,8 +84,9 @@ async def test_straggler_that_is_asked_again_goes_on_where_it_was(serve: Serve) 
         assert served.service.ledger.total("uplink").wasted == 0
 
 
-async def test_rest_of_an_upload_that_was_called_off_calls_off_no_later_one(serve: Serve) -> None:
-    """Its last bytes were on their way to the server as the phone was asked again in the same round."""
+@pytest.mark.parametrize("under_way", ["its end", "its fold"])
+async def test_upload_that_was_called_off_calls_off_no_later_one(serve: Serve, under_way: str) -> None:
+    """Its last bytes were on their way to the server, or to the sum, as the phone was asked again in the same round."""
     async with (
         serve(phones=2, cohort=1, rounds=1, max_retries=50) as served,
         peer(served.address) as one,
@@ -96,13 +99,17 @@ async def test_rest_of_an_upload_that_was_called_off_calls_off_no_later_one(serv
         (shard,) = service.state.cohort
         phone = (one, other)[shard]
         payload = phone.update(await phone.task())
-        await begin(phone, payload)
-        await phone.send(UpdateChunk(0, payload[:50_000]))
-        while service.state.attempt == 0 or shard not in service.state.outstanding:
-            await service._round.post_alone(Deadline(1, service.state.attempt))
+        whole = under_way == "its fold"
+        async with service._round.lock:
+            await begin(phone, payload)
+            await phone.send(UpdateChunk(0, payload if whole else payload[:50_000]))
+            await until(lambda: not whole or bool(service._intake._waiting))
+            while service.state.attempt == 0 or shard not in service.state.outstanding:
+                service._round.post(Deadline(1, service.state.attempt))
         assert await phone.receive_until(Cancel) == Cancel(1)
         assert await phone.receive_until(Task) == Task(1, 0)
-        await phone.send(UpdateChunk(50_000, payload[50_000:]))
+        if not whole:
+            await phone.send(UpdateChunk(50_000, payload[50_000:]))
         await phone.upload(1, payload)
         while not isinstance(message := await phone.receive(), Accepted):
             assert not isinstance(message, Cancel)
