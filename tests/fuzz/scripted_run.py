@@ -8,7 +8,7 @@ time. `settle` says the newest task, if this connection has not heard it, and wa
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +57,12 @@ from tests import layouts
 WEIGHTS = 600
 SUMMED = "exact(0) | flat | rotate_shared | grid(4)"
 PIECE = 900
-SETTLES_S = 200.0
-"""Virtual seconds in which an update comes that nothing stands in the way of: a phone looks for its server each 30."""
+SETTLES_S = 100.0
+"""Virtual seconds in which an update comes that nothing stands in the way of: a phone looks for its server each 30.
+
+It is less than the silence that a phone bears: one that stands still is not to be helped by a new connection.
+"""
+HEARTBEAT_S = 60.0
 TRAINS_S, STOPS_S, JOB_S = 2.0, 0.4, 0.003
 LIFE = 1 << 16
 OTHERS = [PhoneKey.new().public for _ in range(4)]
@@ -148,6 +152,7 @@ class ScriptedRun:
         self.welcome = layouts.welcome(
             "run", shard=0, shards=5, chunk_bytes=1024, uplink=SUMMED if kind != "plain" else "float32",
             masked=kind == "masked", clip=0.0 if kind == "plain" else 8.0, max_examples=1,
+            heartbeat_s=HEARTBEAT_S,
         )  # fmt: skip
         self.welcome = replace(self.welcome, tensors=[TensorEntry("w", [WEIGHTS], b"")])
 
@@ -477,8 +482,8 @@ class ScriptedRun:
                 await self.move("open")
                 await asyncio.sleep(0.1)
 
-    async def play(self, moves: "list[tuple[int, int]]") -> None:
-        """Play the moves with pauses between them; raises `AssertionError` for what must not be."""
+    async def play(self, moves: Sequence[tuple[int | str, int]]) -> None:
+        """Play the moves, named or drawn, with pauses between them; raises `AssertionError` for what must not be."""
         async with serve_websocket(
             self.serve, "server", 80, compression=None, ping_interval=None, create_connection=ServerConnection
         ):
@@ -488,7 +493,7 @@ class ScriptedRun:
                     if self.playing.done():
                         break
                     possible = self.possible()
-                    await self.move(possible[number % len(possible)])
+                    await self.move(number if isinstance(number, str) else possible[number % len(possible)])
                     await paused(pause)
                 for _ in range(2):
                     try:

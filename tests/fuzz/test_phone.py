@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ from featherfed.bandwidth_sim.virtual import run
 from .budget import count, inputs
 from .scripted_run import ScriptedRun, job_seconds
 
-Moves = list[tuple[int, int]]
+Moves = Sequence[tuple[int | str, int]]
+LOST = [(name, 8) for name in ("back", "welcome", "ask", "rest", "cut")]
+"""A connection that breaks in mid-training; `8` is a third of a second for what follows of each move."""
 
 
 def play(kind: str, disk: bool, moves: Moves, seed: int = 0) -> None:
@@ -40,3 +43,10 @@ def test_the_newest_task_s_update_comes_whatever_was_before(kind: str, disk: boo
         play(kind, disk, moves, seed)
     finally:
         os.fsync = fsync
+
+
+@pytest.mark.parametrize("kind", ["plain", "circles", "masked"])
+@pytest.mark.parametrize("late", [[], ["next late"]])
+def test_training_that_outlived_its_connection_stands_in_no_task_s_way(kind: str, late: list[str]) -> None:
+    """Lives that once stood still, of which random ones are too few."""
+    play(kind, False, [*LOST, *((name, 8) for name in (*late, "back", "welcome", "train"))])
