@@ -1,13 +1,23 @@
 // Builds what browsers are served: uPlot for the live page, and the phone. Both are committed and shipped in the Python
 // package. `node build.mjs tests [FOLDER]` bundles the phone's tests for Node's test runner instead.
 import { build } from "esbuild";
-import { copyFile, readFile, readdir, rm, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, readFile, readdir, rename, rm, writeFile } from "node:fs/promises";
 
-async function uplot() {
-  const vendor = "../server/dashboard/static/vendor";
+// What is built comes into the package file by file: pip, or a server that runs, finds every one of them at any moment.
+async function built(name, served, into) {
+  const folder = `dist/${name}`;
+  await rm(folder, { recursive: true, force: true });
+  await mkdir(folder, { recursive: true });
+  await into(folder);
+  await mkdir(served, { recursive: true });
+  const files = await readdir(folder);
+  for (const file of files) await rename(`${folder}/${file}`, `${served}/${file}`);
+  for (const file of await readdir(served)) if (!files.includes(file)) await rm(`${served}/${file}`, { recursive: true });
+}
+
+async function uplot(vendor) {
   const { version, license } = JSON.parse(await readFile("node_modules/uplot/package.json", "utf8"));
   const banner = `/* uPlot ${version}, ${license} licence: see uplot.LICENSE */`;
-  await rm(vendor, { recursive: true, force: true });
   for (const [entry, out] of [
     ["node_modules/uplot/dist/uPlot.esm.js", "uplot.js"],
     ["node_modules/uplot/dist/uPlot.min.css", "uplot.css"],
@@ -40,9 +50,7 @@ async function tests(outdir) {
   });
 }
 
-async function phone() {
-  const out = "../server/phone_page/static";
-  await rm(out, { recursive: true, force: true });
+async function phone(out) {
   const versions = await Promise.all(
     ["@msgpack/msgpack", "@noble/hashes"].map(async (name) => {
       const { version, license } = JSON.parse(await readFile(`node_modules/${name}/package.json`, "utf8"));
@@ -67,6 +75,6 @@ async function phone() {
 if (process.argv[2] === "tests") {
   await tests(process.argv[3] ?? "build");
 } else {
-  await uplot();
-  await phone();
+  await built("vendor", "../server/dashboard/static/vendor", uplot);
+  await built("phone", "../server/phone_page/static", phone);
 }
