@@ -154,7 +154,7 @@ def serve_gateway(run: RunPlan, root: Root, place: tuple[int, int]) -> None:
     console = Console()
     shown = display(console, None, run.watching.log_format)
     command = ["fl-server", "serve", "--resume", str(path), "--gateway-of", root.url]
-    command += ["--gateway", f"{place[0]}/{place[1]}", *run.entrance.flags()]
+    command += ["--gateway", f"{place[0]}/{place[1]}", *(["--gateway-ca", root.ca] if root.ca else []), *run.flags()]
     again = f"go on with: {shlex.join(command)}"
     with shown:
         try:

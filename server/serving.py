@@ -73,6 +73,14 @@ class RunPlan:
         """The folder of the runs, where their tokens lie."""
         return self.resumed.path.absolute().parent if self.resumed else self.runs
 
+    def flags(self) -> list[str]:
+        """Return the flags that say again what the run's folder does not, without defaults and secrets."""
+        flags = [*(self.entrance.flags() if self.again is None else self.again)]
+        flags += [] if self.data_dir is None else ["--data-dir", self.data_dir]
+        flags += [] if self.durable else ["--no-durable"]
+        flags += [] if self.decode_threads == 1 else ["--decode-threads", str(self.decode_threads)]
+        return flags + self.watching.flags()
+
 
 @dataclass(frozen=True, slots=True)
 class Served:
@@ -140,8 +148,7 @@ def serve_and_print(plan: RunPlan) -> str | None:
         console.print(table(served.report, console.width))
     path = shlex.quote(str(served.folder.path))
     if served.paused is not None:
-        flags = plan.entrance.flags() if plan.again is None else plan.again
-        again = shlex.join(["fl-server", plan.command, "--resume", str(served.folder.path), *flags])
+        again = shlex.join(["fl-server", plan.command, "--resume", str(served.folder.path), *plan.flags()])
         _print(console, f"paused: {served.paused}; go on with: {again}")
     _print(console, f"the run is in {served.folder.path}: fl-server report {path}")
     return served.paused

@@ -47,6 +47,18 @@ class Watching:
 
         return open_socket(self.dashboard, self.dashboard_token)
 
+    def flags(self) -> list[str]:
+        """Return the flags that say the same again, without those that have their defaults, and without the token.
+
+        >>> Watching(dashboard=None, mlflow="http://127.0.0.1:5000").flags()
+        ['--no-dashboard', '--mlflow', 'http://127.0.0.1:5000']
+        """
+        flags = ["--no-dashboard"] if self.dashboard is None else []
+        for name, usual in (("dashboard", DASHBOARD), ("log_format", "text"), ("tensorboard", None), ("mlflow", None)):
+            if (value := getattr(self, name)) not in (usual, None):
+                flags += [f"--{name.replace('_', '-')}", str(value)]
+        return flags
+
     def records(self, stack: ExitStack, run: str, folder: Path, config: "RunConfig") -> list[Watcher]:
         """Open the records that the flags ask for, to be closed with `stack`; raises `ConfigError`."""
         watchers: list[Watcher] = []

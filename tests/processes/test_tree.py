@@ -195,11 +195,13 @@ async def test_command_that_a_paused_tree_goes_on_with_has_its_gateways_at_the_s
     settings = flags({**SETTINGS, "gateways": 1})
     with programs(tmp_path) as started:
         command = ["tree", "--port", "0", "--gateway-port", port, "--max-connections", "70", "--no-dashboard"]
+        command += ["--no-durable", "--decode-threads", "2", "--data-dir", str(tmp_path / "my data")]
         process = started.start("tree", *command, "--runs", str(tmp_path), "--name", "run", *settings)
         await started.said("tree", GATEWAY.format(0))
         process.send_signal(signal.SIGINT)
         assert await started.ended("tree") == 0
         again = f"fl-server tree --resume {tmp_path / 'run'} --max-connections 70 --gateway-port {port}"
+        again += f" --data-dir '{tmp_path / 'my data'}' --no-durable --decode-threads 2 --no-dashboard"
         assert f"go on with: {again}\n" in started.log("tree")
 
 
