@@ -146,7 +146,7 @@ class PhoneConnection:
 
     async def _until_one_waits(self) -> None:
         """Return when a message waits or the connection is lost, and what was taken at once is answered."""
-        while self._held or not (self.more_waits or self.websocket.recv_messages.closed):
+        while self._held or not self._something_waits:
             if (work := self._before_next) is None:
                 self._waker = asyncio.get_running_loop().create_future()
                 await self._waker
@@ -156,9 +156,15 @@ class PhoneConnection:
                 self._held = False
 
     def wake(self) -> None:
-        """Let the task that receives look whether it may go on."""
-        if self._waker is not None and not self._waker.done():
+        """Let the task that receives go on, if it may."""
+        may = (not self._held and self._something_waits) or self._before_next is not None
+        if may and self._waker is not None and not self._waker.done():
             self._waker.set_result(None)
+
+    @property
+    def _something_waits(self) -> bool:
+        """Whether a message waits, or the connection is lost."""
+        return self.more_waits or self.websocket.recv_messages.closed
 
     def offered(self, frame: bytes) -> bool:
         """Have an update taken that is all in this frame; return whether it was.
@@ -183,8 +189,7 @@ class PhoneConnection:
     def go_on(self) -> None:
         """Receive the next message: the update that was taken is answered."""
         self._held = False
-        if self.more_waits or self.websocket.recv_messages.closed:
-            self.wake()
+        self.wake()
 
     def go_on_after(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Do this where messages are received, before the next; what it raises is raised there."""

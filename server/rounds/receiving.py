@@ -87,7 +87,7 @@ class Receiver:
             if known.update.digest != message.digest:
                 raise RefusedError(f"round {message.round} already has another update of phone {phone.name!r}")
             self._received(phone).resent += len(message.data)
-            await self._answer(phone, Accepted(message.round))
+            await self._answer(phone, await self._accepted_before(message.round))
             return
         if known is not None and known.arrived and known.update.digest == message.digest:
             self._received(phone).resent += len(message.data)
@@ -195,7 +195,7 @@ class Receiver:
             # The phone's other connection brought the rest.
             self._received(phone).resent += len(data)
             self._sending.pop(phone, None)
-            return Accepted(begin.round)
+            return await self._accepted_before(begin.round)
         wanted = self._current.state.wants(*key)
         if upload is None or self._uploads.get(key) is not upload or not wanted:
             self._received(phone).wasted += len(data)
@@ -254,6 +254,11 @@ class Receiver:
             # Called off while it waited, and asked again: as in `_keep`.
             return None
         return Cancel(round_number)
+
+    async def _accepted_before(self, round_number: int) -> Accepted:
+        """Return what a phone is told that sends an update which counts: it may be on its way to the disk still."""
+        await self._storage.commits.write()
+        return Accepted(round_number)
 
     async def _answer(self, phone: PhoneConnection, answer: Accepted | Ack | Cancel) -> None:
         """Tell the phone, if it is still there: what it sent before its link broke is taken all the same."""

@@ -97,7 +97,7 @@ Row = tuple[Any, ...] | dict[str, Any]
 """The values of a row in the order of its statement's columns, or by their names."""
 
 
-TOGETHER = 32
+TOGETHER = 64
 """Rows in one statement of SQLite: for each statement that it takes, Python's lock is given up and taken again."""
 
 
