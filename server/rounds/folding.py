@@ -18,7 +18,7 @@ from featherfed.server.rounds.current_round import CurrentRound
 from featherfed.server.rounds.events import Accept
 from featherfed.server.rounds.upload_register import Key, Upload, UploadRegister
 from featherfed.server.storage.run_storage import RunStorage
-from featherfed.server.storage.store import put_update, together
+from featherfed.server.storage.store import put_updates
 from featherfed.server.watchers.watcher import Watcher
 from featherfed.wire.messages import Accepted, digest_of
 
@@ -179,17 +179,16 @@ class Folding:
                 update.fail(fault)
         if not folded:
             return
-        chunks, rows = [], []
+        parts, counts_in = [], self._model.sum.open_round
         for update in folded:
             upload = update.upload
-            upload.update = upload.update._replace(
-                state="accepted", digest=update.digest, counts_in=self._model.sum.open_round
-            )
-            chunks += self._storage.payloads.keep_folded(update.key, upload.durable, update.last)
-            rows.append(put_update(upload.update))
+            parts.append((update.key, upload.durable, update.last))
+            upload.update = upload.update.accepted(update.digest, counts_in)
             upload.durable = upload.update.size
+        chunks = self._storage.payloads.keep_folded(parts)
         # The write is queued before the machine hears of the updates: a round that closes on them waits for it.
-        durable = self._storage.commits.queue(*([together(chunks)] if chunks else []), together(rows))
+        rows = put_updates([update.upload.update for update in folded])
+        durable = self._storage.commits.queue(*chunks, rows)
         self._writing = durable
         self._post(folded)
 

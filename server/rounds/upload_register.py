@@ -99,7 +99,7 @@ class UploadRegister:
         statements = []
         for shard in shards:
             upload = self._uploads[round_number, shard]
-            upload.update = upload.update._replace(state="accepted", counts_in=round_number)
+            upload.update = upload.update.accepted(upload.update.digest, round_number)
             statements.append(put_update(upload.update))
         return statements
 

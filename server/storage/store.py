@@ -164,6 +164,10 @@ class StoredUpdate(NamedTuple):
     examples: int
     counts_in: int | None = None
 
+    def accepted(self, digest: bytes, counts_in: int) -> "StoredUpdate":
+        """Return it as part of the sum of a round."""
+        return StoredUpdate(self.round_number, self.shard, "accepted", self.size, digest, self.examples, counts_in)
+
 
 def put_value(key: str, value: str) -> Statement:
     """Keep one setting of the run."""
@@ -207,12 +211,22 @@ def _of_round(round_number: int, **values: Any) -> Statement:
 
 def put_update(update: StoredUpdate) -> Statement:
     """Note what is known of an update."""
-    return upsert(updates_table, ("round", "shard")), tuple(update)
+    return put_updates([update])
+
+
+def put_updates(updates: Sequence[StoredUpdate]) -> Statement:
+    """Note what is known of updates."""
+    return upsert(updates_table, ("round", "shard")), list(updates)
 
 
 def put_chunk(round_number: int, shard: int, offset: int, data: bytes) -> Statement:
     """Keep some bytes of an update."""
-    return upsert(chunks_table, ("round", "shard", "offset")), (round_number, shard, offset, data)
+    return put_chunks([(round_number, shard, offset, data)])
+
+
+def put_chunks(rows: Sequence[tuple[int, int, int, bytes]]) -> Statement:
+    """Keep bytes of updates: (round, shard, offset, data)."""
+    return upsert(chunks_table, ("round", "shard", "offset")), list(rows)
 
 
 def drop_update(round_number: int, shard: int) -> list[Statement]:
