@@ -87,10 +87,12 @@ class Receiver:
             if known.update.digest != message.digest:
                 raise RefusedError(f"round {message.round} already has another update of phone {phone.name!r}")
             self._received(phone).resent += len(message.data)
-            await self._answer(phone, await self._accepted_before(message.round))
+            await self._all_durable()
+            await self._answer(phone, Accepted(message.round))
             return
         if known is not None and known.arrived and known.update.digest == message.digest:
             self._received(phone).resent += len(message.data)
+            await self._all_durable()
             await self._answer(phone, Ack(message.round, message.size))
             return
         if self._current.state.wants(*key) and not self._current.state.takes(message.attempt):
@@ -195,7 +197,8 @@ class Receiver:
             # The phone's other connection brought the rest.
             self._received(phone).resent += len(data)
             self._sending.pop(phone, None)
-            return await self._accepted_before(begin.round)
+            await self._all_durable()
+            return Accepted(begin.round)
         wanted = self._current.state.wants(*key)
         if upload is None or self._uploads.get(key) is not upload or not wanted:
             self._received(phone).wasted += len(data)
@@ -248,6 +251,7 @@ class Receiver:
             return None
         if update.upload.accepted:
             self._received(phone).resent += len(update.last)
+            await self._all_durable()
             return Accepted(round_number)
         self._received(phone).wasted += len(update.last)
         if self._current.state.wants(*update.key) and self._uploads.get(update.key) is not update.upload:
@@ -255,10 +259,9 @@ class Receiver:
             return None
         return Cancel(round_number)
 
-    async def _accepted_before(self, round_number: int) -> Accepted:
-        """Return what a phone is told that sends an update which counts: it may be on its way to the disk still."""
+    async def _all_durable(self) -> None:
+        """Return when what is known of updates is on the disk: another connection may have brought one just now."""
         await self._storage.commits.write()
-        return Accepted(round_number)
 
     async def _answer(self, phone: PhoneConnection, answer: Accepted | Ack | Cancel) -> None:
         """Tell the phone, if it is still there: what it sent before its link broke is taken all the same."""

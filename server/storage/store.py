@@ -99,6 +99,8 @@ Row = tuple[Any, ...] | dict[str, Any]
 
 TOGETHER = 64
 """Rows in one statement of SQLite: for each statement that it takes, Python's lock is given up and taken again."""
+FEW = 8
+"""Fewer rows go one by one: what SQLAlchemy adds to a statement is more than that costs."""
 
 
 class Upsert:
@@ -124,12 +126,14 @@ class Upsert:
             return
         given = [tuple(row[name] for name in names) if isinstance(row, dict) else row for row in many]
         first = 0
-        while left := len(given) - first:
+        while (left := len(given) - first) >= FEW:
             # A power of two: a handful of statements, of which the driver keeps each prepared.
             most = min(1 << left.bit_length() - 1, TOGETHER)
-            text, _ = self._text(connection.dialect, most)
-            connection.exec_driver_sql(text, tuple(itertools.chain.from_iterable(given[first : first + most])))
+            longer, _ = self._text(connection.dialect, most)
+            connection.exec_driver_sql(longer, tuple(itertools.chain.from_iterable(given[first : first + most])))
             first += most
+        if left:
+            connection.exec_driver_sql(text, given[first:])
 
     def _text(self, dialect: sa.Dialect, rows: int) -> tuple[str, bool]:
         """Return the statement for so many rows, and whether its places have names: a dict is then what is taken."""

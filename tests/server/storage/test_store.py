@@ -124,7 +124,7 @@ def test_traffic_round_trips(store: Store) -> None:
     assert put_traffic({}) == []
 
 
-@pytest.mark.parametrize("rows", [1, 2, 63, 64, 65, 200])
+@pytest.mark.parametrize("rows", [1, 7, 8, 63, 64, 65, 200])
 def test_any_number_of_rows_is_put_and_put_again(store: Store, rows: int) -> None:
     for more in (0, 5):
         traffic = {(1, shard, "uplink"): Traffic(theory=shard, socket=more + shard) for shard in range(more, rows)}
