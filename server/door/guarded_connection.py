@@ -137,8 +137,10 @@ class GuardedConnection(HeldToLimits, ServerConnection):
     def connection_lost(self, error: Exception | None) -> None:
         """End, and tell whoever listens."""
         super().connection_lost(error)
-        if self.listener is not None:
-            self.listener.wake()
+        # Nothing more comes; each would keep the other until the collector finds them.
+        listener, self.listener = self.listener, None
+        if listener is not None:
+            listener.wake()
 
     def _small_waiting(self) -> int:
         waiting = self.recv_messages.frames
