@@ -62,11 +62,16 @@ def bit_generators(keys: Sequence[RoundKey], purposes: Sequence[str]) -> list[li
     >>> first.random_raw() == key.generator("a").bit_generator.random_raw()
     True
     """
-    digests = [_digest(key.seed, key.round_number, key.client, purpose) for purpose in purposes for key in keys]
-    states = _spread(np.frombuffer(b"".join(digests), "<u4").astype(np.uint32).reshape(-1, 4))
+    states = _spread(seeds_of(keys, purposes))
     seeded: Callable[[Any], np.random.PCG64] = np.random.PCG64  # numpy's stubs know its own kinds of seeds alone
     made = [seeded(_Spread(state)) for state in states]
     return [made[first : first + len(keys)] for first in range(0, len(made), len(keys))]
+
+
+def seeds_of(keys: Sequence[RoundKey], purposes: Sequence[str]) -> npt.NDArray[np.uint32]:
+    """Return the seeds of `key.generator(purpose)`, (purposes · keys, 4 words): for each purpose those of all keys."""
+    digests = [_digest(key.seed, key.round_number, key.client, purpose) for purpose in purposes for key in keys]
+    return np.frombuffer(b"".join(digests), "<u4").astype(np.uint32).reshape(-1, 4)
 
 
 class _Spread(ISeedSequence):

@@ -37,6 +37,7 @@ from featherfed.server.rounds.pacing import Pacing
 from featherfed.server.rounds.receiving import Receiver
 from featherfed.server.rounds.resume_point import ResumePoint
 from featherfed.server.rounds.round_machine import Phase
+from featherfed.server.rounds.short_way import ShortWay
 from featherfed.server.rounds.summed_machine import SummedState
 from featherfed.server.rounds.unmasking import Unmasking
 from featherfed.server.rounds.upload_register import UploadRegister
@@ -121,7 +122,10 @@ class Service:
         self._round = current = CurrentRound(start.state, hands, clock, started_s=start.round_start_s)
         kind = Arrivals if isinstance(start.state, SummedState) else Folding
         self._intake = intake = kind(current, model, storage, uploads, assignments, watcher)
-        self._receiver = Receiver(current, model, storage, uploads, intake, watcher, pacing)
+        self._receiver = receiver = Receiver(current, model, storage, uploads, intake, watcher, pacing)
+        self._short_way = None
+        if isinstance(intake, Folding):
+            self._short_way = ShortWay(current, model, uploads, intake, receiver, watcher, pacing)
 
     async def run(
         self, entrance: Entrance | None = None, *, host: str | None = None, port: int | None = None
@@ -288,6 +292,7 @@ class Service:
         unable = False
         try:
             await self._welcome(phone)
+            phone.takes_updates = self._short_way
             while True:
                 message = await phone.receive()
                 if isinstance(message, WholeUpdate):

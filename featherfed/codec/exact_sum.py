@@ -111,8 +111,9 @@ class ExactSum:
         scaled *= scaled_weights(weights)[:, None]
         # As np.rint and a cast, in half the time.
         scaled += ROUNDER
-        for row in scaled.view(np.int64):
-            self._sum[start : start + size] += row
+        whole = scaled.view(np.int64)
+        # Whole numbers, in any order: many short rows in one call of numpy.
+        self._sum[start : start + size] += whole[0] if rows == 1 else whole.sum(axis=0)
 
     def _count(self, bound: float, weight: int) -> None:
         self._bound = bound

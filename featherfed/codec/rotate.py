@@ -27,7 +27,7 @@ from featherfed.codec.hadamard import mix, mix_whole, scratch_for
 from featherfed.codec.registry import stage
 from featherfed.codec.space import F32
 from featherfed.codec.stage import U8, Slot, Stage, Trait
-from featherfed.randomness import RoundKey, bit_generators
+from featherfed.randomness import RoundKey, bit_generators, seeds_of
 
 if TYPE_CHECKING:
     from featherfed.codec.compiled.kernels import Kernels
@@ -211,7 +211,11 @@ class Rotate(Stage):
 
     def draw_rows(self, sizes: Sequence[tuple[int, int]], keys: Sequence[RoundKey]) -> list[U8]:
         """Return `draw` of each (index, size) of parts, one row for each key: (keys, bytes)."""
-        made = bit_generators([self._key(key) for key in keys], [f"rotate/{index}" for index, _ in sizes])
+        keys, purposes = [self._key(key) for key in keys], [f"rotate/{index}" for index, _ in sizes]
+        if (kernels := fast.kernels()) is not None:
+            seeds = seeds_of(keys, purposes).reshape(len(sizes), len(keys), 4)
+            return [kernels.draw(each, -(-_signs_of(size) // 64)) for (_, size), each in zip(sizes, seeds, strict=True)]
+        made = bit_generators(keys, purposes)
         return [
             np.stack([_drawn(_signs_of(size), bits) for bits in of_part])
             for (_, size), of_part in zip(sizes, made, strict=True)

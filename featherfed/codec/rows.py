@@ -9,7 +9,7 @@ has a room of its own. With compiled loops (`fast`) a span of all rows is one ca
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -40,8 +40,7 @@ BEGINS = 32
 products that cost more than what they save."""
 
 
-@dataclass(frozen=True, slots=True)
-class Update:
+class Update(NamedTuple):
     """What a phone sent, the key of its randomness, and its weight."""
 
     payload: bytes

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from featherfed.wire.framing import Framed, unmasked_frame
+from featherfed.wire.framing import Framed, sole_message, unmasked_frame
 from featherfed.wire.liveness import Pulse
 
 if sys.platform == "linux":
@@ -75,7 +75,10 @@ class CountingTransport:
 
     def get_write_buffer_size(self) -> int:
         """Return how many bytes wait for the socket."""
-        return 0 if self.ended else sum(map(len, self._joined)) + int(self._transport.get_write_buffer_size())
+        if self.ended:
+            return 0
+        waiting = int(self._transport.get_write_buffer_size())
+        return waiting + sum(map(len, self._joined)) if self._joined else waiting
 
     def _flush(self) -> None:
         joined, self._joined, self._joining = self._joined, [], 0
@@ -103,6 +106,8 @@ class CountsBytes:
     bytes_cut = 0
     """Received of a frame whose end has not come: noted at once, the library drops them when the connection ends."""
     _counting: CountingTransport | None = None
+    _between_frames = False
+    """Whether what comes next begins a frame."""
 
     @property
     def bytes_sent(self) -> int:
@@ -153,10 +158,15 @@ class CountsBytes:
         super().connection_lost(error)  # type: ignore[misc]
 
     def data_received(self, data: bytes | memoryview) -> None:
-        """Count, then parse."""
+        """Count, then parse: a message in one frame, as nearly all come, without the library's parser."""
         self.bytes_received += len(data)
-        super().data_received(data)  # type: ignore[misc]
-        self.bytes_cut = len(self.protocol.reader.buffer)
+        message = None
+        if self._between_frames and self.is_open:
+            message = sole_message(data, None if self.masks else self.unmask)
+        if message is None or not self._take(message):
+            super().data_received(data)  # type: ignore[misc]
+            self.bytes_cut = len(self.protocol.reader.buffer)
+            self._between_frames = _waits_for_frame(self.protocol.parser)
 
     def wholes_received(self, parts: Sequence[Any]) -> None:
         """Count what came of `Framed` messages, and take those that are whole, as if they had been parsed.
@@ -170,17 +180,38 @@ class CountsBytes:
                 self.bytes_cut = framed.held_of(part.until)
                 continue
             self.bytes_cut = 0
-            most = self.protocol.max_message_size
-            if self.is_open and (most is None or len(framed.message) <= most):
-                self.process_event(self.frame_of(framed.message))  # type: ignore[attr-defined]
-            else:
+            if not (self.is_open and self._take(framed.message)):
                 # On its way out, or too large: the library knows what becomes of it.
                 super().data_received(bytes(framed))  # type: ignore[misc]
+
+    def _take(self, message: bytes) -> bool:
+        """Take a whole message as if it had been parsed, on a connection that is open; return whether it may be."""
+        most = self.protocol.max_message_size
+        if most is not None and len(message) > most:
+            return False
+        self.message_received(message)
+        return True
+
+    def message_received(self, message: bytes) -> None:
+        """Take a message that came in one frame."""
+        self.deliver(message)
+
+    def deliver(self, message: bytes) -> None:
+        """Give a message to whoever waits for it."""
+        self.hand_on(self.frame_of(message))
+
+    def hand_on(self, event: Any) -> None:
+        """Give a frame to whoever waits for it."""
+        super().process_event(event)  # type: ignore[misc]
 
     @property
     def is_open(self) -> bool:
         """Whether messages can be sent, and what comes is taken."""
         return self.protocol.state is self.open_state
+
+    def unmask(self, data: bytes | memoryview, mask: bytes | memoryview) -> bytes:
+        """Return a message without its mask, at an end whose peer masks its frames."""
+        raise NotImplementedError
 
     def frame_of(self, message: bytes) -> Any:
         """Return what the library's parser makes of a message's frame."""
@@ -196,3 +227,10 @@ class CountsBytes:
         assert self._counting is not None, "it was asked whether it writes messages"
         whole = self._counting.takes_wholes
         self._counting.write(Framed(message, masked=self.masks) if whole else unmasked_frame(message))
+
+
+def _waits_for_frame(parser: Any) -> bool:
+    """Return whether the library's parser, a generator, waits for a frame's first byte."""
+    while (inner := parser.gi_yieldfrom) is not None:
+        parser = inner
+    return bool(parser.__name__ == "at_eof")

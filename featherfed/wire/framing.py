@@ -1,9 +1,11 @@
 """The WebSocket frame around a message (RFC 6455, section 5.2): binary, whole, and what it adds in bytes.
 
 The library makes and parses frames of all kinds; here is the one kind that messages travel in, for the places where
-they are sent by the thousand. Over a connection in memory (`bandwidth_sim`) they pass as `Framed`, and no frame is made
-or parsed: what counts bytes or cuts them sees those that the frame has.
+they come and go by the thousand. Over a connection in memory (`bandwidth_sim`) they pass as `Framed`, and no frame is
+made or parsed: what counts bytes or cuts them sees those that the frame has.
 """
+
+from collections.abc import Callable
 
 BINARY = 0x82
 """The first byte: the last fragment of a binary message."""
@@ -39,6 +41,34 @@ def masked_frame(message: bytes) -> bytes:
     frame = unmasked_frame(message)
     head = len(frame) - len(message)
     return bytes((frame[0], frame[1] | 0x80)) + frame[2:head] + bytes(MASK_BYTES) + message
+
+
+Unmask = Callable[[bytes | memoryview, bytes | memoryview], bytes]
+"""Takes a mask of four bytes off, or puts it on."""
+
+
+def sole_message(data: bytes | memoryview, unmask: Unmask | None) -> bytes | None:
+    """Return the message whose frame is all of `data`; None for a part of one, several, and frames of other kinds.
+
+    `unmask` None: frames come without a mask.
+
+    >>> sole_message(unmasked_frame(b"abc"), None), sole_message(unmasked_frame(b"abc")[:-1], None)
+    (b'abc', None)
+    """
+    size, head = len(data), 2
+    if size < head or data[0] != BINARY:
+        return None
+    length = data[1] if unmask is None else data[1] - 0x80
+    if not 0 <= length < 0x80:
+        # With a mask where there should be none, or without.
+        return None
+    if length > 125:
+        head += 2 if length == 126 else 8
+        length = int.from_bytes(data[2:head], "big")
+    if unmask is None:
+        return bytes(data[head:]) if size == head + length else None
+    head += MASK_BYTES
+    return unmask(data[head:], data[head - MASK_BYTES : head]) if size == head + length else None
 
 
 class Framed:

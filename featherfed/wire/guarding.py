@@ -68,12 +68,12 @@ class HeldToLimits(Edge):
 
     def data_received(self, data: bytes | memoryview) -> None:
         """Count and parse, slice by slice, as long as the peer keeps to the limits."""
+        slices = [data] if len(data) <= SLICE_BYTES else _slices(memoryview(data))  # without a copy
         what, most = self.handshake_limit
-        slices = memoryview(data)  # without a copy
-        for start in range(0, len(data), SLICE_BYTES):
+        for each in slices:
             if self._turned_out:
                 return
-            super().data_received(slices[start : start + SLICE_BYTES])
+            super().data_received(each)
             if self.bytes_received > most and not self.upgraded:
                 self.turn_out(Close.PROTOCOL, f"{what} exceeds limit of {most} bytes")
             else:
@@ -93,7 +93,7 @@ class HeldToLimits(Edge):
             self.transport.abort()
 
     def process_event(self, event: Any) -> None:
-        """Pass a frame on, unless it is one too many."""
+        """Pass on what the library has parsed, unless it is one too many."""
         if self._turned_out:
             return
         if hasattr(event, "opcode"):
@@ -102,12 +102,21 @@ class HeldToLimits(Edge):
             if event.opcode == CONTINUATION or not event.fin:
                 self.turn_out(Close.PROTOCOL, "fragmented message; each message is one frame")
                 return
-            if len(event.data) < SMALL_BYTES and not self._allowance.take(self.loop.time()):
-                self.turn_out(
-                    Close.TOO_FAST, f"more than {SMALL_PER_S:g} frames a second of less than {SMALL_BYTES} bytes"
-                )
+            if self.is_too_much(len(event.data)):
                 return
-        super().process_event(event)  # type: ignore[misc]
+        self.hand_on(event)
+
+    def message_received(self, message: bytes) -> None:
+        """Pass a message on, unless it is one too many."""
+        if not (self._turned_out or self._leaving or self.is_too_much(len(message))):
+            self.deliver(message)
+
+    def is_too_much(self, size: int) -> bool:
+        """Whether a frame with so many bytes exceeds a limit; its peer is turned out then."""
+        if size >= SMALL_BYTES or self._allowance.take(self.loop.time()):
+            return False
+        self.turn_out(Close.TOO_FAST, f"more than {SMALL_PER_S:g} frames a second of less than {SMALL_BYTES} bytes")
+        return True
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """End the connection with a code; the peer's answer is heard, whatever it had sent before and nobody reads."""
@@ -143,6 +152,10 @@ class HeldToLimits(Edge):
     def turn_out_early(self, code: Close, sentence: str) -> None:
         """End a connection that is no WebSocket yet."""
         raise NotImplementedError
+
+
+def _slices(data: memoryview) -> list[memoryview]:
+    return [data[start : start + SLICE_BYTES] for start in range(0, len(data), SLICE_BYTES)]
 
 
 def fault(code: int, sentence: str) -> RemoteError:

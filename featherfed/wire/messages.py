@@ -406,6 +406,14 @@ def _trimmed(message: AnyMessage, spare: tuple[Any, ...]) -> list[Any]:
     return elements
 
 
+def is_whole_update(frame: bytes) -> bool:
+    """Return whether a frame says that it holds a `WholeUpdate`, which only `unpack` knows: by its second byte."""
+    return frame[1:2] == _WHOLE_UPDATE
+
+
+_WHOLE_UPDATE = _encoder.encode(WholeUpdate.__struct_config__.tag)
+
+
 def unpack(frame: bytes) -> AnyMessage:
     """Return the message in `frame`, or raise `ProtocolError` with a sentence that says what is wrong with it.
 

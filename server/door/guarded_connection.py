@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from websockets.asyncio.server import ServerConnection
-from websockets.frames import Frame, Opcode
+from websockets.frames import Frame, Opcode, apply_mask  # type: ignore[attr-defined]  # compiled, where it can be
 from websockets.http11 import Request, Response
 from websockets.protocol import CONNECTING, OPEN
 from websockets.server import ServerProtocol
@@ -32,6 +32,16 @@ class Door(Protocol):
         """Note that a connection is a phone's."""
 
 
+class Listener(Protocol):
+    """Who reads a connection's messages."""
+
+    def offered(self, message: bytes) -> bool:
+        """Take a binary message at once, and return True; or return False, and receive it in its turn."""
+
+    def wake(self) -> None:
+        """Look whether a message waits to be received, or the connection is lost."""
+
+
 class GuardedConnection(HeldToLimits, ServerConnection):
     """The library's server connection that counts its socket's bytes and ends what exceeds a limit."""
 
@@ -42,6 +52,7 @@ class GuardedConnection(HeldToLimits, ServerConnection):
     """What opened it, where tokens are in use."""
     frame_began_s: float | None = None
     """When the first bytes came of the message that is coming or waits to be received, by the loop's clock."""
+    listener: Listener | None = None
 
     def __init__(self, protocol: ServerProtocol, *arguments: Any, door: Door | None = None, **settings: Any) -> None:
         """`door` is told of the connection; everything else is the library's."""
@@ -79,6 +90,11 @@ class GuardedConnection(HeldToLimits, ServerConnection):
             # That was no message: a pong, say.
             self.frame_began_s = None
 
+    def unmask(self, data: bytes | memoryview, mask: bytes | memoryview) -> bytes:
+        """Return a message without its mask."""
+        unmasked: bytes = apply_mask(data, bytes(mask))
+        return unmasked
+
     def frame_of(self, message: bytes) -> Frame:
         """Return a binary frame."""
         return Frame(Opcode.BINARY, message)
@@ -91,16 +107,40 @@ class GuardedConnection(HeldToLimits, ServerConnection):
         if not self.bytes_cut and not self.recv_messages.frames:
             self.frame_began_s = None
 
-    def process_event(self, event: Frame | Request | Response) -> None:
-        """Pass a frame on, unless too many small ones wait."""
-        small = isinstance(event, Frame) and len(event.data) < SMALL_BYTES
-        if small and self._small_waiting() >= WAITING_FRAMES:
+    def is_too_much(self, size: int) -> bool:
+        """Whether a frame exceeds a limit, or too many small ones wait."""
+        if size < SMALL_BYTES and self._small_waiting() >= WAITING_FRAMES:
             self.turn_out(
                 Close.TOO_FAST,
                 f"more than {WAITING_FRAMES} frames of less than {SMALL_BYTES} bytes wait to be handled",
             )
-            return
-        super().process_event(event)
+            return True
+        return super().is_too_much(size)
+
+    def deliver(self, message: bytes) -> None:
+        """Offer a message to whoever listens, or let it wait."""
+        if self.listener is None or not self.listener.offered(message):
+            self._let_wait(self.frame_of(message))
+
+    def hand_on(self, event: Frame | Request | Response) -> None:
+        """Do the same with what the library has parsed."""
+        if self.listener is not None and isinstance(event, Frame) and event.opcode is Opcode.BINARY:
+            self.deliver(bytes(event.data))
+        else:
+            self._let_wait(event)
+
+    def _let_wait(self, event: Frame | Request | Response) -> None:
+        super().hand_on(event)
+        if self.listener is not None:
+            self.listener.wake()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """End, and tell whoever listens."""
+        super().connection_lost(error)
+        # Nothing more comes; each would keep the other until the collector finds them.
+        listener, self.listener = self.listener, None
+        if listener is not None:
+            listener.wake()
 
     def _small_waiting(self) -> int:
         waiting = self.recv_messages.frames

@@ -7,7 +7,7 @@ order of arrival does not matter. Only for an aggregate that needs all of them a
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,8 +29,7 @@ from featherfed.server.model.staleness import UNIT, stale_weight
 from featherfed.server.privacy_plan import privacy_of
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(NamedTuple):
     """An update whose bytes are all here, and how many examples its phone says that it has seen."""
 
     round_number: int

@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import socket
 import sys
-from typing import Protocol
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
 
 from websockets.asyncio.server import ServerConnection
 from websockets.protocol import State as SocketState
 
-from featherfed.errors import ProtocolError
+from featherfed.errors import ProtocolError, VersionError
 from featherfed.server.door.guarded_connection import GuardedConnection
 from featherfed.server.storage.ledger import Ledger, Traffic
 from featherfed.wire.closing import reason
@@ -29,6 +30,7 @@ from featherfed.wire.messages import (
     UpdateChunk,
     WholeModel,
     WholeUpdate,
+    is_whole_update,
     pack,
     unpack,
 )
@@ -48,8 +50,25 @@ class NumberedRound(Protocol):
         """The round that bytes belong to now."""
 
 
+class TakesUpdates(Protocol):
+    """Takes updates of one message as they come from the socket."""
+
+    def takes(self, phone: "PhoneConnection", update: WholeUpdate) -> bool:
+        """Whether it would take this one."""
+
+    def take(self, phone: "PhoneConnection", update: WholeUpdate, counted: Traffic) -> None:
+        """Take it: no further message of the phone is received until it is told `go_on` or `go_on_after`.
+
+        `counted` is the ledger's entry that its bytes are in.
+        """
+
+
 class PhoneConnection:
-    """A connection whose bytes belong to (current round, shard) from its Hello on."""
+    """A connection whose bytes belong to (current round, shard) from its Hello on.
+
+    Its messages are received one by one, by one task. An update of one message need not wake it: where nothing else of
+    the phone is being handled, it is taken at once, as the socket brings it, by `takes_updates`.
+    """
 
     def __init__(self, websocket: ServerConnection, ledger: Ledger, current_round: NumberedRound, pulse: Pulse) -> None:
         assert isinstance(websocket, GuardedConnection), "serve() was given create_connection=GuardedConnection"
@@ -71,6 +90,11 @@ class PhoneConnection:
         """The round in which the last message's bytes were counted."""
         self.frame_began_s: float | None = None
         """When the first bytes of the last message came, by the loop's clock."""
+        self.takes_updates: TakesUpdates | None = None
+        self._held = False
+        self._before_next: Callable[[], Coroutine[Any, Any, None]] | None = None
+        self._waker: asyncio.Future[None] | None = None
+        """Not done while the phone's task has nothing to do but wait for a message."""
         self._pulse = pulse
         self._session = Session()
         self._sending = asyncio.Lock()
@@ -80,6 +104,7 @@ class PhoneConnection:
         self._handshake = True
         self._to_train = NOTHING
         """The version that the last task names."""
+        websocket.listener = self
         keep_little_unsent(websocket)
 
     def forgets(self, round_number: int) -> None:
@@ -111,23 +136,85 @@ class PhoneConnection:
 
     async def receive(self) -> AnyMessage:
         """Return the next message; raises `RemoteError` on a fault, `ConnectionClosed` at the end."""
+        await self._until_one_waits()
         frame = await self.websocket.recv()
-        self.frame_began_s, self.websocket.frame_began_s = self.websocket.frame_began_s, None
         if isinstance(frame, str):
             raise ProtocolError(f"text frame of {len(frame)} characters; frames are binary")
         message = unpack(frame)
-        self._session.follow(Role.PHONE, message)
-        if not self._handshake:
-            entry = self._count_received()
-            self.counted_in = self._current_round.number
-            entry.message += len(frame)
-            if isinstance(message, _OF_UPDATES):
-                entry.payload += len(message.data)
-            elif isinstance(message, Key | Shares):
-                entry.masks += len(frame)
-        elif not isinstance(message, Hello):
-            raise ProtocolError(f"{type(message).__name__} before Hello")
+        self._note(frame, message)
         return message
+
+    async def _until_one_waits(self) -> None:
+        """Return when a message waits or the connection is lost, and what was taken at once is answered."""
+        while self._held or not self._something_waits:
+            if (work := self._before_next) is None:
+                self._waker = asyncio.get_running_loop().create_future()
+                await self._waker
+            else:
+                self._before_next = None
+                await work()
+                self._held = False
+
+    def wake(self) -> None:
+        """Let the task that receives go on, if it may."""
+        may = (not self._held and self._something_waits) or self._before_next is not None
+        if may and self._waker is not None and not self._waker.done():
+            self._waker.set_result(None)
+
+    @property
+    def _something_waits(self) -> bool:
+        """Whether a message waits, or the connection is lost."""
+        return self.more_waits or self.websocket.recv_messages.closed
+
+    def offered(self, frame: bytes) -> bool:
+        """Have an update taken that is all in this frame; return whether it was.
+
+        Whatever is wrong with it is found, and said, where it is received.
+        """
+        takes = self.takes_updates
+        if takes is None or self._held or self._waker is None or self._waker.done() or not is_whole_update(frame):
+            return False
+        try:
+            message = unpack(frame)
+            if not (isinstance(message, WholeUpdate) and takes.takes(self, message)):
+                return False
+            counted = self._note(frame, message)
+        except (ProtocolError, VersionError):
+            return False
+        assert counted is not None, "it is past its handshake"
+        self._held = True
+        takes.take(self, message, counted)
+        return True
+
+    def go_on(self) -> None:
+        """Receive the next message: the update that was taken is answered."""
+        self._held = False
+        self.wake()
+
+    def go_on_after(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Do this where messages are received, before the next; what it raises is raised there."""
+        self._before_next = work
+        self.wake()
+
+    def _note(self, frame: bytes, message: AnyMessage) -> Traffic | None:
+        """Follow a message and count it; return where, once the handshake is done.
+
+        Raises `ProtocolError`, and changes nothing, where the message is out of turn.
+        """
+        self._session.follow(Role.PHONE, message)
+        self.frame_began_s, self.websocket.frame_began_s = self.websocket.frame_began_s, None
+        if self._handshake:
+            if not isinstance(message, Hello):
+                raise ProtocolError(f"{type(message).__name__} before Hello")
+            return None
+        entry = self._count_received()
+        self.counted_in = self._current_round.number
+        entry.message += len(frame)
+        if isinstance(message, _OF_UPDATES):
+            entry.payload += len(message.data)
+        elif isinstance(message, Key | Shares):
+            entry.masks += len(frame)
+        return entry
 
     async def send(self, *messages: AnyMessage) -> None:
         """Send messages in one piece; returns when the socket took them. What comes too late for Finish is dropped.
@@ -157,6 +244,24 @@ class PhoneConnection:
             for frame in frames:
                 await self.websocket.send_frame(frame)
             self._count_sent()
+
+    def send_at_once(self, message: AnyMessage, packed: bytes) -> bool:
+        """Send a message as it was packed, if nothing stands in its way; return whether it was sent.
+
+        For what carries no payload and changes no task, after the handshake.
+        """
+        websocket = self.websocket
+        if self._sending.locked() or not (self.open and websocket.writes_messages) or websocket.paused:
+            return False
+        if self._session.states[Role.SERVER] is State.OVER:
+            return False
+        self._session.follow(Role.SERVER, message)
+        websocket.write_message(packed)
+        sent, entry = websocket.bytes_sent, self.traffic("downlink")
+        entry.message += len(packed)
+        entry.socket += sent - self._down
+        self._down = sent
+        return True
 
     def count(self) -> None:
         """Bring the ledger up to what the socket has carried."""

@@ -11,7 +11,7 @@ from featherfed.server.model.run_model import RunModel
 from featherfed.server.rounds.assignments import Assignments
 from featherfed.server.rounds.current_round import CurrentRound
 from featherfed.server.rounds.events import Accept
-from featherfed.server.rounds.folding import WholeUpdate
+from featherfed.server.rounds.folding import AwaitedUpdate, WholeUpdate
 from featherfed.server.rounds.summed_machine import SummedState
 from featherfed.server.rounds.upload_register import UploadRegister
 from featherfed.server.storage.run_storage import RunStorage
@@ -40,7 +40,7 @@ class Arrivals:
         self._watcher = watcher
         self.over = False
 
-    async def count(self, update: WholeUpdate) -> bool:
+    async def count(self, update: AwaitedUpdate) -> bool:
         """Make an update durable and tell the machine that it is here; return whether it is wanted.
 
         Raises `CodecError` or `RefusedError` for one that is not what was announced, or cannot be

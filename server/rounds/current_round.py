@@ -103,7 +103,12 @@ class CurrentRound:
         It may have moved here in the middle of one: an update of that round must not be sent away.
         """
         await self._known.wait()
-        return not self._stopped
+        return self.answers_now
+
+    @property
+    def answers_now(self) -> bool:
+        """Whether updates are answered, as far as that is known now."""
+        return self._known.is_set() and not self._stopped
 
     def stop(self) -> None:
         """Stop the deadline, and let go of who waits in `answers`."""

@@ -18,7 +18,7 @@ from featherfed.server.rounds.current_round import CurrentRound
 from featherfed.server.rounds.events import Accept
 from featherfed.server.rounds.upload_register import Key, Upload, UploadRegister
 from featherfed.server.storage.run_storage import RunStorage
-from featherfed.server.storage.store import put_update, together
+from featherfed.server.storage.store import put_updates
 from featherfed.server.watchers.watcher import Watcher
 from featherfed.wire.messages import Accepted, digest_of
 
@@ -28,15 +28,11 @@ GROUP_BYTES = 256 * 1024
 """Payloads that are decoded together, and in memory at once: many small ones, or one that is larger."""
 
 
-def _future() -> "asyncio.Future[bool]":
-    return asyncio.get_running_loop().create_future()
-
-
 @dataclass(slots=True, eq=False)
 class WholeUpdate:
-    """An update whose bytes are all here: what is durable of it, then `last`. `digest` is what was announced.
+    """An update whose bytes are all here: what is durable of it, then `last`.
 
-    `counted` is done once the update counts and is durable, or says that it does not count.
+    `digest` is what was announced; empty: it came as one message, which announces none.
     """
 
     key: Key
@@ -44,15 +40,33 @@ class WholeUpdate:
     last: bytes
     digest: bytes
     examples: int
+
+    def answer(self, counts: bool) -> None:
+        """Hear that the update counts and is durable, or that it does not count."""
+        raise NotImplementedError
+
+    def fail(self, error: BaseException) -> None:
+        """Hear what is wrong with the update, or with this server."""
+        raise NotImplementedError
+
+
+def _future() -> "asyncio.Future[bool]":
+    return asyncio.get_running_loop().create_future()
+
+
+@dataclass(slots=True, eq=False)
+class AwaitedUpdate(WholeUpdate):
+    """One whose end a task waits for: `counted` says whether it counts."""
+
     counted: "asyncio.Future[bool]" = field(default_factory=_future)
 
     def answer(self, counts: bool) -> None:
-        """Let whoever waits go on, if somebody still does."""
+        """Let the task go on, if it still waits."""
         if not self.counted.done():
             self.counted.set_result(counts)
 
     def fail(self, error: BaseException) -> None:
-        """Raise an error where the update came from."""
+        """Raise an error in the task."""
         if not self.counted.done():
             self.counted.set_exception(error)
 
@@ -81,17 +95,21 @@ class Folding:
         self._due = asyncio.Event()
         self.over = False
 
-    async def count(self, update: WholeUpdate) -> bool:
+    async def count(self, update: AwaitedUpdate) -> bool:
         """Fold an update with all that wait and make it durable; return whether it counts.
 
         Raises `CodecError` or `RefusedError` for one that is not valid, and `LocalError` for a fault of ours.
         """
+        self.take(update)
+        return await update.counted
+
+    def take(self, update: WholeUpdate) -> None:
+        """Have an update folded with all that wait; it hears how that ends."""
         self._waiting.append(update)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._fold_waiting(), name="group fold")
         elif self._is_due():
             self._due.set()
-        return await update.counted
 
     def answer(self, update: WholeUpdate) -> Accepted:
         """Return what the phone of an update that counts is told."""
@@ -161,15 +179,16 @@ class Folding:
                 update.fail(fault)
         if not folded:
             return
-        chunks, rows = [], []
+        parts, counts_in = [], self._model.sum.open_round
         for update in folded:
             upload = update.upload
-            upload.update = upload.update._replace(state="accepted", counts_in=self._model.sum.open_round)
-            chunks += self._storage.payloads.keep_folded(update.key, upload.durable, update.last)
-            rows.append(put_update(upload.update))
+            parts.append((update.key, upload.durable, update.last))
+            upload.update = upload.update.accepted(update.digest, counts_in)
             upload.durable = upload.update.size
+        chunks = self._storage.payloads.keep_folded(parts)
         # The write is queued before the machine hears of the updates: a round that closes on them waits for it.
-        durable = self._storage.commits.queue(*([together(chunks)] if chunks else []), together(rows))
+        rows = put_updates([update.upload.update for update in folded])
+        durable = self._storage.commits.queue(*chunks, rows)
         self._writing = durable
         self._post(folded)
 
@@ -221,4 +240,7 @@ class Folding:
         """Return an update's bytes; None where they do not have the digest that was announced."""
         if update.upload.durable:
             return self._storage.payloads.whole(update.key, update.last, update.digest)
+        if not update.digest:
+            update.digest = digest_of(update.last)
+            return update.last
         return update.last if digest_of(update.last) == update.digest else None

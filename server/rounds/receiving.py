@@ -7,6 +7,7 @@ never holds up the phone's next one.
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,7 +18,7 @@ from featherfed.server.model.run_model import RunModel
 from featherfed.server.phones.phone_connection import PhoneConnection
 from featherfed.server.rounds.current_round import CurrentRound
 from featherfed.server.rounds.events import Fail, GaveUp
-from featherfed.server.rounds.folding import WholeUpdate
+from featherfed.server.rounds.folding import AwaitedUpdate, WholeUpdate
 from featherfed.server.rounds.pacing import Pacing
 from featherfed.server.rounds.round_machine import Phase
 from featherfed.server.rounds.upload_register import Upload, UploadRegister
@@ -36,7 +37,7 @@ class Intake(Protocol):
     over: bool
     """Whether the server ends."""
 
-    async def count(self, update: WholeUpdate) -> bool:
+    async def count(self, update: AwaitedUpdate) -> bool:
         """Make an update durable; return whether it counts, or may, and raise what is wrong with it."""
 
     def answer(self, update: WholeUpdate) -> Accepted | Ack:
@@ -86,10 +87,12 @@ class Receiver:
             if known.update.digest != message.digest:
                 raise RefusedError(f"round {message.round} already has another update of phone {phone.name!r}")
             self._received(phone).resent += len(message.data)
+            await self._all_durable()
             await self._answer(phone, Accepted(message.round))
             return
         if known is not None and known.arrived and known.update.digest == message.digest:
             self._received(phone).resent += len(message.data)
+            await self._all_durable()
             await self._answer(phone, Ack(message.round, message.size))
             return
         if self._current.state.wants(*key) and not self._current.state.takes(message.attempt):
@@ -103,7 +106,7 @@ class Receiver:
             await self._answer(phone, Cancel(message.round))
             return
         self._check_limits(message)
-        async with self._uploads.turn(key):
+        async with self._uploads.turns.turn(key):
             upload = self._announce(phone, message)
             sending = self._sending[phone] = Sending(message, upload)
             self._watcher.upload_advanced(phone.shard, message.round, upload.durable, message.size)
@@ -119,8 +122,8 @@ class Receiver:
             self._received(phone).resent += len(message.data)
             return
         key = (sending.begin.round, phone.shard)
-        # What does not count has no state to guard, and must leave no lock behind: its round may be any number.
-        async with self._uploads.turn(key) if sending.upload is not None else contextlib.nullcontext():
+        # What does not count has no state to guard.
+        async with self._uploads.turns.turn(key) if sending.upload is not None else contextlib.nullcontext():
             answer = await self._keep(phone, sending, message.offset, message.data)
         if answer is not None:
             await self._answer(phone, answer)
@@ -137,6 +140,19 @@ class Receiver:
             current.post(event)
             if event.shard in current.state.failed and current.state.phase is not Phase.GATHERING:
                 self._storage.commits.queue(current.row(), *self._uploads.waste_unwanted(current.state))
+
+    async def conclude(self, phone: PhoneConnection, update: WholeUpdate, counted: "asyncio.Future[bool]") -> None:
+        """Say what became of an update that was taken at once, where that is more than a word; under its turn."""
+        try:
+            answer = await self._take_whole(phone, update, counted)
+        finally:
+            self._uploads.turns.give_back(update.key)
+        if answer is not None:
+            await self._answer(phone, answer)
+
+    def is_sending(self, phone: PhoneConnection) -> bool:
+        """Whether an update is under way of which more was to come."""
+        return phone in self._sending
 
     def _check_limits(self, message: UpdateBegin) -> None:
         """Raise `RefusedError` for an update that is larger, or would weigh more, than any of this run can."""
@@ -181,6 +197,7 @@ class Receiver:
             # The phone's other connection brought the rest.
             self._received(phone).resent += len(data)
             self._sending.pop(phone, None)
+            await self._all_durable()
             return Accepted(begin.round)
         wanted = self._current.state.wants(*key)
         if upload is None or self._uploads.get(key) is not upload or not wanted:
@@ -201,7 +218,8 @@ class Receiver:
         fresh = data[known:]
         if upload.durable + len(fresh) == upload.update.size:
             self._sending.pop(phone, None)
-            return await self._take_whole(phone, WholeUpdate(key, upload, fresh, begin.digest, begin.examples))
+            update = AwaitedUpdate(key, upload, fresh, begin.digest, begin.examples)
+            return await self._take_whole(phone, update, self._intake.count(update))
         if fresh:
             rows = self._storage.payloads.keep(key, upload.durable, fresh)
             durable = self._storage.commits.queue(*rows) if rows else None
@@ -215,14 +233,14 @@ class Receiver:
                 return None
         return Ack(begin.round, upload.durable)
 
-    async def _take_whole(self, phone: PhoneConnection, update: WholeUpdate) -> Answer:
-        """Count an update whose bytes are all here, in however many messages they came; return what to tell the phone.
+    async def _take_whole(self, phone: PhoneConnection, update: WholeUpdate, counting: Awaitable[bool]) -> Answer:
+        """Have an update counted whose bytes are all here, in however many messages; return what to tell the phone.
 
         Raises `CodecError` or `RefusedError` for one that is not valid; all of its bytes are wasted then.
         """
         round_number, _ = update.key
         try:
-            counts = await self._intake.count(update)
+            counts = await counting
         except (CodecError, RefusedError):
             self._received(phone).wasted += len(update.last)
             await self._storage.commits.queue(*self._uploads.waste(update.key))
@@ -233,12 +251,17 @@ class Receiver:
             return None
         if update.upload.accepted:
             self._received(phone).resent += len(update.last)
+            await self._all_durable()
             return Accepted(round_number)
         self._received(phone).wasted += len(update.last)
         if self._current.state.wants(*update.key) and self._uploads.get(update.key) is not update.upload:
             # Called off while it waited, and asked again: as in `_keep`.
             return None
         return Cancel(round_number)
+
+    async def _all_durable(self) -> None:
+        """Return when what is known of updates is on the disk: another connection may have brought one just now."""
+        await self._storage.commits.write()
 
     async def _answer(self, phone: PhoneConnection, answer: Accepted | Ack | Cancel) -> None:
         """Tell the phone, if it is still there: what it sent before its link broke is taken all the same."""

@@ -4,12 +4,12 @@ An update is one (round, shard), whatever connections it comes over. In the ledg
 payload = resent + wasted + what is durable or counts.
 """
 
-import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from featherfed.server.model.run_model import RunModel
 from featherfed.server.rounds.machines import State
+from featherfed.server.rounds.turns import Turns
 from featherfed.server.storage.run_storage import RunStorage
 from featherfed.server.storage.store import Statement, StoredUpdate, drop_update, put_update
 
@@ -43,7 +43,8 @@ class UploadRegister:
         self._store, self._payloads = storage.store, storage.payloads
         self._ledger = storage.ledger
         self._uploads: dict[Key, Upload] = {}
-        self._turns: dict[Key, asyncio.Lock] = {}
+        self.turns = Turns[Key]()
+        """Under which an upload changes: it may come over several connections at once."""
 
     def restore(self, round_number: int, is_open: bool) -> None:
         """Fold again what the disk has of a round if it is open, and book what died with the server's memory."""
@@ -73,13 +74,6 @@ class UploadRegister:
         upload = self._uploads[key] = Upload(update)
         return upload
 
-    def turn(self, key: Key) -> asyncio.Lock:
-        """Return the lock under which an upload changes: it may come over several connections at once."""
-        turn = self._turns.get(key)
-        if turn is None:
-            turn = self._turns[key] = asyncio.Lock()
-        return turn
-
     def waste(self, key: Key) -> list[Statement]:
         """Forget an unfinished update and count its bytes as wasted; return what makes the disk forget it."""
         upload = self._uploads.get(key)
@@ -105,7 +99,7 @@ class UploadRegister:
         statements = []
         for shard in shards:
             upload = self._uploads[round_number, shard]
-            upload.update = upload.update._replace(state="accepted", counts_in=round_number)
+            upload.update = upload.update.accepted(upload.update.digest, round_number)
             statements.append(put_update(upload.update))
         return statements
 
@@ -119,4 +113,3 @@ class UploadRegister:
         for key in over:
             del self._uploads[key]
         self._payloads.forget(over)
-        self._turns = {key: turn for key, turn in self._turns.items() if turn.locked() or key in self._uploads}

@@ -120,8 +120,5 @@ class Ledger:
             counts = self._of_shard.get(shard, [])
         else:
             counts = [count for of_round in self._of_round.values() for count in of_round]
-        total = Traffic()
-        for way, traffic in counts:
-            if way == direction:
-                total.add(traffic)
-        return total
+        rows = [traffic.counts() for way, traffic in counts if way == direction]
+        return Traffic(*map(sum, zip(*rows, strict=True)))

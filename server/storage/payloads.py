@@ -4,15 +4,17 @@ A server that may be killed keeps every byte that it acknowledges. In virtual ti
 phones, and a run that ends there is never resumed: its updates stay where they are.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-from featherfed.server.storage.store import Statement, Store, StoredUpdate, put_chunk, put_update
+from featherfed.server.storage.store import Statement, Store, StoredUpdate, put_chunk, put_chunks, put_update
 from featherfed.wire.messages import digest_of
 from featherfed.wire.pieces import Pieces
 
 Key = tuple[int, int]
 """Round and shard."""
+Part = tuple[Key, int, bytes]
+"""Some bytes of an update, and where they lie in it."""
 
 
 class Payloads(Protocol):
@@ -24,8 +26,8 @@ class Payloads(Protocol):
     def keep(self, key: Key, offset: int, data: bytes) -> list[Statement]:
         """Keep some bytes of an update; return what makes them durable."""
 
-    def keep_folded(self, key: Key, offset: int, data: bytes) -> list[Statement]:
-        """Keep the last bytes of an update that is in the open sum; return what makes them durable."""
+    def keep_folded(self, parts: Sequence[Part]) -> list[Statement]:
+        """Keep the last bytes of updates that are in the open sum; return what makes them durable."""
 
     def read(self, key: Key) -> bytes:
         """Return what is kept of an update."""
@@ -51,9 +53,9 @@ class StoredPayloads:
         """Return the row."""
         return [put_chunk(*key, offset, data)]
 
-    def keep_folded(self, key: Key, offset: int, data: bytes) -> list[Statement]:
-        """Return the row: a server that comes back makes its open sum of these bytes again."""
-        return self.keep(key, offset, data)
+    def keep_folded(self, parts: Sequence[Part]) -> list[Statement]:
+        """Return their rows: a server that comes back makes its open sum of these bytes again."""
+        return [put_chunks([(*key, offset, data) for key, offset, data in parts])]
 
     def read(self, key: Key) -> bytes:
         """Read the rows."""
@@ -88,9 +90,9 @@ class HeldPayloads:
         self._held.setdefault(key, Pieces()).put(offset, data)
         return []
 
-    def keep_folded(self, key: Key, offset: int, data: bytes) -> list[Statement]:
-        """Let the update go: nobody will make the sum again."""
-        self.forget([key])
+    def keep_folded(self, parts: Sequence[Part]) -> list[Statement]:
+        """Let the updates go: nobody will make the sum again."""
+        self.forget(key for key, _, _ in parts)
         return []
 
     def read(self, key: Key) -> bytes:

@@ -5,6 +5,7 @@ is on the disk. Callers hand over lists of
 statements, so that many phones' writes share one transaction and one fsync (`server/storage/commits.py`).
 """
 
+import itertools
 import json
 import os
 import sqlite3
@@ -96,6 +97,12 @@ Row = tuple[Any, ...] | dict[str, Any]
 """The values of a row in the order of its statement's columns, or by their names."""
 
 
+TOGETHER = 64
+"""Rows in one statement of SQLite: for each statement that it takes, Python's lock is given up and taken again."""
+FEW = 8
+"""Fewer rows go one by one: what SQLAlchemy adds to a statement is more than that costs."""
+
+
 class Upsert:
     """Put rows, in place of those with the same key; in the words of either database, each made once.
 
@@ -106,30 +113,44 @@ class Upsert:
     def __init__(self, table: sa.Table, key: tuple[str, ...], columns: Sequence[str], given: Sequence[str]) -> None:
         """`given` are the columns that are replaced where the row is there already."""
         self._table, self._key, self._columns, self._given = table, key, tuple(columns), given
-        self._texts: dict[str, tuple[str, bool]] = {}
+        self._texts: dict[tuple[str, int], tuple[str, bool]] = {}
 
     def run(self, connection: sa.Connection, rows: Sequence[Row] | Row) -> None:
         """Put the rows, or the one row."""
-        text, by_name = self._text(connection.dialect)
         names, many = self._columns, rows if isinstance(rows, list) else [rows]
+        text, by_name = self._text(connection.dialect, 1)
         given: Any
         if by_name:
             given = [row if isinstance(row, dict) else dict(zip(names, row, strict=True)) for row in many]
-        else:
-            given = [tuple(row[name] for name in names) if isinstance(row, dict) else row for row in many]
-        connection.exec_driver_sql(text, given)
+            connection.exec_driver_sql(text, given)
+            return
+        given = [tuple(row[name] for name in names) if isinstance(row, dict) else row for row in many]
+        first = 0
+        while (left := len(given) - first) >= FEW:
+            # A power of two: a handful of statements, of which the driver keeps each prepared.
+            most = min(1 << left.bit_length() - 1, TOGETHER)
+            longer, _ = self._text(connection.dialect, most)
+            connection.exec_driver_sql(longer, tuple(itertools.chain.from_iterable(given[first : first + most])))
+            first += most
+        if left:
+            connection.exec_driver_sql(text, given[first:])
 
-    def _text(self, dialect: sa.Dialect) -> tuple[str, bool]:
-        """Return the statement, and whether its places have names: a dict is then what the driver takes."""
-        if dialect.name not in self._texts:
+    def _text(self, dialect: sa.Dialect, rows: int) -> tuple[str, bool]:
+        """Return the statement for so many rows, and whether its places have names: a dict is then what is taken."""
+        if (dialect.name, rows) not in self._texts:
             insert: Any = {"sqlite": sqlite, "postgresql": postgresql}[dialect.name].insert(self._table)
             changes = {name: insert.excluded[name] for name in self._given}
             upsert = insert.on_conflict_do_update(index_elements=self._key, set_=changes)
             compiled = upsert.compile(dialect=dialect, column_keys=list(self._columns))
             places = tuple(compiled.positiontup or ())
             assert places in ((), self._columns), "a statement's places are in the order of its columns"
-            self._texts[dialect.name] = str(compiled), not places
-        return self._texts[dialect.name]
+            row = f"({', '.join('?' * len(self._columns))})"
+            text = str(compiled)
+            if rows > 1:
+                assert text.count(f"VALUES {row}") == 1, "a statement for one row"
+                text = text.replace(f"VALUES {row}", "VALUES " + ", ".join([row] * rows))
+            self._texts[dialect.name, rows] = text, not places
+        return self._texts[dialect.name, rows]
 
 
 Statement = tuple[sa.Executable | Upsert, Any]
@@ -146,6 +167,10 @@ class StoredUpdate(NamedTuple):
     digest: bytes
     examples: int
     counts_in: int | None = None
+
+    def accepted(self, digest: bytes, counts_in: int) -> "StoredUpdate":
+        """Return it as part of the sum of a round."""
+        return StoredUpdate(self.round_number, self.shard, "accepted", self.size, digest, self.examples, counts_in)
 
 
 def put_value(key: str, value: str) -> Statement:
@@ -190,12 +215,22 @@ def _of_round(round_number: int, **values: Any) -> Statement:
 
 def put_update(update: StoredUpdate) -> Statement:
     """Note what is known of an update."""
-    return upsert(updates_table, ("round", "shard")), tuple(update)
+    return put_updates([update])
+
+
+def put_updates(updates: Sequence[StoredUpdate]) -> Statement:
+    """Note what is known of updates."""
+    return upsert(updates_table, ("round", "shard")), list(updates)
 
 
 def put_chunk(round_number: int, shard: int, offset: int, data: bytes) -> Statement:
     """Keep some bytes of an update."""
-    return upsert(chunks_table, ("round", "shard", "offset")), (round_number, shard, offset, data)
+    return put_chunks([(round_number, shard, offset, data)])
+
+
+def put_chunks(rows: Sequence[tuple[int, int, int, bytes]]) -> Statement:
+    """Keep bytes of updates: (round, shard, offset, data)."""
+    return upsert(chunks_table, ("round", "shard", "offset")), list(rows)
 
 
 def drop_update(round_number: int, shard: int) -> list[Statement]:

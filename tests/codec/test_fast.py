@@ -17,7 +17,7 @@ from featherfed.codec.exact_sum import ExactSum
 from featherfed.codec.fold import Update
 from featherfed.codec.layout import Layout, Tensor
 from featherfed.codec.pipeline import Pipeline
-from featherfed.codec.rotate import Rotate, draw_signs, rotate_span_back, spans
+from featherfed.codec.rotate import Rotate, RotateShared, draw_signs, rotate_span_back, spans
 from featherfed.codec.vertex import Vertex
 from featherfed.randomness import RoundKey
 
@@ -261,3 +261,13 @@ def test_loops_that_compute_something_else_are_not_used(
     assert not fast_loading.load.__wrapped__()
     assert fast.kernels() is None
     assert "others than numpy's; FL_FAST=0 does without it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_signs_of_many_phones_are_those_that_each_draws(shared: bool) -> None:
+    keys = [RoundKey(seed, number, client) for seed in (0, 1 << 60) for number in (1, 900) for client in range(-1, 40)]
+    sizes = list(enumerate((1, 2, 63, 64, 65, 400, 8193)))
+    stage = RotateShared() if shared else Rotate()
+    for (index, size), drawn in zip(sizes, stage.draw_rows(sizes, keys), strict=True):
+        assert drawn.dtype == np.uint8
+        assert np.array_equal(drawn, np.stack([stage.draw(size, key, index) for key in keys]))

@@ -2,7 +2,6 @@
 
 import contextlib
 import re
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -98,10 +97,10 @@ def test_updates_of_one_batch_fail_alone(layout: Layout) -> None:
     items = updates(pipeline, layout)
     alone = folded(pipeline, layout, [items[0], items[3], items[5]])
     wrong = [Update(*item) for item in items]
-    wrong[1] = replace(wrong[1], payload=wrong[1].payload + b"\0")
+    wrong[1] = wrong[1]._replace(payload=wrong[1].payload + b"\0")
     nan = b"\0\0\xc0\x7f"
-    wrong[2] = replace(wrong[2], payload=nan + wrong[2].payload[4:])
-    wrong[4] = replace(wrong[4], weight=1 << 50)
+    wrong[2] = wrong[2]._replace(payload=nan + wrong[2].payload[4:])
+    wrong[4] = wrong[4]._replace(weight=1 << 50)
     fold = pipeline.fold(layout, RoundKey(0, 1), updates=PHONES)
     faults = fold.add_all(wrong)
     assert [fault is not None for fault in faults] == [False, True, True, False, True, False]
@@ -131,7 +130,7 @@ def test_whatever_is_wrong_in_a_batch_the_others_count(faults: list[tuple[int, b
     batch = [Update(*item) for item in updates(pipeline, layout) * 4]
     for row, spoilt, at in faults:
         payload = batch[row].payload
-        batch[row] = replace(batch[row], payload=payload[:at] + spoilt + payload[at + len(spoilt) :])
+        batch[row] = batch[row]._replace(payload=payload[:at] + spoilt + payload[at + len(spoilt) :])
     fold = pipeline.fold(layout, RoundKey(0, 1), updates=len(batch))
     found, alone = fold.add_all(batch), pipeline.fold(layout, RoundKey(0, 1), updates=len(batch))
     for update, fault in zip(batch, found, strict=True):

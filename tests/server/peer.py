@@ -6,6 +6,8 @@ from hashlib import sha256
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import Frame, Opcode
+from websockets.protocol import OPEN
 
 from featherfed.codec.pipeline import Pipeline
 from featherfed.edge_client.learner import fingerprint_of
@@ -39,6 +41,12 @@ def digest(payload: bytes) -> bytes:
 
 class CountedClient(CountsBytes, ClientConnection):
     """Counts its socket's bytes, as the server's connections do: both ends must agree."""
+
+    open_state = OPEN
+    masks = True
+
+    def frame_of(self, message: bytes) -> Frame:
+        return Frame(Opcode.BINARY, message)
 
 
 class Peer:

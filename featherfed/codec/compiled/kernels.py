@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from featherfed.codec import fast
 from featherfed.codec.blocks import BLOCK, count
-from featherfed.codec.compiled import decoding, quantizing, rotation
+from featherfed.codec.compiled import decoding, drawing, quantizing, rotation
 from featherfed.codec.exact_sum import ExactSum
 from featherfed.codec.layout import Layout, Tensor
 from featherfed.codec.pipeline import Pipeline
@@ -38,6 +38,12 @@ class Kernels:
 
     def __init__(self) -> None:
         self._room = _Room()
+
+    def draw(self, seeds: npt.NDArray[np.uint32], words: int) -> U8:
+        """Return what `rotate.draw_signs` draws of generators of these seeds, (rows, 4): bytes of so many words."""
+        drawn = np.empty((len(seeds), words), np.uint64)
+        drawing.draw(seeds.reshape(-1), words, drawn.reshape(-1))
+        return drawn.astype("<u8", copy=False).view(np.uint8)
 
     def rotate(self, values: F32, drawn: U8, first: int, size: int, order: int, main: int, source: F32) -> bool:
         """Do `rotate.rotate_span` of one row, whose span begins at `first`; return whether it is done."""

@@ -124,6 +124,16 @@ def test_traffic_round_trips(store: Store) -> None:
     assert put_traffic({}) == []
 
 
+@pytest.mark.parametrize("rows", [1, 7, 8, 63, 64, 65, 200])
+def test_any_number_of_rows_is_put_and_put_again(store: Store, rows: int) -> None:
+    for more in (0, 5):
+        traffic = {(1, shard, "uplink"): Traffic(theory=shard, socket=more + shard) for shard in range(more, rows)}
+        store.apply(put_traffic(traffic))
+        kept = store.traffic()
+        assert len(kept) == rows
+        assert {key: kept[key] for key in traffic} == traffic
+
+
 def test_faults_are_kept_in_order(store: Store) -> None:
     store.apply([put_fault(1.5, 2, "a", 4003, "wrong"), put_fault(2.5, 2, "b", 4001, "out of turn")])
     assert [(row.phone, row.code, row.sentence) for row in store.faults()] == [
