@@ -1,4 +1,4 @@
-"""An actor of a cluster by itself: what it keeps, and in what pieces it answers. `test_cluster.py` has a real cluster."""
+"""An actor of a cluster by itself: what it keeps, and in what pieces it answers. `test_cluster.py` has clusters."""
 
 import pickle
 from typing import Any
