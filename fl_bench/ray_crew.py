@@ -8,14 +8,14 @@ is done by the simulation, which says why as it would alone.
 import itertools
 import pickle
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from featherfed.edge_client.training_crew import Job, Result, TrainJob, burden, room_of
+from featherfed.edge_client.training_crew import EvaluateJob, Job, Result, TrainJob, burden, room_of
 from featherfed.edge_client.training_host import HostPlan, TrainingHost
 from featherfed.problem import Place
 from featherfed.wire.messages import Task, Welcome
@@ -50,10 +50,11 @@ class TrainingActor:
         return [packed[begin:end] for begin, end in itertools.pairwise(ends)] if pieces > 1 else packed
 
     def evaluate(
-        self, number: int, stored: Sequence[Any], place: Place, first: int, end: int
-    ) -> list[tuple[float, ...]]:
-        """Return what `TrainingHost.evaluate` does."""
-        return self._host.evaluate(place, self._those(number, stored), first, end)
+        self, number: int, stored: Sequence[Any], place: Place, spans: Sequence[tuple[int, int]]
+    ) -> list[list[tuple[float, ...]]]:
+        """Return what `TrainingHost.evaluate` does, for the batches from the first to before the end of each span."""
+        weights = self._those(number, stored)
+        return [self._host.evaluate(place, weights, first, end) for first, end in spans]
 
     def _those(self, number: int, stored: Sequence[Any]) -> F32:
         if number not in self._weights:
@@ -87,19 +88,22 @@ class RayCrew:
         """Return as `room_of` does, of all actors."""
         return 0 if self.fault else room_of(kind, waiting, [list(jobs.values()) for jobs in self._in_hand])
 
-    def take(self, number: int, job: Job) -> None:
-        """Send a job to the actor that has least to do."""
-        at = min(range(self.size), key=lambda each: burden(self._in_hand[each].values()))
-        actor, (version, weights) = self._actors[at], self._stored(job.weights)
-        if isinstance(job, TrainJob):
-            results = actor.train.options(num_returns=self._pieces).remote(
-                version, [weights], job.welcome, job.task, job.residual, self._pieces
-            )
-            pieces = results if self._pieces > 1 else [results]
-        else:
-            pieces = [actor.evaluate.remote(version, [weights], job.place, job.first, job.end)]
-        self._in_hand[at][number] = job
-        self._under_way[pieces[0]] = _Call(number, at, pieces)
+    def take(self, jobs: Mapping[int, Job]) -> None:
+        """Send each job to the actor that has least to do; parts that one actor gets are one call."""
+        parts: dict[int, dict[int, EvaluateJob]] = {}
+        for number, job in jobs.items():
+            at = min(range(self.size), key=lambda each: burden(self._in_hand[each].values()))
+            self._in_hand[at][number] = job
+            if isinstance(job, TrainJob):
+                self._train(at, number, job)
+            else:
+                parts.setdefault(at, {})[number] = job
+        for at, of_one in parts.items():
+            first = next(iter(of_one.values()))
+            spans = [(job.first, job.end) for job in of_one.values()]
+            version, weights = self._stored(first.weights)
+            result = self._actors[at].evaluate.remote(version, [weights], first.place, spans)
+            self._under_way[result] = _Call(at, tuple(of_one), [result])
 
     def answers(self, *, block: bool) -> list[tuple[int, Result]]:
         """Return what is done; None for what its actor could not do."""
@@ -109,11 +113,17 @@ class RayCrew:
         if block:
             self._ray.wait(waiting, num_returns=1)
         done, _ = self._ray.wait(waiting, num_returns=len(waiting), timeout=0)
-        answers = []
+        answers: list[tuple[int, Result]] = []
         for first in done:
             call = self._under_way.pop(first)
-            job = self._in_hand[call.at].pop(call.number)
-            answers.append((call.number, self._value(call, packed=isinstance(job, TrainJob))))
+            jobs = [self._in_hand[call.at].pop(number) for number in call.numbers]
+            said = self._said(call)
+            if said is None:
+                answers += [(number, None) for number in call.numbers]
+            elif isinstance(jobs[0], TrainJob):
+                answers.append((call.numbers[0], self._unpacked(said)))
+            else:
+                answers += zip(call.numbers, said[0], strict=True)
         return answers
 
     def close(self) -> None:
@@ -121,18 +131,28 @@ class RayCrew:
         for actor in self._actors:
             self._ray.kill(actor)
 
-    def _value(self, call: "_Call", *, packed: bool) -> Result:
+    def _train(self, at: int, number: int, job: TrainJob) -> None:
+        version, weights = self._stored(job.weights)
+        results = (
+            self._actors[at]
+            .train.options(num_returns=self._pieces)
+            .remote(version, [weights], job.welcome, job.task, job.residual, self._pieces)
+        )
+        pieces = results if self._pieces > 1 else [results]
+        self._under_way[pieces[0]] = _Call(at, (number,), pieces)
+
+    def _said(self, call: "_Call") -> list[Any] | None:
+        """Return the pieces of what a call returned, or None where it failed."""
         failures = self._ray.exceptions
         try:
-            pieces = self._ray.get(call.pieces)
+            pieces: list[Any] = self._ray.get(call.pieces)
         except failures.RayActorError as error:
             # It could not begin: no other could.
             self.fault = f"no actor works on the cluster: {' '.join(str(error).split())[-300:]}"
             return None
         except failures.RayError:
             return None
-        value: Result = self._unpacked(pieces) if packed else pieces[0]
-        return value
+        return pieces
 
     def _unpacked(self, pieces: Sequence[bytes]) -> Any:
         """Return a training's result, and see that the next ones come in as many pieces as it would have."""
@@ -153,8 +173,8 @@ class RayCrew:
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """A job that an actor has: its number, the actor's place, and references to the pieces of its result."""
+    """What an actor has to do: the actor's place, the numbers of the jobs, and references to the result's pieces."""
 
-    number: int
     at: int
+    numbers: tuple[int, ...]
     pieces: Sequence[Any]

@@ -49,9 +49,9 @@ def test_weights_are_read_once_whatever_is_done_with_them_and_the_newest_are_kep
     host, place = TrainingHost(PLAN), Place()
     for version in range(KEPT_WEIGHTS + 1):
         actor.train(version, [version], welcome(), TASK, None, 1)
-        rows = actor.evaluate(version, [version], place, 1, 3)
-        assert rows == host.evaluate(place, weights_of(version).copy(), 1, 3)
+        said = actor.evaluate(version, [version], place, [(1, 3), (0, 1)])
+        assert said == [host.evaluate(place, weights_of(version).copy(), *span) for span in ((1, 3), (0, 1))]
     assert read == list(range(KEPT_WEIGHTS + 1))
     for version in (1, KEPT_WEIGHTS, 0):
-        actor.evaluate(version, [version], place, 0, 1)
+        actor.evaluate(version, [version], place, [(0, 1)])
     assert read == [*range(KEPT_WEIGHTS + 1), 0]
