@@ -5,7 +5,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -66,8 +66,8 @@ class Crew(Protocol):
     def room(self, kind: type[Job], waiting: int) -> int:
         """Return how many more jobs of a kind to give now, where so many of it wait."""
 
-    def take(self, number: int, job: Job) -> None:
-        """Take a job, by a number of its own."""
+    def take(self, jobs: Mapping[int, Job]) -> None:
+        """Take jobs of one kind, each by a number of its own; parts are of one evaluation."""
 
     def answers(self, *, block: bool) -> list[tuple[int, Result]]:
         """Return jobs that are done, by their numbers; None for one that is to be done elsewhere.
@@ -156,8 +156,12 @@ class TrainingProcesses:
         """Return as `room_of` does, of the processes that are ready."""
         return room_of(kind, waiting, [list(member.jobs.values()) for member in self._members if member.ready])
 
-    def take(self, number: int, job: Job) -> None:
-        """Send a job to whoever has least to do."""
+    def take(self, jobs: Mapping[int, Job]) -> None:
+        """Send each job to whoever has least to do."""
+        for number, job in jobs.items():
+            self._give(number, job)
+
+    def _give(self, number: int, job: Job) -> None:
         member = min((each for each in self._members if each.ready), key=lambda each: burden(each.jobs.values()))
         version = self._version(job.weights)
         if version not in member.weights:

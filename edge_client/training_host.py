@@ -76,9 +76,6 @@ class TrainingHost:
 
     def train(self, welcome: Welcome, weights: F32, task: Task, residual: F32 | None) -> Trained | None:
         """Return the update of the phone that was welcomed so; raises what its training raises."""
-        if not weights.flags.writeable:
-            # Of a cluster's object store; torch wants to own what it reads.
-            weights = weights.copy()
         return self._learner(welcome).train(weights, task, residual, lambda: False)
 
     def evaluate(self, place: Place, weights: F32, first: int, end: int) -> list[tuple[float, ...]]:
@@ -86,8 +83,6 @@ class TrainingHost:
         from featherfed.learning.evaluation import evaluator_for
         from featherfed.learning.models import build
 
-        if not weights.flags.writeable:
-            weights = weights.copy()
         if self._evaluator is None or self._evaluator[0] != place:
             problem = self._local.problem
             made = evaluator_for(problem, place, build(problem, 0))

@@ -108,6 +108,11 @@ class _Training:
     error: Exception | None = None
 
     @property
+    def job(self) -> TrainJob:
+        asked = self.asked
+        return TrainJob(asked.learner.welcome, asked.weights, asked.task, asked.residual)
+
+    @property
     def num_bytes(self) -> int:
         if self.result is None:
             return 0
@@ -326,15 +331,14 @@ class SideBySide:
         waiting = [job for job in jobs if not (job.taken or job.done or job.alone)]
         if self._crew is None or not waiting:
             return
+        given: dict[int, Job] = {}
         for job in waiting[: self._crew.room(kind, len(waiting))]:
             self._count += 1
             self._under_way[self._count] = job
             job.taken = True
-            if isinstance(job, _Part):
-                self._crew.take(self._count, job.job)
-            else:
-                asked = job.asked
-                self._crew.take(self._count, TrainJob(asked.learner.welcome, asked.weights, asked.task, asked.residual))
+            given[self._count] = job.job
+        if given:
+            self._crew.take(given)
 
     def _hear(self, *, block: bool) -> bool:
         """Take what the crew has done; return whether there was something."""

@@ -5,7 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
@@ -68,8 +68,8 @@ class Lent:
     def room(self, kind: type[Job], waiting: int) -> int:
         return self.crew.room(kind, waiting)
 
-    def take(self, number: int, job: Job) -> None:
-        self.crew.take(number, job)
+    def take(self, jobs: Mapping[int, Job]) -> None:
+        self.crew.take(jobs)
 
     def answers(self, *, block: bool) -> list[tuple[int, Result]]:
         answers = self.crew.answers(block=block)
@@ -185,8 +185,8 @@ class Watched(Lent):
         super().__init__(crew)
         self.killed: list[int] = []
 
-    def take(self, number: int, job: Job) -> None:
-        super().take(number, job)
+    def take(self, jobs: Mapping[int, Job]) -> None:
+        super().take(jobs)
         if not self.killed:
             self.killed = self.crew.pids
             for pid in self.killed:
@@ -210,8 +210,8 @@ def test_a_worker_that_dies_is_replaced_and_its_training_made_again(tmp_path: Pa
 
 def test_a_crew_whose_processes_all_die_leaves_the_run_to_the_one_that_began_it(tmp_path: Path) -> None:
     class Deadly(Lent):
-        def take(self, number: int, job: Job) -> None:
-            super().take(number, job)
+        def take(self, jobs: Mapping[int, Job]) -> None:
+            super().take(jobs)
             for pid in self.crew.pids:
                 os.kill(pid, signal.SIGKILL)
 
@@ -312,7 +312,7 @@ def test_all_that_a_worker_has_done_is_heard_at_once(monkeypatch: pytest.MonkeyP
     job = EvaluateJob(Place(0, 1, 0, "iid", None), np.zeros(3, np.float32), 0, 1)
     done = [(number, [(0.5,)]) for number in range(PARTS_AHEAD)]
     for number, rows in done:
-        crew.take(number, job)
+        crew.take({number: job})
         theirs.send((number, rows))
     assert crew.room(EvaluateJob, 20) == 0
     assert crew.answers(block=True) == done
@@ -344,7 +344,7 @@ class Nobody:
     def room(self, kind: type[Job], waiting: int) -> int:
         return 0
 
-    def take(self, number: int, job: Job) -> None:
+    def take(self, jobs: Mapping[int, Job]) -> None:
         raise AssertionError("there is no room")
 
     def answers(self, *, block: bool) -> list[tuple[int, Result]]:

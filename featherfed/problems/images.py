@@ -1,5 +1,6 @@
 """What problems of small images have in common: normalised pixels, and a place's share of them."""
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -56,14 +57,23 @@ def image_problem(family: str, images: Images, models: Sequence[str], model: str
 
         return MODELS[chosen](len(images.mean), images.classes)
 
+    last: Place | None = None
+
     def examples(place: Place) -> Examples:
         # Only a place's own images become floating point: the others stay bytes in a mapped file.
+        nonlocal last
         pixels, labels = images.load(data_folder(place.data_dir), train=True)
         mine = partition(labels, place)
+        if last is None or last == place:
+            # A phone by itself: it would hold pages that it never looks at again.
+            keep_none_mapped()
+        last = place
         return normalised(pixels[mine], labels[mine], images)
 
     def test(place: Place) -> Examples:
-        return normalised(*images.load(data_folder(place.data_dir), train=False), images)
+        pixels, labels = images.load(data_folder(place.data_dir), train=False)
+        keep_none_mapped()
+        return normalised(pixels, labels, images)
 
     def prepare(data_dir: str | None) -> None:
         images.load(data_folder(data_dir), train=True)
@@ -126,21 +136,44 @@ def mapped(
     try:
         if not all(_is_there(path) for path in paths):
             fetch(download, title, raw.parent.parent)
-        pixels, marks = map_idx(paths[0], 3), map_idx(paths[1], 1)
-        if len(pixels) != len(marks) or pixels.shape[1:] != (28, 28):
-            raise DataError(f"{raw} has {len(marks)} labels for images of shape {pixels.shape}")
-        if len(marks) == 0:
-            raise DataError(f"{paths[1]} holds no example")
-        least, largest = int(marks.min()), int(marks.max())
-        if least < classes.start or largest >= classes.stop:
-            # Other data sets come under the same names.
-            raise DataError(
-                f"{paths[1]} has labels from {least} to {largest}, and the models tell {len(classes)} classes,"
-                f" {classes.start} to {classes.stop - 1}"
-            )
+        return _checked(*paths, classes, tuple(map(_state, paths)))
     except DataError as error:
         raise DataError(f"{error}; {way_out(title)}") from error
+
+
+@functools.lru_cache(maxsize=1)
+def _checked(images: Path, labels: Path, classes: range, states: tuple[Any, ...]) -> tuple[Pixels, Labels]:
+    """Map two files, and keep them mapped for the next phone of this process, while their `states` are the same.
+
+    In a fresh map each of a phone's images is a page fault: more than half of what it takes to load its examples.
+    """
+    pixels, marks = map_idx(images, 3), map_idx(labels, 1)
+    if len(pixels) != len(marks) or pixels.shape[1:] != (28, 28):
+        raise DataError(f"{images.parent} has {len(marks)} labels for images of shape {pixels.shape}")
+    if len(marks) == 0:
+        raise DataError(f"{labels} holds no example")
+    least, largest = int(marks.min()), int(marks.max())
+    if least < classes.start or largest >= classes.stop:
+        # Other data sets come under the same names.
+        raise DataError(
+            f"{labels} has labels from {least} to {largest}, and the models tell {len(classes)} classes,"
+            f" {classes.start} to {classes.stop - 1}"
+        )
     return pixels, marks
+
+
+def keep_none_mapped() -> None:
+    """Let files be unmapped, once nobody has their pixels."""
+    _checked.cache_clear()
+
+
+def _state(path: Path) -> tuple[int, int, int]:
+    """Return what tells a file from another one that takes its place, or what it was from what it is."""
+    try:
+        known = path.stat()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    return known.st_ino, known.st_size, known.st_mtime_ns
 
 
 def counted(labels: Path) -> int | None:

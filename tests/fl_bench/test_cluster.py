@@ -100,6 +100,7 @@ rounds = 8
 epochs = 2
 lr = 0.05
 link = "3g"
+uplink = "float32"
 """
 
 
@@ -107,7 +108,7 @@ def test_phones_of_one_run_are_trained_by_the_cluster_and_the_run_is_the_same(tm
     scenario = tmp_path / "one.toml"
     scenario.write_text(ONE)
     given = ["run", str(scenario), "--virtual", "--ray", cluster.address, "--out", str(tmp_path / "cluster")]
-    run_with_a_worker_killed(given, "TrainingHost.train")
+    run_with_a_worker_killed(given, "TrainingActor.train")
     [cell] = read_scenario(scenario, way="virtual")
     run_grid([cell], tmp_path / "local", None, workers=1)
     assert cell_report(cell, tmp_path / "cluster" / "one") == cell_report(cell, tmp_path / "local")

@@ -1,4 +1,5 @@
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -167,3 +168,27 @@ def test_phones_share_the_examples_that_are_there_or_else_those_of_the_data_set(
     assert [shared(name) for name in names] == [2, 2, 1438, 112_800, 50_000]
     (raw / "train-labels-idx1-ubyte").write_bytes(b"GIF89a")
     assert shared("mnist") == 60_000
+
+
+def mapped_images(folder: Path) -> bool:
+    """Whether this process has MNIST's training images in its address space."""
+    return str(folder / "MNIST" / "raw" / "train-images-idx3-ubyte") in Path("/proc/self/maps").read_text()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_files_stay_mapped_for_phones_in_a_row_and_not_for_one_by_itself(tmp_path: Path) -> None:
+    write_mnist(tmp_path, [0, 9, 3, 4])
+    problem = load_problem("mnist")
+    places = [Place(index, 2, 0, "iid", str(tmp_path)) for index in (0, 1)]
+    found = [problem.examples(places[0]) for _ in range(2)]
+    assert not mapped_images(tmp_path)
+    found += [problem.examples(place) for place in (*reversed(places), *reversed(places))]
+    assert mapped_images(tmp_path)
+    for each in (found[1], found[3], found[5]):
+        assert torch.equal(each.inputs, found[0].inputs) and torch.equal(each.targets, found[0].targets)
+    assert torch.equal(found[2].inputs, found[4].inputs) and not torch.equal(found[2].targets, found[0].targets)
+    write_mnist(tmp_path, [5, 5, 5, 5])
+    assert problem.examples(places[1]).targets.tolist() == [5, 5]
+    assert problem.test is not None
+    problem.test(places[0])
+    assert not mapped_images(tmp_path)
