@@ -136,12 +136,11 @@ def measure(name: str, data_dir: str | None, batch: int) -> dict[str, Any]:
         ways["compiled"], ways["compiled_momentum"] = ours(trainer), ours(trainer, "momentum")
         ways["compiled_evaluate_1000"] = evaluate(Evaluator(problem, few, FlatModel(build(problem, 0))))
         parts, targets = compiled.prepare(shard)
-        batches = torch.split(torch.randperm(len(targets)), batch)
+        order = torch.randperm(len(targets))
 
         def loop() -> int:
-            for chosen in batches:
-                compiled.descend(parts, targets, chosen, 0.0)
-            return len(batches)
+            compiled.begin()
+            return len(compiled.descend(parts, targets, order, batch, 0.0))
 
         ways["loop"] = loop
     return {

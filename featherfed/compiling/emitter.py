@@ -112,6 +112,16 @@ class Emitter:
         name = f"llvm.masked.{what}.v{LANES}f32.p0"
         return cgutils.get_or_insert_function(self.builder.module, ir.FunctionType(result, arguments), name)
 
+    def packed(self, vector: Any, mask: Any) -> Any:
+        """Return what of a vector the mask says, one behind the other."""
+        kind = "f32" if vector.type == VECTOR else "i32"
+        name = f"llvm.experimental.vector.compress.v{LANES}{kind}"
+        function = ir.FunctionType(vector.type, [vector.type, mask.type, vector.type])
+        nothing = ir.Constant(vector.type, ir.Undefined)
+        return self.builder.call(
+            cgutils.get_or_insert_function(self.builder.module, function, name), [vector, mask, nothing]
+        )
+
     def total(self, vector: Any) -> Any:
         """Return the sum of a vector's numbers, by halves."""
         width = LANES

@@ -63,11 +63,14 @@ class Evaluator:
         self._parts = tuple(part.to(device) for part in examples.parts)
         if chain and inputs.dim() == 4:
             self._parts = tuple(part.contiguous(memory_format=torch.channels_last) for part in self._parts)
-        compiled = compiled_passes(self._model, tuple(inputs.shape[1:])) if chain else None
-        # Of dense layers alone, a hundred vectors at a time, torch's matrix product is as fast or faster.
-        self._compiled = compiled if compiled is not None and compiled.images else None
+        self._compiled = compiled_passes(self._model, tuple(inputs.shape[1:])) if chain else None
         self._targets = examples.targets.to(device)
         self._summed = tuple(name for name, measure in self._measures.items() if not measure.whole)
+        # Whose code it is takes longer to find out than a batch's loss.
+        self._loss_fails = f"the loss{place_of(problem.loss)} fails on the test set"
+        self._fails = {
+            name: f"metric {name}{place_of(measure.function)} fails" for name, measure in self._measures.items()
+        }
 
     @property
     def batches(self) -> int:
@@ -94,6 +97,8 @@ class Evaluator:
         """
         self._model.weights.copy_(torch.from_numpy(weights))
         self._model.module.eval()
+        if self._compiled is not None:
+            self._compiled.begin()
         rows = []
         examples = slice(first * BATCH, end * BATCH)
         with torch.inference_mode():
@@ -103,7 +108,7 @@ class Evaluator:
                 *parts, targets = batch
                 with blaming("the model fails on the test set"):
                     outputs = self._model.module(*parts) if self._compiled is None else self._compiled.outputs(*parts)
-                with blaming(f"the loss{place_of(self._problem.loss)} fails on the test set"):
+                with blaming(self._loss_fails):
                     loss = float(self._problem.loss(outputs, targets)) * len(targets)
                 rows.append((loss, *(self._total(name, outputs, targets) for name in self._summed)))
                 if kept is not None:
@@ -142,7 +147,7 @@ class Evaluator:
     def _total(self, name: str, outputs: Any, targets: torch.Tensor) -> float:
         """Return the sum over examples of what a metric says of them: one value for each, or their mean."""
         measure = self._measures[name]
-        with blaming(f"metric {name}{place_of(measure.function)} fails"):
+        with blaming(self._fails[name]):
             value = measure(outputs, targets)
             if not isinstance(value, torch.Tensor) or not value.dim() or measure.whole:
                 return float(value) * len(targets)

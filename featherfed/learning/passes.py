@@ -16,6 +16,7 @@ from featherfed.learning.backprop import Backprop, fits
 from featherfed.learning.channels_last import channels_last, rows_of
 from featherfed.learning.fast import compiled_passes
 from featherfed.learning.flat import FlatModel
+from featherfed.learning.in_place import InPlace
 from featherfed.problem import Examples, Problem
 
 Parts = tuple[torch.Tensor, ...]
@@ -34,6 +35,8 @@ class Passes(Protocol):
     """Whether autograd records: then no tensor may be one of inference mode."""
     loss: Loss
     """What is differentiated, of targets as `prepare` makes them."""
+    at_once: int
+    """How many examples one call of `descend` should take, in whole batches: a call costs as much as a short step."""
 
     def prepare(self, examples: Examples) -> tuple[Parts, torch.Tensor]:
         """Return a phone's inputs and targets as the passes take them."""
@@ -44,8 +47,16 @@ class Passes(Protocol):
     def gradient(self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
         """Write the gradient of a batch's loss to the model's `gradient`; return the loss, a scalar."""
 
-    def descend(self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor, rate: float) -> torch.Tensor:
-        """Step the weights by -rate times that gradient; return the loss."""
+    def begin(self) -> None:
+        """Take the model's weights as they are now, to `descend` from; nobody else writes to them until the `end`."""
+
+    def end(self) -> None:
+        """Have the model's weights be what was descended to."""
+
+    def descend(
+        self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor, batch: int, rate: float
+    ) -> torch.Tensor:
+        """Step by -rate times the gradient of each `batch` of the chosen ones in turn; return the losses, (steps,)."""
 
 
 def is_cross_entropy(problem: Problem) -> bool:
@@ -66,7 +77,7 @@ def passes_for(problem: Problem, model: FlatModel, examples: Examples) -> Passes
     return Autograd(problem, model)
 
 
-class Written:
+class Written(InPlace):
     """The passes of `backprop.py`: no graph is recorded."""
 
     recorded = False
@@ -91,13 +102,18 @@ class Written:
         (inputs,) = self.rows(parts, chosen)
         return self._backprop.gradient(inputs, targets.index_select(0, chosen))
 
-    def descend(self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor, rate: float) -> torch.Tensor:
-        """Step by a gradient that is never in memory as a whole."""
-        (inputs,) = self.rows(parts, chosen)
-        return self._backprop.descend(inputs, targets.index_select(0, chosen), rate)
+    def descend(
+        self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor, batch: int, rate: float
+    ) -> torch.Tensor:
+        """Step by gradients that are never in memory as a whole."""
+        losses = []
+        for some in torch.split(chosen, batch):
+            (inputs,) = self.rows(parts, some)
+            losses.append(self._backprop.descend(inputs, targets.index_select(0, some), rate))
+        return torch.stack(losses)
 
 
-class Autograd:
+class Autograd(InPlace):
     """torch's own, of any module and any loss that it can differentiate."""
 
     recorded = True
@@ -125,8 +141,12 @@ class Autograd:
             loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
-    def descend(self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor, rate: float) -> torch.Tensor:
+    def descend(
+        self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor, batch: int, rate: float
+    ) -> torch.Tensor:
         """Step by the gradient."""
-        loss = self.gradient(parts, targets, chosen)
-        self._model.weights.sub_(self._model.gradient, alpha=rate)
-        return loss
+        losses = []
+        for some in torch.split(chosen, batch):
+            losses.append(self.gradient(parts, targets, some))
+            self._model.weights.sub_(self._model.gradient, alpha=rate)
+        return torch.stack(losses)

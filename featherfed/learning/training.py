@@ -87,7 +87,8 @@ class Trainer:
         """Return the update that local training from `weights`, (parameters,) float32, gives.
 
         The order of the examples and all that is random come from `key`: the same key, weights and settings give the
-        same bits on one kind of machine. None is returned where `stopped()`, asked before every step, says so.
+        same bits on one kind of machine. None is returned where `stopped()` says so, which is asked before every step,
+        or before every few short ones.
 
         Raises `ProblemError` for a fault in the problem's code, `DivergedError` where the loss is no number.
         """
@@ -118,12 +119,12 @@ class Trainer:
             if in_order:
                 targets, chosen_of = targets.index_select(0, order), torch.arange(self.examples, device=self.device)
             losses.clear()
-            for chosen in torch.split(chosen_of, batch):
+            for chosen in torch.split(chosen_of, batch * max(1, stepper.at_once // batch)):
                 if stopped():
                     return None
-                losses.append(stepper.step(inputs, targets, chosen))
-                steps += 1
-        loss = float(torch.stack(losses).mean())
+                losses.append(stepper.step(inputs, targets, chosen, batch))
+                steps += len(losses[-1])
+        loss = float(torch.cat(losses).mean())
         update = stepper.update()
         if not (math.isfinite(loss) and np.isfinite(update).all()):
             raise DivergedError(key.round_number, steps, training.lr, loss)
@@ -157,8 +158,11 @@ class Trainer:
 
 
 class _Stepper(Protocol):
-    def step(self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-        """Train on one batch; return its loss."""
+    at_once: int
+    """How many examples `step` should be given, in whole batches."""
+
+    def step(self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor, batch: int) -> torch.Tensor:
+        """Train on one batch, or one after the other; return their losses, (steps,)."""
 
     def update(self) -> F32:
         """Return the coordinates of what was trained."""
@@ -179,11 +183,14 @@ class _Plain:
 
     def __init__(self, model: FlatModel, passes: Passes, start: torch.Tensor, settings: Training) -> None:
         self._model, self._passes, self._start, self._settings = model, passes, start, settings
+        self.at_once = passes.at_once
+        passes.begin()
 
-    def step(self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-        return self._passes.descend(parts, targets, chosen, self._settings.lr)
+    def step(self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor, batch: int) -> torch.Tensor:
+        return self._passes.descend(parts, targets, chosen, batch, self._settings.lr)
 
     def update(self) -> F32:
+        self._passes.end()
         difference: F32 = (self._model.weights - self._start).cpu().numpy()
         return difference
 
@@ -197,14 +204,26 @@ def add_pulls(gradient: torch.Tensor, weights: torch.Tensor, start: torch.Tensor
         gradient.sub_(start, alpha=settings.prox_mu)
 
 
-class _Flat(_Plain):
+class _OneByOne:
+    """Steps by a gradient that is in memory."""
+
+    at_once = 1
+
+    def step(self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor, batch: int) -> torch.Tensor:
+        return torch.stack([self._one(parts, targets, some) for some in torch.split(chosen, batch)])
+
+    def _one(self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+
+class _Flat(_OneByOne):
     """Steps on all weights with momentum, weight decay or a proximal term."""
 
     def __init__(self, model: FlatModel, passes: Passes, start: torch.Tensor, settings: Training) -> None:
-        super().__init__(model, passes, start, settings)
+        self._model, self._passes, self._start, self._settings = model, passes, start, settings
         self._momentum = torch.zeros_like(start) if settings.momentum else None
 
-    def step(self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    def _one(self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
         weights, gradient, settings = self._model.weights, self._model.gradient, self._settings
         loss = self._passes.gradient(parts, targets, chosen)
         add_pulls(gradient, weights, self._start, settings)
@@ -213,8 +232,12 @@ class _Flat(_Plain):
         weights.sub_(gradient, alpha=settings.lr)
         return loss
 
+    def update(self) -> F32:
+        difference: F32 = (self._model.weights - self._start).cpu().numpy()
+        return difference
 
-class _Entries:
+
+class _Entries(_OneByOne):
     """Steps on some entries of the weights; the others are never touched."""
 
     def __init__(
@@ -231,7 +254,7 @@ class _Entries:
         self._coordinates = torch.zeros_like(self._start)
         self._momentum = torch.zeros_like(self._start) if settings.momentum else None
 
-    def step(self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    def _one(self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
         settings, coordinates = self._settings, self._coordinates
         loss = self._passes.gradient(parts, targets, chosen)
         gradient = self._model.gradient.index_select(0, self._entries)
@@ -250,7 +273,7 @@ class _Entries:
         return coordinates
 
 
-class _Subspace:
+class _Subspace(_OneByOne):
     """Steps on the coordinates of a space."""
 
     def __init__(
@@ -266,7 +289,7 @@ class _Subspace:
         self._coordinates = np.zeros(space.size, np.float32)
         self._momentum = np.zeros(space.size, np.float32)
 
-    def step(self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    def _one(self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
         weights, gradient, settings = self._model.weights, self._model.gradient, self._settings
         loss = self._passes.gradient(parts, targets, chosen)
         if settings.weight_decay:

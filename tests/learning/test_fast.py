@@ -108,7 +108,7 @@ def test_model_for_which_numba_fails_trains_by_torch_and_that_is_said_once(
         raise RuntimeError("no such\ninstruction")
 
     monkeypatch.setattr(fast, "_agreed", "numba")
-    monkeypatch.setattr(compiled_passes, "walk", fails)
+    monkeypatch.setattr(compiled_passes, "infer", fails)
     say.cache_clear()
     examples = Examples(torch.zeros(4, 6), torch.tensor([0, 1, 1, 0]))
     problem = ff.Problem(lambda: nn.Sequential(nn.Linear(6, 2)), examples=lambda place: examples)
@@ -119,7 +119,7 @@ def test_model_for_which_numba_fails_trains_by_torch_and_that_is_said_once(
     assert said == (
         "featherfed: this model trains without compiled passes, since numba fails: RuntimeError: no such instruction\n"
     )
-    monkeypatch.setattr(compiled_passes, "walk", lambda *arguments: (_ for _ in ()).throw(MemoryError()))
+    monkeypatch.setattr(compiled_passes, "infer", lambda *arguments: (_ for _ in ()).throw(MemoryError()))
     with pytest.raises(MemoryError):
         passes_for(problem, FlatModel(build(problem, 0)), examples)
 

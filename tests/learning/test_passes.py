@@ -45,7 +45,7 @@ def test_both_give_the_same_gradient(model: str, some: Examples, written: str) -
     for problem, kind in ((digits(model), written), (slow(digits(model)), "Autograd")):
         flat = FlatModel(build(problem, 0))
         passes = passes_for(problem, flat, some)
-        assert type(passes).__name__ == kind
+        assert kind in [each.__name__ for each in type(passes).__mro__]
         parts, targets = passes.prepare(some)
         chosen = torch.arange(40)
         # Stale values must not stay.
@@ -165,7 +165,8 @@ def test_plain_table_of_numbers_has_the_fast_passes_too(written: str) -> None:
     problem = ff.Problem(
         lambda: nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)), examples=lambda place: rows
     )
-    assert type(passes_for(problem, FlatModel(build(problem, 0)), rows)).__name__ == written
+    kinds = type(passes_for(problem, FlatModel(build(problem, 0)), rows)).__mro__
+    assert written in [each.__name__ for each in kinds]
     start = np.concatenate([p.detach().numpy().ravel() for p in build(problem, 0).parameters()])
     space = Pipeline.parse("float32").space(layout(build(problem, 0)), KEY)
     updates = [Trainer(each, rows).train(start, Training(), KEY, space) for each in (problem, slow(problem))]

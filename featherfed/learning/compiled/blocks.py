@@ -16,9 +16,9 @@ ZERO, ONE = np.float32(0), np.float32(1)
 
 @compiled
 def tiles(
-    rows: Any, width: Any, out: Any, out_at: Any, outs: Any, outs_at: Any, adds: Any, first: Any, first_at: Any,
-    first_step: Any, relu: Any, left: Any, left_at: Any, lefts: Any, lefts_at: Any, outer: Any, outer_step: Any,
-    inner: Any, inner_step: Any, right: Any, right_at: Any, right_outer: Any, right_inner: Any,
+    rows: Any, width: Any, out: Any, out_at: Any, outs: Any, outs_at: Any, adds: Any, apart: Any, first: Any,
+    first_at: Any, first_step: Any, relu: Any, left: Any, left_at: Any, lefts: Any, lefts_at: Any, outer: Any,
+    outer_step: Any, inner: Any, inner_step: Any, right: Any, right_at: Any, right_outer: Any, right_inner: Any,
 ) -> None:  # fmt: skip
     """Have `tile` write all of so many rows of so many numbers; the first row moves along them by `first_step`."""
     groups = (rows + ROWS - 1) // ROWS
@@ -33,7 +33,7 @@ def tiles(
             begin = rows * group // groups
             tile(
                 rows * (group + 1) // groups - begin, wide, out, out_at + column, outs, outs_at + begin, adds,
-                first, first_at + column * first_step, relu, left, left_at, lefts, lefts_at + begin,
+                apart, first, first_at + column * first_step, relu, left, left_at, lefts, lefts_at + begin,
                 outer, outer_step, inner, inner_step, right, right_at + column, right_outer, right_inner,
             )  # fmt: skip
         column += wide

@@ -1,7 +1,7 @@
 """The compiled passes as local training and evaluation use them."""
 
+import math
 from collections.abc import Callable
-from typing import Self
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -13,9 +13,11 @@ from torch.nn.functional import cross_entropy
 from featherfed.compiling.emitter import LANES
 from featherfed.errors import LocalError
 from featherfed.learning.channels_last import channels_last, rows_of
+from featherfed.learning.compiled.dense import above, descend, infer, turn
 from featherfed.learning.compiled.kernels import walk
 from featherfed.learning.compiled.program import Program, stages_of
 from featherfed.learning.flat import FlatModel
+from featherfed.learning.in_place import InPlace
 from featherfed.problem import Examples
 
 __all__ = ["LANES", "Compiled", "check"]
@@ -24,11 +26,14 @@ Parts = tuple[torch.Tensor, ...]
 AT_ONCE = 10
 """Examples of an evaluation that go through all layers before the next ones, so that they stay in the cache."""
 
+FEW = 2
+"""Inputs have a background where fewer than one number in so many is another."""
+
 _programs: "WeakKeyDictionary[FlatModel, dict[tuple[int, ...], Program]]" = WeakKeyDictionary()
 """Trainers that share a model take turns, and share what lies between its layers."""
 
 
-class Compiled:
+class Compiled(InPlace):
     """The passes of `kernels.py`, of a chain of layers on this machine's processor."""
 
     recorded = False
@@ -43,7 +48,7 @@ class Compiled:
         self._rows: npt.NDArray[np.float32] = np.zeros(0, np.float32)
 
     @classmethod
-    def of(cls, model: FlatModel, shape: tuple[int, ...]) -> Self | None:
+    def of(cls, model: FlatModel, shape: tuple[int, ...]) -> "Compiled | None":
         """Return the passes of a chain that fits `backprop.py`; None for one that these do not know, or cannot take.
 
         `shape` is that of one input. The first of a model and shape go through it once.
@@ -52,11 +57,13 @@ class Compiled:
         stages = stages_of(modules)
         if stages is None:
             return None
-        passes = cls(model, images=type(modules[0]) is not nn.Linear and not _is_flat(modules))
+        images = type(modules[0]) is not nn.Linear and not _is_flat(modules)
+        passes = (cls if images else _Dense)(model, images=images)
         if passes._key(shape) not in _programs.get(model, {}):
             if not Program.takes(stages, passes._key(shape)):
                 return None
             passes.outputs(torch.zeros(1, *shape))
+            passes.begin()
         return passes
 
     def prepare(self, examples: Examples) -> tuple[Parts, torch.Tensor]:
@@ -73,9 +80,11 @@ class Compiled:
         """Write the gradient."""
         return self._walk(parts, targets, chosen, 0.0, steps=False)
 
-    def descend(self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor, rate: float) -> torch.Tensor:
-        """Step by a gradient that is never in memory as a whole."""
-        return self._walk(parts, targets, chosen, rate, steps=True)
+    def descend(
+        self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor, batch: int, rate: float
+    ) -> torch.Tensor:
+        """Step by gradients that are never in memory as a whole."""
+        return torch.stack([self._walk(parts, targets, some, rate, steps=True) for some in torch.split(chosen, batch)])
 
     def outputs(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return the logits of inputs, (examples, classes) float32."""
@@ -111,7 +120,7 @@ class Compiled:
         return self._rows
 
     def _key(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        return shape if self.images else (int(np.prod(shape)),)
+        return shape if self.images else (math.prod(shape),)
 
     def _program(self, inputs: torch.Tensor, count: int) -> Program:
         known = _programs.setdefault(self._model, {})
@@ -121,6 +130,71 @@ class Compiled:
             stages = stages_of(list(self._model.module.children()))
             assert stages is not None, "it was asked whether they fit"
             program = known[key] = Program(stages, key, count)
+        return program
+
+
+class _Dense(Compiled):
+    """The passes of a chain of dense layers alone, which steps by those of `dense.py`."""
+
+    at_once = 200
+
+    def __init__(self, model: FlatModel, *, images: bool) -> None:
+        super().__init__(model, images=images)
+        self._turned: Program | None = None
+        self._stepped = False
+        self._shift = False, np.float32(0)
+
+    def _flat(self, parts: Parts) -> npt.NDArray[np.float32]:
+        """Return inputs one behind the other; find out whether most numbers are what the first one is."""
+        if parts is not self._seen:
+            rows = super()._flat(parts)
+            background = rows[0] if len(rows) and np.isfinite(rows[0]) else np.float32(0)
+            shifted = FEW * above(rows, background) < len(rows)
+            self._shift = shifted, background if shifted else np.float32(0)
+        return self._rows
+
+    def begin(self) -> None:
+        """Take the weights as they are now."""
+        self._turned, self._stepped = None, False
+
+    def end(self) -> None:
+        """Have the model's weights be what was descended to."""
+        if self._turned is not None:
+            turn(self._turned.table, self._turned.work, self._turned.kept, self._weights, True)
+        self._turned, self._stepped = None, False
+
+    def descend(
+        self, parts: Parts, targets: torch.Tensor, chosen: torch.Tensor, batch: int, rate: float
+    ) -> torch.Tensor:
+        """Step on weights that lie the other way round until the `end`."""
+        rows = self._flat(parts)
+        program = self._with_weights(parts[0], min(batch, len(chosen)))
+        losses = np.empty(-(-len(chosen) // batch), np.float32)
+        self._stepped = True
+        descend(
+            program.table, program.state, program.kept, rows, rows.size // len(targets), *self._shift,
+            targets.numpy(), chosen.numpy(), batch, np.float32(rate), losses,
+        )  # fmt: skip
+        return torch.from_numpy(losses)
+
+    def outputs(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return the logits of inputs, (examples, classes) float32."""
+        if self._stepped:
+            self.end()
+        rows = self._flat((inputs,))
+        program = self._with_weights(inputs, min(AT_ONCE, len(inputs)))
+        logits = np.empty((len(inputs), program.classes), np.float32)
+        length = rows.size // len(inputs)
+        infer(program.table, program.state, program.kept, rows, length, *self._shift, AT_ONCE, logits)
+        return torch.from_numpy(logits)
+
+    def _with_weights(self, inputs: torch.Tensor, count: int) -> Program:
+        """Return a program with room for so many inputs, and with the weights as they are."""
+        program = self._program(inputs, count)
+        if program is not self._turned:
+            self.end()
+            turn(program.table, program.work, program.kept, self._weights, False)
+            self._turned = program
         return program
 
 

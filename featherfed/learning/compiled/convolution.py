@@ -86,7 +86,7 @@ def convolve(stage: Any, count: Any, work: Any, places: Any) -> None:
     side = stage[SIDE]
     tiles(
         count * stage[HEIGHT] * stage[BREADTH], stage[Y_PIXEL], work, stage[Y], places, stage[ENDS], boolean(False),
-        work, stage[WIDE_BIAS], int64(1), stage[RELU] != 0, work, stage[X], places, stage[PATCHES],
+        boolean(False), work, stage[WIDE_BIAS], int64(1), stage[RELU] != 0, work, stage[X], places, stage[PATCHES],
         side, stage[X_ROW], side * stage[X_PIXEL], int64(1),
         work, stage[FORWARD], side * stage[X_PIXEL] * stage[Y_PIXEL], stage[Y_PIXEL],
     )  # fmt: skip
@@ -198,14 +198,15 @@ def convolve_back_first(
     for image in range(count):
         g = stage[Y_GRADIENT] + image * stage[Y_IMAGE] + stage[Y_FIRST]
         tiles(
-            side * side * pixel, across, work, stage[BY_WEIGHTS], places, stage[ENDS_OF_TAPS], image > 0, constants,
-            int64(0), int64(0), boolean(False), work, stage[X] + image * stage[X_IMAGE], places, stage[TAPS],
-            stage[HEIGHT], stride * stage[X_ROW], stage[BREADTH], stride * pixel, work, g, stage[Y_ROW], across,
+            side * side * pixel, across, work, stage[BY_WEIGHTS], places, stage[ENDS_OF_TAPS], image > 0,
+            boolean(False), constants, int64(0), int64(0), boolean(False), work, stage[X] + image * stage[X_IMAGE],
+            places, stage[TAPS], stage[HEIGHT], stride * stage[X_ROW], stage[BREADTH], stride * pixel,
+            work, g, stage[Y_ROW], across,
         )  # fmt: skip
         tiles(
-            int64(1), across, work, stage[WIDE_BIAS], places, int64(0), image > 0, constants, int64(0), int64(0),
-            boolean(False), constants, int64(WIDTH * LANES), places, int64(0), stage[HEIGHT], int64(0), stage[BREADTH],
-            int64(0), work, g, stage[Y_ROW], across,
+            int64(1), across, work, stage[WIDE_BIAS], places, int64(0), image > 0, boolean(False), constants,
+            int64(0), int64(0), boolean(False), constants, int64(WIDTH * LANES), places, int64(0), stage[HEIGHT],
+            int64(0), stage[BREADTH], int64(0), work, g, stage[Y_ROW], across,
         )  # fmt: skip
     _step(stage, weights, gradient, rate, steps, work, int64(1), side * pixel * across, pixel * across, across)
 

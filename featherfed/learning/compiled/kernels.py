@@ -121,9 +121,9 @@ def _multiply_back(
         if onward:
             # (image, i) += g (image, o) · W (o, i)
             tiles(
-                count, inputs, work, stage[X_GRADIENT], places, stage[ENDS], begin > 0, constants, int64(0), int64(0),
-                boolean(False), work, g + begin, places, stage[PATCHES], int64(1), int64(0), block, int64(1),
-                weights, stage[WEIGHTS] + begin * inputs, int64(0), inputs,
+                count, inputs, work, stage[X_GRADIENT], places, stage[ENDS], begin > 0, boolean(False), constants,
+                int64(0), int64(0), boolean(False), work, g + begin, places, stage[PATCHES], int64(1),
+                int64(0), block, int64(1), weights, stage[WEIGHTS] + begin * inputs, int64(0), inputs,
             )  # fmt: skip
         for image in range(count):
             for o in range(begin, begin + block):
@@ -132,9 +132,9 @@ def _multiply_back(
         target = weights if steps else gradient
         # (o, i) += g (image, o) · x (image, i)
         tiles(
-            block, inputs, target, stage[WEIGHTS] + begin * inputs, places, stage[ROWS_OF], steps, constants, int64(0),
-            int64(0), boolean(False), work, g + begin, places, int64(0), int64(1), int64(0), count, out_step,
-            work, stage[X], int64(0), image_step,
+            block, inputs, target, stage[WEIGHTS] + begin * inputs, places, stage[ROWS_OF], steps, boolean(False),
+            constants, int64(0), int64(0), boolean(False), work, g + begin, places, int64(0), int64(1), int64(0),
+            count, out_step, work, stage[X], int64(0), image_step,
         )  # fmt: skip
         for o in range(begin, begin + block):
             total = get(target, stage[BIAS] + o) if steps else ZERO
@@ -144,7 +144,7 @@ def _multiply_back(
 
 
 @compiled
-def _cross_entropy(stage: Any, labels: Any, chosen: Any, work: Any) -> Any:
+def cross_entropy(stage: Any, labels: Any, chosen: Any, work: Any) -> Any:
     """Return the mean loss of a batch's logits; its gradient by them is (softmax(z) − t) / n."""
     count, classes = len(chosen), stage[OUTPUTS]
     share = np.float32(1 / count)
@@ -169,7 +169,7 @@ def _cross_entropy(stage: Any, labels: Any, chosen: Any, work: Any) -> Any:
 
 
 @compiled
-def _take(stage: Any, inputs: Any, length: Any, chosen: Any, work: Any, lines: Any) -> None:
+def take(stage: Any, inputs: Any, length: Any, chosen: Any, work: Any, lines: Any) -> None:
     """Copy the chosen inputs of so many numbers into the first stage's, in so many `lines` each."""
     line_length = length // lines
     for image in range(len(chosen)):
@@ -192,7 +192,7 @@ def walk(
     """
     work, places, picked, entries, values, counts, constants = state
     count = len(chosen)
-    _take(table[0], inputs, length, chosen, work, lines)
+    take(table[0], inputs, length, chosen, work, lines)
     for number in range(len(table)):
         stage = table[number]
         kind = stage[KIND]
@@ -207,7 +207,7 @@ def walk(
             _multiply(stage, count, weights, work)
     if not learns:
         return 0.0
-    loss = _cross_entropy(table[len(table) - 1], labels, chosen, work)
+    loss = cross_entropy(table[len(table) - 1], labels, chosen, work)
     for number in range(len(table) - 1, -1, -1):
         stage = table[number]
         kind = stage[KIND]

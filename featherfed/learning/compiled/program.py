@@ -173,8 +173,18 @@ class Program:
                     "PATCHES": self._list(rows * out.image), "ENDS": self._list(rows * place.image),
                     "ROWS_OF": self._list(np.arange(BLOCK) * place.channels),
                 }  # fmt: skip
+                if not images:
+                    inputs = np.arange(place.channels)
+                    stage.columns |= {
+                        "TURNED": self._room.take((place.channels + 1) * out.image),
+                        "TURNED_ROWS": self._list(inputs * out.image), "NUMBERS": self._list(inputs),
+                        "ENTRIES": self._entries.take(capacity * place.channels + LANES),
+                        "COUNTS": self._counts.take(capacity + 1),
+                        "BY_INPUT": self._entries.take(capacity * place.channels),
+                        "ENDS_BY_INPUT": self._counts.take(place.channels + 1),
+                    }  # fmt: skip
             place = out
-        self._logits = place
+        self._logits, self.classes = place, place.channels
         self.table = np.zeros((len(stages), table.COLUMNS), np.int64)
         for row, stage in zip(self.table, stages, strict=True):
             for name, value in stage.columns.items():
@@ -183,6 +193,8 @@ class Program:
         self._memory = np.zeros(self._room.size + _OVER + _ALIGNED, np.float32)
         aside = -(self._memory.ctypes.data // 4) % _ALIGNED
         self.work = self._memory[aside:][: self._room.size + _OVER]
+        # What dense layers alone keep in double precision: see `dense.py`.
+        self.kept = np.zeros((4, 0 if images else max(capacity, *self.table[:, table.Y_IMAGE])))
         self.state = (
             self.work, np.concatenate(self._places), np.zeros(self._chosen.size, np.int32),
             np.zeros(self._entries.size, np.int32), np.zeros(self._entries.size, np.float32),

@@ -32,7 +32,13 @@ CHOSEN, DOWN, RIGHT = range(32, 35)
 ENTRIES, CAPACITY, COUNTS = range(35, 38)
 """A convolution's lists: where the first is, how much each may hold, and where its end is."""
 
-COLUMNS = 38
+TURNED, TURNED_ROWS, NUMBERS = range(38, 41)
+"""Of a dense layer among dense ones alone: its weights, inputs × outputs, and behind them its bias; where in `places`
+rows begin, and one number for each input. ENTRIES and COUNTS are lists of its inputs by image then."""
+BY_INPUT, ENDS_BY_INPUT = range(41, 43)
+"""The same lists by input: where the first is, and where the ends are."""
+
+COLUMNS = 43
 
 CONVOLUTION, POOL, FLATTEN, LINEAR = range(4)
 """Kinds of stages."""
