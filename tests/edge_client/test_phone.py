@@ -319,7 +319,7 @@ async def test_phone_asks_no_proxy_of_the_environment(serve: Serve, monkeypatch:
 
 
 def test_phone_stops_looking_for_its_server_where_its_last_wait_is_too_short_for_the_clock() -> None:
-    """The larger a simulation's clock, the coarser it is: a wait that does not move it would be followed by the same."""
+    """The larger a simulation's clock, the coarser it is: after a wait that does not move it comes the same one."""
 
     class Nobody(DirectDialer):
         calls = 0
