@@ -216,7 +216,7 @@ def _asked(state: SummedState, event: Asked) -> Step:
     late = state.cohort - state.accepted - state.failed
     close = CloseRound(state.round_number, tuple(sorted(state.accepted)))
     state = replace(state, phase=Phase.CLOSING, arrived=frozenset())
-    return state, (*round_machine.cancel(state, late), close)
+    return state, (EndUploads(state.round_number), *round_machine.cancel(state, late), close)
 
 
 def _end_uploads(state: SummedState) -> Step:

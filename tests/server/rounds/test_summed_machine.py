@@ -42,6 +42,7 @@ from featherfed.server.rounds.events import (
 )
 from featherfed.server.rounds.round_machine import Phase, Rules
 from featherfed.server.rounds.summed_machine import SummedState, advance
+from featherfed.server.rounds.unmasking import Unmasking
 
 PHONES = 12
 SHARDS = st.integers(0, PHONES - 1)
@@ -363,3 +364,15 @@ def test_round_of_which_fewer_than_a_circle_are_left_is_closed_when_it_is_resume
     state, actions = advance(state, Deadline(1, 1))
     assert state.phase is Phase.CLOSING
     assert CloseRound(1, ()) in actions
+
+
+def test_attempt_whose_phones_are_called_off_is_over_on_the_disk_before_they_are_told() -> None:
+    """They forget its secrets: a gateway that is killed while its root has its sum must not ask them for it again."""
+    rules = replace(_masked().rules, total=7, min_updates=0)
+    dealt = _masked(rules=rules, dealt=(1, 0), circles=(Circle(members=(0, 1, 2, 3, 4, 5), threshold=4, least=5),))
+    for event in (Deadline(1, 0), Asked(2)):
+        state, actions = advance(dealt, event)
+        kinds = [type(action) for action in actions]
+        assert state.phase is Phase.CLOSING
+        assert kinds.index(EndUploads) < kinds.index(CancelPhones) < kinds.index(CloseRound)
+        assert Unmasking._row(state, 0).state == "over"
