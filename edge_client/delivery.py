@@ -19,11 +19,19 @@ class Delivery:
     ) -> None:
         self._phone, self._connection, self._send = phone, connection, send
         self._there: asyncio.Future[int] | None = None
+        self._longest = NOTHING, 0
+        """The round that was offered last, and the bytes of its longest update: each attempt has its own."""
         self.offered = NOTHING
         """The round whose finished update this connection has begun to send."""
 
     def acknowledged(self, update: PendingUpdate, offset: int) -> None:
-        """Note that the server has the first `offset` bytes; raises `ProtocolError` where there are not so many."""
+        """Note that the server has the first `offset` bytes; raises `ProtocolError` where there are not so many.
+
+        Of what was made ready for an earlier attempt there may have been: an Ack does not say which it is of.
+        """
+        number, longest = self._longest
+        if len(update.payload) < offset <= longest and number == update.round_number:
+            return
         if offset > len(update.payload):
             raise ProtocolError(f"{offset} bytes acknowledged of an update of {len(update.payload)} bytes")
         self._phone.progress.durable(update.round_number, offset)
@@ -35,6 +43,8 @@ class Delivery:
         payload, most = update.payload, min(self._phone.dialer.chunk_bytes, welcome.chunk_bytes)
         progress, number = self._phone.progress, update.round_number
         offset = 0 if resumed else progress.chunk_bytes(number, 0, min(most, BEHIND_UP_BYTES))
+        before, longest = self._longest
+        self._longest = number, max(len(payload), longest if before == number else 0)
         self.offered = number
         self._there = there = asyncio.get_running_loop().create_future()
         if len(payload) <= offset:

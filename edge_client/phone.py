@@ -22,6 +22,8 @@ from featherfed.fingerprint import Fingerprint
 from featherfed.wire.closing import LEAST_REST_S, Close, read_rest, readable
 from featherfed.wire.messages import Welcome
 
+LEAST_WAIT_S = 0.001
+"""Between two attempts to connect: of a last wait that is too short for the clock to move, none would be the last."""
 FIRST_CONTACT_S = 10.0
 """How long to look for a server that was never seen: it may just be starting."""
 
@@ -174,7 +176,7 @@ class Phone:
                     f"{nobody}; start it with fl-server serve, or name another with {self._phone.settings.server_flag}"
                 )
             if around:
-                await asyncio.sleep(min(backoff.next_s(), patience_s - away_s))
+                await asyncio.sleep(max(LEAST_WAIT_S, min(backoff.next_s(), patience_s - away_s)))
 
     async def _connect(self) -> PhoneConnection:
         settings = self._phone.settings

@@ -68,6 +68,7 @@ class TrainingRunner:
             await self.stop()
             self.round_number, self._thread = task.round, None
             self._training = asyncio.create_task(self._train(task, self._stop.is_set))
+            self._training.add_done_callback(_seen)
         try:
             return await asyncio.shield(self._training)
         except PhoneLeftError:
@@ -122,3 +123,9 @@ class TrainingRunner:
             )
         self._phone_state.put_update(update)
         return update
+
+
+def _seen(training: "asyncio.Task[PendingUpdate | None]") -> None:
+    """Take note of an error: whoever waits has it raised, and where a connection has ended meanwhile nobody does."""
+    if not training.cancelled():
+        training.exception()

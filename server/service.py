@@ -328,7 +328,7 @@ class Service:
         if message.data:
             raise ProtocolError(f"an answer of {len(message.data)} bytes to no list")
         if state.wants(message.round, phone.shard) and state.takes(message.attempt):
-            await self._receiver.give_up(Fail(phone.shard))
+            await self._give_up(phone, Fail(phone.shard), self._round.number)
 
     async def _welcome(self, phone: PhoneConnection) -> None:
         try:
@@ -380,21 +380,33 @@ class Service:
             await self._storage.commits.write(*new)
 
     async def _refuse(self, phone: PhoneConnection, error: RemoteError) -> None:
-        name = phone.name or "stranger"
+        name, number = phone.name or "stranger", self._round.number
+        connected = self._fleet.connections.get(phone.shard) is phone
         booked = self._booked(phone.shard, name, error.code, str(error))
         await phone.close(error.code, str(error))
         if booked:
             await self._storage.commits.write(*booked)
-        if self._fleet.connections.get(phone.shard) is phone:
-            await self._receiver.give_up(Fail(phone.shard))
+        if connected:
+            await self._give_up(phone, Fail(phone.shard), number)
 
     async def _note_given_up(self, phone: PhoneConnection, code: Close, sentence: str) -> None:
         """Book why a phone cannot play, or has no update of this round, and wait for it no longer."""
+        number, connected = self._round.number, self._fleet.connections.get(phone.shard) is phone
         what = "it cannot play" if code is Close.UNABLE else "it has no update of this round"
         if booked := self._booked(phone.shard, phone.name, code, f"{what}: {readable(sentence)}"):
             await self._storage.commits.write(*booked)
-        if self._fleet.connections.get(phone.shard) is phone:
-            await self._receiver.give_up(GaveUp(phone.shard))
+        if connected:
+            await self._give_up(phone, GaveUp(phone.shard), number)
+
+    async def _give_up(self, phone: PhoneConnection, event: Fail | GaveUp, number: int) -> None:
+        """Wait no longer for what a phone was to send in a round, if that is still the one that is played.
+
+        It may be back by then: a round that is being closed takes its time, and events wait for that.
+        """
+        async with self._round.lock:
+            if self._round.number == number:
+                back = self._fleet.connections.get(phone.shard, phone) is not phone
+                self._receiver.give_up(Fail(phone.shard) if back else event)
 
     def _booked(self, shard: int, name: str, code: int, sentence: str) -> list[Statement]:
         return self._desk.book(shard, name, code, sentence, round_number=self._round.number)
@@ -405,7 +417,11 @@ class Service:
 
     async def _tell_who_is_lost(self) -> None:
         while True:
-            await self._round.post_alone(Lost(await self._fleet.lost.get()))
+            shard = await self._fleet.lost.get()
+            async with self._round.lock:
+                # It may be back by then, and would be asked no more for as long as it stays.
+                if shard not in self._fleet.connections:
+                    self._round.post(Lost(shard))
 
     async def _dismiss(self, pause: str | None) -> None:
         """Tell every phone why the run ends, and wait a little for those on slow links."""

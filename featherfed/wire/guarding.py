@@ -125,7 +125,11 @@ class HeldToLimits(Edge):
             # For as long as messages wait, nothing behind them is read: the goodbye would take all of its time.
             self.recv_messages.paused = False
             self.recv_messages.resume()
+        # The library waits for a socket that takes nothing as long as that likes: who is gone, or never reads, does not
+        # keep a run from its end. Where the caller gives up before that, it ends then all the same.
+        latest = self.loop.call_later(self.close_timeout, self.transport.abort)  # type: ignore[attr-defined]
         await super().close(code, reason)  # type: ignore[misc]
+        latest.cancel()
 
     def fault(self, closed: Any) -> RemoteError | None:
         """Return for what fault of the peer this side ended the connection, if it did; `closed` says how it ended."""

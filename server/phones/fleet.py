@@ -34,6 +34,9 @@ class Fleet:
         self.lost: asyncio.Queue[int] = asyncio.Queue()
         """Shards whose phones nobody waits for any longer, in the order in which that became known."""
         self._timers: dict[int, asyncio.TimerHandle] = {}
+        self._arriving: set[PhoneConnection] = set()
+        """Who has its shard, and is not connected yet: on a slow link Welcome takes its time."""
+        self._stopped = False
 
     def start(self) -> None:
         """Let the grace time run for those who have not come back yet."""
@@ -67,10 +70,12 @@ class Fleet:
         self.names[shard] = hello.name
         # From now on it is not free for a third, who may say Hello before this one is connected.
         self._away.discard(shard)
+        self._arriving.add(phone)
 
     def connect(self, phone: PhoneConnection) -> PhoneConnection | None:
         """Make this the phone's connection; return the older one that it replaces."""
         older = self.connections.get(phone.shard)
+        self._arriving.discard(phone)
         self.connections[phone.shard] = phone
         self._away.discard(phone.shard)
         if timer := self._timers.pop(phone.shard, None):
@@ -82,6 +87,7 @@ class Fleet:
 
         `for_good`: it has said that it cannot play, and nobody waits for it.
         """
+        self._arriving.discard(phone)
         if phone.shard not in self.names or self.connections.get(phone.shard, phone) is not phone:
             return False
         self.connections.pop(phone.shard, None)
@@ -94,7 +100,8 @@ class Fleet:
         return True
 
     def stop(self) -> None:
-        """Stop all timers."""
+        """Stop all timers, and start none for those whose connections end now."""
+        self._stopped = True
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
@@ -102,6 +109,8 @@ class Fleet:
     def _let_grace_run(self, shard: int, rests_s: float = 0.0) -> None:
         if earlier := self._timers.get(shard):
             earlier.cancel()
+        if self._stopped:
+            return
         timer = asyncio.get_running_loop().call_later(rests_s + self._grace_s, self._give_up, shard)
         self._timers[shard] = timer
 
@@ -111,5 +120,8 @@ class Fleet:
 
     def _give_up(self, shard: int) -> None:
         del self._timers[shard]
+        if any(phone.shard == shard for phone in self._arriving):
+            self._let_grace_run(shard)
+            return
         self._away.add(shard)
         self.lost.put_nowait(shard)

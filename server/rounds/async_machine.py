@@ -59,6 +59,13 @@ class AsyncState:
     """By shard: the newest round of which its update counts."""
     facts: Facts = field(default_factory=lambda: NOTHING_KNOWN)
     """What is known of the phones, where the selection looks at it."""
+    began: int = 0
+    """The attempt in which this life of the server found its round: each life has retries of its own."""
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether a buffer that has too few updates is not waited for again."""
+        return self.attempt - self.began >= self.rules.max_retries
 
     @property
     def target(self) -> int:
@@ -135,6 +142,7 @@ def _open(state: AsyncState, round_number: int) -> AsyncStep:
         phase=Phase.OPEN,
         round_number=round_number,
         attempt=0,
+        began=0,
         buffer=frozenset(),
         failed=frozenset(),
     )
@@ -155,7 +163,12 @@ def _resume_gathering(state: AsyncState, event: Resume) -> AsyncStep:
 
 
 def _resume_open(state: AsyncState, event: Resume) -> AsyncStep:
-    return _close(state) if state.count >= state.target else _ask(state)
+    if state.count >= state.target:
+        return _close(state)
+    if state.exhausted and state.count < state.rules.min_updates:
+        # The run has paused, perhaps since all phones have failed: whoever resumes it has them tried once more.
+        state = replace(state, failed=frozenset())
+    return _ask(replace(state, began=state.attempt))
 
 
 def _join_open(state: AsyncState, event: Joined) -> AsyncStep:
@@ -211,7 +224,7 @@ def _deadline(state: AsyncState, event: Deadline) -> AsyncStep:
         return state, ()
     if state.count >= rules.min_updates:
         return _close(state)
-    if state.attempt >= rules.max_retries:
+    if state.exhausted:
         pause = Pause(
             f"round {state.round_number} had {state.count} of at least {rules.min_updates} updates"
             f" in each of {state.attempt + 1} attempts"

@@ -85,6 +85,7 @@ class Receiver:
             known = Upload(stored) if stored else None
         if known is not None and known.accepted:
             if known.update.digest != message.digest:
+                self._received(phone).wasted += len(message.data)
                 raise RefusedError(f"round {message.round} already has another update of phone {phone.name!r}")
             self._received(phone).resent += len(message.data)
             await self._all_durable()
@@ -105,7 +106,11 @@ class Receiver:
             self._sending[phone] = Sending(message)
             await self._answer(phone, Cancel(message.round))
             return
-        self._check_limits(message)
+        try:
+            self._check_limits(message)
+        except RefusedError:
+            self._received(phone).wasted += len(message.data)
+            raise
         async with self._uploads.turns.turn(key):
             upload = self._announce(phone, message)
             sending = self._sending[phone] = Sending(message, upload)
@@ -133,13 +138,15 @@ class Receiver:
         self._sending.pop(phone, None)
         phone.count_cut()
 
-    async def give_up(self, event: Fail | GaveUp) -> None:
-        """Wait for a phone's update no longer: it sent what cannot count, or says that it has none."""
+    def give_up(self, event: Fail | GaveUp) -> None:
+        """Wait for a phone's update no longer: it sent what cannot count, or says that it has none.
+
+        Called under the lock of the round.
+        """
         current = self._current
-        async with current.lock:
-            current.post(event)
-            if event.shard in current.state.failed and current.state.phase is not Phase.GATHERING:
-                self._storage.commits.queue(current.row(), *self._uploads.waste_unwanted(current.state))
+        current.post(event)
+        if event.shard in current.state.failed and current.state.phase is not Phase.GATHERING:
+            self._storage.commits.queue(current.row(), *self._uploads.waste_unwanted(current.state))
 
     async def conclude(self, phone: PhoneConnection, update: WholeUpdate, counted: "asyncio.Future[bool]") -> None:
         """Say what became of an update that was taken at once, where that is more than a word; under its turn."""

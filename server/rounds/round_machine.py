@@ -122,6 +122,18 @@ class RunState:
     """What the run has said of each phone so far, where it has a budget for that."""
     charged: frozenset[int] = frozenset()
     """Who has paid for this round before it is closed."""
+    began: int = 0
+    """The attempt in which this life of the server found its round: each life has retries of its own."""
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether a round that has too few updates is not tried again."""
+        return self.attempt - self.began >= self.rules.max_retries
+
+    @property
+    def fewest(self) -> int:
+        """How many phones an attempt asks at least, if anything is to come of it."""
+        return 1
 
     def may(self, shard: int) -> bool:
         """Whether a shard may be in the round's sum, as far as its budget goes."""
@@ -206,6 +218,7 @@ def _open(state: RunState, round_number: int) -> Step:
         phase=Phase.OPEN,
         round_number=round_number,
         attempt=0,
+        began=0,
         cohort=frozenset(cohort),
         accepted=frozenset(),
         failed=frozenset(),
@@ -222,10 +235,11 @@ def _retry(state: RunState) -> Step:
     """Ask a fresh cohort; what was accepted stays, since the model that it was trained on has not changed."""
     rules, attempt = state.rules, state.attempt + 1
     fresh = frozenset(shard for shard in state.present - state.cohort if state.may(shard))
-    # Where nobody is left who was not asked, those who did not answer get a second chance. But whoever may know its
+    # Where too few are left who were not asked, those who did not answer get a second chance. But whoever may know its
     # rounds beforehand is asked in no other while one of the cohort may still come.
     again = state.present - state.accepted - state.failed
-    candidates = state.outstanding or fresh if rules.of_all else fresh or again
+    again = fresh if len(fresh) >= state.fewest else fresh | again
+    candidates = state.outstanding or fresh if rules.of_all else again
     size = rules.cohort_size.at(state.round_number) - len(state.accepted)
     key = SelectKey(rules.seed, state.round_number, attempt)
     try:
@@ -281,6 +295,10 @@ def _resume_gathering(state: RunState, event: Resume) -> Step:
 
 
 def _resume_open(state: RunState, event: Resume) -> Step:
+    if state.exhausted and not state.outstanding and len(state.accepted) < state.rules.min_updates:
+        # The run has paused since all who were asked have failed: whoever resumes it has them tried once more.
+        state = replace(state, failed=frozenset())
+    state = replace(state, began=state.attempt)
     if len(state.accepted) >= state.target or not state.outstanding:
         return settle(state)
     return state, (OpenRound(state.round_number, state.attempt, tuple(sorted(state.outstanding))),)
@@ -333,7 +351,7 @@ def settle(state: RunState) -> Step:
     if len(state.accepted) >= rules.min_updates:
         close = CloseRound(state.round_number, tuple(sorted(state.accepted)))
         return replace(state, phase=Phase.CLOSING), (*cancel(state, state.outstanding), close)
-    if state.attempt >= rules.max_retries:
+    if state.exhausted:
         # Nobody is cancelled: what phones have sent so far counts when the run is resumed.
         pause = Pause(
             f"round {state.round_number} had {len(state.accepted)} of at least {rules.min_updates} updates"

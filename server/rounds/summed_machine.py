@@ -80,6 +80,11 @@ class SummedState(RunState):
     """Of a gateway: how many times it has come to its root without its memory."""
 
     @property
+    def fewest(self) -> int:
+        """How many phones make a circle."""
+        return self.plans.at(self.round_number).least
+
+    @property
     def undealt(self) -> bool:
         """Whether the circles of this attempt wait for phones that are not here."""
         return self.phase is Phase.OPEN and self.dealt != (self.round_number, self.attempt)
@@ -181,7 +186,7 @@ def _give_up(state: SummedState, event: GaveUp) -> Step:
 def _deadline(state: SummedState, event: Deadline) -> Step:
     if (event.round_number, event.attempt) != (state.round_number, state.attempt):
         return state, ()
-    if state.undealt and len(state.outstanding & state.present) >= state.plans.at(state.round_number).least:
+    if state.undealt and len(state.outstanding & state.present) >= state.fewest:
         # The others are not waited for any more.
         state = replace(state, failed=state.failed | (state.outstanding - state.present))
         return state, _when_here(state)
@@ -211,7 +216,7 @@ def _asked(state: SummedState, event: Asked) -> Step:
     late = state.cohort - state.accepted - state.failed
     close = CloseRound(state.round_number, tuple(sorted(state.accepted)))
     state = replace(state, phase=Phase.CLOSING, arrived=frozenset())
-    return state, (*round_machine.cancel(state, late), close)
+    return state, (EndUploads(state.round_number), *round_machine.cancel(state, late), close)
 
 
 def _end_uploads(state: SummedState) -> Step:
@@ -248,8 +253,8 @@ def _try_again(state: SummedState, here: frozenset[int]) -> Step | None:
     Its root waits for no other of its phones. `here` have sent an update, and told nothing that opens one.
     """
     again = here & state.present
-    enough = len(again) >= state.plans.at(state.round_number).least
-    if not (state.rules.total and enough) or state.accepted or state.attempt >= state.rules.max_retries:
+    enough = len(again) >= state.fewest
+    if not (state.rules.total and enough) or state.accepted or state.exhausted:
         return None
     late = round_machine.cancel(state, state.outstanding - again)
     state = replace(state, attempt=state.attempt + 1, cohort=state.failed | again)
@@ -257,15 +262,16 @@ def _try_again(state: SummedState, here: frozenset[int]) -> Step | None:
 
 
 def _settle(state: SummedState) -> Step:
-    """Close the round, try it again, or pause; where nobody is left who may be asked, no attempt can help."""
+    """Close the round, try it again, or pause; where those who may be asked make no circle, no attempt can help."""
     anybody = frozenset(range(state.rules.phones)) - state.accepted - state.failed
-    if not anybody and len(state.accepted) < state.rules.min_updates:
+    if len(anybody) < state.fewest and len(state.accepted) < state.rules.min_updates:
         if state.resumed:
             close = CloseRound(state.round_number, tuple(sorted(state.accepted)))
             return replace(state, phase=Phase.CLOSING), (close,)
         pause = Pause(
             f"round {state.round_number} has {len(state.accepted)} of at least {state.rules.min_updates} updates, and"
-            " all other phones of the run rest until the next one: resumed, the run closes it with what it has"
+            f" {f'all but {len(anybody)}, fewer than a circle needs,' if anybody else 'all other phones'} of the run"
+            " rest until the next one: resumed, the run closes it with what it has"
         )
         return replace(state, phase=Phase.PAUSED), (pause,)
     return round_machine.settle(state)  # type: ignore[return-value]  # a state keeps its kind
@@ -340,7 +346,7 @@ def _lose(state: SummedState, event: Lost | Fail | GaveUp) -> Step:
 def _resume(state: SummedState, event: Resume) -> Step:
     """Go on with the circles that the disk gave, and ask again whose update is awaited."""
     actions: tuple[Action, ...] = ()
-    state = replace(state, resumed=True)
+    state = replace(state, resumed=True, began=state.attempt)
     for number, circle in enumerate(state.circles):
         state, more = _put(state, number, *circle_machine.resumed(circle))
         actions += more

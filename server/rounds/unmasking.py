@@ -90,7 +90,9 @@ class Unmasking:
         place = state.round_number, state.attempt, number
         if circle.phase is CirclePhase.SUMMED:
             return StoredCircle(*place, "summed", circle.members, tuple(sorted(circle.survivors)))
-        return StoredCircle(*place, "over" if state.phase is Phase.UNMASKING else "open", circle.members)
+        # Where all circles fail at once the round may be closing already.
+        over = state.phase in (Phase.UNMASKING, Phase.CLOSING)
+        return StoredCircle(*place, "over" if over else "open", circle.members)
 
     def send_list(self, action: SendList, state: SummedState, current: CurrentRound) -> None:
         """Send a list of survivors when it is durable; its time runs from when it is sent first."""

@@ -13,9 +13,14 @@ from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_websocket
 from websockets.http11 import Request, Response
 
+from featherfed.bandwidth_sim.virtual import run
 from featherfed.edge_client import visit
+from featherfed.edge_client.dialing import DirectDialer
+from featherfed.edge_client.learner import NoiseLearner
 from featherfed.edge_client.local_problem import LocalProblem
 from featherfed.edge_client.one_phone import PhoneOptions, play_phone
+from featherfed.edge_client.phone import Phone
+from featherfed.edge_client.phone_context import PhoneSettings
 from featherfed.edge_client.phone_state import PhoneState
 from featherfed.errors import ConfigError, DataError, LocalError
 from featherfed.server.model.versions import Versions
@@ -311,3 +316,28 @@ async def test_phone_asks_no_proxy_of_the_environment(serve: Serve, monkeypatch:
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     async with serve(phones=1) as served:
         assert await play(options(served.address)) == "all 1 rounds are done"
+
+
+def test_phone_stops_looking_for_its_server_where_its_last_wait_is_too_short_for_the_clock() -> None:
+    """The larger a simulation's clock, the coarser it is: after a wait that does not move it comes the same one."""
+
+    class Nobody(DirectDialer):
+        calls = 0
+
+        async def connect(self, host: str, port: int) -> None:
+            self.calls += 1
+            assert self.calls < 10_000, "it looks for ever"
+            raise ConnectionRefusedError
+
+    async def look(number: int) -> None:
+        # It looks for ten seconds, in which the clock passes 16.
+        await asyncio.sleep(6.1 + number / 7)
+        phone = Phone(
+            PhoneSettings(server="ws://server:80"), name=f"phone-{number}", phone_state=PhoneState(None),
+            dialer=Nobody(), make_learner=NoiseLearner, say=lambda line: None,
+        )  # fmt: skip
+        with pytest.raises(LocalError, match="no server at"):
+            await phone.run()
+
+    for number in range(60):
+        run(look(number))

@@ -1,6 +1,8 @@
 """A served run on real sockets, and phones that are honest, wrong, or gone."""
 
 import asyncio
+import contextlib
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -283,3 +285,72 @@ async def test_run_that_reached_its_target_is_over_when_it_is_resumed(serve: Ser
     async with serve(resume=True) as served:
         assert await finish(served) is None
         assert len(served.report()["rounds"]) == 1
+
+
+async def told(served: Any, what: str) -> None:
+    async with asyncio.timeout(WAIT_S):
+        while not served.watcher.told(what):
+            await asyncio.sleep(0.002)
+
+
+async def test_phone_that_is_back_before_it_is_known_to_be_lost_is_asked_again(serve: Serve) -> None:
+    """Its grace time ended, and it came back, while a round was being closed: events wait for that."""
+    async with serve(phones=1, rounds=2, heartbeat=0.2) as served, contextlib.AsyncExitStack() as stack:
+        async with peer(served.address) as gone:
+            await gone.join("phone")
+            await gone.task()
+        async with served.service._round.lock:
+            async with asyncio.timeout(WAIT_S):
+                while not served.service.fleet._away:
+                    await asyncio.sleep(0.01)
+            back = await stack.enter_async_context(peer(served.address))
+            await back.join("phone")
+            task = await back.task()
+        await back.upload(1, back.update(task))
+        assert (await asyncio.wait_for(back.task(), WAIT_S)).round == 2
+
+
+async def test_phone_that_is_back_before_it_has_given_up_is_asked_in_the_next_round(serve: Serve) -> None:
+    """It has no update of this round, and is there for the next one."""
+    async with serve(phones=2, rounds=2) as served, contextlib.AsyncExitStack() as stack:
+        other, first = [await stack.enter_async_context(peer(served.address)) for _ in range(2)]
+        await other.join("other")
+        await first.join("first")
+        await first.task()
+        async with served.service._round.lock:
+            await first.connection.close(4012, "it has diverged")
+            await told(served, "fault")
+            back = await stack.enter_async_context(peer(served.address))
+            await back.join("first")
+            await back.task()
+        await other.upload(1, other.update(await other.task()))
+        assert (await asyncio.wait_for(back.task(), WAIT_S)).round == 2
+        assert served.service.state.present == {0, 1}
+
+
+async def test_fault_in_a_round_that_is_being_closed_costs_the_phone_no_later_one(serve: Serve) -> None:
+    async with serve(phones=2, rounds=2, quorum=1) as served, contextlib.AsyncExitStack() as stack:
+        quick, wrong = [await stack.enter_async_context(peer(served.address)) for _ in range(2)]
+        await quick.join("quick")
+        await wrong.join("wrong")
+        gate, close = threading.Event(), served.aggregator.close
+
+        def slow(number: int) -> Any:
+            gate.wait(WAIT_S)
+            return close(number)
+
+        served.aggregator.close = slow
+        await quick.upload(1, quick.update(await quick.task()))
+        await told(served, "cancelled")
+        await wrong.send(b"nonsense")
+        assert (await wrong.closed())[0] == 4001
+        # By now its fault waits for the round.
+        await asyncio.sleep(0.2)
+        back = await stack.enter_async_context(peer(served.address))
+        await back.join("wrong")
+        gate.set()
+        task = await asyncio.wait_for(back.task(), WAIT_S)
+        assert task.round == 2
+        await asyncio.sleep(0.1)
+        await back.upload(2, back.update(task))
+        assert await asyncio.wait_for(back.receive_until(Accepted), WAIT_S) == Accepted(2)

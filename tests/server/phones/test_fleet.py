@@ -197,3 +197,32 @@ async def test_phone_that_gets_another_shard_than_it_had_has_no_update_to_send()
 async def test_stranger_that_leaves_is_nobody() -> None:
     fleet = Fleet(2, {}, grace_s=GRACE_S)
     assert not fleet.left(cast(PhoneConnection, Connection()))
+
+
+@in_virtual_time
+async def test_phone_that_is_being_welcomed_is_not_lost_meanwhile() -> None:
+    """Its Welcome takes longer on its link than what was left of its grace time."""
+    fleet = Fleet(1, {}, grace_s=GRACE_S)
+    first = come(fleet, "a")
+    fleet.connect(first)
+    fleet.left(first)
+    await asyncio.sleep(GRACE_S - 1)
+    again = come(fleet, "a")
+    await asyncio.sleep(2)
+    assert lost(fleet) == []
+    with pytest.raises(ShardLaterError):
+        come(fleet, "b")
+    fleet.connect(again)
+    await asyncio.sleep(2 * GRACE_S)
+    assert lost(fleet) == []
+
+
+@in_virtual_time
+async def test_who_leaves_at_the_end_of_a_run_leaves_no_timer_behind() -> None:
+    fleet = Fleet(1, {}, grace_s=GRACE_S)
+    phone = come(fleet, "a")
+    fleet.connect(phone)
+    fleet.stop()
+    assert fleet.left(phone)
+    await asyncio.sleep(2 * GRACE_S)
+    assert lost(fleet) == []

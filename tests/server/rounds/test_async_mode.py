@@ -7,12 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from featherfed.by_round import ByRound
 from featherfed.codec.pipeline import Pipeline
 from featherfed.edge_client.one_phone import PhoneOptions, play_phone
 from featherfed.errors import ConfigError
 from featherfed.randomness import RoundKey
 from featherfed.server.config import RunConfig
 from featherfed.server.model.staleness import UNIT, stale_weight
+from featherfed.server.rounds.async_machine import AsyncState, advance
+from featherfed.server.rounds.events import Deadline, OpenRound, Resume
+from featherfed.server.rounds.round_machine import Phase, Rules
 from featherfed.wire.messages import Accepted, Finish
 from tests.layouts import LAYOUTS
 from tests.server.peer import Peer, peer
@@ -140,3 +144,15 @@ def test_weights_follow_the_paper_to_a_thousandth_of_an_example() -> None:
         for staleness in (0, 1, 5, 100):
             exact = examples / np.sqrt(1 + staleness)
             assert abs(stale_weight(examples, staleness) / UNIT - exact) <= 0.5 / UNIT
+
+
+def test_resumed_run_whose_phones_have_all_failed_asks_them_once_more() -> None:
+    """In each life a buffer is waited for anew, and nobody who failed before is left out of it."""
+    rules = Rules(phones=2, rounds=3, cohort_size=ByRound(2), target=ByRound(1), min_updates=1, max_retries=1, seed=0)
+    everyone = frozenset({0, 1})
+    state = AsyncState(rules, Phase.OPEN, 1, 1, failed=everyone, present=everyone)
+    state, actions = advance(state, Resume())
+    assert actions == (OpenRound(1, 1, (0, 1)),)
+    state, actions = advance(state, Deadline(1, 1))
+    assert actions == (OpenRound(1, 2, (0, 1)),)
+    assert advance(state, Deadline(1, 2))[0].phase is Phase.PAUSED

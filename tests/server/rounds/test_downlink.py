@@ -23,6 +23,7 @@ from featherfed.server.config import config_from
 from featherfed.server.model.lattice_parcels import LatticeParcels
 from featherfed.server.model.parcels import Parcel
 from featherfed.server.phones.phone_connection import PhoneConnection
+from featherfed.server.rounds.events import Deadline
 from featherfed.server.storage.ledger import Traffic
 from featherfed.server.storage.run_folder import create
 from featherfed.simulation import Fleet, simulate
@@ -403,3 +404,23 @@ async def test_phone_that_was_called_off_is_asked_again_though_it_came_with_an_u
             # It has forgotten its update then.
             assert await came.receive_until(Cancel) == Cancel(1)
             assert await came.receive_until(Task) == Task(1, 0)
+
+
+async def test_phone_whose_update_was_sent_away_is_asked_again_though_it_came_with_one(serve: Serve) -> None:
+    """It came with an update that its round did not want, and was told so as it asked; another attempt asks it."""
+    async with (
+        serve(phones=2, cohort=1, run_id=RUN, max_retries=50) as served,
+        peer(served.address) as one,
+        peer(served.address) as other,
+    ):
+        for phone, name in ((one, "a"), (other, "b")):
+            await welcome(phone, replace(hello(name), run=RUN, held_version=0, pending_round=1))
+        state = served.service.state
+        assert state.round_number == 1
+        spare = 1 - min(state.cohort)
+        phone = (one, other)[spare]
+        await phone.send(UpdateBegin(1, 1000, bytes(8), 1, 0, b""))
+        async with asyncio.timeout(10):
+            assert await phone.receive_until(Cancel) == Cancel(1)
+            served.service._round.post(Deadline(1, 0))
+            assert await phone.receive_until(Task) == Task(1, 0)

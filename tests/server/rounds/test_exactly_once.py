@@ -175,3 +175,21 @@ async def test_phone_keeps_its_residual_when_the_next_task_overtakes_the_word_th
             assert served.folder.model.read_bytes() == calm
     finally:
         PhoneState.accepted = accepted  # type: ignore[method-assign]
+
+
+async def test_bytes_of_an_update_that_is_refused_at_its_beginning_are_wasted(serve: Serve) -> None:
+    """Another one than counts, and one that is too large: each came with bytes."""
+    async with serve(phones=2, rounds=1) as served, peer(served.address) as other:
+        await other.join("other")
+        async with peer(served.address) as phone:
+            await phone.join("phone")
+            payload = phone.update(await phone.task())
+            await phone.upload(1, payload)
+            assert await phone.receive_until(Accepted) == Accepted(1)
+            await phone.send(UpdateBegin(1, len(payload), bytes(8), 1, 0, payload[:700]))
+            assert (await phone.closed())[0] == 4004
+        await other.task()
+        await other.send(UpdateBegin(1, 10**9, bytes(8), 1, 0, payload[:300]))
+        assert (await other.closed())[0] == 4004
+        ledger = served.service.ledger
+        assert [ledger.total("uplink", shard=shard).wasted for shard in (1, 0)] == [700, 300]

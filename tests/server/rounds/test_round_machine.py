@@ -257,3 +257,21 @@ def test_retry_asks_as_many_as_its_round_lacks() -> None:
     # A cohort that is full takes nobody else in, however many the first round asked.
     other = min(set(range(6)) - state.cohort)
     assert advance(replace(state, present=state.present - {other}), Joined(other)) == (state, ())
+
+
+def test_resumed_round_whose_phones_have_all_failed_asks_them_once_more() -> None:
+    """Each attempt was used up: it would pause again at once, for ever."""
+    state = opened(attempt=1, accepted=frozenset({0}), failed=frozenset({1, 2}))
+    state, actions = advance(state, Resume())
+    assert actions == (OpenRound(1, 1, (1, 2)),)
+    assert (state.phase, state.failed) == (Phase.OPEN, frozenset())
+    assert advance(state, Accept(2, 1))[0].phase is Phase.CLOSING
+
+
+def test_each_life_of_the_server_has_retries_of_its_own() -> None:
+    """Who was asked last may never come back, while others are there who would play."""
+    state, _ = advance(opened(attempt=1, cohort=frozenset({0})), Resume())
+    state, actions = advance(state, Deadline(1, 1))
+    assert actions == (CancelPhones(1, (0,)), OpenRound(1, 2, (1, 2, 3)))
+    state, actions = advance(state, Deadline(1, 2))
+    assert state.phase is Phase.PAUSED and isinstance(actions[0], Pause)

@@ -42,6 +42,7 @@ from featherfed.server.rounds.events import (
 )
 from featherfed.server.rounds.round_machine import Phase, Rules
 from featherfed.server.rounds.summed_machine import SummedState, advance
+from featherfed.server.rounds.unmasking import Unmasking
 
 PHONES = 12
 SHARDS = st.integers(0, PHONES - 1)
@@ -335,3 +336,43 @@ def test_sum_whose_last_answers_come_while_the_run_is_paused_is_opened_and_paid_
     machine.opened(machine.to_open.pop(), "sum")
     assert machine.state.phase is Phase.PAUSED and machine.paid
     machine.each_sum_that_could_be_opened_is_paid_for_once_and_nothing_else()
+
+
+def _masked(**changes: Any) -> SummedState:
+    rules = Rules(
+        phones=7, rounds=2, cohort_size=ByRound(6), target=ByRound(6), min_updates=1, max_retries=1, seed=0
+    )  # fmt: skip
+    plans = ByRound(CirclePlan(5, 7, masked=True, least=5))
+    everyone = frozenset(range(7))
+    state = SummedState(rules, Phase.OPEN, 1, 0, everyone - {6}, present=everyone, plans=plans)
+    return replace(state, **changes)
+
+
+def test_retry_asks_as_many_as_make_a_circle() -> None:
+    """One phone alone that was not asked yet would wait for its deadline in vain."""
+    _, actions = advance(_masked(dealt=(1, 0)), Deadline(1, 0))
+    assert [len(action.cohort) for action in actions if isinstance(action, OpenRound)] == [6]
+
+
+def test_round_of_which_fewer_than_a_circle_are_left_is_closed_when_it_is_resumed() -> None:
+    """The others have told what opens their updates, and rest: no attempt can help."""
+    state = _masked(cohort=frozenset(range(7)), failed=frozenset(range(5)), attempt=1)
+    paused, actions = advance(state, Deadline(1, 1))
+    assert paused.phase is Phase.PAUSED
+    assert "all but 2, fewer than a circle needs" in next(each.reason for each in actions if isinstance(each, Pause))
+    state, _ = advance(state, Resume())
+    state, actions = advance(state, Deadline(1, 1))
+    assert state.phase is Phase.CLOSING
+    assert CloseRound(1, ()) in actions
+
+
+def test_attempt_whose_phones_are_called_off_is_over_on_the_disk_before_they_are_told() -> None:
+    """They forget its secrets: a gateway that is killed while its root has its sum must not ask them for it again."""
+    rules = replace(_masked().rules, total=7, min_updates=0)
+    dealt = _masked(rules=rules, dealt=(1, 0), circles=(Circle(members=(0, 1, 2, 3, 4, 5), threshold=4, least=5),))
+    for event in (Deadline(1, 0), Asked(2)):
+        state, actions = advance(dealt, event)
+        kinds = [type(action) for action in actions]
+        assert state.phase is Phase.CLOSING
+        assert kinds.index(EndUploads) < kinds.index(CancelPhones) < kinds.index(CloseRound)
+        assert Unmasking._row(state, 0).state == "over"
