@@ -27,7 +27,7 @@ KEPT_WEIGHTS = 4
 PIECE_BYTES = 96_000
 """What a call returns travels with its answer up to 100 KiB; more goes through the object store, for 2 ms of CPU."""
 MOST_PIECES = 10
-"""An update of 0.8 MB costs two thirds of that in so many, one of 1.6 MB as much."""
+"""An update of 0.8 MB costs three fifths of what it does through the object store in so many, one of 1.6 MB as much."""
 
 
 class TrainingActor:

@@ -26,6 +26,8 @@ FRACTION_BITS = 30
 LIMIT = float(1 << 32)
 SMALL = float(1 << 20)
 """Below this a weighted value is rounded by an addition."""
+SHORT = 8_192
+"""Coordinates of which several vectors are summed before they meet the sum: more of them leave the cache."""
 _HEADER = struct.Struct("<qqqd")
 ROUNDER = 1.5 * 2.0**52
 """Added to a float64 below 2⁵¹ it rounds to a whole number, to nearest even, that stands in the sum's low bits."""
@@ -112,8 +114,11 @@ class ExactSum:
         # As np.rint and a cast, in half the time.
         scaled += ROUNDER
         whole = scaled.view(np.int64)
-        # Whole numbers, in any order: many short rows in one call of numpy.
-        self._sum[start : start + size] += whole[0] if rows == 1 else whole.sum(axis=0)
+        if size <= SHORT:
+            # Whole numbers, in any order: one call of numpy in place of one for each row.
+            whole = whole.sum(axis=0, keepdims=True)
+        for row in whole:
+            self._sum[start : start + size] += row
 
     def _count(self, bound: float, weight: int) -> None:
         self._bound = bound

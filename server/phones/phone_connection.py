@@ -5,12 +5,13 @@ import contextlib
 import socket
 import sys
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Protocol
 
 from websockets.asyncio.server import ServerConnection
 from websockets.protocol import State as SocketState
 
-from featherfed.errors import ProtocolError, VersionError
+from featherfed.errors import ProtocolError
 from featherfed.server.door.guarded_connection import GuardedConnection
 from featherfed.server.storage.ledger import Ledger, Traffic
 from featherfed.wire.closing import reason
@@ -179,11 +180,14 @@ class PhoneConnection:
             if not (isinstance(message, WholeUpdate) and takes.takes(self, message)):
                 return False
             counted = self._note(frame, message)
-        except (ProtocolError, VersionError):
+        except Exception:
             return False
         assert counted is not None, "it is past its handshake"
         self._held = True
-        takes.take(self, message, counted)
+        try:
+            takes.take(self, message, counted)
+        except Exception as error:
+            self.go_on_after(partial(_raise, error))
         return True
 
     def go_on(self) -> None:
@@ -317,3 +321,8 @@ def keep_little_unsent(websocket: ServerConnection) -> None:
         # Within TLS its socket may be closed before the connection hears of it.
         with contextlib.suppress(OSError):
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+
+
+async def _raise(error: Exception) -> None:
+    """Raise an error of what a socket's callback did where it can be said, and ends one connection."""
+    raise error

@@ -195,12 +195,16 @@ class Folding:
         def tell(durable: "asyncio.Future[None]") -> None:
             self._due.set()
             for update in folded:
-                if (error := durable.exception()) is None:
+                if (error := durable.exception()) is not None:
+                    update.fail(error)
+                    continue
+                try:
                     update.answer(True)
-                else:
+                except Exception as error:
+                    # What one phone's answer makes of this program ends its connection: the others hear.
                     update.fail(error)
 
-        # Their connections wake once, and not for the sum and for the disk.
+        # Once, and not for the sum and for the disk.
         durable.add_done_callback(tell)
 
     def _post(self, updates: Sequence[WholeUpdate]) -> None:

@@ -1,7 +1,7 @@
 """Updates on their way in: byte by byte to the disk, then the answer.
 
 An Ack is sent when its bytes are durable, unless the phone's next message is here already, and Accepted when the whole
-update is durable and counts. Answers are sent outside of the upload's lock, so that a connection that stands still
+update is durable and counts. Answers are sent outside of the upload's turn, so that a connection that stands still
 never holds up the phone's next one.
 """
 
@@ -197,7 +197,7 @@ class Receiver:
         return upload
 
     async def _keep(self, phone: PhoneConnection, sending: Sending, offset: int, data: bytes) -> Answer:
-        """Make new bytes durable; return what to tell the phone. Called under the upload's lock, if it has one."""
+        """Make new bytes durable; return what to tell the phone. Called under the upload's turn, if it has one."""
         upload, begin = sending.upload, sending.begin
         key = (begin.round, phone.shard)
         if upload is not None and upload.accepted:

@@ -2,7 +2,7 @@
 
 It is taken where the socket brings it, and answered where its batch is durable: no task wakes for it. What happens to
 it is what `Receiver` does, and all that is unusual is left to that one: an update that does not count or is on its way
-already, one that breaks a limit, a phone that has more to say, a connection that has not room for the answer.
+already, one that breaks a limit, a phone that is sending another in chunks, a connection that has not room for the answer.
 """
 
 import asyncio
@@ -65,11 +65,15 @@ class ShortWay:
         """Have an update folded."""
         key, size = (update.round, phone.shard), len(update.data)
         self._uploads.turns.take(key)
-        examples = update.examples or self._limits.max_examples
-        upload = self._uploads.begin(key, StoredUpdate(*key, "receiving", size, b"", examples))
-        counted.theory += self._limits.theory_bytes.at(update.round)
-        self._watcher.upload_advanced(phone.shard, update.round, 0, size)
-        self._folding.take(SingleUpdate(key, upload, update.data, b"", examples, phone, self))
+        try:
+            examples = update.examples or self._limits.max_examples
+            upload = self._uploads.begin(key, StoredUpdate(*key, "receiving", size, b"", examples))
+            counted.theory += self._limits.theory_bytes.at(update.round)
+            self._watcher.upload_advanced(phone.shard, update.round, 0, size)
+            self._folding.take(SingleUpdate(key, upload, update.data, b"", examples, phone, self))
+        except BaseException:
+            self._uploads.turns.give_back(key)
+            raise
 
     def accept(self, update: "SingleUpdate") -> bool:
         """Tell a phone that its update counts; return False where its connection does not take that at once."""
@@ -79,10 +83,11 @@ class ShortWay:
             self._packed = pack(self._accepted)
         if not phone.send_at_once(self._accepted, self._packed):
             return False
-        self._uploads.turns.give_back(update.key)
         phone.forgets(round_number)
-        phone.go_on()
         self._pacing.release(phone, self._current.state)
+        # Last: whatever fails before leaves the turn, and the phone, to its task.
+        self._uploads.turns.give_back(update.key)
+        phone.go_on()
         return True
 
     def conclude(self, update: "SingleUpdate", counted: "asyncio.Future[bool]") -> None:

@@ -1,8 +1,8 @@
 """What a run keeps in its database: rounds, phones, updates under way, traffic and faults.
 
 SQLite in WAL mode with `synchronous=FULL`, or PostgreSQL with `synchronous_commit=on`: a transaction that has returned
-is on the disk. Callers hand over lists of
-statements, so that many phones' writes share one transaction and one fsync (`server/storage/commits.py`).
+is on the disk. Callers hand over lists of statements, so that many phones' writes share one transaction and one fsync
+(`server/storage/commits.py`).
 """
 
 import itertools

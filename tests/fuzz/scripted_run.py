@@ -259,7 +259,7 @@ class ScriptedRun:
             self.count(begin.digest)
             line.answers.append(Accepted(begin.round))
         else:
-            self.arrived = key
+            self.arrived, self.arrived_digest = key, begin.digest
             line.answers.append(Ack(begin.round, begin.size))
 
     def check(self, payload: bytes) -> None:
@@ -444,7 +444,7 @@ class ScriptedRun:
     async def open(self) -> None:
         """Count what has arrived: its circle is summed."""
         assert self.arrived is not None
-        self.count(self.digests[self.arrived])
+        self.count(self.arrived_digest)
         self.arrived = None
         if self.ready is not None:
             await self.send(self.ready, Accepted(self.round))

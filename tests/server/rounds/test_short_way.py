@@ -3,11 +3,13 @@
 import asyncio
 import threading
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import numpy as np
 import pytest
 
+from featherfed.server.phones.phone_connection import PhoneConnection
 from featherfed.server.rounds.receiving import Receiver
 from featherfed.server.rounds.short_way import ShortWay
 from featherfed.wire.framing import masked_frame
@@ -177,6 +179,67 @@ async def test_what_a_phone_says_while_its_update_is_under_way_is_heard_afterwar
         assert (code, "not msgpack" in sentence) == (4001, True)
         assert served.service.state.accepted == {1}
     assert taken == ([1] if way == "short" else [])
+
+
+async def test_an_error_where_an_update_is_taken_ends_its_connection_and_no_other(
+    serve: Serve, taken: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        serve(phones=2, uplink=SPEC) as served,
+        peer(served.address) as struck,
+        peer(served.address) as other,
+    ):
+        await struck.join("struck")
+        await other.join("other")
+        payloads = [phone.update(await phone.task()) for phone in (struck, other)]
+        advanced = served.watcher.upload_advanced
+
+        def breaks(shard: int, *rest: Any) -> None:
+            if shard == 0:
+                raise KeyError("unforeseen")
+            advanced(shard, *rest)
+
+        monkeypatch.setattr(served.watcher, "upload_advanced", breaks)
+        await send_whole(struck, payloads[0])
+        code, sentence = await struck.closed()
+        assert code == 4000 and "the server failed on a message of it: KeyError: 'unforeseen'" in sentence
+        assert served.service._uploads.turns.free((1, 0))
+        await send_whole(other, payloads[1])
+        assert await other.receive_until(Accepted) == Accepted(1)
+        assert await served.ended is None
+    assert taken == [0, 1]
+
+
+async def test_an_error_where_an_update_is_answered_ends_its_connection_and_no_other(
+    serve: Serve, taken: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(self: PhoneConnection, *given: Any) -> bool:
+        if self.shard == 1:
+            raise KeyError("unforeseen")
+        return send_at_once(self, *given)
+
+    send_at_once = PhoneConnection.send_at_once
+    monkeypatch.setattr(PhoneConnection, "send_at_once", breaks)
+    disk = Disk()
+    async with AsyncExitStack() as stack:
+        served = await stack.enter_async_context(serve(phones=4, uplink=SPEC, disk={"injector": disk}))
+        phones = [await stack.enter_async_context(peer(served.address)) for _ in range(4)]
+        for number, phone in enumerate(phones):
+            await phone.join(f"phone-{number}")
+        payloads = [phone.update(await phone.task()) for phone in phones]
+        disk.held.set()
+        await send_whole(phones[0], payloads[0])
+        await until(disk.waits.is_set)
+        for phone, payload in zip(phones[1:], payloads[1:], strict=True):
+            await send_whole(phone, payload)
+        disk.let_go.set()
+        code, sentence = await phones[1].closed()
+        assert code == 4000 and "the server failed on a message of it: KeyError: 'unforeseen'" in sentence
+        for phone in (phones[0], *phones[2:]):
+            assert await phone.receive_until(Accepted) == Accepted(1)
+        assert await served.ended is None
+        assert [update.state for update in served.store.updates()] == ["accepted"] * 4
+    assert sorted(taken) == [0, 1, 2, 3]
 
 
 async def test_update_of_a_phone_that_is_gone_before_it_is_durable_counts(
