@@ -80,6 +80,11 @@ class CurrentRound:
         return self.state.phase is Phase.CLOSING
 
     @property
+    def is_paused(self) -> bool:
+        """Whether the run ends for now: what comes before its goodbye is not answered, and counts when resumed."""
+        return self.state.phase is Phase.PAUSED
+
+    @property
     def room(self) -> int:
         """How many more updates the sum takes: the machine closes it on the last of them."""
         return self.state.target - self.state.count
@@ -108,7 +113,7 @@ class CurrentRound:
     @property
     def answers_now(self) -> bool:
         """Whether updates are answered, as far as that is known now."""
-        return self._known.is_set() and not self._stopped
+        return self._known.is_set() and not self._stopped and not self.is_paused
 
     def stop(self) -> None:
         """Stop the deadline, and let go of who waits in `answers`."""

@@ -145,7 +145,7 @@ class Receiver:
         """
         current = self._current
         current.post(event)
-        if event.shard in current.state.failed and current.state.phase is not Phase.GATHERING:
+        if event.shard in current.state.failed and current.state.phase not in (Phase.GATHERING, Phase.PAUSED):
             self._storage.commits.queue(current.row(), *self._uploads.waste_unwanted(current.state))
 
     async def conclude(self, phone: PhoneConnection, update: WholeUpdate, counted: "asyncio.Future[bool]") -> None:
@@ -206,6 +206,9 @@ class Receiver:
             self._sending.pop(phone, None)
             await self._all_durable()
             return Accepted(begin.round)
+        if self._current.is_paused:
+            # Not a word: it is sent again when the run is resumed.
+            return None
         wanted = self._current.state.wants(*key)
         if upload is None or self._uploads.get(key) is not upload or not wanted:
             self._received(phone).wasted += len(data)
@@ -254,7 +257,8 @@ class Receiver:
             raise
         if counts:
             return self._intake.answer(update)
-        if self._intake.over:
+        if self._intake.over or self._current.is_paused:
+            # As in `_keep`.
             return None
         if update.upload.accepted:
             self._received(phone).resent += len(update.last)

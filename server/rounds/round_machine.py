@@ -295,10 +295,14 @@ def _resume_gathering(state: RunState, event: Resume) -> Step:
 
 
 def _resume_open(state: RunState, event: Resume) -> Step:
-    if state.exhausted and not state.outstanding and len(state.accepted) < state.rules.min_updates:
-        # The run has paused since all who were asked have failed: whoever resumes it has them tried once more.
+    enough = len(state.accepted) >= state.rules.min_updates
+    if state.exhausted and not enough:
+        # The run has paused, perhaps since too many have failed: whoever resumes it has them tried once more.
         state = replace(state, failed=frozenset())
     state = replace(state, began=state.attempt)
+    if not state.outstanding and not enough:
+        # Though a life without retries has none to give: who is there now was perhaps not when the round opened.
+        return _retry(state)
     if len(state.accepted) >= state.target or not state.outstanding:
         return settle(state)
     return state, (OpenRound(state.round_number, state.attempt, tuple(sorted(state.outstanding))),)

@@ -74,8 +74,8 @@ class SummedState(RunState):
     """Of this attempt."""
     dealt: tuple[int, int] = (0, 0)
     """The round and attempt that they are of."""
-    resumed: bool = False
-    """Whether this server has gone on with a run."""
+    resumed: int = 0
+    """The round that this server has gone on with; 0: none."""
     life: int = 0
     """Of a gateway: how many times it has come to its root without its memory."""
 
@@ -265,7 +265,7 @@ def _settle(state: SummedState) -> Step:
     """Close the round, try it again, or pause; where those who may be asked make no circle, no attempt can help."""
     anybody = frozenset(range(state.rules.phones)) - state.accepted - state.failed
     if len(anybody) < state.fewest and len(state.accepted) < state.rules.min_updates:
-        if state.resumed:
+        if state.resumed == state.round_number:
             close = CloseRound(state.round_number, tuple(sorted(state.accepted)))
             return replace(state, phase=Phase.CLOSING), (close,)
         pause = Pause(
@@ -346,7 +346,7 @@ def _lose(state: SummedState, event: Lost | Fail | GaveUp) -> Step:
 def _resume(state: SummedState, event: Resume) -> Step:
     """Go on with the circles that the disk gave, and ask again whose update is awaited."""
     actions: tuple[Action, ...] = ()
-    state = replace(state, resumed=True, began=state.attempt)
+    state = replace(state, resumed=state.round_number, began=state.attempt)
     for number, circle in enumerate(state.circles):
         state, more = _put(state, number, *circle_machine.resumed(circle))
         actions += more

@@ -349,8 +349,8 @@ class ScriptedRun:
             case "cancel":
                 await self.call_off()
             case "next" | "next late":
-                # The Cancel may be on its way when the connection breaks, or was never sent: what has arrived whole on a
-                # connection that stands is always answered before another Task.
+                # The Cancel may be on its way when the connection breaks, or was never sent: what has arrived whole on
+                # a connection that stands is always answered before another Task.
                 if name == "next" or self.arrived:
                     await self.call_off()
                 self.round, self.attempt, self.wanted, self.arrived = self.round + 1, 0, False, None

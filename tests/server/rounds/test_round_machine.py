@@ -275,3 +275,20 @@ def test_each_life_of_the_server_has_retries_of_its_own() -> None:
     assert actions == (CancelPhones(1, (0,)), OpenRound(1, 2, (1, 2, 3)))
     state, actions = advance(state, Deadline(1, 2))
     assert state.phase is Phase.PAUSED and isinstance(actions[0], Pause)
+
+
+def test_resumed_round_tries_those_who_failed_though_another_one_is_silent() -> None:
+    """Whoever is connected and says nothing would keep them from being asked, for ever."""
+    state, actions = advance(opened(attempt=1, accepted=frozenset({0}), failed=frozenset({1})), Resume())
+    assert actions == (OpenRound(1, 1, (1, 2)),)
+    assert advance(state, Accept(1, 1))[0].phase is Phase.CLOSING
+
+
+def test_resumed_round_without_retries_asks_who_was_not_there_when_it_opened() -> None:
+    """It would pause again at once, for ever, though enough are there."""
+    alone = frozenset({0})
+    state = opened(rules=replace(RULES, max_retries=0), cohort=alone, accepted=alone, present=frozenset({0, 1, 2}))
+    state, actions = advance(state, Resume())
+    assert actions == (OpenRound(1, 1, (1, 2)),)
+    assert advance(state, Deadline(1, 1))[0].phase is Phase.PAUSED
+    assert advance(state, Accept(2, 1))[0].phase is Phase.CLOSING

@@ -366,6 +366,19 @@ def test_round_of_which_fewer_than_a_circle_are_left_is_closed_when_it_is_resume
     assert CloseRound(1, ()) in actions
 
 
+def test_resumed_run_closes_no_later_round_empty() -> None:
+    """Only the round that it was resumed in may close with too few: a version of none is no version."""
+    state = _masked(cohort=frozenset(range(7)), failed=frozenset(range(5)), attempt=1)
+    for event in (Resume(), Deadline(1, 1), Closed(1, False)):
+        state, _ = advance(state, event)
+    assert (state.phase, state.round_number) == (Phase.OPEN, 2)
+    for shard in sorted(state.cohort)[:3]:
+        state, _ = advance(state, Fail(shard))
+    state, actions = advance(state, Deadline(2, 0))
+    assert state.phase is Phase.PAUSED
+    assert "fewer than a circle needs" in next(each.reason for each in actions if isinstance(each, Pause))
+
+
 def test_attempt_whose_phones_are_called_off_is_over_on_the_disk_before_they_are_told() -> None:
     """They forget its secrets: a gateway that is killed while its root has its sum must not ask them for it again."""
     rules = replace(_masked().rules, total=7, min_updates=0)
