@@ -200,9 +200,9 @@ class Folding:
                     continue
                 try:
                     update.answer(True)
-                except Exception as error:
+                except Exception as fault:
                     # What one phone's answer makes of this program ends its connection: the others hear.
-                    update.fail(error)
+                    update.fail(fault)
 
         # Once, and not for the sum and for the disk.
         durable.add_done_callback(tell)

@@ -2,7 +2,7 @@
 
 It is taken where the socket brings it, and answered where its batch is durable: no task wakes for it. What happens to
 it is what `Receiver` does, and all that is unusual is left to that one: an update that does not count or is on its way
-already, one that breaks a limit, a phone that is sending another in chunks, a connection that has not room for the answer.
+already, one that breaks a limit, a phone that is sending another in chunks, a connection without room for the answer.
 """
 
 import asyncio

@@ -73,7 +73,7 @@ class Machines(RuleBasedStateMachine):
                 case OpenRound(number, attempt, cohort):
                     assert (number, attempt) == (self.state.round_number, self.state.attempt)
                     assert isinstance(event, Resume) or set(cohort) <= self.state.present
-                    assert attempt <= self.state.rules.max_retries
+                    assert attempt - self.state.began <= self.state.rules.max_retries
                 case Assign(shard):
                     assert shard in self.state.cohort and shard in self.state.present
                 case CancelPhones(number, shards):
@@ -137,7 +137,7 @@ class Machines(RuleBasedStateMachine):
         assert self.most_round <= state.round_number <= state.rules.rounds
         self.most_round = state.round_number
         assert self.closing == sorted(self.closing)
-        assert state.attempt <= state.rules.max_retries
+        assert 0 <= state.attempt - state.began <= state.rules.max_retries
 
     @invariant()
     def what_counts_is_what_was_told_to_count(self) -> None:
