@@ -86,6 +86,10 @@ class Witness:
 
     acked: dict[tuple[str, int, bytes], int] = field(default_factory=dict)
     """By (phone, round, digest): the most bytes that an Ack said were durable, before it was passed on."""
+    told: dict[tuple[str, int, bytes], int] = field(default_factory=dict)
+    """The most of these that the phone may know of: what is said on a connection that it has left, nobody hears."""
+    newest: dict[str, "Conversation"] = field(default_factory=dict)
+    """Each phone's newest connection."""
     accepted: set[tuple[str, int]] = field(default_factory=set)
     lost_bytes: int = 0
     """Acknowledged, and later not known to the server any more."""
@@ -123,6 +127,7 @@ class Conversation:
         match message:
             case Hello():
                 self.phone = message.name
+                witness.newest[self.phone] = self
             case UpdateBegin(number, size, digest, _, offset, data):
                 self._update, self._size = (self.phone, number, digest), size
                 self._sent(offset, data)
@@ -143,6 +148,8 @@ class Conversation:
                     raise ProtocolError(f"Ack of round {number} for an update that {self.phone} did not begin")
                 witness.lost_bytes += max(0, witness.acked.get(update, 0) - offset)
                 witness.acked[update] = max(witness.acked.get(update, 0), offset)
+                if witness.newest.get(self.phone) is self:
+                    witness.told[update] = max(witness.told.get(update, 0), offset)
             case Accepted(number):
                 witness.accepted.add((self.phone, number))
                 self._left["up"] = 0
@@ -153,5 +160,5 @@ class Conversation:
         # Without data it is a question.
         self._left["up"] = self._size - offset - len(data) if data else 0
         if self._update is not None:
-            acked = witness.acked.get(self._update, 0)
-            witness.again_bytes += max(0, min(acked, offset + len(data)) - offset)
+            told = witness.told.get(self._update, 0)
+            witness.again_bytes += max(0, min(told, offset + len(data)) - offset)
