@@ -112,11 +112,15 @@ class Receiver:
             self._received(phone).wasted += len(message.data)
             raise
         async with self._uploads.turns.turn(key):
-            upload = self._announce(phone, message)
-            sending = self._sending[phone] = Sending(message, upload)
-            self._watcher.upload_advanced(phone.shard, message.round, upload.durable, message.size)
-            answer = await self._keep(phone, sending, message.offset, message.data)
-        if answer is not None:
+            # While this waited, the phone's other connection may have brought it all, and its round may be closed.
+            if as_before := self._uploads.get(key) is known:
+                upload = self._announce(phone, message)
+                sending = self._sending[phone] = Sending(message, upload)
+                self._watcher.upload_advanced(phone.shard, message.round, upload.durable, message.size)
+                answer = await self._keep(phone, sending, message.offset, message.data)
+        if not as_before and not self._current.is_paused:
+            await self.begin(phone, message)
+        elif as_before and answer is not None:
             await self._answer(phone, answer)
 
     async def chunk(self, phone: PhoneConnection, message: UpdateChunk) -> None:

@@ -45,3 +45,12 @@ def test_run_ends_and_each_update_counts_once_whatever_was_before(kind: str, tmp
         (folder := tmp_path / str(seed)).mkdir()
         world = played(folder, seed, settings, phones=phones, whole=whole, chaos_s=CHAOS_S[seed % 4])
         assert not world.faults, (seed, world.faults, world.story[-40:])
+
+
+@pytest.mark.parametrize("seed", [1795790338, 1795790478])
+def test_update_announced_while_its_other_copy_is_summed_and_its_round_closed_counts_once(
+    seed: int, tmp_path: Path
+) -> None:
+    whole = seed // 2 % 2 * 2
+    world = played(tmp_path, seed, RUNS["async"], phones=4, whole=whole, chaos_s=CHAOS_S[seed % 4])
+    assert not world.faults, (world.faults, world.story[-40:])
