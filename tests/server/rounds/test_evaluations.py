@@ -17,6 +17,7 @@ from featherfed.server.model.evaluation_work import UnderWay
 from featherfed.server.rounds.round_machine import Phase
 from featherfed.wire.messages import Accepted
 from tests.server.peer import Peer, peer
+from tests.server.rounds.waiting import until
 
 Serve = Callable[..., Any]
 F32 = npt.NDArray[np.float32]
@@ -47,12 +48,6 @@ class Judge:
 
     def fails(self, sentence: str) -> None:
         self.asked[-1][2].set_exception(ProblemError(sentence))
-
-
-async def until(met: Callable[[], Any]) -> None:
-    async with asyncio.timeout(20):
-        while not met():
-            await asyncio.sleep(0.001)
 
 
 async def play(phone: Peer, number: int) -> None:

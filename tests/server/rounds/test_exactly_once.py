@@ -9,15 +9,9 @@ import pytest
 from featherfed.server.rounds.events import Deadline
 from featherfed.wire.messages import Accepted, Ack, Cancel, Task, UpdateBegin, UpdateChunk
 from tests.server.peer import Peer, digest, peer
+from tests.server.rounds.waiting import WAIT_S, until
 
 Serve = Callable[..., Any]
-WAIT_S = 30.0
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(WAIT_S):
-        while not condition():
-            await asyncio.sleep(0.002)
 
 
 async def begin(phone: Peer, payload: bytes) -> int:
@@ -67,6 +61,42 @@ async def test_two_connections_of_a_phone_bring_one_update_in_chunks_of_any_size
         assert served.service.state.accepted == {1}
         assert served.store.payload(1, 1) == payload
         total = served.service.ledger.total("uplink", shard=1)
+        assert total.payload - total.resent - total.wasted == len(payload)
+
+
+async def test_update_whose_copy_waits_until_its_round_is_closed_is_accepted_and_not_called_off(serve: Serve) -> None:
+    async with (
+        serve(mode="async", phones=1, buffer=1, rounds=2) as served,
+        peer(served.address) as older,
+    ):
+        await older.join("phone")
+        payload = older.update(await older.task())
+        await begin(older, payload)
+        uploads, key = served.service._uploads, (1, 0)
+
+        async def wait(number: int) -> None:
+            await until(lambda: len(uploads.turns._taken[key] or ()) == number)
+
+        # In this order have their turn: the update, this test while the round is closed, and the copy.
+        uploads.turns.take(key)
+        await older.send(UpdateChunk(0, payload))
+        await wait(1)
+        until_closed = asyncio.create_task(uploads.turns.wait(key))
+        await wait(2)
+        async with peer(served.address) as newer:
+            await newer.join("phone")
+            await newer.send(UpdateBegin(1, len(payload), digest(payload), 1, 0, b""))
+            await wait(3)
+            uploads.turns.give_back(key)
+            await until_closed
+            await until(lambda: served.service.state.round_number == 2 and uploads.get(key) is None)
+            uploads.turns.give_back(key)
+            async with asyncio.timeout(WAIT_S):
+                while not isinstance(answer := await newer.receive(), Ack | Accepted | Cancel):
+                    pass
+            assert answer == Accepted(1)
+        assert [(update.round_number, update.state) for update in served.store.updates()] == [(1, "accepted")]
+        total = served.service.ledger.total("uplink", shard=0)
         assert total.payload - total.resent - total.wasted == len(payload)
 
 

@@ -1,7 +1,5 @@
 """Whole updates go into the sum in batches: what comes while one is being written is the next one."""
 
-import asyncio
-import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -11,23 +9,10 @@ import pytest
 from featherfed.server.rounds.folding import Folding, WholeUpdate
 from featherfed.wire.messages import Accepted
 from tests.server.peer import Peer, peer
+from tests.server.rounds.waiting import HeldDisk, until
 
 Serve = Callable[..., Any]
 PHONES = 6
-
-
-class Disk:
-    """Writes at once, or not before it is let go."""
-
-    def __init__(self) -> None:
-        self.held = threading.Event()
-        self.waits = threading.Event()
-        self.let_go = threading.Event()
-
-    def __call__(self, moment: str) -> None:
-        if moment == "before" and self.held.is_set():
-            self.waits.set()
-            assert self.let_go.wait(30)
 
 
 @pytest.fixture
@@ -43,12 +28,6 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sizes
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0.002)
-
-
 async def joined(served: Any, stack: AsyncExitStack) -> list[tuple[Peer, bytes]]:
     phones = []
     for number in range(PHONES):
@@ -59,9 +38,9 @@ async def joined(served: Any, stack: AsyncExitStack) -> list[tuple[Peer, bytes]]
 
 
 @asynccontextmanager
-async def first_being_written(serve: Serve) -> AsyncIterator[tuple[Any, Disk, list[tuple[Peer, bytes]]]]:
+async def first_being_written(serve: Serve) -> AsyncIterator[tuple[Any, HeldDisk, list[tuple[Peer, bytes]]]]:
     """Give a server that writes the update of the first of its phones, the disk that it waits for, and the phones."""
-    disk = Disk()
+    disk = HeldDisk()
     async with (
         serve(phones=PHONES, rounds=1, uplink="vertex-small", disk={"injector": disk}) as served,
         AsyncExitStack() as stack,

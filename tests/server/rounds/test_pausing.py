@@ -11,7 +11,8 @@ from websockets.exceptions import ConnectionClosed
 from featherfed.wire.closing import Close
 from featherfed.wire.messages import Accepted, Ack, AnyMessage, Cancel, UpdateBegin, UpdateChunk, WholeUpdate
 from tests.server.peer import Peer, digest, peer
-from tests.server.rounds.test_evaluations import Judge, play, until
+from tests.server.rounds.test_evaluations import Judge, play
+from tests.server.rounds.waiting import until
 
 Serve = Callable[..., Any]
 HALF = 64

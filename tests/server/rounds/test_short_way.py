@@ -1,9 +1,8 @@
 """An update of one message is taken at the socket, and comes to the same end as on the way that all others go."""
 
 import asyncio
-import threading
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import numpy as np
@@ -15,23 +14,10 @@ from featherfed.server.rounds.short_way import ShortWay
 from featherfed.wire.framing import masked_frame
 from featherfed.wire.messages import Accepted, Ack, Cancel, UpdateBegin, UpdateChunk, WholeUpdate, pack
 from tests.server.peer import Peer, digest, peer
+from tests.server.rounds.waiting import HeldDisk, until
 
 Serve = Callable[..., Any]
 SPEC = "vertex-small"
-
-
-class Disk:
-    """Writes at once, or not before it is let go."""
-
-    def __init__(self) -> None:
-        self.held = threading.Event()
-        self.waits = threading.Event()
-        self.let_go = threading.Event()
-
-    def __call__(self, moment: str) -> None:
-        if moment == "before" and self.held.is_set():
-            self.waits.set()
-            assert self.let_go.wait(5)
 
 
 @pytest.fixture
@@ -56,14 +42,26 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     return str(request.param)
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0.002)
-
-
 async def send_whole(phone: Peer, payload: bytes, *, examples: int = 1) -> None:
     await phone.send(WholeUpdate(1, payload, examples))
+
+
+@asynccontextmanager
+async def being_written(serve: Serve) -> AsyncIterator[tuple[Any, HeldDisk, Peer, bytes]]:
+    """Give a server that writes the update of its second phone, its disk, which is held, the phone and its payload."""
+    disk = HeldDisk()
+    async with (
+        serve(phones=2, uplink=SPEC, disk={"injector": disk}) as served,
+        peer(served.address) as other,
+        peer(served.address) as phone,
+    ):
+        await other.join("other")
+        await phone.join("phone")
+        payload = phone.update(await phone.task())
+        disk.held.set()
+        await send_whole(phone, payload)
+        await until(disk.waits.is_set)
+        yield served, disk, phone, payload
 
 
 async def test_update_of_one_message_is_taken_where_the_socket_brings_it(
@@ -107,18 +105,7 @@ async def test_both_ways_leave_the_same_rows_and_the_same_model(serve: Serve, mo
 
 
 async def test_update_sent_again_counts_once(serve: Serve, way: str, taken: list[int]) -> None:
-    disk = Disk()
-    async with (
-        serve(phones=2, uplink=SPEC, disk={"injector": disk}) as served,
-        peer(served.address) as other,
-        peer(served.address) as phone,
-    ):
-        await other.join("other")
-        await phone.join("phone")
-        payload = phone.update(await phone.task())
-        disk.held.set()
-        await send_whole(phone, payload)
-        await until(disk.waits.is_set)
+    async with being_written(serve) as (served, disk, phone, payload):
         # In one piece with what follows, and each while the one before it is under way.
         await send_whole(phone, payload)
         await phone.upload(1, payload)
@@ -134,7 +121,7 @@ async def test_update_sent_again_counts_once(serve: Serve, way: str, taken: list
 async def test_newer_connection_hears_of_the_older_ones_update_once_it_is_durable(
     serve: Serve, way: str, taken: list[int]
 ) -> None:
-    disk = Disk()
+    disk = HeldDisk()
     async with serve(phones=2, uplink=SPEC, disk={"injector": disk}) as served, peer(served.address) as other:
         await other.join("other")
         async with peer(served.address) as older:
@@ -159,18 +146,7 @@ async def test_newer_connection_hears_of_the_older_ones_update_once_it_is_durabl
 async def test_what_a_phone_says_while_its_update_is_under_way_is_heard_afterwards(
     serve: Serve, way: str, taken: list[int]
 ) -> None:
-    disk = Disk()
-    async with (
-        serve(phones=2, uplink=SPEC, disk={"injector": disk}) as served,
-        peer(served.address) as other,
-        peer(served.address) as phone,
-    ):
-        await other.join("other")
-        await phone.join("phone")
-        payload = phone.update(await phone.task())
-        disk.held.set()
-        await send_whole(phone, payload)
-        await until(disk.waits.is_set)
+    async with being_written(serve) as (served, disk, phone, _):
         await phone.send(b"\xc1")
         await asyncio.sleep(0.05)
         disk.let_go.set()
@@ -220,7 +196,7 @@ async def test_an_error_where_an_update_is_answered_ends_its_connection_and_no_o
 
     send_at_once = PhoneConnection.send_at_once
     monkeypatch.setattr(PhoneConnection, "send_at_once", breaks)
-    disk = Disk()
+    disk = HeldDisk()
     async with AsyncExitStack() as stack:
         served = await stack.enter_async_context(serve(phones=4, uplink=SPEC, disk={"injector": disk}))
         phones = [await stack.enter_async_context(peer(served.address)) for _ in range(4)]
@@ -245,7 +221,7 @@ async def test_an_error_where_an_update_is_answered_ends_its_connection_and_no_o
 async def test_update_of_a_phone_that_is_gone_before_it_is_durable_counts(
     serve: Serve, way: str, taken: list[int]
 ) -> None:
-    disk = Disk()
+    disk = HeldDisk()
     async with serve(phones=1, uplink=SPEC, disk={"injector": disk}) as served:
         async with peer(served.address) as phone:
             await phone.join("phone")
