@@ -138,7 +138,7 @@ def run(quiet: bool, **flags: Any) -> None:
 @_phone_flags
 @click.option("--count", type=click.IntRange(1), required=True, help="How many phones.")
 @click.option("--name", default="swarm", show_default=True, help="The phones are NAME-0, NAME-1, ….")
-@click.option("--workers", type=click.IntRange(1), help="Processes to spread them over.  [default: cores]")
+@click.option("--workers", type=click.IntRange(1), help="Processes to spread them over.  [default: cores, 1 on a GPU]")
 @click.option("--devices", metavar="NAME,…", help="As --device, dealt to the phones in turn.")
 @click.option(
     "--shard",
@@ -170,7 +170,7 @@ def swarm(
     options = _options(**flags)
     with loading():
         from featherfed.bandwidth_sim.errors import LinkConfigError
-        from featherfed.edge_client.swarm import Deal, phone_options, run_swarm
+        from featherfed.edge_client.swarm import Deal, phone_options, run_swarm, workers_for
         from featherfed.errors import ConfigError
 
     try:
@@ -182,7 +182,7 @@ def swarm(
     except (ConfigError, LinkConfigError) as error:
         raise click.UsageError(str(error)) from error
     try:
-        ended_well = run_swarm(phones, min(workers or os.cpu_count() or 1, count), quiet=quiet)
+        ended_well = run_swarm(phones, min(workers or workers_for(phones), count), quiet=quiet)
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
     if not ended_well:

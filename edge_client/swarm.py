@@ -1,7 +1,7 @@
 """Many phones on one machine: a few worker processes, each with many phones on one event loop.
 
 torch is imported once, in a process that does nothing else and that the workers are forked from; a problem is loaded
-once a worker, and all phones of a worker train on one model, in turns.
+once a worker, and all phones of a worker train on one model, in turns, or on a GPU as one batch.
 
 On the wire a phone of a swarm is what `fl-edge run` is: its own connection, token, link, name, shard and state
 directory.
@@ -24,6 +24,8 @@ from featherfed.commandline import streams
 from featherfed.commandline.signals import kept_from_children
 from featherfed.edge_client.local_problem import LocalProblem
 from featherfed.edge_client.one_phone import PhoneOptions, play_phone
+from featherfed.edge_client.training_queue import TrainingQueue
+from featherfed.edge_client.training_work import in_a_thread
 from featherfed.errors import ConfigError, FeatherfedError
 
 OTHER_FILES = 128
@@ -109,6 +111,7 @@ class _Worker:
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
         self._local: dict[tuple[str, str], LocalProblem] = {}
+        self._queue = TrainingQueue()
 
     async def play_all(self, phones: list[PhoneOptions]) -> list[str | BaseException]:
         # One training at a time: two in one process would only share its lock, and the model is shared too.
@@ -122,7 +125,8 @@ class _Worker:
                 sys.stdout.write(f"{options.name}: {line}\n")
                 sys.stdout.flush()
 
-        end = await play_phone(options, say, make_local=self._make_local)
+        trains = in_a_thread if options.compute == "cpu" else self._queue
+        end = await play_phone(options, say, make_local=self._make_local, trains=trains)
         say(end)
         return end
 
@@ -180,6 +184,15 @@ def allow_files(phones: Sequence[PhoneOptions], workers: int) -> None:
     if soft != resource.RLIM_INFINITY and soft < needed:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def workers_for(phones: Sequence[PhoneOptions]) -> int:
+    """Return how many processes phones are spread over by themselves: one a core, and one where all train on a GPU.
+
+    There they train as one batch, and each process would take its share of the GPU's memory.
+    """
+    cores = 1 if all(phone.compute != "cpu" for phone in phones) else os.cpu_count() or 1
+    return min(cores, len(phones))
 
 
 def run_swarm(phones: list[PhoneOptions], workers: int, *, quiet: bool = True) -> bool:

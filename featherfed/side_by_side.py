@@ -36,7 +36,7 @@ import numpy.typing as npt
 from featherfed.edge_client.learner import Learner, SgdLearner, Trained
 from featherfed.edge_client.leaving import LeavingLearner, PhoneLeftError
 from featherfed.edge_client.training_crew import Crew, EvaluateJob, Job, TrainJob
-from featherfed.edge_client.training_together import train_together
+from featherfed.edge_client.training_together import Worth, train_together
 from featherfed.problem import Place
 from featherfed.server.model.evaluation_work import UnderWay
 from featherfed.wire.messages import NOTHING, Task
@@ -53,8 +53,6 @@ PARTS = 10
 """An evaluation is cut into so many parts a worker: who is slower does fewer."""
 LOOK_S = 0.005
 """How often this process looks for what others have done of an evaluation, while it has other things to do."""
-WORTH_A_BATCH = 10
-"""So many phones at once are faster on a GPU than in turns (docs/PERFORMANCE.md); fewer were not measured."""
 LEAST_BATCHES = 10
 """Of a smaller test set than so many batches a worker each would take longer to hear of the model."""
 
@@ -89,8 +87,8 @@ class Workers:
     start: Callable[[int], Crew | None] = lambda size: None
     at_once: bool = True
     trains_here: bool = True
-    together: int = 0
-    """So many phones at least that train at one moment in this process train as one batch; 0: none ever."""
+    together: Worth | None = None
+    """Which phones that train at one moment in this process train as one batch; None: none ever."""
     fault: str = ""
     """Why there are none, though they were asked for."""
 
@@ -361,10 +359,10 @@ class SideBySide:
             for each in (*self._asked, *self._worth_ahead())
             if not (each.taken or each.done or each.alone or each.stopped())
         ]
-        if not self._workers.together or len(waiting) < self._workers.together:
+        if self._workers.together is None or len(waiting) < 2:
             return False
-        asked = [each.asked for each in waiting]
-        results = train_together([(each.learner, each.weights, each.task, each.residual) for each in asked])
+        asked = [(each.asked.learner, each.asked.weights, each.asked.task, each.asked.residual) for each in waiting]
+        results = train_together(asked, self._workers.together)
         for each, result in zip(waiting, results, strict=True):
             each.result, each.done, each.alone = result, result is not None, result is None
         return True
@@ -380,7 +378,7 @@ class SideBySide:
 
     def _look_ahead(self, training: _Training) -> None:
         """Note what others of the cohort will be asked, once a round."""
-        nobody = self._crew is None and not self._workers.together
+        nobody = self._crew is None and self._workers.together is None
         if nobody or self._find_ahead is None or self._ahead_of == training.asked.task.round:
             return
         self._ahead_of = training.asked.task.round

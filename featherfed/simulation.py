@@ -25,6 +25,7 @@ from featherfed.edge_client.learner import SgdLearner
 from featherfed.edge_client.local_problem import LocalProblem
 from featherfed.edge_client.one_phone import PhoneOptions, play_phone
 from featherfed.edge_client.phone_state import F32, PendingUpdate, PhoneState
+from featherfed.edge_client.training_together import worth_a_batch
 from featherfed.edge_client.training_work import Trains, in_a_thread
 from featherfed.errors import FeatherfedError, LocalError
 from featherfed.lost_phones import lost_phones
@@ -42,7 +43,7 @@ from featherfed.server.storage.report import make_report, write_csv
 from featherfed.server.storage.run_folder import RunFolder
 from featherfed.server.storage.store import Store
 from featherfed.server.watchers.watcher import Watcher, Watchers
-from featherfed.side_by_side import WORTH_A_BATCH, Asked, SideBySide, Workers
+from featherfed.side_by_side import Asked, SideBySide, Workers
 from featherfed.wire.messages import ModelBegin, Welcome
 from featherfed.wire.pieces import Pieces
 from featherfed.workers import on_this_machine
@@ -73,6 +74,17 @@ class Fleet:
     trains: bool = True
     dropout: float = 0.0
     away_s: float = 60.0
+
+    @property
+    def kinds(self) -> set[str]:
+        """Devices of torch that phones train on."""
+        devices = [self.devices] if isinstance(self.devices, str) else list(self.devices)
+        return {parse_device(device)[0] for device in devices}
+
+    @property
+    def evaluated_on(self) -> str:
+        """The device of torch that the server's model is evaluated on: the phones' GPU, if all have one."""
+        return next(iter(self.kinds)) if self.trains and len(self.kinds) == 1 else "cpu"
 
     def options(
         self, config: RunConfig, data_dir: str | None = None, shards: Iterable[int] | None = None
@@ -124,7 +136,7 @@ def simulate(
     named = named or NamedProblem(load_problem(config.problem), config.problem, config.problem)
     problem = named.problem
     with _TURN, _one_thread():
-        aggregator = loaded(config, data_dir, problem=problem)
+        aggregator = loaded(config, data_dir, problem=problem, device=fleet.evaluated_on)
         folder = replace(make_folder(), durable=False)
         store = Store(folder.database, durable=False)
         watcher = watcher or _OnStandardError(folder)
@@ -185,10 +197,8 @@ def simulate(
 
 def _workers(config: RunConfig, fleet: Fleet, wanted: int | None, named: NamedProblem, data_dir: str | None) -> Workers:
     """Return a run's workers on this machine: this process alone where nobody trains, or on a GPU."""
-    devices = [fleet.devices] if isinstance(fleet.devices, str) else list(fleet.devices)
-    kinds = {parse_device(device)[0] for device in devices}
-    if not fleet.trains or kinds != {"cpu"}:
-        return Workers(together=WORTH_A_BATCH if fleet.trains and "cpu" not in kinds else 0)
+    if not fleet.trains or fleet.kinds != {"cpu"}:
+        return Workers(together=worth_a_batch if fleet.trains and "cpu" not in fleet.kinds else None)
     return on_this_machine(config, wanted, named, data_dir)
 
 

@@ -2,19 +2,19 @@
 
     1 phone     phones take turns, by featherfed.learning.training: what `--device cuda` does
     N phones    N phones as one batch, by featherfed.learning.together: what it does in virtual time
-    a round     of N phones in virtual time, all of it
+    a round     of N phones of a hundred in virtual time, all of it: on MNIST, one epoch
 
 Wall time for one phone's step, the median of passes that alternate between the devices, until the updates are here. The
-CPU has one thread, as a phone has.
+CPU trains one phone after the other on one thread, as a worker in virtual time does; a round there has all cores.
 """
 
 import json
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -29,11 +29,16 @@ from lab.children import environment
 from lab.documents import fill
 from lab.long_work import long_work
 
+TESTS = ("tests/learning", "tests/test_side_by_side.py")
 MODELS = ("lite", "tiny", "2nn", "cnn")
 COHORTS = (10, 100)
 PASSES = 7
 BATCH, LR = 10, 0.01
-ROUNDS = 6
+STEPS = 60
+"""A phone's: an epoch of 600 images."""
+FEW, SOME = 12, 10
+"""So many steps of so many phones are compared: in longer training ReLUs let both devices part for good."""
+ROUNDS, ROUNDS_OF = 4, ("lite", "2nn", "cnn")
 FLOAT32 = {"uplink": "float32", "downlink": "float32"}
 TOLERANCE = 1e-3
 """What the tests allow between the devices."""
@@ -48,7 +53,7 @@ def run_tests(device: str) -> dict[str, int]:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
         done = subprocess.run(
-            [*command, f"--junitxml={report}", "tests/learning"], cwd=Path(__file__).parents[1], env=environment(),
+            [*command, f"--junitxml={report}", *TESTS], cwd=Path(__file__).parents[1], env=environment(),
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         if done.returncode:
@@ -61,108 +66,98 @@ def run_tests(device: str) -> dict[str, int]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Way:
-    """A way of training on a device: `train` makes `steps` of one phone, `trained` returns what came of the last."""
+class _Phones:
+    """Phones of one model on one device, each with images of its own."""
 
-    train: Callable[[], None]
-    trained: Callable[[], list[Any]]
-    steps: int
-    parameters: int
+    trainers: list[Any]
+    start: Any
 
+    def in_turns(self) -> list[Any]:
+        """Train them one after the other; return their updates, (parameters,) float32 on the host."""
+        space, training, keys = self._told()
+        made = [
+            trainer.train(self.start, training, key, space) for trainer, key in zip(self.trainers, keys, strict=True)
+        ]
+        return [update.coordinates for update in made]
 
-def measure(model: str, device: str, cohorts: tuple[int, ...], passes: int) -> list[dict[str, Any]]:
-    """Return a row for one phone, and for each size of a cohort in one batch.
+    def as_one(self) -> list[Any]:
+        """Train them as one batch; return the same."""
+        from featherfed.learning.together import train_as_one
 
-    A row has microseconds for a phone's step, the medians `cpu_us` and `device_us` and their `…_range`, and `apart`,
-    the largest difference of a weight between the devices after the first pass.
+        _, training, keys = self._told()
+        made = train_as_one(self.trainers, [self.start] * len(keys), training, keys)
+        return [update.coordinates for update in made if update is not None]
 
-    Raises `LocalError` where that is more than `TOLERANCE`.
-    """
-    rows = []
-    for phones in (1, *cohorts):
-        ways = [_in_turns(model, at) if phones == 1 else _batched(model, at, phones) for at in ("cpu", device)]
-        for way in ways:
-            # No timing: it loads kernels, and shows that both compute the same.
-            way.train()
-        apart = max(float(abs(one - other).max()) for one, other in zip(*(way.trained() for way in ways), strict=True))
-        if not apart <= TOLERANCE:
-            raise LocalError(
-                f"{model}, {phones} phones at once: a weight on {device} is {apart:.1e} from the CPU's,"
-                f" more than {TOLERANCE}"
-            )
-        timed: list[list[float]] = [[], []]
-        for _ in range(passes):
-            for way, taken in zip(ways, timed, strict=True):
-                began_s = time.perf_counter()
-                way.train()
-                taken.append(1e6 * (time.perf_counter() - began_s) / way.steps)
-        row = {"model": model, "parameters": ways[0].parameters, "phones": phones, "batch": BATCH, "apart": apart}
-        for name, taken in zip(("cpu", "device"), timed, strict=True):
-            row |= {f"{name}_us": statistics.median(taken), f"{name}_us_range": [min(taken), max(taken)]}
-        rows.append(row)
-    return rows
+    def _told(self) -> tuple[Any, Any, list[Any]]:
+        from featherfed.codec.pipeline import Pipeline
+        from featherfed.learning.models import layout
+        from featherfed.randomness import RoundKey
+        from featherfed.training_settings import Training
+
+        keys = [RoundKey(0, 1, index) for index in range(len(self.trainers))]
+        space = Pipeline.parse("float32").space(layout(self.trainers[0].module), keys[0])
+        return space, Training(lr=LR, batch_size=BATCH), keys
 
 
-def _in_turns(model: str, device: str) -> _Way:
-    """Return one phone's epoch; its update comes back to the host, as it does before it is encoded."""
-    import numpy as np
-
-    from featherfed.codec.pipeline import Pipeline
-    from featherfed.learning.models import build, layout
-    from featherfed.learning.training import Trainer
-    from featherfed.problem import Place
-    from featherfed.problem_loading import load_problem
-    from featherfed.randomness import RoundKey
-    from featherfed.training_settings import Training
-
-    problem, key = load_problem(f"digits/{model}"), RoundKey(0, 1, 0)
-    module = build(problem, 0)
-    start = np.concatenate([p.detach().numpy().ravel() for p in module.parameters()])
-    space = Pipeline.parse("float32").space(layout(module), key)
-    trainer = Trainer(problem, problem.examples(Place(of=3)), device)
-    updates: list[Any] = []
-
-    def train() -> None:
-        update = trainer.train(start, Training(lr=LR, batch_size=BATCH), key, space)
-        assert update is not None, "nobody stops it"
-        updates[:] = [update.coordinates]
-
-    return _Way(train, lambda: updates, -(-trainer.examples // BATCH), len(start))
-
-
-def _batched(model: str, device: str, phones: int) -> _Way:
-    """Return an epoch of all phones as one batch; their updates come back to the host."""
+def _phones(model: str, device: str, count: int, steps: int) -> _Phones:
+    """Return phones that each make so many steps in an epoch; the same on every device."""
     import numpy as np
     import torch
 
     from featherfed.learning.flat import FlatModel
     from featherfed.learning.models import build
-    from featherfed.learning.together import train_as_one
     from featherfed.learning.training import Trainer
     from featherfed.problem import Examples, Place
     from featherfed.problem_loading import load_problem
-    from featherfed.randomness import RoundKey
-    from featherfed.training_settings import Training
 
     problem = load_problem(f"digits/{model}")
     whole, module = problem.examples(Place(of=1)), build(problem, 0)
     start = np.concatenate([p.detach().numpy().ravel() for p in module.parameters()])
-    shared, steps = FlatModel(module, device), max(4, 120 // phones)
-    drawn = torch.randint(len(whole), (phones, steps * BATCH), generator=torch.Generator().manual_seed(0))
+    shared = FlatModel(module, device)
+    drawn = torch.randint(len(whole), (count, steps * BATCH), generator=torch.Generator().manual_seed(0))
     shards = [Examples(whole.parts[0][chosen], whole.targets[chosen]) for chosen in drawn]
-    trainers = [Trainer(problem, shard, device, model=shared) for shard in shards]
-    keys = [RoundKey(0, 1, index) for index in range(phones)]
-    updates: list[Any] = []
-
-    def train() -> None:
-        made = train_as_one(trainers, [start] * phones, Training(lr=LR, batch_size=BATCH), keys)
-        updates[:] = [update.coordinates for update in made if update is not None]
-
-    return _Way(train, lambda: updates, steps * phones, len(start))
+    return _Phones([Trainer(problem, shard, device, model=shared) for shard in shards], start)
 
 
-def round_seconds(model: str, device: str, phones: int, workers: Any = None) -> float:
-    """Return the median seconds of a round of so many phones in virtual time, evaluation on the digits included."""
+def measure(model: str, device: str, cohorts: tuple[int, ...], passes: int, steps: int = STEPS) -> list[dict[str, Any]]:
+    """Return a row for phones in turns, and for each size of a cohort in one batch.
+
+    A row has microseconds for a phone's step, the medians `cpu_us` of a phone by itself on the CPU and `device_us`
+    and their `…_range`, and `apart`, the largest difference of a weight between the devices after a few steps.
+
+    Raises `LocalError` where that is more than `TOLERANCE`.
+    """
+    rows = []
+    alone = _phones(model, "cpu", 1, steps)
+    for count in (1, *cohorts):
+        here, there = (_phones(model, at, count, FEW) for at in ("cpu", device))
+        some = _Phones(here.trainers[:SOME], here.start).in_turns()
+        pairs = zip(some, there.in_turns() if count == 1 else there.as_one(), strict=False)
+        apart = max(float(abs(one - other).max()) for one, other in pairs)
+        if not apart <= TOLERANCE:
+            raise LocalError(
+                f"{model}, {count} phones at once: a weight on {device} is {apart:.1e} from the CPU's,"
+                f" more than {TOLERANCE}"
+            )
+        phones = _phones(model, device, count, steps)
+        ways = {"cpu": alone.in_turns, "device": phones.in_turns if count == 1 else phones.as_one}
+        taken: dict[str, list[float]] = {name: [] for name in ways}
+        for number in range(1 + passes):
+            for name, train in ways.items():
+                began_s = time.perf_counter()
+                made = len(train())
+                # The first pass loads kernels.
+                if number:
+                    taken[name].append(1e6 * (time.perf_counter() - began_s) / (made * steps))
+        row = {"model": model, "parameters": len(alone.start), "phones": count, "batch": BATCH, "apart": apart}
+        for name, each in taken.items():
+            row |= {f"{name}_us": statistics.median(each), f"{name}_us_range": [min(each), max(each)]}
+        rows.append(row)
+    return rows
+
+
+def round_seconds(problem: str, device: str, phones: int, workers: int, data_dir: str | None) -> float:
+    """Return the median seconds of a round of so many phones in virtual time, evaluation included."""
     from featherfed.server.config import config_from
     from featherfed.server.storage.run_folder import create
     from featherfed.server.watchers.watcher import RoundSummary, Watcher
@@ -174,35 +169,26 @@ def round_seconds(model: str, device: str, phones: int, workers: Any = None) -> 
         def version_published(self, summary: RoundSummary) -> None:
             ends_s.append(time.perf_counter())
 
-    settings = {
-        "problem": f"digits/{model}",
-        "phones": phones,
-        "cohort": phones,
-        "rounds": ROUNDS,
-        "lr": LR,
-        "epochs": 5,
-    }
+    settings = {"problem": problem, "phones": max(COHORTS), "cohort": phones, "rounds": ROUNDS, "lr": LR, "epochs": 1}
     config = config_from({**settings, **FLOAT32})
     with tempfile.TemporaryDirectory(prefix="featherfed-gpu-") as folder:
         simulate(
-            config, lambda: create(Path(folder), "run", config), Fleet(devices=device), watcher=Clock(), workers=workers
-        )
+            config, lambda: create(Path(folder), "run", config), Fleet(devices=device), watcher=Clock(),
+            workers=workers, data_dir=data_dir,
+        )  # fmt: skip
     return statistics.median(end - begin for begin, end in pairwise(ends_s))
 
 
-def measure_rounds(model: str, device: str, cohorts: tuple[int, ...], least: int) -> list[dict[str, Any]]:
-    """Return a row for each cohort: `cpu_s` a round on one worker, `device_s` with phones as one batch.
-
-    `least` phones at once are a batch.
-    """
-    from featherfed.side_by_side import Workers
-
+def measure_rounds(problem: str, device: str, cohorts: tuple[int, ...], data_dir: str | None) -> list[dict[str, Any]]:
+    """Return a row for each cohort: `cpu_s` a round on all cores, `device_s` on the device."""
+    cores = os.cpu_count() or 1
     return [
         {
-            "model": model,
+            "problem": problem,
             "phones": phones,
-            "cpu_s": round_seconds(model, "cpu", phones, Workers()),
-            "device_s": round_seconds(model, device, phones, Workers(together=least)),
+            "cores": cores,
+            "cpu_s": round_seconds(problem, "cpu", phones, cores, data_dir),
+            "device_s": round_seconds(problem, device, phones, 1, data_dir),
         }
         for phones in cohorts
     ]
@@ -221,42 +207,42 @@ def machine(device: str) -> dict[str, Any]:
 def tables(result: dict[str, Any]) -> dict[str, str]:
     """Return the table of docs/PERFORMANCE.md, and the line about what it was measured on."""
     about, rows, tests = result["machine"], result["rows"], result["tests"]["passed"]
-    turns = {row["model"]: row for row in rows if row["phones"] == 1}
+    turns = {row["model"]: row["device_us"] for row in rows if row["phones"] == 1}
     return {
         "gpu machine": f"{about['card']}, torch {about['torch']}; {tests} tests that need a GPU passed on it. Beside it"
         f" one thread of {about['cpu']}, {about['cores']} cores; Python {about['python']}.",
         "gpu": markdown(
-            ["model:", "parameters", "phones at once", "CPU µs", "GPU µs", "CPU ÷ GPU", "CPU in turns ÷ GPU",
-             "GPU in turns ÷ GPU", "largest difference of a weight"],
+            ["model:", "parameters", "phones at once", "CPU in turns µs", "GPU µs", "CPU ÷ GPU", "GPU in turns ÷ GPU",
+             "largest difference of a weight"],
             [[row["model"], f"{row['parameters']:,}", str(row["phones"]), f"{row['cpu_us']:.1f}",
               f"{row['device_us']:.1f}", f"{row['cpu_us'] / row['device_us']:.2f}",
-              *(f"{turns[row['model']][way] / row['device_us']:.2f}" for way in ("cpu_us", "device_us")),
-              f"{row['apart']:.0e}"] for row in rows],
+              f"{turns[row['model']] / row['device_us']:.2f}", f"{row['apart']:.0e}"] for row in rows],
         ),
         "gpu rounds": markdown(
-            ["model:", "phones a round", "CPU, one worker, s", "GPU, s", "CPU ÷ GPU"],
-            [[row["model"], str(row["phones"]), f"{row['cpu_s']:.3f}", f"{row['device_s']:.3f}",
+            ["problem:", "phones a round", "CPU, all cores, s", "GPU, s", "CPU ÷ GPU"],
+            [[row["problem"], str(row["phones"]), f"{row['cpu_s']:.3f}", f"{row['device_s']:.3f}",
               f"{row['cpu_s'] / row['device_s']:.2f}"] for row in result["rounds"]],
         ),
     }  # fmt: skip
 
 
-def _measured(device: str, *, small: bool) -> dict[str, Any]:
+def _measured(device: str, data_dir: str | None, *, small: bool) -> dict[str, Any]:
     import torch
 
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("torch sees no GPU on this machine; --device cpu tries the command without one")
     models, cohorts, passes = (MODELS[1:2], (3,), 1) if small else (MODELS, COHORTS, PASSES)
+    problems = [f"digits/{model}" for model in models] if small else [f"mnist/{model}" for model in ROUNDS_OF]
     rows, rounds = [], []
-    with long_work(1 + 2 * len(models)) as tell:
+    with long_work(1 + len(models) + len(problems)) as tell:
         tell("tests that need a GPU")
         tests = run_tests(device)
         for model in models:
             tell(f"steps of {model}")
             rows += measure(model, device, cohorts, passes)
-        for model in models:
-            tell(f"rounds of {model}")
-            rounds += measure_rounds(model, device, cohorts, min(cohorts))
+        for problem in problems:
+            tell(f"rounds of {problem}")
+            rounds += measure_rounds(problem, device, cohorts, data_dir)
     return {"machine": machine(device), "tests": tests, "rows": rows, "rounds": rounds}
 
 
@@ -264,14 +250,17 @@ def _measured(device: str, *, small: bool) -> dict[str, Any]:
 @click.option("--device", default="cuda", show_default=True, type=click.Choice(["cuda", "cpu"]),
               help="What to measure beside the CPU; `cpu` tries the command where there is no GPU.")  # fmt: skip
 @click.option("--small", is_flag=True, help="A size for tests: the figures mean nothing.")
+@click.option("--data-dir", type=click.Path(), help="Folder with MNIST.  [default: FL_DATA_DIR, else a cache]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--from", "kept", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="Take figures from this JSON in place of measuring.")  # fmt: skip
 @click.option("--write", "document", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Fill a table.")
-def gpu(device: str, small: bool, as_json: bool, kept: Path | None, document: Path | None) -> None:
+def gpu(
+    device: str, small: bool, data_dir: str | None, as_json: bool, kept: Path | None, document: Path | None
+) -> None:
     """Test and measure training on a GPU beside the CPU, phones in turns and phones as one batch."""
     try:
-        result = json.loads(kept.read_text()) if kept else _measured(device, small=small)
+        result = json.loads(kept.read_text()) if kept else _measured(device, data_dir, small=small)
         made = tables(result)
         if document is not None:
             if not result["tests"]["passed"]:

@@ -119,14 +119,16 @@ def check(config: RunConfig, data_dir: str | None = None, *, problem: Problem | 
     check_rules(config)
 
 
-def loaded(config: RunConfig, data_dir: str | None = None, *, problem: Problem | None = None) -> Aggregator:
-    """Return what learns at the server, tried out before any phone comes.
+def loaded(
+    config: RunConfig, data_dir: str | None = None, *, problem: Problem | None = None, device: str = "cpu"
+) -> Aggregator:
+    """Return what learns at the server, and is evaluated on a `device` of torch; tried out before any phone comes.
 
     A metric of the `whole` test set has no few examples to be tried on, so the model as it begins is evaluated on all
     of them. Raises `ConfigError`, `ProblemError` or `DataError` for a problem that no round could be served of.
     """
     problem = problem or load_problem(config.problem)
-    aggregator = Aggregator(config, data_dir, problem=problem)
+    aggregator = Aggregator(config, data_dir, problem=problem, device=device)
     if any(measure.whole for measure in problem.measures.values()):
         aggregator.evaluate()
     return aggregator

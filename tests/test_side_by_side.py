@@ -1,5 +1,6 @@
 """One simulated run on several processes is the run on one, to the bit: its model, its ledger and its order."""
 
+import csv
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 from featherfed.bandwidth_sim.profile import find_profile, profile_from_flags
@@ -29,6 +31,7 @@ from featherfed.edge_client.training_crew import (
     room_of,
 )
 from featherfed.edge_client.training_host import HostPlan
+from featherfed.edge_client.training_together import worth_a_batch
 from featherfed.errors import LocalError
 from featherfed.learning import together
 from featherfed.learning.together import train_as_one
@@ -38,7 +41,7 @@ from featherfed.problem_names import NamedProblem
 from featherfed.server.config import config_from
 from featherfed.server.storage.run_folder import RunFolder, create
 from featherfed.server.storage.store import Store
-from featherfed.side_by_side import WORTH_A_BATCH, Workers
+from featherfed.side_by_side import Workers
 from featherfed.simulation import Fleet, simulate
 
 DROPS = profile_from_flags(bandwidth="256kbps", drop_every="40kB")
@@ -96,7 +99,9 @@ def crews() -> Iterator[list[TrainingProcesses]]:
         crew.close()
 
 
-def ran(folder: Path, name: str, workers: Workers | int, fleet: Fleet | None = None, **settings: Any) -> RunFolder:
+def ran(
+    folder: Path, name: str, workers: Workers | int | None, fleet: Fleet | None = None, **settings: Any
+) -> RunFolder:
     given = {"problem": "digits/tiny", "phones": 10, "cohort": 6, "rounds": 4, "epochs": 2, "lr": 0.05, **settings}
     config = config_from(given)
     return simulate(config, lambda: create(folder, name, config), fleet or Fleet(), workers=workers)
@@ -176,7 +181,7 @@ def test_a_run_whose_phones_train_as_one_batch_is_the_one_in_turns_to_rounding(
     }  # fmt: skip
     alone = ran(tmp_path, "alone", Workers(), **settings)
     monkeypatch.setattr(together, "train_as_one", counted)
-    beside = ran(tmp_path, "beside", Workers(together=2), **settings)
+    beside = ran(tmp_path, "beside", Workers(together=lambda phones, steps: phones > 1), **settings)
     models = [load_file(run.model) for run in (alone, beside)]
     compared = [name for name, value in models[0].items() if value.dtype == np.float32]
     assert sum(models[0][tensor].size for tensor in compared) >= 199_210
@@ -187,14 +192,57 @@ def test_a_run_whose_phones_train_as_one_batch_is_the_one_in_turns_to_rounding(
     assert max(sizes) >= 3, "phones were one batch"
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU on this machine")
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"problem": "digits/lite", "phones": 70},
+        {"epochs": 1, "uplink": "mask(1/4)"},
+        {"phones": 3, "cohort": 2, "devices": {"cuda": 0.5, "cpu": 0.5}},
+        {"mode": "async", "buffer": 2},
+    ],
+    ids=str,
+)
+def test_a_run_on_a_gpu_is_the_one_on_the_cpu_to_rounding_and_the_same_to_the_bit_each_time(
+    tmp_path: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "smooth.py").write_text(SMOOTH)
+    monkeypatch.chdir(tmp_path)
+    given = {
+        "problem": "./smooth.py:problem", "cohort": 10, "rounds": 3, "lr": 0.02, "uplink": "float32",
+        "downlink": "float32", **settings,
+    }  # fmt: skip
+    devices = given.pop("devices", "cuda")
+    here = ran(tmp_path, "cpu", 1, **given)
+    there, again = (ran(tmp_path, name, None, Fleet(devices=devices), **given) for name in ("cuda", "again"))
+    models = [load_file(run.model) for run in (here, there)]
+    for tensor, value in models[0].items():
+        if value.dtype == np.float32:
+            assert np.abs(value - models[1][tensor]).max() < 1e-3, tensor
+    assert all_of(here)[3] == all_of(there)[3]
+    assert all_of(there) == all_of(again)
+    reports = [csv.DictReader((run.path / "rounds.csv").read_text().splitlines()) for run in (here, there)]
+    accuracies = [[float(row["accuracy"]) for row in rows] for rows in reports]
+    assert accuracies[0] == pytest.approx(accuracies[1], abs=0.01) and len(accuracies[0]) == 3
+
+
+def test_a_gpu_evaluates_where_all_phones_train_on_one() -> None:
+    assert Fleet(devices="cuda").evaluated_on == "cuda"
+    for other in (Fleet(), Fleet(devices="mid"), Fleet(devices={"cuda": 0.5, "cpu": 0.5})):
+        assert other.evaluated_on == "cpu"
+    assert Fleet(devices="cuda", trains=False).evaluated_on == "cpu"
+
+
 def test_phones_on_a_gpu_train_as_one_batch_where_that_was_measured_to_be_faster() -> None:
     from featherfed.simulation import _workers
 
     config = config_from({"problem": "digits/tiny", "phones": 10, "cohort": 6})
     named = NamedProblem(load_problem("digits/tiny"), "digits/tiny", "digits/tiny")
-    assert _workers(config, Fleet(devices="cuda"), None, named, None).together == WORTH_A_BATCH
+    assert _workers(config, Fleet(devices="cuda"), None, named, None).together is worth_a_batch
     for other in (Fleet(), Fleet(devices={"cuda": 0.5, "cpu": 0.5}), Fleet(devices="cuda", trains=False)):
-        assert _workers(config, other, 1, named, None).together == 0
+        assert _workers(config, other, 1, named, None).together is None
 
 
 class Watched(Lent):

@@ -21,7 +21,7 @@ def dry_step(problem: Problem, examples: Examples, model: FlatModel) -> None:
 
     torch's own random state is left as it was.
     """
-    chosen = torch.arange(min(len(examples), EXAMPLES))
+    chosen = torch.arange(min(len(examples), EXAMPLES), device=model.weights.device)
     before = buffers_of(model.module)
     passes = Autograd(problem, model)
     parts, targets = passes.prepare(examples)

@@ -1,5 +1,6 @@
 """Loss and metrics of a model on test examples."""
 
+import copy
 import functools
 import operator
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from featherfed.learning.backprop import fits
 from featherfed.learning.dry_step import dry_step
 from featherfed.learning.fast import compiled_passes
 from featherfed.learning.flat import FlatModel
+from featherfed.learning.precision import whole_float32
 from featherfed.problem import Examples, Place, Problem
 from featherfed.user_code import blaming, place_of
 
@@ -32,8 +34,11 @@ class Evaluation:
     examples: int
 
 
-def evaluator_for(problem: Problem, place: Place, module: nn.Module) -> "Evaluator | None":
-    """Return what evaluates on the problem's test set, tried by one step; None where there is no test set."""
+def evaluator_for(problem: Problem, place: Place, module: nn.Module, device: str = "cpu") -> "Evaluator | None":
+    """Return what evaluates on the problem's test set, tried by one step; None where there is no test set.
+
+    On another `device` than the CPU it has a copy of the module.
+    """
     with blaming(f"problem {problem.name}: test() fails", problem.test):
         examples = problem.test_examples(place)
         if examples is not None and not isinstance(examples, Examples):
@@ -42,7 +47,7 @@ def evaluator_for(problem: Problem, place: Place, module: nn.Module) -> "Evaluat
             raise ProblemError("there is no example in it; leave test out for a run without evaluation")
     if examples is None:
         return None
-    model = FlatModel(module)
+    model = FlatModel(module if device == "cpu" else copy.deepcopy(module), device)
     dry_step(problem, examples, model)
     few = Examples(tuple(part[:2] for part in examples.parts), examples.targets[:2])
     Evaluator(problem, few, model).try_metrics()
@@ -101,7 +106,7 @@ class Evaluator:
             self._compiled.begin()
         rows = []
         examples = slice(first * BATCH, end * BATCH)
-        with torch.inference_mode():
+        with torch.inference_mode(), whole_float32(self._model.weights.device.type):
             for batch in zip(
                 *(torch.split(each[examples], BATCH) for each in (*self._parts, self._targets)), strict=True
             ):

@@ -8,16 +8,21 @@ Phones with fewer examples are through earlier, and have smaller last batches: i
 size are a batch of their own, and nothing is padded. So any loss does that takes a batch.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
+from torch.nn.utils.rnn import pad_sequence
 
+from featherfed.learning.by_products import ByProducts
 from featherfed.learning.models import training_mode
 from featherfed.learning.passes import Loss, Parts
 from featherfed.learning.precision import whole_float32
+from featherfed.learning.replay import Replayed
 from featherfed.learning.training import LocalUpdate, Trainer, add_pulls
 from featherfed.randomness import RoundKey
 from featherfed.training_settings import Training
@@ -38,7 +43,8 @@ class Copies:
         def loss_of(flat: torch.Tensor, parts: Parts, targets: torch.Tensor) -> torch.Tensor:
             pieces = torch.split(flat, sizes)
             own = {name: piece.view(shape) for (name, shape), piece in zip(learned, pieces, strict=True)}
-            return loss(torch.func.functional_call(module, own, parts), targets)
+            with ByProducts():
+                return loss(torch.func.functional_call(module, own, parts), targets)
 
         self._of_each = torch.func.vmap(torch.func.grad_and_value(loss_of))
 
@@ -70,85 +76,125 @@ def train_as_one(
     return updates
 
 
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """Which phones make a step: `rows` of the weights, and where in their epoch they are."""
+
+    rows: torch.Tensor
+    at: slice
+    number: torch.Tensor
+    """Its place among the epoch's losses."""
+
+
 class _Batch:
     def __init__(
         self, trainers: Sequence[Trainer], weights: Sequence[F32], training: Training, keys: Sequence[RoundKey]
     ) -> None:
         self._trainers, self._training, self._keys = trainers, training, keys
-        self._device, module = trainers[0].device, trainers[0].module
-        self._weights = torch.from_numpy(np.stack(weights)).to(self._device)
-        self._start = self._weights.clone()
+        self._device = trainers[0].device
+        self._start = self._uploaded(weights)
+        self._weights = self._start.clone()
         self._momentum = torch.zeros_like(self._weights) if training.momentum else None
-        self._copies = Copies(module, trainers[0].loss)
-        self._module = module
-
-    def updates(self) -> list[LocalUpdate | None]:
-        steps = [0] * len(self._trainers)
-        losses: list[list[torch.Tensor]] = []
-        with torch.no_grad(), whole_float32(self._device):
-            training_mode(self._module)
-            epochs = [
-                trainer.epochs(self._training, key) for trainer, key in zip(self._trainers, self._keys, strict=True)
-            ]
-            for _ in range(self._training.epochs):
-                losses = [[] for _ in self._trainers]
-                for rows, parts, targets in self._batches([next(epoch) for epoch in epochs]):
-                    for row, loss in zip(rows, self._step(rows, parts, targets), strict=True):
-                        losses[row].append(loss)
-                        steps[row] += 1
-            changed = (self._weights - self._start).cpu().numpy()
-            means = [float(torch.stack(each).mean()) for each in losses]
-        finite = np.isfinite(changed).all(axis=1) & np.isfinite(means)
-        return [
-            LocalUpdate(changed[row], steps[row], trainer.examples, means[row]) if finite[row] else None
-            for row, trainer in enumerate(self._trainers)
-        ]
-
-    def _batches(
-        self, epochs: list[tuple[Parts, bool, torch.Tensor]]
-    ) -> Iterator[tuple[list[int], Parts, torch.Tensor]]:
-        """Give the batches of an epoch: whose they are, inputs and targets, (phones, batch, …)."""
-        sizes = [trainer.examples for trainer in self._trainers]
-        starts = np.cumsum([0, *sizes[:-1]]).tolist()
+        self._copies = Copies(trainers[0].module, trainers[0].loss)
+        self._sizes = [trainer.examples for trainer in trainers]
+        self._starts = np.cumsum([0, *self._sizes[:-1]]).tolist()
         # All examples in one piece: a batch of all phones is read at once.
-        inputs = tuple(torch.cat(parts) for parts in zip(*(parts for parts, _, _ in epochs), strict=True))
-        targets = torch.cat([trainer.targets for trainer in self._trainers])
-        of_targets = [order + start for (_, _, order), start in zip(epochs, starts, strict=True)]
-        of_inputs = [
-            torch.arange(start, start + size, device=self._device) if in_order else chosen
-            for (_, in_order, _), chosen, start, size in zip(epochs, of_targets, starts, sizes, strict=True)
-        ]
-        batch = self._training.batch_size or max(sizes)
-        for at in range(0, max(sizes), batch):
+        self._targets = torch.cat([trainer.targets for trainer in trainers])
+        self._inputs: Parts = ()
+        self._batch = training.batch_size or max(self._sizes)
+        self._steps = self._planned()
+        self._losses = torch.zeros(len(trainers), len(self._steps), device=self._device)
+
+    def _uploaded(self, weights: Sequence[F32]) -> torch.Tensor:
+        """Return all weights on the device, (phones, parameters); what phones share goes there once."""
+        kept: dict[int, torch.Tensor] = {}
+        for each in weights:
+            if id(each) not in kept:
+                kept[id(each)] = torch.from_numpy(each).to(self._device)
+        return torch.stack([kept[id(each)] for each in weights])
+
+    def _planned(self) -> list[_Step]:
+        """Return the steps of an epoch; those with batches of one size make one step."""
+        batch = self._batch
+        planned: list[_Step] = []
+        for at in range(0, max(self._sizes), batch):
             alike: dict[int, list[int]] = {}
-            for row, size in enumerate(sizes):
+            for row, size in enumerate(self._sizes):
                 if at < size:
                     alike.setdefault(min(batch, size - at), []).append(row)
             for count, rows in alike.items():
-                chosen = slice(at, at + count)
-                read = torch.cat([of_inputs[row][chosen] for row in rows])
-                known = torch.cat([of_targets[row][chosen] for row in rows])
-                shape = len(rows), count
-                parts = tuple(part.index_select(0, read).view(*shape, *part.shape[1:]) for part in inputs)
-                yield rows, parts, targets.index_select(0, known).view(*shape, *targets.shape[1:])
+                chosen, number = (torch.tensor(each, device=self._device) for each in (rows, [len(planned)]))
+                planned.append(_Step(chosen, slice(at, at + count), number))
+        return planned
 
-    def _step(self, rows: list[int], parts: Parts, targets: torch.Tensor) -> torch.Tensor:
-        """Step the weights of some phones; return their losses, (phones,)."""
-        settings = self._training
+    def updates(self) -> list[LocalUpdate | None]:
+        """Return the phones' updates; None for one that is no number."""
+        settings, replayed = self._training, Replayed(self._step, self._device)
+        of_size = Counter((len(step.rows), step.at.stop - step.at.start) for step in self._steps)
+        left = {size: count * settings.epochs for size, count in of_size.items()}
+        with torch.no_grad(), whole_float32(self._device), replayed.stream():
+            training_mode(self._trainers[0].module)
+            epochs = [trainer.epochs(settings, key) for trainer, key in zip(self._trainers, self._keys, strict=True)]
+            for _ in range(settings.epochs):
+                of_inputs, of_targets = self._epoch([next(epoch) for epoch in epochs])
+                for step in self._steps:
+                    read, known = (order[:, step.at].index_select(0, step.rows) for order in (of_inputs, of_targets))
+                    left[read.shape[0], read.shape[1]] -= 1
+                    replayed(step.rows, step.number, read, known, left=left[read.shape[0], read.shape[1]])
+            changed = self._weights.sub_(self._start)
+            finite = changed.isfinite().all(dim=1).tolist()
+            losses = self._losses.cpu().numpy()
+            updates = self._brought_back(changed)
+        made = [-(-size // self._batch) for size in self._sizes]
+        means = [float(row.sum() / steps) for row, steps in zip(losses, made, strict=True)]
+        return [
+            LocalUpdate(update, steps * settings.epochs, trainer.examples, mean) if fine and np.isfinite(mean) else None
+            for update, steps, trainer, mean, fine in zip(updates, made, self._trainers, means, finite, strict=True)
+        ]
+
+    def _brought_back(self, changed: torch.Tensor) -> list[F32]:
+        """Return rows of the device's, each an array of its own.
+
+        A GPU writes into memory that never moves some 40 times as fast as into any other, and one row's is enough.
+        """
+        if changed.device.type == "cpu":
+            return list(changed.numpy())
+        fixed = torch.empty(changed.shape[1], pin_memory=True)
+        return [fixed.copy_(row).numpy().copy() for row in changed]
+
+    def _epoch(self, given: list[tuple[Parts, bool, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Take an epoch's inputs; return the places that each phone reads, there and in the targets, (phones, most)."""
+        if not self._inputs:
+            self._inputs = tuple(torch.cat(parts) for parts in zip(*(parts for parts, _, _ in given), strict=True))
+        elif any(changed for _, changed, _ in given):
+            for kept, new in zip(self._inputs, zip(*(parts for parts, _, _ in given), strict=True), strict=True):
+                torch.cat(new, out=kept)
+        of_targets = [order + start for (_, _, order), start in zip(given, self._starts, strict=True)]
+        of_inputs = [
+            torch.arange(start, start + size, device=self._device) if in_order else chosen
+            for (_, in_order, _), chosen, start, size in zip(given, of_targets, self._starts, self._sizes, strict=True)
+        ]
+        read, known = (pad_sequence(orders, batch_first=True) for orders in (of_inputs, of_targets))
+        return read, known
+
+    def _step(self, rows: torch.Tensor, number: torch.Tensor, read: torch.Tensor, known: torch.Tensor) -> None:
+        """Step the weights of some phones by the examples `read` and targets `known`, (phones, batch)."""
+        settings, momentum = self._training, self._momentum
         all_of_them = len(rows) == len(self._weights)
-        index = torch.tensor(rows, device=self._device)
 
         def taken(tensor: torch.Tensor) -> torch.Tensor:
-            return tensor if all_of_them else tensor.index_select(0, index)
+            return tensor if all_of_them else tensor.index_select(0, rows)
 
+        parts = tuple(part.index_select(0, read.view(-1)).view(*read.shape, *part.shape[1:]) for part in self._inputs)
+        targets = self._targets.index_select(0, known.view(-1)).view(*known.shape, *self._targets.shape[1:])
         weights = taken(self._weights)
         gradient, losses = self._copies.gradient(weights, parts, targets)
         add_pulls(gradient, weights, taken(self._start), settings)
-        if self._momentum is not None:
-            gradient = taken(self._momentum).mul_(settings.momentum).add_(gradient)
+        if momentum is not None:
+            gradient = taken(momentum).mul_(settings.momentum).add_(gradient)
             if not all_of_them:
-                self._momentum.index_copy_(0, index, gradient)
+                momentum.index_copy_(0, rows, gradient)
         weights.sub_(gradient, alpha=settings.lr)
         if not all_of_them:
-            self._weights.index_copy_(0, index, weights)
-        return losses
+            self._weights.index_copy_(0, rows, weights)
+        self._losses.index_put_((rows, number), losses)

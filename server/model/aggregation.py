@@ -51,9 +51,11 @@ class Aggregator:
         *,
         problem: Problem | None = None,
         rules: RuleSet | None = None,
+        device: str = "cpu",
     ) -> None:
         """Load the problem and the rules that the configuration names, unless they are given, and try the problem.
 
+        It is evaluated on a `device` of torch.
         Raises `ConfigError`, `ProblemError` or `DataError` for a problem that no round could be served of.
         """
         # torch: 170 MB and seconds that a gateway, which evaluates nothing, does not have to spend.
@@ -74,7 +76,7 @@ class Aggregator:
         self.fingerprint = fingerprint(module)
         self.layout: Layout = self.fingerprint.layout
         self._place = place
-        self._evaluator = evaluator_for(problem, place, module)
+        self._evaluator = evaluator_for(problem, place, module, device)
         self.evaluates: Evaluates = in_a_thread
         """Who evaluates a version: a simulation has its workers do it."""
         self.measures: Measures = measures_of(problem) if self._evaluator else ()

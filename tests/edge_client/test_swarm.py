@@ -1,17 +1,22 @@
 import asyncio
+import os
 import resource
 import sys
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_websocket
 
 from featherfed.bandwidth_sim.profile import find_profile
+from featherfed.edge_client import swarm
 from featherfed.edge_client.one_phone import PhoneOptions
-from featherfed.edge_client.swarm import Deal, allow_files, phone_options
+from featherfed.edge_client.swarm import Deal, _Worker, allow_files, phone_options, workers_for
+from featherfed.edge_client.training_queue import TrainingQueue
+from featherfed.edge_client.training_work import in_a_thread
 from featherfed.errors import ConfigError
 from featherfed.wire.messages import Accepted, Finish, ModelBegin, ModelChunk, pack
 from tests.commandline.commands import run
@@ -38,6 +43,27 @@ def test_devices_are_dealt_in_turn_and_one_is_for_all() -> None:
     assert [phone.step_s for phone in phones] == [0.2, 0.05, 0.2]
     alike = phone_options(replace(OPTIONS, step_s=0.01), 2)
     assert [phone.step_s for phone in alike] == [0.01, 0.01]
+
+
+def test_phones_that_all_train_on_a_gpu_are_one_process_as_they_train_as_one_batch() -> None:
+    gpu, cpu = [("cuda", 0.0)], [("cpu", 0.0)]
+    assert workers_for(phone_options(OPTIONS, 5, Deal(devices=gpu))) == 1
+    assert workers_for(phone_options(OPTIONS, 2_000, Deal(devices=[*gpu, *cpu]))) == os.cpu_count()
+    assert workers_for(phone_options(OPTIONS, 1)) == 1
+
+
+async def test_phones_on_a_gpu_wait_for_one_queue_and_others_have_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    trains: dict[str, Any] = {}
+
+    async def play(options: PhoneOptions, *given: Any, **how: Any) -> str:
+        trains[options.name] = how["trains"]
+        return "done"
+
+    monkeypatch.setattr(swarm, "play_phone", play)
+    phones = phone_options(OPTIONS, 4, Deal(devices=[("cuda", 0.0), ("cpu", 0.2)]))
+    assert await _Worker(quiet=True).play_all(phones) == ["done"] * 4
+    assert isinstance(trains["swarm-0"], TrainingQueue) and trains["swarm-2"] is trains["swarm-0"]
+    assert trains["swarm-1"] is trains["swarm-3"] is in_a_thread
 
 
 def test_phones_without_a_folder_share_none() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from featherfed.edge_client.learner import SgdLearner, Trained
 from featherfed.edge_client.local_problem import LocalProblem
-from featherfed.edge_client.training_together import train_together
+from featherfed.edge_client.training_together import train_together, worth_a_batch
 from featherfed.learning import together
 from featherfed.wire.messages import Task
 from tests.layouts import LAYOUTS, task, weights_of, welcome
@@ -15,6 +15,7 @@ from tests.layouts import LAYOUTS, task, weights_of, welcome
 MODEL = "2nn"
 WEIGHTS = weights_of(MODEL)
 PLAIN = task(1, "float32", lr=0.05)
+EVER = lambda phones, steps: True  # noqa: E731
 Asked = tuple[SgdLearner, np.ndarray, Task, np.ndarray | None]
 
 
@@ -30,7 +31,7 @@ def values(trained: Trained | None) -> np.ndarray:
 
 
 def test_phones_of_one_process_send_what_each_sends_alone(learners: list[SgdLearner]) -> None:
-    results = train_together([(learner, WEIGHTS, PLAIN, None) for learner in learners])
+    results = train_together([(learner, WEIGHTS, PLAIN, None) for learner in learners], EVER)
     for learner, beside in zip(learners, results, strict=True):
         alone = learner.train(WEIGHTS, PLAIN, None, lambda: False)
         assert alone is not None and beside is not None
@@ -42,7 +43,7 @@ def test_a_residual_is_each_phones_own(learners: list[SgdLearner]) -> None:
     told = task(1, "feedback | sign", lr=0.05)
     residuals = [np.full(LAYOUTS[MODEL].size, 0.1 * (number - 1.5), np.float32) for number in range(4)]
     asked = [(learner, WEIGHTS, told, residual) for learner, residual in zip(learners, residuals, strict=True)]
-    for (learner, weights, _, residual), beside in zip(asked, train_together(asked), strict=True):
+    for (learner, weights, _, residual), beside in zip(asked, train_together(asked, EVER), strict=True):
         alone = learner.train(weights, told, residual, lambda: False)
         assert alone is not None and beside is not None
         assert alone.residual is not None and beside.residual is not None
@@ -56,7 +57,8 @@ def test_a_residual_is_each_phones_own(learners: list[SgdLearner]) -> None:
 )
 def test_who_trains_in_another_way_is_left(learners: list[SgdLearner], alone: Task) -> None:
     tasks = [PLAIN, PLAIN, alone, PLAIN]
-    results = train_together([(learner, WEIGHTS, told, None) for learner, told in zip(learners, tasks, strict=True)])
+    asked = [(learner, WEIGHTS, told, None) for learner, told in zip(learners, tasks, strict=True)]
+    results = train_together(asked, EVER)
     assert [result is None for result in results] == [False, False, True, False]
 
 
@@ -65,4 +67,26 @@ def test_what_fails_at_once_is_left_to_fail_alone(learners: list[SgdLearner], mo
         raise SystemExit(0)
 
     monkeypatch.setattr(together.Copies, "gradient", fails)
-    assert train_together([(learner, WEIGHTS, PLAIN, None) for learner in learners]) == [None] * 4
+    assert train_together([(learner, WEIGHTS, PLAIN, None) for learner in learners], EVER) == [None] * 4
+
+
+def test_whether_a_batch_is_worth_it_is_asked_of_phones_and_the_steps_of_the_one_with_the_fewest(
+    learners: list[SgdLearner],
+) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def worth(phones: int, steps: int) -> bool:
+        seen.append((phones, steps))
+        return False
+
+    told = task(1, "float32", lr=0.05, epochs=3)
+    assert train_together([(learner, WEIGHTS, told, None) for learner in learners], worth) == [None] * 4
+    fewest = min(learner.examples for learner in learners)
+    assert seen == [(4, 3 * -(-fewest // 10))]
+
+
+@pytest.mark.parametrize(
+    ("phones", "steps", "worth"), [(10, 1, True), (9, 59, False), (2, 60, True), (1, 600, False), (2, 59, False)]
+)
+def test_two_phones_of_many_steps_or_many_phones_are_a_batch_on_a_gpu(phones: int, steps: int, worth: bool) -> None:
+    assert worth_a_batch(phones, steps) == worth

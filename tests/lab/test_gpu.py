@@ -29,7 +29,8 @@ def test_command_measures_each_way_and_counts_the_tests_that_need_a_gpu() -> Non
         assert row["cpu_us"] > 0 and row["device_us"] > 0
         assert row["apart"] < 1e-5
     (rounds,) = result["rounds"]
-    assert (rounds["model"], rounds["phones"]) == ("tiny", 3) and rounds["cpu_s"] > 0 and rounds["device_s"] > 0
+    assert (rounds["problem"], rounds["phones"]) == ("digits/tiny", 3)
+    assert rounds["cpu_s"] > 0 and rounds["device_s"] > 0
 
 
 def test_devices_that_compute_another_thing_are_no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,7 +53,7 @@ def _kept(folder: Path, passed: int) -> Path:
                 "machine": about,
                 "tests": {"passed": passed, "skipped": 0},
                 "rows": rows,
-                "rounds": [{"model": "tiny", "phones": 100, "cpu_s": 4.0, "device_s": 0.5}],
+                "rounds": [{"problem": "mnist/tiny", "phones": 100, "cores": 16, "cpu_s": 4.0, "device_s": 0.5}],
             }
         )
     )
@@ -66,9 +67,9 @@ def test_figures_of_another_machine_fill_the_page(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 0, done.output
     text = page.read_text()
-    assert "| tiny | 7,946 | 1 | 300.0 | 600.0 | 0.50 | 0.50 | 1.00 | 2e-05 |" in text
-    assert "| tiny | 7,946 | 10 | 400.0 | 50.0 | 8.00 | 6.00 | 12.00 | 2e-05 |" in text
-    assert "| tiny | 100 | 4.000 | 0.500 | 8.00 |" in text
+    assert "| tiny | 7,946 | 1 | 300.0 | 600.0 | 0.50 | 1.00 | 2e-05 |" in text
+    assert "| tiny | 7,946 | 10 | 400.0 | 50.0 | 8.00 | 12.00 | 2e-05 |" in text
+    assert "| mnist/tiny | 100 | 4.000 | 0.500 | 8.00 |" in text
     assert "a card, torch 2.14; 5 tests that need a GPU passed on it." in text
 
 
