@@ -191,7 +191,8 @@ def workers_for(phones: Sequence[PhoneOptions]) -> int:
 
     There they train as one batch, and each process would take its share of the GPU's memory.
     """
-    cores = 1 if all(phone.compute != "cpu" for phone in phones) else os.cpu_count() or 1
+    on_gpu = all(phone.train and phone.compute != "cpu" for phone in phones)
+    cores = 1 if on_gpu else os.cpu_count() or 1
     return min(cores, len(phones))
 
 

@@ -26,7 +26,8 @@ class _Waiting:
     stopped: Callable[[], bool]
     future: "asyncio.Future[Trained | None]"
     alone: bool = False
-    """Whether it was in no batch when it could have been."""
+    """Whether a batch with it did not come to its end."""
+    told: bool = False
 
 
 class TrainingQueue:
@@ -59,26 +60,39 @@ class TrainingQueue:
     def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
         """Train those who wait as one batch, or the first of them."""
         waiting = [self._waiting.popleft() for _ in range(len(self._waiting))]
-        together = [each for each in waiting if not (each.alone or each.stopped())]
+        # Nobody may be lost: whatever happens to one, the others are told of their own.
+        try:
+            self._together(loop, [each for each in waiting if not (each.alone or each.stopped())])
+        finally:
+            left = [each for each in waiting if not (each.told or each.future.done())]
+            self._waiting.extendleft(reversed(left[1:]))
+            for first in left[:1]:
+                _train(loop, first)
+
+    def _together(self, loop: asyncio.AbstractEventLoop, waiting: list[_Waiting]) -> None:
         asked = [
             (each.learner, each.weights, each.task, each.residual)
-            for each in together
+            for each in waiting
             if isinstance(each.learner, SgdLearner)
         ]
-        if len(asked) == len(together) > 1:
-            for each, trained in zip(together, train_together(asked, self._worth), strict=True):
-                if trained is None:
-                    each.alone = True
-                else:
-                    waiting.remove(each)
-                    _tell(loop, each.future, trained)
-        self._waiting.extendleft(reversed(waiting[1:]))
-        for first in waiting[:1]:
-            try:
-                _tell(loop, first.future, first.learner.train(first.weights, first.task, first.residual, first.stopped))
-            except BaseException as error:
-                # A loss of the user's may end the program: its phone says so.
-                _tell(loop, first.future, error)
+        if len(asked) != len(waiting) or len(asked) < 2:
+            return
+        for number, trained in train_together(asked, self._worth).items():
+            each = waiting[number]
+            each.alone, each.told = trained is None, trained is not None
+            if trained is not None:
+                _tell(loop, each.future, trained)
+
+
+def _train(loop: asyncio.AbstractEventLoop, waiting: _Waiting) -> None:
+    """Train one by itself."""
+    try:
+        outcome = waiting.learner.train(waiting.weights, waiting.task, waiting.residual, waiting.stopped)
+    except BaseException as error:
+        # A loss of the user's may end the program: its phone says so.
+        _tell(loop, waiting.future, error)
+    else:
+        _tell(loop, waiting.future, outcome)
 
 
 def _tell(

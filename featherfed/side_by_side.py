@@ -363,8 +363,9 @@ class SideBySide:
             return False
         asked = [(each.asked.learner, each.asked.weights, each.asked.task, each.asked.residual) for each in waiting]
         results = train_together(asked, self._workers.together)
-        for each, result in zip(waiting, results, strict=True):
-            each.result, each.done, each.alone = result, result is not None, result is None
+        for number, each in enumerate(waiting):
+            each.result = results.get(number)
+            each.done, each.alone = each.result is not None, each.result is None
         return True
 
     def _train(self, training: _Training) -> None:

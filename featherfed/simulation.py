@@ -21,7 +21,7 @@ from featherfed.bandwidth_sim.virtual import VirtualDialer, VirtualLoop, run
 from featherfed.bandwidth_sim.virtual_clock import VirtualTimeError
 from featherfed.codec.downlink import Held
 from featherfed.edge_client.device import parse_device
-from featherfed.edge_client.learner import SgdLearner
+from featherfed.edge_client.learner import SgdLearner, import_torch
 from featherfed.edge_client.local_problem import LocalProblem
 from featherfed.edge_client.one_phone import PhoneOptions, play_phone
 from featherfed.edge_client.phone_state import F32, PendingUpdate, PhoneState
@@ -136,6 +136,7 @@ def simulate(
     named = named or NamedProblem(load_problem(config.problem), config.problem, config.problem)
     problem = named.problem
     with _TURN, _one_thread():
+        import_torch(fleet.evaluated_on)
         aggregator = loaded(config, data_dir, problem=problem, device=fleet.evaluated_on)
         folder = replace(make_folder(), durable=False)
         store = Store(folder.database, durable=False)

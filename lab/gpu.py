@@ -38,7 +38,8 @@ STEPS = 60
 """A phone's: an epoch of 600 images."""
 FEW, SOME = 12, 10
 """So many steps of so many phones are compared: in longer training ReLUs let both devices part for good."""
-ROUNDS, ROUNDS_OF = 4, ("lite", "2nn", "cnn")
+ROUNDS, ROUNDS_OF = 10, ("lite", "2nn", "cnn")
+"""The first half is for what workers and the GPU load."""
 FLOAT32 = {"uplink": "float32", "downlink": "float32"}
 TOLERANCE = 1e-3
 """What the tests allow between the devices."""
@@ -157,7 +158,7 @@ def measure(model: str, device: str, cohorts: tuple[int, ...], passes: int, step
 
 
 def round_seconds(problem: str, device: str, phones: int, workers: int, data_dir: str | None) -> float:
-    """Return the median seconds of a round of so many phones in virtual time, evaluation included."""
+    """Return the median seconds of a later round of so many phones in virtual time, evaluation included."""
     from featherfed.server.config import config_from
     from featherfed.server.storage.run_folder import create
     from featherfed.server.watchers.watcher import RoundSummary, Watcher
@@ -176,7 +177,7 @@ def round_seconds(problem: str, device: str, phones: int, workers: int, data_dir
             config, lambda: create(Path(folder), "run", config), Fleet(devices=device), watcher=Clock(),
             workers=workers, data_dir=data_dir,
         )  # fmt: skip
-    return statistics.median(end - begin for begin, end in pairwise(ends_s))
+    return statistics.median(end - begin for begin, end in pairwise(ends_s[len(ends_s) // 2 :]))
 
 
 def measure_rounds(problem: str, device: str, cohorts: tuple[int, ...], data_dir: str | None) -> list[dict[str, Any]]:
@@ -219,9 +220,9 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
               f"{turns[row['model']] / row['device_us']:.2f}", f"{row['apart']:.0e}"] for row in rows],
         ),
         "gpu rounds": markdown(
-            ["problem:", "phones a round", "CPU, all cores, s", "GPU, s", "CPU ÷ GPU"],
-            [[row["problem"], str(row["phones"]), f"{row['cpu_s']:.3f}", f"{row['device_s']:.3f}",
-              f"{row['cpu_s'] / row['device_s']:.2f}"] for row in result["rounds"]],
+            ["problem:", "phones a round", "CPU, all cores, s", "GPU, s"],
+            [[row["problem"], str(row["phones"]), f"{row['cpu_s']:.3f}", f"{row['device_s']:.3f}"]
+             for row in result["rounds"]],
         ),
     }  # fmt: skip
 

@@ -18,6 +18,7 @@ import torch
 from safetensors.numpy import load_file
 
 from featherfed.bandwidth_sim.profile import find_profile, profile_from_flags
+from featherfed.edge_client.learner import SgdLearner
 from featherfed.edge_client.training_crew import (
     PARTS_AHEAD,
     TRAININGS_AHEAD,
@@ -32,7 +33,7 @@ from featherfed.edge_client.training_crew import (
 )
 from featherfed.edge_client.training_host import HostPlan
 from featherfed.edge_client.training_together import worth_a_batch
-from featherfed.errors import LocalError
+from featherfed.errors import ConfigError, LocalError, ProblemError
 from featherfed.learning import together
 from featherfed.learning.together import train_as_one
 from featherfed.problem import Place
@@ -43,6 +44,11 @@ from featherfed.server.storage.run_folder import RunFolder, create
 from featherfed.server.storage.store import Store
 from featherfed.side_by_side import Workers
 from featherfed.simulation import Fleet, simulate
+
+
+def ever(phones: int, steps: int) -> bool:
+    return True
+
 
 DROPS = profile_from_flags(bandwidth="256kbps", drop_every="40kB")
 MIX = {find_profile("2g"): 0.2, find_profile("lossy-3g"): 0.4, find_profile("4g"): 0.4}
@@ -122,6 +128,11 @@ def all_of(run: RunFolder, *, masked: bool = False) -> tuple[Any, ...]:
     return run.model.read_bytes(), rounds, updates, counts, (run.path / "rounds.csv").read_bytes()
 
 
+def rows_of(run: RunFolder, column: str) -> list[float]:
+    """Return a column of a run's rounds."""
+    return [float(row[column]) for row in csv.DictReader((run.path / "rounds.csv").read_text().splitlines())]
+
+
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_is_the_same_to_the_bit_with_any_number_of_workers(
     tmp_path: Path, crews: list[TrainingProcesses], name: str
@@ -181,7 +192,7 @@ def test_a_run_whose_phones_train_as_one_batch_is_the_one_in_turns_to_rounding(
     }  # fmt: skip
     alone = ran(tmp_path, "alone", Workers(), **settings)
     monkeypatch.setattr(together, "train_as_one", counted)
-    beside = ran(tmp_path, "beside", Workers(together=lambda phones, steps: phones > 1), **settings)
+    beside = ran(tmp_path, "beside", Workers(together=ever), **settings)
     models = [load_file(run.model) for run in (alone, beside)]
     compared = [name for name, value in models[0].items() if value.dtype == np.float32]
     assert sum(models[0][tensor].size for tensor in compared) >= 199_210
@@ -223,9 +234,31 @@ def test_a_run_on_a_gpu_is_the_one_on_the_cpu_to_rounding_and_the_same_to_the_bi
             assert np.abs(value - models[1][tensor]).max() < 1e-3, tensor
     assert all_of(here)[3] == all_of(there)[3]
     assert all_of(there) == all_of(again)
-    reports = [csv.DictReader((run.path / "rounds.csv").read_text().splitlines()) for run in (here, there)]
-    accuracies = [[float(row["accuracy"]) for row in rows] for rows in reports]
+    accuracies = [rows_of(run, "accuracy") for run in (here, there)]
     assert accuracies[0] == pytest.approx(accuracies[1], abs=0.01) and len(accuracies[0]) == 3
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU on this machine")
+def test_a_run_on_a_gpu_that_is_not_there_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--device cuda, and torch finds no CUDA device here"):
+        ran(tmp_path, "cuda", None, Fleet(devices="cuda"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_fault_of_one_phone_in_a_batch_loses_that_phone_and_not_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded = SgdLearner.encoded
+
+    def fails_for_one(self: SgdLearner, *given: Any) -> Any:
+        if self.welcome.shard == 3:
+            raise ProblemError("it cannot be encoded")
+        return encoded(self, *given)
+
+    monkeypatch.setattr(SgdLearner, "encoded", fails_for_one)
+    runs = [ran(tmp_path, name, Workers(together=how), cohort=10) for name, how in (("alone", None), ("batch", ever))]
+    counts = [rows_of(run, "accepted") for run in runs]
+    assert counts[0] == counts[1] and counts[0][-1] == 9
 
 
 def test_a_gpu_evaluates_where_all_phones_train_on_one() -> None:

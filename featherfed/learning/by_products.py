@@ -5,7 +5,7 @@ the groups one after the other: a step of a hundred `lite` started 2,400 kernels
 the images' patches as columns it is a product of matrices for each model, and a GPU computes all of them at once.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -53,10 +53,11 @@ def _conv2d(
     patches = torch.stack([images[:, :, row, column] for row in down for column in across], 1)
     products = weight.flatten(1) @ patches.view(weight[0].numel(), -1)
     if bias is not None:
-        products = products + bias[:, None]
-    return products.view(len(weight), len(input), *sides).transpose(0, 1)
+        products = products + bias.to(products.dtype)[:, None]
+    # Contiguous, as torch's own: who flattens by `view` needs it.
+    return products.view(len(weight), len(input), *sides).transpose(0, 1).contiguous()
 
 
 def _pair(setting: Any) -> tuple[int, int]:
-    both = (setting,) if isinstance(setting, int) else tuple(setting)
+    both = tuple(setting) if isinstance(setting, Sequence) else (int(setting),)
     return both[0], both[-1]

@@ -1,6 +1,5 @@
 """Loss and metrics of a model on test examples."""
 
-import copy
 import functools
 import operator
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from featherfed.learning.backprop import fits
 from featherfed.learning.dry_step import dry_step
 from featherfed.learning.fast import compiled_passes
 from featherfed.learning.flat import FlatModel
+from featherfed.learning.models import build
 from featherfed.learning.precision import whole_float32
 from featherfed.problem import Examples, Place, Problem
 from featherfed.user_code import blaming, place_of
@@ -37,7 +37,7 @@ class Evaluation:
 def evaluator_for(problem: Problem, place: Place, module: nn.Module, device: str = "cpu") -> "Evaluator | None":
     """Return what evaluates on the problem's test set, tried by one step; None where there is no test set.
 
-    On another `device` than the CPU it has a copy of the module.
+    On another `device` than the CPU it has a module of its own.
     """
     with blaming(f"problem {problem.name}: test() fails", problem.test):
         examples = problem.test_examples(place)
@@ -47,7 +47,7 @@ def evaluator_for(problem: Problem, place: Place, module: nn.Module, device: str
             raise ProblemError("there is no example in it; leave test out for a run without evaluation")
     if examples is None:
         return None
-    model = FlatModel(module if device == "cpu" else copy.deepcopy(module), device)
+    model = FlatModel(module if device == "cpu" else build(problem, 0), device)
     dry_step(problem, examples, model)
     few = Examples(tuple(part[:2] for part in examples.parts), examples.targets[:2])
     Evaluator(problem, few, model).try_metrics()
@@ -153,7 +153,7 @@ class Evaluator:
         """Return the sum over examples of what a metric says of them: one value for each, or their mean."""
         measure = self._measures[name]
         with blaming(self._fails[name]):
-            value = measure(outputs, targets)
+            value = measure(_on_host(outputs), _on_host(targets))
             if not isinstance(value, torch.Tensor) or not value.dim() or measure.whole:
                 return float(value) * len(targets)
             if len(value) != len(targets):
@@ -161,3 +161,10 @@ class Evaluator:
                     f"it returns {len(value)} values for {len(targets)} examples; return one for each, or their mean"
                 )
             return float(value.double().flatten(1).mean(1).sum() if value.dim() > 1 else value.double().sum())
+
+
+def _on_host(values: Any) -> Any:
+    """Return outputs where a metric of the user's may look at them: numpy and scikit-learn read no GPU's memory."""
+    if isinstance(values, torch.Tensor):
+        return values.cpu()
+    return type(values)(map(_on_host, values)) if type(values) in (tuple, list) else values

@@ -7,6 +7,7 @@ what differs between two steps is copied to where it reads. What is computed is 
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 
@@ -30,6 +31,7 @@ class Replayed:
         self._made: dict[tuple[torch.Size, ...], int] = {}
         self._recorded: dict[tuple[torch.Size, ...], tuple[torch.cuda.CUDAGraph, tuple[torch.Tensor, ...]]] = {}
         self._possible = self._stream is not None
+        self._pool: Any = None
 
     @contextlib.contextmanager
     def stream(self) -> Iterator[None]:
@@ -39,9 +41,12 @@ class Replayed:
             return
         others = torch.cuda.current_stream(self._stream.device)
         self._stream.wait_stream(others)
-        with torch.cuda.stream(self._stream):
-            yield
-        others.wait_stream(self._stream)
+        try:
+            with torch.cuda.stream(self._stream):
+                yield
+        finally:
+            # After a fault too: what the steps held may be given to others now.
+            others.wait_stream(self._stream)
 
     def __call__(self, *given: torch.Tensor, left: int) -> None:
         """Make a step; `left` more of these sizes are to come."""
@@ -60,7 +65,9 @@ class Replayed:
     def _record(self, sizes: tuple[torch.Size, ...], given: tuple[torch.Tensor, ...]) -> None:
         read, graph = tuple(each.clone() for each in given), torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph, stream=self._stream):
+            # One pool for all: no step leaves anything in it that another could overwrite.
+            self._pool = self._pool or torch.cuda.graph_pool_handle()
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
                 self._step(*read)
         except RuntimeError:
             # Nothing has been computed: the step is still to be made, by itself as all that follow.

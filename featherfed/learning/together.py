@@ -8,8 +8,10 @@ Phones with fewer examples are through earlier, and have smaller last batches: i
 size are a batch of their own, and nothing is padded. So any loss does that takes a batch.
 """
 
+import contextlib
+import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +25,7 @@ from featherfed.learning.models import training_mode
 from featherfed.learning.passes import Loss, Parts
 from featherfed.learning.precision import whole_float32
 from featherfed.learning.replay import Replayed
-from featherfed.learning.training import LocalUpdate, Trainer, add_pulls
+from featherfed.learning.training import Epoch, LocalUpdate, Trainer, add_pulls, seed_torch
 from featherfed.randomness import RoundKey
 from featherfed.training_settings import Training
 
@@ -72,8 +74,25 @@ def train_as_one(
     updates: list[LocalUpdate | None] = []
     for first in range(0, len(trainers), at_once):
         some = slice(first, first + at_once)
-        updates += _Batch(trainers[some], weights[some], training, keys[some]).updates()
+        updates += _halved(trainers[some], weights[some], training, keys[some])
     return updates
+
+
+def _halved(
+    trainers: Sequence[Trainer], weights: Sequence[F32], training: Training, keys: Sequence[RoundKey]
+) -> list[LocalUpdate | None]:
+    """Train as one batch, or as two where that does not fit: what a model's activations take nobody knows before."""
+    try:
+        return _Batch(trainers, weights, training, keys).updates()
+    except torch.OutOfMemoryError:
+        if len(trainers) < 2:
+            raise
+    half = len(trainers) // 2
+    return [
+        update
+        for some in (slice(half), slice(half, None))
+        for update in _halved(trainers[some], weights[some], training, keys[some])
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,13 +153,19 @@ class _Batch:
         left = {size: count * settings.epochs for size, count in of_size.items()}
         with torch.no_grad(), whole_float32(self._device), replayed.stream():
             training_mode(self._trainers[0].module)
-            epochs = [trainer.epochs(settings, key) for trainer, key in zip(self._trainers, self._keys, strict=True)]
+            epochs = [
+                self._next_of(trainer.epochs(settings, key), trainer, key)
+                for trainer, key in zip(self._trainers, self._keys, strict=True)
+            ]
+            first_step: contextlib.AbstractContextManager[None] = _drawing_nothing()
             for _ in range(settings.epochs):
-                of_inputs, of_targets = self._epoch([next(epoch) for epoch in epochs])
+                of_inputs, of_targets = self._epoch([epoch() for epoch in epochs])
                 for step in self._steps:
                     read, known = (order[:, step.at].index_select(0, step.rows) for order in (of_inputs, of_targets))
                     left[read.shape[0], read.shape[1]] -= 1
-                    replayed(step.rows, step.number, read, known, left=left[read.shape[0], read.shape[1]])
+                    with first_step:
+                        replayed(step.rows, step.number, read, known, left=left[read.shape[0], read.shape[1]])
+                    first_step = contextlib.nullcontext()
             changed = self._weights.sub_(self._start)
             finite = changed.isfinite().all(dim=1).tolist()
             losses = self._losses.cpu().numpy()
@@ -152,17 +177,21 @@ class _Batch:
             for update, steps, trainer, mean, fine in zip(updates, made, self._trainers, means, finite, strict=True)
         ]
 
+    def _next_of(self, epochs: Iterator[Epoch], trainer: Trainer, key: RoundKey) -> Callable[[], Epoch]:
+        """Return what gives a phone's next epoch."""
+        return _Draws(epochs, key, self._device) if trainer.augments else lambda: next(epochs)
+
     def _brought_back(self, changed: torch.Tensor) -> list[F32]:
         """Return rows of the device's, each an array of its own.
 
-        A GPU writes into memory that never moves some 40 times as fast as into any other, and one row's is enough.
+        A GPU writes into memory that never moves several times as fast as into any other, and one row of it is enough.
         """
         if changed.device.type == "cpu":
             return list(changed.numpy())
         fixed = torch.empty(changed.shape[1], pin_memory=True)
         return [fixed.copy_(row).numpy().copy() for row in changed]
 
-    def _epoch(self, given: list[tuple[Parts, bool, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
+    def _epoch(self, given: list[Epoch]) -> tuple[torch.Tensor, torch.Tensor]:
         """Take an epoch's inputs; return the places that each phone reads, there and in the targets, (phones, most)."""
         if not self._inputs:
             self._inputs = tuple(torch.cat(parts) for parts in zip(*(parts for parts, _, _ in given), strict=True))
@@ -197,4 +226,39 @@ class _Batch:
         weights.sub_(gradient, alpha=settings.lr)
         if not all_of_them:
             self._weights.index_copy_(0, rows, weights)
-        self._losses.index_put_((rows, number), losses)
+        self._losses.index_put_((rows, number), losses.to(self._losses.dtype))
+
+
+class _Draws:
+    """A phone's epochs, for which an augmentation of the user's may have torch draw: as if no other phone drew."""
+
+    def __init__(self, epochs: Iterator[Epoch], key: RoundKey, device: str) -> None:
+        self._epochs, self._key, self._on_gpu = epochs, key, torch.device(device).type == "cuda"
+        self._states: list[torch.Tensor] = []
+
+    def __call__(self) -> Epoch:
+        """Return the next one."""
+        with torch.random.fork_rng(devices=None if self._on_gpu else []):
+            if not self._states:
+                seed_torch(self._key)
+            else:
+                torch.set_rng_state(self._states[0])
+                if self._on_gpu:
+                    torch.cuda.set_rng_state(self._states[1])
+            given = next(self._epochs)
+            self._states = [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if self._on_gpu else [])]
+        return given
+
+
+@contextlib.contextmanager
+def _drawing_nothing() -> Iterator[None]:
+    """Raise `RuntimeError` where a step draws by Python's generator or numpy's: all phones would share the draw."""
+
+    def states() -> tuple[object, ...]:
+        drawn = np.random.get_state(legacy=False)["state"]
+        return random.getstate(), drawn["key"].tobytes(), drawn["pos"]
+
+    before = states()
+    yield
+    if states() != before:
+        raise RuntimeError("the model draws at random")

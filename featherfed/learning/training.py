@@ -47,6 +47,15 @@ class LocalUpdate:
     loss: float
 
 
+Epoch = tuple[Parts, bool, torch.Tensor]
+"""An epoch's inputs, whether they are in its order already, and the order of the examples."""
+
+
+def seed_torch(key: RoundKey) -> None:
+    """Seed torch's own generators for one phone's training."""
+    torch.manual_seed(derive(key.seed, key.round_number, key.client, "torch") >> 65)
+
+
 class Trainer:
     """One phone's model and examples, ready to train."""
 
@@ -64,6 +73,11 @@ class Trainer:
     def examples(self) -> int:
         """How many examples this phone trains on: its weight in the mean."""
         return len(self.targets)
+
+    @property
+    def augments(self) -> bool:
+        """Whether the problem changes the inputs before each epoch, or each few."""
+        return self._problem.augment is not None
 
     @property
     def module(self) -> nn.Module:
@@ -99,7 +113,7 @@ class Trainer:
                 # What a module draws itself, as dropout does, comes from torch's own generator.
                 stack.enter_context(torch.no_grad())
                 stack.enter_context(torch.random.fork_rng(devices=[] if self.device == "cpu" else None))
-                torch.manual_seed(derive(key.seed, key.round_number, key.client, "torch") >> 65)
+                seed_torch(key)
                 training_mode(self._model.module)
             else:
                 stack.enter_context(torch.inference_mode())
@@ -130,7 +144,7 @@ class Trainer:
             raise DivergedError(key.round_number, steps, training.lr, loss)
         return LocalUpdate(update, steps, self.examples, loss)
 
-    def epochs(self, training: Training, key: RoundKey) -> Iterator[tuple[Parts, bool, torch.Tensor]]:
+    def epochs(self, training: Training, key: RoundKey) -> Iterator[Epoch]:
         """Give each epoch's inputs, whether they are in its order already, and the order of the examples."""
         order_of, moves_of = key.generator("shuffle"), key.generator("shift")
         augment = self._problem.augment and self._problem.augment(self._problem.settings_with(training.set))

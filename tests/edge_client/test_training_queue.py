@@ -14,6 +14,7 @@ from featherfed.edge_client.learner import Learner, SgdLearner, Trained
 from featherfed.edge_client.leaving import LeavingLearner, PhoneLeftError
 from featherfed.edge_client.local_problem import LocalProblem
 from featherfed.edge_client.training_queue import TrainingQueue
+from featherfed.errors import FeatherfedError
 from tests.layouts import LAYOUTS, task, weights_of, welcome
 
 MODEL = "2nn"
@@ -89,7 +90,22 @@ async def test_who_waits_while_another_trains_is_in_one_batch(
     assert queue.batches == [5]
 
 
-async def test_where_no_batch_is_worth_it_all_are_trained_one_by_one_and_asked_about_once(
+async def test_who_is_worth_no_batch_yet_waits_for_others_while_the_first_is_trained(
+    learners: list[SgdLearner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue, busy, others = Queue(monkeypatch, lambda phones, steps: phones > 3), Busy(), Busy()
+    # Two wait, then the second keeps the thread until all others are there.
+    futures = [queue.ask(busy), queue.ask(others), queue.ask(learners[0])]
+    busy.go.set()
+    assert await futures[0] is None
+    futures += [queue.ask(learner) for learner in learners[1:]]
+    others.go.set()
+    made = await asyncio.gather(*futures[2:])
+    assert all(alike(trained, learner) for trained, learner in zip(made, learners, strict=True))
+    assert queue.batches == [5]
+
+
+async def test_where_no_batch_is_worth_it_all_are_trained_one_by_one(
     learners: list[SgdLearner], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue, busy = Queue(monkeypatch, lambda phones, steps: False), Busy()
@@ -97,6 +113,27 @@ async def test_where_no_batch_is_worth_it_all_are_trained_one_by_one_and_asked_a
     busy.go.set()
     made = await asyncio.gather(*futures)
     assert all(alike(trained, learner) for trained, learner in zip(made[1:], learners, strict=True))
+    assert queue.batches == [5, 4, 3, 2]
+
+
+async def test_what_fails_of_one_in_a_batch_costs_the_others_nothing(
+    learners: list[SgdLearner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded = SgdLearner.encoded
+
+    def fails_for_one(self: SgdLearner, *given: Any) -> Trained:
+        if self is learners[2]:
+            raise MemoryError("no room for it")
+        return encoded(self, *given)
+
+    monkeypatch.setattr(SgdLearner, "encoded", fails_for_one)
+    queue, busy = Queue(monkeypatch, lambda phones, steps: True), Busy()
+    wrong = task(1, "no such stage", lr=0.05)
+    futures = [queue.ask(busy), *(queue.ask(learner) for learner in learners[:4]), queue.ask(learners[4], wrong)]
+    busy.go.set()
+    made = await asyncio.gather(*futures, return_exceptions=True)
+    assert [type(each) for each in made[1:]] == [Trained, Trained, MemoryError, Trained, type(made[5])]
+    assert isinstance(made[5], FeatherfedError)
     assert queue.batches == [5]
 
 

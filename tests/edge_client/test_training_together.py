@@ -32,7 +32,7 @@ def values(trained: Trained | None) -> np.ndarray:
 
 def test_phones_of_one_process_send_what_each_sends_alone(learners: list[SgdLearner]) -> None:
     results = train_together([(learner, WEIGHTS, PLAIN, None) for learner in learners], EVER)
-    for learner, beside in zip(learners, results, strict=True):
+    for learner, beside in zip(learners, (results[number] for number in range(4)), strict=True):
         alone = learner.train(WEIGHTS, PLAIN, None, lambda: False)
         assert alone is not None and beside is not None
         assert np.abs(values(alone) - values(beside)).max() < 1e-5
@@ -43,7 +43,8 @@ def test_a_residual_is_each_phones_own(learners: list[SgdLearner]) -> None:
     told = task(1, "feedback | sign", lr=0.05)
     residuals = [np.full(LAYOUTS[MODEL].size, 0.1 * (number - 1.5), np.float32) for number in range(4)]
     asked = [(learner, WEIGHTS, told, residual) for learner, residual in zip(learners, residuals, strict=True)]
-    for (learner, weights, _, residual), beside in zip(asked, train_together(asked, EVER), strict=True):
+    results = train_together(asked, EVER)
+    for (learner, weights, _, residual), beside in zip(asked, (results[number] for number in range(4)), strict=True):
         alone = learner.train(weights, told, residual, lambda: False)
         assert alone is not None and beside is not None
         assert alone.residual is not None and beside.residual is not None
@@ -59,7 +60,7 @@ def test_who_trains_in_another_way_is_left(learners: list[SgdLearner], alone: Ta
     tasks = [PLAIN, PLAIN, alone, PLAIN]
     asked = [(learner, WEIGHTS, told, None) for learner, told in zip(learners, tasks, strict=True)]
     results = train_together(asked, EVER)
-    assert [result is None for result in results] == [False, False, True, False]
+    assert sorted(results) == [0, 1, 3] and None not in results.values()
 
 
 def test_what_fails_at_once_is_left_to_fail_alone(learners: list[SgdLearner], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,7 +68,27 @@ def test_what_fails_at_once_is_left_to_fail_alone(learners: list[SgdLearner], mo
         raise SystemExit(0)
 
     monkeypatch.setattr(together.Copies, "gradient", fails)
-    assert train_together([(learner, WEIGHTS, PLAIN, None) for learner in learners], EVER) == [None] * 4
+    assert train_together([(learner, WEIGHTS, PLAIN, None) for learner in learners], EVER) == dict.fromkeys(range(4))
+
+
+def test_what_fails_of_one_is_left_to_fail_alone_and_the_others_are_a_batch(
+    learners: list[SgdLearner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded = SgdLearner.encoded
+
+    def fails_for_one(self: SgdLearner, *given: Any) -> Trained:
+        if self is learners[1]:
+            raise MemoryError
+        return encoded(self, *given)
+
+    asked = [(learner, WEIGHTS, PLAIN, None) for learner in learners]
+    with monkeypatch.context() as patch:
+        patch.setattr(SgdLearner, "encoded", fails_for_one)
+        results = train_together(asked, EVER)
+    assert [number for number, result in results.items() if result is None] == [1] and len(results) == 4
+    wrong = task(1, "no such stage", lr=0.05)
+    results = train_together([*asked[:3], (learners[3], WEIGHTS, wrong, None)], EVER)
+    assert sorted(results) == [0, 1, 2] and None not in results.values()
 
 
 def test_whether_a_batch_is_worth_it_is_asked_of_phones_and_the_steps_of_the_one_with_the_fewest(
@@ -80,7 +101,7 @@ def test_whether_a_batch_is_worth_it_is_asked_of_phones_and_the_steps_of_the_one
         return False
 
     told = task(1, "float32", lr=0.05, epochs=3)
-    assert train_together([(learner, WEIGHTS, told, None) for learner in learners], worth) == [None] * 4
+    assert train_together([(learner, WEIGHTS, told, None) for learner in learners], worth) == {}
     fewest = min(learner.examples for learner in learners)
     assert seen == [(4, 3 * -(-fewest // 10))]
 

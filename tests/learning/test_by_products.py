@@ -38,6 +38,12 @@ def test_values_and_gradients_are_those_of_torch(settings: dict[str, Any]) -> No
         assert torch.allclose(one, other, atol=1e-4, rtol=1e-5)
 
 
+def test_outputs_are_as_contiguous_as_those_of_torch() -> None:
+    layer, images = nn.Conv2d(3, 4, 3), torch.randn(2, 3, 5, 5)
+    with ByProducts():
+        assert layer(images).view(2, -1).shape == (2, 36)
+
+
 def test_however_it_is_called() -> None:
     images, weight, bias = torch.randn(2, 3, 5, 5), torch.randn(4, 3, 3, 3), torch.randn(4)
     with ByProducts():

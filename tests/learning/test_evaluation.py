@@ -1,4 +1,6 @@
 import itertools
+import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -53,6 +55,22 @@ def test_parts_of_an_evaluation_add_up_to_the_whole_to_the_bit() -> None:
         rows = [row for first, end in itertools.pairwise(cuts) for row in evaluator.part(weights, first, end)]
         assert len(rows) == 8
         assert evaluator.total(rows) == whole
+
+
+def test_on_another_device_than_the_servers_a_module_of_its_own_is_evaluated() -> None:
+    """Not a copy: weight_norm keeps tensors that have no copy. "cpu:0" stands for a GPU."""
+    problem = replace(regression, model=lambda: torch.nn.Sequential(torch.nn.utils.weight_norm(torch.nn.Linear(4, 1))))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        module = build(problem, 0)
+        weights = np.concatenate([p.detach().numpy().ravel() for p in module.parameters()])
+        kept = [p.detach().clone() for p in module.parameters()]
+        other = evaluator_for(problem, Place(), module, "cpu:0")
+        here = evaluator_for(problem, Place(), module)
+    assert other is not None and here is not None
+    assert other.evaluate(weights) == here.evaluate(weights)
+    other.evaluate(np.zeros_like(weights))
+    assert all(torch.equal(one, p) for one, p in zip(kept, module.parameters(), strict=True))
 
 
 def test_metric_of_the_whole_gets_all_outputs_at_once() -> None:

@@ -1,10 +1,13 @@
 """Phones that train as one batch get the updates that each of them gets by itself, to rounding."""
 
+import random
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from featherfed.codec.pipeline import Pipeline
 from featherfed.learning import together
@@ -140,6 +143,65 @@ def test_a_model_that_draws_at_random_cannot_be_one_batch() -> None:
     start = np.zeros(layout(build(problem, 0)).size, np.float32)
     with pytest.raises(RuntimeError):
         train_as_one(trainers, [start] * 4, Training(lr=0.05), [RoundKey(3, 2, index) for index in range(4)])
+
+
+def test_a_model_that_draws_by_python_cannot_be_one_batch() -> None:
+    class Drops(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 1)
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            scores: torch.Tensor = self.layer(inputs) * (random.random() > 0.5)
+            return scores
+
+    trainers = phones_of(replace(own_problems.regression, model=Drops))
+    keys = [RoundKey(3, 2, index) for index in range(4)]
+    with pytest.raises(RuntimeError, match="the model draws at random"):
+        train_as_one(trainers, [np.zeros(5, np.float32)] * 4, Training(lr=0.05), keys)
+
+
+def test_an_augmentation_that_draws_by_torch_draws_for_each_phone_what_it_does_alone() -> None:
+    def augment(settings: Any) -> Any:
+        return lambda inputs, generator: inputs + 0.1 * torch.randn(inputs.shape)
+
+    problem = replace(own_problems.regression, augment=augment)
+    before = torch.get_rng_state()
+    assert_alike(compared(problem, phones_of(problem), epochs=3))
+    assert torch.equal(torch.get_rng_state(), before), "whoever else draws is not disturbed"
+
+
+def test_a_loss_of_another_type_is_a_batch_too() -> None:
+    def doubled(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return nn.functional.mse_loss(outputs.double(), targets.double())
+
+    problem = replace(own_problems.regression, loss=doubled)
+    assert_alike(compared(problem, phones_of(problem), epochs=2))
+
+
+def test_phones_whose_activations_do_not_fit_are_several_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    updates, made = together._Batch.updates, []
+
+    def full(self: Any) -> Any:
+        made.append(len(self._sizes))
+        if len(self._sizes) > 2:
+            raise torch.OutOfMemoryError
+        return updates(self)
+
+    monkeypatch.setattr(together._Batch, "updates", full)
+    assert_alike(compared(digits("tiny"), phones_of(digits("tiny"), (20,) * 5), lr=0.02))
+    assert made == [5, 2, 3, 1, 2]
+
+
+def test_one_phone_that_does_not_fit_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Any) -> Any:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(together._Batch, "updates", full)
+    problem = digits("tiny")
+    start = np.zeros(layout(build(problem, 0)).size, np.float32)
+    with pytest.raises(torch.OutOfMemoryError):
+        train_as_one(phones_of(problem), [start] * 4, Training(lr=0.05), [RoundKey(3, 2, i) for i in range(4)])
 
 
 def test_nobody_is_no_batch() -> None:
