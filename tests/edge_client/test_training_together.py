@@ -15,8 +15,11 @@ from tests.layouts import LAYOUTS, task, weights_of, welcome
 MODEL = "2nn"
 WEIGHTS = weights_of(MODEL)
 PLAIN = task(1, "float32", lr=0.05)
-EVER = lambda phones, steps: True  # noqa: E731
 Asked = tuple[SgdLearner, np.ndarray, Task, np.ndarray | None]
+
+
+def ever(phones: int, steps: int) -> bool:
+    return True
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +34,7 @@ def values(trained: Trained | None) -> np.ndarray:
 
 
 def test_phones_of_one_process_send_what_each_sends_alone(learners: list[SgdLearner]) -> None:
-    results = train_together([(learner, WEIGHTS, PLAIN, None) for learner in learners], EVER)
+    results = train_together([(learner, WEIGHTS, PLAIN, None) for learner in learners], ever)
     for learner, beside in zip(learners, (results[number] for number in range(4)), strict=True):
         alone = learner.train(WEIGHTS, PLAIN, None, lambda: False)
         assert alone is not None and beside is not None
@@ -43,7 +46,7 @@ def test_a_residual_is_each_phones_own(learners: list[SgdLearner]) -> None:
     told = task(1, "feedback | sign", lr=0.05)
     residuals = [np.full(LAYOUTS[MODEL].size, 0.1 * (number - 1.5), np.float32) for number in range(4)]
     asked = [(learner, WEIGHTS, told, residual) for learner, residual in zip(learners, residuals, strict=True)]
-    results = train_together(asked, EVER)
+    results = train_together(asked, ever)
     for (learner, weights, _, residual), beside in zip(asked, (results[number] for number in range(4)), strict=True):
         alone = learner.train(weights, told, residual, lambda: False)
         assert alone is not None and beside is not None
@@ -59,7 +62,7 @@ def test_a_residual_is_each_phones_own(learners: list[SgdLearner]) -> None:
 def test_who_trains_in_another_way_is_left(learners: list[SgdLearner], alone: Task) -> None:
     tasks = [PLAIN, PLAIN, alone, PLAIN]
     asked = [(learner, WEIGHTS, told, None) for learner, told in zip(learners, tasks, strict=True)]
-    results = train_together(asked, EVER)
+    results = train_together(asked, ever)
     assert sorted(results) == [0, 1, 3] and None not in results.values()
 
 
@@ -68,7 +71,7 @@ def test_what_fails_at_once_is_left_to_fail_alone(learners: list[SgdLearner], mo
         raise SystemExit(0)
 
     monkeypatch.setattr(together.Copies, "gradient", fails)
-    assert train_together([(learner, WEIGHTS, PLAIN, None) for learner in learners], EVER) == dict.fromkeys(range(4))
+    assert train_together([(learner, WEIGHTS, PLAIN, None) for learner in learners], ever) == dict.fromkeys(range(4))
 
 
 def test_what_fails_of_one_is_left_to_fail_alone_and_the_others_are_a_batch(
@@ -84,10 +87,10 @@ def test_what_fails_of_one_is_left_to_fail_alone_and_the_others_are_a_batch(
     asked = [(learner, WEIGHTS, PLAIN, None) for learner in learners]
     with monkeypatch.context() as patch:
         patch.setattr(SgdLearner, "encoded", fails_for_one)
-        results = train_together(asked, EVER)
+        results = train_together(asked, ever)
     assert [number for number, result in results.items() if result is None] == [1] and len(results) == 4
     wrong = task(1, "no such stage", lr=0.05)
-    results = train_together([*asked[:3], (learners[3], WEIGHTS, wrong, None)], EVER)
+    results = train_together([*asked[:3], (learners[3], WEIGHTS, wrong, None)], ever)
     assert sorted(results) == [0, 1, 2] and None not in results.values()
 
 
