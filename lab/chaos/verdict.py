@@ -15,7 +15,10 @@ def broken_promises(schedule: Schedule, calm: Outcome, outcome: Outcome) -> list
     if witness.lost_bytes:
         found.append(f"{witness.lost_bytes} acknowledged bytes were unknown to the server later")
     if witness.again_bytes:
-        found.append(f"{witness.again_bytes} bytes were uploaded again after they had been acknowledged")
+        found.append(
+            f"{witness.again_bytes} bytes were uploaded again after they had been acknowledged"
+            f" (first {witness.first_again})"
+        )
     if outcome.unexplained_bytes:
         found.append(f"the ledger books {outcome.unexplained_bytes} bytes of payload twice, or not at all")
     for run, name in ((calm, "calm"), (outcome, "chaotic")):

@@ -95,6 +95,8 @@ class Witness:
     """Acknowledged, and later not known to the server any more."""
     again_bytes: int = 0
     """Uploaded although the phone had been told that they were durable."""
+    first_again: str = ""
+    """Which these were, when it first happened."""
     payload_bytes: int = 0
 
     def connection(self) -> "Conversation":
@@ -161,4 +163,8 @@ class Conversation:
         self._left["up"] = self._size - offset - len(data) if data else 0
         if self._update is not None:
             told = witness.told.get(self._update, 0)
-            witness.again_bytes += max(0, min(told, offset + len(data)) - offset)
+            again = max(0, min(told, offset + len(data)) - offset)
+            if again and not witness.again_bytes:
+                phone, number, _ = self._update
+                witness.first_again = f"{phone}, round {number}: {again} bytes from {offset:,} on, told of {told:,}"
+            witness.again_bytes += again

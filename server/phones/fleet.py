@@ -74,7 +74,8 @@ class Fleet:
 
     def connect(self, phone: PhoneConnection) -> PhoneConnection | None:
         """Make this the phone's connection; return the older one that it replaces."""
-        older = self.connections.get(phone.shard)
+        if older := self.connections.get(phone.shard):
+            older.replaced = True
         self._arriving.discard(phone)
         self.connections[phone.shard] = phone
         self._away.discard(phone.shard)

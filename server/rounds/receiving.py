@@ -83,6 +83,9 @@ class Receiver:
             # Perhaps its round was closed before this server was started, or long ago.
             stored = await asyncio.get_running_loop().run_in_executor(None, self._storage.store.update, *key)
             known = Upload(stored) if stored else None
+        if known is not None and self._goes_on_elsewhere(phone, known):
+            self._received_in_vain(phone, known, message.digest, len(message.data))
+            return
         if known is not None and known.accepted:
             if known.update.digest != message.digest:
                 self._received(phone).wasted += len(message.data)
@@ -115,6 +118,7 @@ class Receiver:
             # While this waited, the phone's other connection may have brought it all, and its round may be closed.
             if as_before := self._uploads.get(key) is known:
                 upload = self._announce(phone, message)
+                upload.sender = phone
                 sending = self._sending[phone] = Sending(message, upload)
                 self._watcher.upload_advanced(phone.shard, message.round, upload.durable, message.size)
                 answer = await self._keep(phone, sending, message.offset, message.data)
@@ -133,6 +137,9 @@ class Receiver:
         key = (sending.begin.round, phone.shard)
         # What does not count has no state to guard.
         async with self._uploads.turns.turn(key) if sending.upload is not None else contextlib.nullcontext():
+            if sending.upload is not None and self._goes_on_elsewhere(phone, sending.upload):
+                self._received_in_vain(phone, sending.upload, sending.begin.digest, len(message.data))
+                return
             answer = await self._keep(phone, sending, message.offset, message.data)
         if answer is not None:
             await self._answer(phone, answer)
@@ -182,6 +189,23 @@ class Receiver:
     def _received(self, phone: PhoneConnection) -> Traffic:
         """Return the entry in which the payload of the phone's last message was counted."""
         return self._storage.ledger.entry(phone.counted_in, phone.shard, "uplink")
+
+    @staticmethod
+    def _goes_on_elsewhere(phone: PhoneConnection, upload: Upload) -> bool:
+        """Whether its phone has begun this update, or asked about it, on a newer connection than this one.
+
+        It goes by what it was told there, and sends what was still on its way here once more: taken, these bytes would
+        be here twice, and an Ack of them would tell the phone that it sends in vain.
+        """
+        return phone.replaced and upload.sender not in (None, phone)
+
+    def _received_in_vain(self, phone: PhoneConnection, upload: Upload, digest: bytes, size: int) -> None:
+        """Book bytes that a connection brought after its phone had left it."""
+        traffic = self._received(phone)
+        if upload.update.digest == digest:
+            traffic.resent += size
+        else:
+            traffic.wasted += size
 
     def _announce(self, phone: PhoneConnection, message: UpdateBegin) -> Upload:
         """Return the upload that the message begins or goes on with."""

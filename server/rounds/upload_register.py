@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from featherfed.server.model.run_model import RunModel
+from featherfed.server.phones.phone_connection import PhoneConnection
 from featherfed.server.rounds.machines import State
 from featherfed.server.rounds.turns import Turns
 from featherfed.server.storage.run_storage import RunStorage
@@ -23,6 +24,8 @@ class Upload:
 
     update: StoredUpdate
     durable: int = 0
+    sender: PhoneConnection | None = None
+    """The connection on which its phone began it, or last asked about it."""
 
     @property
     def accepted(self) -> bool:

@@ -39,6 +39,7 @@ def test_bytes_that_a_phone_was_told_are_durable_and_sends_again_are_counted() -
     down(second, Ack(1, 40))
     up(second, UpdateChunk(30, PAYLOAD[30:]))
     assert (witness.again_bytes, witness.lost_bytes) == (10, 0)
+    assert witness.first_again == "phone, round 1: 10 bytes from 30 on, told of 40"
 
 
 def test_what_is_said_on_a_connection_that_a_phone_has_left_was_not_told() -> None:

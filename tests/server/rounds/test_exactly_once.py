@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from featherfed.server.phones.phone_connection import PhoneConnection
 from featherfed.server.rounds.events import Deadline
 from featherfed.wire.messages import Accepted, Ack, Cancel, Task, UpdateBegin, UpdateChunk
 from tests.server.peer import Peer, digest, peer
@@ -62,6 +63,51 @@ async def test_two_connections_of_a_phone_bring_one_update_in_chunks_of_any_size
         assert served.store.payload(1, 1) == payload
         total = served.service.ledger.total("uplink", shard=1)
         assert total.payload - total.resent - total.wasted == len(payload)
+
+
+@pytest.mark.parametrize("trained", ["the same", "to other bytes"])
+async def test_what_an_older_connection_still_brings_is_not_taken_behind_the_answer_to_a_newer(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, trained: str
+) -> None:
+    stays_open = asyncio.Event()
+    close = PhoneConnection.close
+
+    async def closing(phone: PhoneConnection, code: int, sentence: str) -> None:
+        await stays_open.wait()
+        await close(phone, code, sentence)
+
+    monkeypatch.setattr(PhoneConnection, "close", closing)
+    async with serve(phones=2, rounds=1) as served, peer(served.address) as other, peer(served.address) as older:
+        await other.join("other")
+        await older.join("phone")
+        late = older.update(await older.task())
+        payload = late if trained == "the same" else bytes(len(late) // 2) + late[len(late) // 2 :]
+        await begin(older, late)
+        uploads, key = served.service._uploads, (1, 1)
+        uploads.turns.take(key)
+        await older.send(UpdateChunk(0, late[:1000]))
+        await until(lambda: len(uploads.turns._taken[key] or ()) == 1)
+        # Both are at the server when the phone asks on its next connection, and are looked at after its question.
+        await older.send(UpdateChunk(1000, late[1000:2000]))
+        await older.send(UpdateBegin(1, len(late), digest(late), 1, 2000, late[2000:3000]))
+        async with peer(served.address) as newer:
+            await newer.join("phone")
+            await newer.send(UpdateBegin(1, len(payload), digest(payload), 1, 0, b""))
+            await until(lambda: len(uploads.turns._taken[key] or ()) == 2)
+            uploads.turns.give_back(key)
+            there = 1000 if trained == "the same" else 0
+            assert await newer.receive_until(Ack) == Ack(1, there)
+            received = served.service.ledger.total
+            await until(lambda: received("uplink", shard=1).payload == 3000)
+            await newer.send(UpdateChunk(there, payload[there : there + 500]))
+            # The server has what this connection brought, and not a byte more.
+            assert await newer.receive_until(Ack) == Ack(1, there + 500)
+            total = received("uplink", shard=1)
+            assert (total.resent, total.wasted) == ((2000, 0) if trained == "the same" else (0, 3000))
+            if trained == "the same":
+                await newer.send(UpdateChunk(there + 500, payload[there + 500 :]))
+                assert await newer.receive_until(Accepted) == Accepted(1)
+            stays_open.set()
 
 
 async def test_update_whose_copy_waits_until_its_round_is_closed_is_accepted_and_not_called_off(serve: Serve) -> None:
