@@ -19,8 +19,8 @@ from featherfed.server.storage.run_folder import RunFolder, create
 from featherfed.server.storage.store import Store
 from featherfed.server.watchers.watcher import Watcher
 
-from .many_phones import HOST, PORT, World
 from .turns import PORT_OF, Meeting, TurnsLoop
+from .world import HOST, PORT, World
 
 
 class OpenDoor:

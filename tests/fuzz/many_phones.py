@@ -2,9 +2,9 @@
 
 All in virtual time. A phone here keeps to docs/PROTOCOL.md, but for the faults that it is told to make: it drops
 connections in the middle of anything, comes back under its name while its old connection still sends, forgets what it
-knew, answers late or not at all, asks and announces again. `World.calm` ends all that: from then on every phone is
-there, answers at once, and keeps the connection that it has. Nobody comes anew then, so that one who is forgotten stays
-forgotten.
+knew and trains to other bytes, answers late or not at all, asks and announces again. `World.calm` ends all that: from
+then on every phone is there, answers at once, and keeps the connection that it has. Nobody comes anew then, so that one
+who is forgotten stays forgotten.
 """
 
 import asyncio
@@ -19,10 +19,6 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMes
 from featherfed.bandwidth_sim.link import LinkSpec
 from featherfed.bandwidth_sim.profile import Profile
 from featherfed.bandwidth_sim.virtual import VirtualDialer
-from featherfed.codec.layout import Layout
-from featherfed.codec.pipeline import Pipeline
-from featherfed.learning.noise import noise_update
-from featherfed.randomness import RoundKey
 from featherfed.wire.closing import Close
 from featherfed.wire.messages import (
     NOTHING,
@@ -47,9 +43,7 @@ from featherfed.wire.messages import (
 )
 from featherfed.wire.session import Role, Session
 
-HOST, PORT = "server", 80
-TRAINS_S = 0.2
-LINKS = (None, None, 100_000.0, 10_000.0)
+from .world import HOST, LINKS, PORT, TRAINS_S, World
 
 
 class CutError(Exception):
@@ -67,48 +61,6 @@ class Update:
     payload: bytes
 
 
-class World:
-    """What all phones of a run share: whether it is calm, and what must not be."""
-
-    def __init__(self, seed: int, *, deadline_s: float) -> None:
-        self.seed, self.deadline_s = seed, deadline_s
-        self.calm = asyncio.Event()
-        self.calm_task = asyncio.ensure_future(self.calm.wait())
-        self.calm_s: float | None = None
-        """When it became calm, by the loop's clock."""
-        self.renames = True
-        """Whether phones forget their names: whoever rests until a later round would leave its shard to nobody."""
-        self.over = False
-        """Whether the run is done, and its server gone."""
-        self.carried = (0, 0)
-        """Bytes up and down that earlier lives of the server have in the ledger."""
-        self.ends: list[str] = []
-        self.faults: list[str] = []
-        self.story: list[str] = []
-        self.heard: set[tuple[int, int]] = set()
-        """Round and shard of what was Accepted."""
-        self._payloads: dict[tuple[int, int], bytes] = {}
-        self.run_seed, self.layout, self.pipeline = 0, Layout(()), Pipeline.parse("float32")
-
-    def calm_down(self) -> None:
-        """From now on everybody is there and answers."""
-        self.calm_s = asyncio.get_running_loop().time()
-        self.note("it is calm")
-        self.calm.set()
-
-    def note(self, sentence: str) -> None:
-        self.story.append(f"{asyncio.get_running_loop().time():9.3f} {sentence}")
-
-    def payload(self, round_number: int, shard: int) -> bytes:
-        """Return the one update that a shard has of a round."""
-        known = self._payloads.get((round_number, shard))
-        if known is None:
-            key, layout, pipeline = RoundKey(self.run_seed, round_number, shard), self.layout, self.pipeline
-            known = pipeline.encode(noise_update(pipeline.space(layout, key).size, key), layout, key).payload
-            self._payloads[round_number, shard] = known
-        return known
-
-
 class LivelyPhone:
     """One phone over all of its connections."""
 
@@ -116,6 +68,11 @@ class LivelyPhone:
         self.world, self.number = world, number
         self.random = random.Random(f"{world.seed} {number}")
         self.name = f"p{number}"
+        self.anew = 0
+        """So often it forgot how it trains, and comes to other bytes."""
+        self.hurried = False
+        """Whether it left a connection behind all of an update at once, and looks closely at what it is told of it."""
+        self.aside = random.Random(f"{world.seed} {number} aside")
         self.forget()
         self.visit: Visit | None = None
         self.orphans: list[asyncio.Task[Any]] = []
@@ -131,6 +88,7 @@ class LivelyPhone:
         self.training: tuple[int, asyncio.Task[None]] | None = None
         self.run, self.shard, self.held, self.download, self.digest = "", NOTHING, NOTHING, b"", b""
         self.pending: Update | None = None
+        self.anew += self.aside.random() < 0.5
 
     @property
     def calm(self) -> bool:
@@ -187,7 +145,9 @@ class LivelyPhone:
                 if self.world.renames and self.chance(0.3):
                     self.name += "'"
                 self.world.note(f"{self.name} forgets")
-            if self.chance(0.7):
+            if how == "hurry":
+                await asyncio.sleep(0)
+            elif self.chance(0.7):
                 await self.waits(self.random.choice((0.0, 0.3, 3.0, 15.0)))
             else:
                 await asyncio.sleep(self.random.choice((0.0, 0.01, 0.5)))
@@ -228,7 +188,7 @@ class LivelyPhone:
         else:
             await asyncio.sleep(TRAINS_S)
         self.training = None
-        self.pending = Update(round_number, self.world.payload(round_number, shard))
+        self.pending = Update(round_number, self.world.train(round_number, shard, self.anew))
         if self.visit is not None:
             self.visit.go_on()
 
@@ -243,6 +203,8 @@ class Visit:
         self.offered = NOTHING
         """The round whose update was announced here."""
         self.there: asyncio.Future[int] | None = None
+        self.known: int | None = None
+        """Since it asked about the offered update: what it was told then, or has sent here. It is told of no other."""
         self.work: asyncio.Task[None] | None = None
         self.cut: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.begin: ModelBegin | None = None
@@ -264,7 +226,7 @@ class Visit:
     async def leave(self, how: str) -> None:
         """End the connection as was drawn: an orphan goes on to send what it has begun."""
         phone, link = self.phone, self.phone.dialer.link
-        if how == "orphan" and self.work is not None and not self.work.done():
+        if self.work is not None and (how == "hurry" or (how == "orphan" and not self.work.done())):
             phone.orphans.append(self.work)
             phone.orphans.append(asyncio.create_task(self._abandon()))
             return
@@ -306,7 +268,7 @@ class Visit:
         self.world.note(f"{phone.name} is closed: {code} {closed.rcvd.reason if closed.rcvd else ''}")
         if code == Close.DONE and not phone.end:
             phone.end = "done"
-        elif code == Close.PAYLOAD:
+        elif code in (Close.PAYLOAD, Close.REFUSED):
             phone.pending = None
         elif code in (Close.FAULT, Close.PROTOCOL) and "no Hello within" not in closed.rcvd.reason:  # type: ignore[union-attr]
             self.world.faults.append(f"{phone.name} was closed with {code} {closed.rcvd.reason if closed.rcvd else ''}")
@@ -357,7 +319,10 @@ class Visit:
                 if phone.pending is not None and phone.pending.round == round_number:
                     assert offset <= len(phone.pending.payload)
                     if self.there is not None and not self.there.done():
+                        self.known = offset
                         self.there.set_result(offset)
+                    elif self.known is not None and offset > self.known and round_number == self.offered:
+                        self.world.faults.append(f"{phone.name} is told of {offset} bytes, and sent {self.known}")
             case Accepted(round_number):
                 self.world.heard.add((round_number, phone.shard))
                 await self._answered(round_number)
@@ -437,7 +402,7 @@ class Visit:
 
     async def _upload(self, update: Update, *, resumed: bool) -> None:
         phone, payload, draw = self.phone, update.payload, self.phone.random
-        self.offered = update.round
+        self.offered, self.known = update.round, None
         size, digest = len(payload), digest_of(payload)
         if phone.chance(0.03):
             # A stale or made-up round: nobody wants it.
@@ -457,9 +422,17 @@ class Visit:
         else:
             offset = draw.randrange(1, size)
             await self.send(UpdateBegin(update.round, size, digest, 1, 0, payload[:offset]))
+        hurried, phone.hurried = phone.hurried, not (phone.hurried or phone.calm) and phone.aside.random() < 0.15
+        if phone.hurried:
+            # All of it at once, and away to a new connection while the server still reads what this one brings.
+            for at in range(offset, size - 5000, 5000):
+                await self.send(UpdateChunk(at, payload[at : at + 5000]))
+            raise CutError("hurry")
         while offset < size:
             await phone.mood()
             step = draw.choice((size, 4000, 9000))
+            if hurried:
+                step = 700
             if phone.chance(0.05):
                 # Some of it once more.
                 offset = draw.randrange(offset + 1)
@@ -470,6 +443,8 @@ class Visit:
 
     async def send(self, message: AnyMessage) -> None:
         self.session.follow(Role.PHONE, message)
+        if isinstance(message, UpdateBegin | UpdateChunk) and self.known is not None:
+            self.known = max(self.known, message.offset + len(message.data))
         self.world.note(f"{self.phone.name} says {_short(message)}")
         await self.connection.send(pack(message))
 

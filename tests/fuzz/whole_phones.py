@@ -14,7 +14,7 @@ from featherfed.edge_client.phone_context import PhoneSettings
 from featherfed.edge_client.phone_state import PhoneState
 from featherfed.errors import DivergedError, LocalError
 
-from .many_phones import HOST, LINKS, PORT, TRAINS_S, World
+from .world import HOST, LINKS, PORT, TRAINS_S, World
 
 
 class WholePhone:
