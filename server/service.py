@@ -31,11 +31,12 @@ from featherfed.server.rounds.current_round import CurrentRound, Hands
 from featherfed.server.rounds.downlink import Downlink
 from featherfed.server.rounds.evaluations import Evaluations
 from featherfed.server.rounds.events import Asked, Fail, GaveUp, Joined, Lost, Resume, Stop
+from featherfed.server.rounds.farewell import GOODBYE_S, SAY_S, Farewell
 from featherfed.server.rounds.folding import Folding
 from featherfed.server.rounds.machines import State
 from featherfed.server.rounds.pacing import Pacing
 from featherfed.server.rounds.receiving import Receiver
-from featherfed.server.rounds.resume_point import ResumePoint
+from featherfed.server.rounds.resume_point import ResumePoint, put_told
 from featherfed.server.rounds.round_machine import Phase
 from featherfed.server.rounds.short_way import ShortWay
 from featherfed.server.rounds.summed_machine import SummedState
@@ -53,7 +54,7 @@ from featherfed.server.welcoming import Welcomes
 from featherfed.wire.closing import Close, readable
 from featherfed.wire.limits import READ_AHEAD_FRAMES
 from featherfed.wire.liveness import SILENT_HEARTBEATS, Pulse
-from featherfed.wire.messages import Finish, Hello, Key, Shares, UpdateBegin, UpdateChunk, WholeUpdate
+from featherfed.wire.messages import Hello, Key, Shares, UpdateBegin, UpdateChunk, WholeUpdate
 
 HELLO_S = 10.0
 """A connection that has said no Hello after so long is closed."""
@@ -61,10 +62,6 @@ KEY_S = 60.0
 """Who sends no key after its Welcome, in a run that sums under masks: on a slow link Welcome takes its time."""
 LEDGER_S = 1.0
 """How old the bytes in the ledger's file may be: what a killed server forgets of them."""
-GOODBYE_S = 5.0
-"""How long the end of a run waits for phones to take their leave."""
-SAY_S = 1.0
-"""Whoever stops a run is told after so long what it still waits for."""
 WRITE_LIMIT_BYTES = 16 * 1024
 SWITCH_S = 0.0005
 """How long a thread that decodes keeps the event loop waiting."""
@@ -90,6 +87,7 @@ class Service:
         self._run = start.run
         self._reached = start.reached
         self._untold = start.untold
+        self._told = start.told
         self._watcher = watcher
         self._clock = clock = RunClock(start.clock_s)
         self._tasks = tasks = RunTasks()
@@ -107,6 +105,7 @@ class Service:
         self._welcomes = Welcomes(config, start.run, model, shards=fleet.shards)
         self._book = book = CircleBook(config, start.run, model, store)
         self._downlink = downlink = Downlink(config, model.versions, book, watcher)
+        self._farewell = Farewell(fleet, connections, downlink, watcher)
         # Each is given those that it calls, and none of them calls one that is made after it.
         self._uploads = uploads = UploadRegister(model, storage)
         self._pacing = pacing = Pacing(rules, fleet, clock, tasks)
@@ -184,7 +183,12 @@ class Service:
                 pause = await self._tasks.ended
                 await self._evaluated()
                 self._watcher.ended(pause)
-                await self._dismiss(pause)
+                if pause is None:
+                    rounds = self.state.round_number
+                    await self._farewell.end(rounds, stays=rounds != self._told)
+                    await self._storage.commits.write(put_told(rounds))
+                else:
+                    await self._farewell.pause(pause)
             finally:
                 if entrance is not None:
                     await entrance.close("the run is over")
@@ -204,7 +208,8 @@ class Service:
         await telling
 
     def stop(self) -> None:
-        """Pause the run: phones are told, the state is kept."""
+        """Pause the run: phones are told, the state is kept. One whose rounds are done ends without waiting."""
+        self._farewell.hurry()
         self._round.post(Stop())
 
     def ask(self, round_number: int, life: int = 0) -> None:
@@ -292,6 +297,9 @@ class Service:
         unable = False
         try:
             await self._welcome(phone)
+            if self._farewell.said:
+                await self._farewell.tell(phone)
+                return unable
             phone.takes_updates = self._short_way
             while True:
                 message = await phone.receive()
@@ -423,28 +431,13 @@ class Service:
                 if shard not in self._fleet.connections:
                     self._round.post(Lost(shard))
 
-    async def _dismiss(self, pause: str | None) -> None:
-        """Tell every phone why the run ends, and wait a little for those on slow links."""
-        leaving = [asyncio.create_task(self._say_goodbye(phone, pause)) for phone in self._connections]
-        if leaving:
-            _, slow = await asyncio.wait(leaving, timeout=GOODBYE_S)
-            for task in slow:
-                task.cancel()
-
-    async def _say_goodbye(self, phone: PhoneConnection, pause: str | None) -> None:
-        with contextlib.suppress(ConnectionClosed):
-            if pause is not None:
-                await phone.close(Close.PAUSED, pause)
-                return
-            self._downlink.stop(phone)
-            if phone in self._fleet.connections.values():
-                await phone.send(Finish(f"all {self.state.round_number} rounds are done"))
-                await phone.close(Close.DONE)
-            else:
-                await phone.close(Close.DONE, "the run is over")
-
     def end(self, outcome: BaseException | str | None) -> None:
-        """End the run: None, its rounds are done; a reason, it pauses; an error, phones may look for it again."""
+        """End the run: None, its rounds are done; a reason, it pauses; an error, phones may look for it again.
+
+        The first outcome counts. One that comes later ends the wait for phones that do not know of it.
+        """
+        if self._tasks.ended.done():
+            self._farewell.hurry()
         self._tasks.end(outcome)
 
 

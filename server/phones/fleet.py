@@ -1,6 +1,7 @@
 """The phones of a run: who plays which shard, who is connected, who has been away for too long."""
 
 import asyncio
+import math
 from collections.abc import Iterable
 
 from msgspec.structs import replace
@@ -30,7 +31,11 @@ class Fleet:
         self.names = dict(names)
         self.connections: dict[int, PhoneConnection] = {}
         self._away: set[int] = set()
-        self._grace_s = grace_s
+        self.grace_s = grace_s
+        self._broke_s: dict[int, float] = {}
+        """When the connections broke of phones that took no leave and are not back, by the loop's clock."""
+        self.moved = asyncio.Event()
+        """Set when a phone comes or leaves; whoever waits for that clears it before."""
         self.lost: asyncio.Queue[int] = asyncio.Queue()
         """Shards whose phones nobody waits for any longer, in the order in which that became known."""
         self._timers: dict[int, asyncio.TimerHandle] = {}
@@ -41,6 +46,8 @@ class Fleet:
     def start(self) -> None:
         """Let the grace time run for those who have not come back yet."""
         self.expect(self.names)
+        # An earlier life of this server may have been killed while they were connected.
+        self._broke_s = dict.fromkeys(self.names, asyncio.get_running_loop().time())
 
     def expect(self, shards: Iterable[int]) -> None:
         """Let the grace time run for the phones of these shards, as far as they are not here."""
@@ -79,6 +86,8 @@ class Fleet:
         self._arriving.discard(phone)
         self.connections[phone.shard] = phone
         self._away.discard(phone.shard)
+        self._broke_s.pop(phone.shard, None)
+        self.moved.set()
         if timer := self._timers.pop(phone.shard, None):
             timer.cancel()
         return older
@@ -92,6 +101,9 @@ class Fleet:
         if phone.shard not in self.names or self.connections.get(phone.shard, phone) is not phone:
             return False
         self.connections.pop(phone.shard, None)
+        if not phone.parted:
+            self._broke_s[phone.shard] = asyncio.get_running_loop().time()
+        self.moved.set()
         if for_good:
             self._away.add(phone.shard)
             self.lost.put_nowait(phone.shard)
@@ -99,6 +111,16 @@ class Fleet:
             # The shard of one that rests stays its own until it should be back.
             self._let_grace_run(phone.shard, phone.rests_s)
         return True
+
+    def missing(self) -> set[int]:
+        """Return whose connection broke within the grace time, without a word, and who is not back."""
+        least_s = asyncio.get_running_loop().time() - self.grace_s
+        return {shard for shard, broke_s in self._broke_s.items() if broke_s > least_s}
+
+    def missing_s(self) -> float:
+        """Return in how many seconds nobody is missing any more, if none of them comes back."""
+        broke_s = max(self._broke_s.values(), default=-math.inf)
+        return max(0.0, broke_s + self.grace_s - asyncio.get_running_loop().time())
 
     def stop(self) -> None:
         """Stop all timers, and start none for those whose connections end now."""
@@ -112,7 +134,7 @@ class Fleet:
             earlier.cancel()
         if self._stopped:
             return
-        timer = asyncio.get_running_loop().call_later(rests_s + self._grace_s, self._give_up, shard)
+        timer = asyncio.get_running_loop().call_later(rests_s + self.grace_s, self._give_up, shard)
         self._timers[shard] = timer
 
     def _free_in_s(self, shard: int) -> float:

@@ -125,6 +125,11 @@ class PhoneConnection:
         return self.websocket.state is SocketState.OPEN
 
     @property
+    def parted(self) -> bool:
+        """Whether the phone has said goodbye, or answered ours: its connection did not break."""
+        return self.websocket.protocol.close_rcvd is not None
+
+    @property
     def more_waits(self) -> bool:
         """Whether another message of the phone is here, whole, and waits to be received."""
         return len(self.websocket.recv_messages.frames) > 0

@@ -30,6 +30,8 @@ from featherfed.server.storage.run_folder import RunFolder
 from featherfed.server.storage.store import Statement, Store, figures_of, put_measures, put_value
 from featherfed.server.watchers.watcher import RoundSummary
 
+TOLD = "told"
+
 
 @dataclass(frozen=True, slots=True)
 class ResumePoint:
@@ -37,7 +39,7 @@ class ResumePoint:
 
     `run` is the run's id; `clock_s` the seconds that it has been served, pauses left out; `round_start_s` when its open
     round was opened, by that clock; `reached` whether the last round that is closed has reached the target; `untold`
-    the round whose version is still to be evaluated.
+    the round whose version is still to be evaluated; `told` how many rounds its phones know to be all of it.
     """
 
     run: str
@@ -46,6 +48,7 @@ class ResumePoint:
     round_start_s: float
     reached: bool = False
     untold: RoundSummary | None = None
+    told: int = 0
 
 
 def rules(config: RunConfig) -> Rules:
@@ -63,6 +66,11 @@ def rules(config: RunConfig) -> Rules:
         of_all=config.connect == "when-chosen",
         budget=None if privacy is None else privacy.budget,
     )
+
+
+def put_told(rounds: int) -> Statement:
+    """Note that phones were told that so many rounds are all: a server that is resumed then has nobody to wait for."""
+    return put_value(TOLD, str(rounds))
 
 
 def put_facts(facts: Facts) -> Statement:
@@ -181,9 +189,9 @@ def resume(config: RunConfig, store: Store, folder: RunFolder, model: RunModel) 
             # It ends as it would have: what follows it is not known yet.
             known["phase"] = Phase.CLOSING
         reached = bool(rounds) and config.reached(model.measures, figures_of(rounds[-1]))
-        return ResumePoint(
-            values["run"], _state(config, round_number=number, **known), clock_s, clock_s, reached, untold
-        )
+        state = _state(config, round_number=number, **known)
+        told = int(values.get(TOLD, 0))
+        return ResumePoint(values["run"], state, clock_s, clock_s, reached, untold, told)
     row = rounds[-1]
     model.sum.open(row.round)
     counting = [update for update in accepted if update.counts_in == row.round]

@@ -19,7 +19,7 @@ from tests.commandline.commands import command, run, sentence
 
 pytest.importorskip("ray", reason="needs ray: pip install 'featherfed[ray]'")
 pytestmark = [pytest.mark.processes, pytest.mark.filterwarnings("ignore")]
-TIMEOUT_S = 120.0
+TIMEOUT_S = 280.0
 SCENARIO = """
 problem = "digits"
 phones = 4

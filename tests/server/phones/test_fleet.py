@@ -28,6 +28,8 @@ class Connection:
     partial: tuple[bytes, int] = (b"", 0)
     pending_round: int = NOTHING
     rests_s: float = 0.0
+    parted: bool = False
+    replaced: bool = False
 
 
 def hello(name: str, **fields: Any) -> Hello:
