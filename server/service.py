@@ -367,9 +367,11 @@ class Service:
             # Before it takes the place of an older connection: another phone of this name has another key.
             await self._take_key(phone)
         # Only now: a round that opened meanwhile must not send its task before the Welcome.
-        older = self._fleet.connect(phone)
-        if older is not None:
-            self._tasks.spawn(older.close(Close.REPLACED, f"phone {phone.name!r} has a newer connection"))
+        outdated = self._fleet.connect(phone)
+        if outdated is not None:
+            self._tasks.spawn(outdated.close(Close.REPLACED, f"phone {phone.name!r} has a newer connection"))
+        if outdated is phone:
+            return
         visitor = Visitor(phone.shard, phone.name, hello.link, hello.link_bytes_per_s)
         self._watcher.phone_came(visitor, len(self._fleet.connections), self.state.rules.phones)
         self._round.post(Joined(phone.shard, hello.link, hello.link_bytes_per_s))
@@ -384,18 +386,21 @@ class Service:
             raise ProtocolError(f"no Key within {KEY_S:g} seconds, in a run that sums under masks") from error
         if not isinstance(message, Key):
             raise ProtocolError(f"{type(message).__name__} in place of Key, in a run that sums under masks")
+        if self._fleet.is_overtaken(phone):
+            # The key may be another one by now.
+            return
         if new := self._book.learn(phone, message.public):
             await self._storage.commits.write(*new)
 
     async def _refuse(self, phone: PhoneConnection, error: RemoteError) -> None:
         name, number = phone.name or "stranger", self._round.number
-        connected = self._fleet.connections.get(phone.shard) is phone
+        if self._fleet.connections.get(phone.shard) is phone:
+            # Before the close, which may take its time: the phone is not to be asked on its next connection meanwhile.
+            await self._give_up(phone, Fail(phone.shard), number)
         booked = self._booked(phone.shard, name, error.code, str(error))
         await phone.close(error.code, str(error))
         if booked:
             await self._storage.commits.write(*booked)
-        if connected:
-            await self._give_up(phone, Fail(phone.shard), number)
 
     async def _note_given_up(self, phone: PhoneConnection, code: Close, sentence: str) -> None:
         """Book why a phone cannot play, or has no update of this round, and wait for it no longer."""

@@ -30,6 +30,8 @@ class Fleet:
         self._here = here
         self.names = dict(names)
         self.connections: dict[int, PhoneConnection] = {}
+        self._newest: dict[int, int] = {}
+        """By shard: the last Hello's number."""
         self._away: set[int] = set()
         self.grace_s = grace_s
         self._broke_s: dict[int, float] = {}
@@ -39,6 +41,7 @@ class Fleet:
         self.lost: asyncio.Queue[int] = asyncio.Queue()
         """Shards whose phones nobody waits for any longer, in the order in which that became known."""
         self._timers: dict[int, asyncio.TimerHandle] = {}
+        self._hellos = 0
         self._arriving: set[PhoneConnection] = set()
         """Who has its shard, and is not connected yet: on a slow link Welcome takes its time."""
         self._stopped = False
@@ -74,14 +77,24 @@ class Fleet:
         # An update of another run or shard it forgets when it hears its Welcome.
         keeps = hello.run == run and hello.shard in (NOTHING, shard)
         phone.pending_round = hello.pending_round if keeps else NOTHING
+        self._hellos += 1
+        phone.hello_number = self._newest[shard] = self._hellos
         self.names[shard] = hello.name
         # From now on it is not free for a third, who may say Hello before this one is connected.
         self._away.discard(shard)
         self._arriving.add(phone)
 
     def connect(self, phone: PhoneConnection) -> PhoneConnection | None:
-        """Make this the phone's connection; return the older one that it replaces."""
-        if older := self.connections.get(phone.shard):
+        """Make this the phone's connection, if it is the newest and still open; return the one that is to be closed.
+
+        On the way from its Hello to here a connection may be overtaken by the phone's next one.
+        """
+        older = self.connections.get(phone.shard)
+        if self.is_overtaken(phone) or not phone.open:
+            self._arriving.discard(phone)
+            phone.replaced = older is not None
+            return phone
+        if older is not None:
             older.replaced = True
         self._arriving.discard(phone)
         self.connections[phone.shard] = phone
@@ -91,6 +104,10 @@ class Fleet:
         if timer := self._timers.pop(phone.shard, None):
             timer.cancel()
         return older
+
+    def is_overtaken(self, phone: PhoneConnection) -> bool:
+        """Whether its phone has said another Hello since this connection's."""
+        return phone.hello_number != self._newest[phone.shard]
 
     def left(self, phone: PhoneConnection, *, for_good: bool = False) -> bool:
         """Note the end of a connection; return whether its phone was there and has no other one.
@@ -104,7 +121,7 @@ class Fleet:
         if not phone.parted:
             self._broke_s[phone.shard] = asyncio.get_running_loop().time()
         self.moved.set()
-        if for_good:
+        if for_good and not self._comes(phone.shard):
             self._away.add(phone.shard)
             self.lost.put_nowait(phone.shard)
         else:
@@ -143,8 +160,12 @@ class Fleet:
 
     def _give_up(self, shard: int) -> None:
         del self._timers[shard]
-        if any(phone.shard == shard for phone in self._arriving):
+        if self._comes(shard):
             self._let_grace_run(shard)
             return
         self._away.add(shard)
         self.lost.put_nowait(shard)
+
+    def _comes(self, shard: int) -> bool:
+        """Whether its phone has said Hello, and is not connected yet."""
+        return any(phone.shard == shard for phone in self._arriving)

@@ -81,6 +81,8 @@ class PhoneConnection:
         """Digest and length of the model bytes that the phone kept from a broken download."""
         self.pending_round = NOTHING
         """The round whose finished update the phone has come with, until it is told what becomes of it."""
+        self.hello_number = 0
+        """Which Hello of the run its was."""
         self.replaced = False
         """Whether its phone has a newer connection."""
         self.told_of = 1

@@ -77,55 +77,47 @@ class Receiver:
     async def begin(self, phone: PhoneConnection, message: UpdateBegin) -> None:
         """Take the first bytes of an update, or say how many of them are durable."""
         self._sending.pop(phone, None)
-        key = (message.round, phone.shard)
+        # Under its turn from the beginning: the phone's other connection may bring it all meanwhile.
+        async with self._uploads.turns.turn((message.round, phone.shard)):
+            answer = await self._begun(phone, message)
+        if answer is not None:
+            await self._answer(phone, answer)
+
+    async def _begun(self, phone: PhoneConnection, message: UpdateBegin) -> Answer:
+        key, traffic, size = (message.round, phone.shard), self._received(phone), len(message.data)
         known = self._uploads.get(key)
         if known is None and not self._current.state.wants(*key):
             # Perhaps its round was closed before this server was started, or long ago.
             stored = await asyncio.get_running_loop().run_in_executor(None, self._storage.store.update, *key)
             known = Upload(stored) if stored else None
+        if self._current.is_paused:
+            # As in `_keep`.
+            return None
         if known is not None and self._goes_on_elsewhere(phone, known):
-            self._received_in_vain(phone, known, message.digest, len(message.data))
-            return
-        if known is not None and known.accepted:
-            if known.update.digest != message.digest:
-                self._received(phone).wasted += len(message.data)
-                raise RefusedError(f"round {message.round} already has another update of phone {phone.name!r}")
-            self._received(phone).resent += len(message.data)
+            self._sending[phone] = Sending(message, known)
+            self._receive_in_vain(phone, self._sending[phone], size)
+            return None
+        if known is not None and known.update.digest == message.digest and (known.accepted or known.arrived):
+            traffic.resent += size
             await self._all_durable()
-            await self._answer(phone, Accepted(message.round))
-            return
-        if known is not None and known.arrived and known.update.digest == message.digest:
-            self._received(phone).resent += len(message.data)
-            await self._all_durable()
-            await self._answer(phone, Ack(message.round, message.size))
-            return
-        if self._current.state.wants(*key) and not self._current.state.takes(message.attempt):
-            # Its circle of an earlier attempt is over; that of this one is on its way to the phone.
-            self._received(phone).wasted += len(message.data)
+            return Accepted(message.round) if known.accepted else Ack(message.round, message.size)
+        # Another update than the one that counts: the phone had forgotten that one, and trained once more.
+        wanted = self._current.state.wants(*key) and not (known is not None and known.accepted)
+        if not wanted or not self._current.state.takes(message.attempt):
+            traffic.wasted += size
             self._sending[phone] = Sending(message)
-            return
-        if not self._current.state.wants(*key):
-            self._received(phone).wasted += len(message.data)
-            self._sending[phone] = Sending(message)
-            await self._answer(phone, Cancel(message.round))
-            return
+            # If it is wanted, its circle of an earlier attempt is over; that of this one is on its way to the phone.
+            return None if wanted else Cancel(message.round)
         try:
             self._check_limits(message)
         except RefusedError:
-            self._received(phone).wasted += len(message.data)
+            traffic.wasted += size
             raise
-        async with self._uploads.turns.turn(key):
-            # While this waited, the phone's other connection may have brought it all, and its round may be closed.
-            if as_before := self._uploads.get(key) is known:
-                upload = self._announce(phone, message)
-                upload.sender = phone
-                sending = self._sending[phone] = Sending(message, upload)
-                self._watcher.upload_advanced(phone.shard, message.round, upload.durable, message.size)
-                answer = await self._keep(phone, sending, message.offset, message.data)
-        if not as_before and not self._current.is_paused:
-            await self.begin(phone, message)
-        elif as_before and answer is not None:
-            await self._answer(phone, answer)
+        upload = self._announce(phone, message)
+        upload.sender = phone
+        sending = self._sending[phone] = Sending(message, upload)
+        self._watcher.upload_advanced(phone.shard, message.round, upload.durable, message.size)
+        return await self._keep(phone, sending, message.offset, message.data)
 
     async def chunk(self, phone: PhoneConnection, message: UpdateChunk) -> None:
         """Take the next bytes of an update."""
@@ -138,7 +130,7 @@ class Receiver:
         # What does not count has no state to guard.
         async with self._uploads.turns.turn(key) if sending.upload is not None else contextlib.nullcontext():
             if sending.upload is not None and self._goes_on_elsewhere(phone, sending.upload):
-                self._received_in_vain(phone, sending.upload, sending.begin.digest, len(message.data))
+                self._receive_in_vain(phone, sending, len(message.data))
                 return
             answer = await self._keep(phone, sending, message.offset, message.data)
         if answer is not None:
@@ -199,10 +191,10 @@ class Receiver:
         """
         return phone.replaced and upload.sender not in (None, phone)
 
-    def _received_in_vain(self, phone: PhoneConnection, upload: Upload, digest: bytes, size: int) -> None:
+    def _receive_in_vain(self, phone: PhoneConnection, sending: Sending, size: int) -> None:
         """Book bytes that a connection brought after its phone had left it."""
-        traffic = self._received(phone)
-        if upload.update.digest == digest:
+        traffic, upload = self._received(phone), sending.upload
+        if upload is not None and upload.update.digest == sending.begin.digest:
             traffic.resent += size
         else:
             traffic.wasted += size
@@ -212,7 +204,7 @@ class Receiver:
         key, commits = (message.round, phone.shard), self._storage.commits
         upload = self._uploads.get(key)
         if upload is not None:
-            if upload.accepted or (upload.update.digest, upload.update.size) == (message.digest, message.size):
+            if (upload.update.digest, upload.update.size) == (message.digest, message.size):
                 return upload
             # A phone that lost its memory trained again: to other bytes, or it would have gone on with these.
             commits.queue(*self._uploads.waste(key))

@@ -268,8 +268,10 @@ class Visit:
         self.world.note(f"{phone.name} is closed: {code} {closed.rcvd.reason if closed.rcvd else ''}")
         if code == Close.DONE and not phone.end:
             phone.end = "done"
-        elif code in (Close.PAYLOAD, Close.REFUSED):
+        elif code == Close.PAYLOAD:
             phone.pending = None
+        elif code == Close.REPLACED and phone.visit is self:
+            self.world.faults.append(f"the newest connection of {phone.name} was closed for a newer one")
         elif code in (Close.FAULT, Close.PROTOCOL) and "no Hello within" not in closed.rcvd.reason:  # type: ignore[union-attr]
             self.world.faults.append(f"{phone.name} was closed with {code} {closed.rcvd.reason if closed.rcvd else ''}")
         if code in (Close.LATER, Close.NO_SHARD, Close.PAUSED, Close.TOO_FAST):

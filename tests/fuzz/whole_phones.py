@@ -64,7 +64,7 @@ class WholePhone:
 
     def _say(self, sentence: str) -> None:
         self.world.note(f"{self.name} {sentence}")
-        if "broke the protocol" in sentence:
+        if "broke the protocol" in sentence or "has a newer connection" in sentence:
             self.world.faults.append(f"{self.name}: {sentence}")
 
     async def _waits(self, seconds: float) -> None:

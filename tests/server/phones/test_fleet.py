@@ -29,6 +29,8 @@ class Connection:
     pending_round: int = NOTHING
     rests_s: float = 0.0
     parted: bool = False
+    open: bool = True
+    hello_number: int = 0
     replaced: bool = False
 
 
@@ -88,12 +90,25 @@ async def test_phone_that_comes_back_in_time_is_never_lost() -> None:
 @in_virtual_time
 async def test_newer_connection_replaces_the_older_whose_end_then_means_nothing() -> None:
     fleet = Fleet(2, {}, grace_s=GRACE_S)
-    older, newer = come(fleet, "a"), come(fleet, "a")
-    assert fleet.connect(older) is None
-    assert fleet.connect(newer) is older
+    assert fleet.connect(older := come(fleet, "a")) is None
+    assert fleet.connect(newer := come(fleet, "a")) is older
     assert not fleet.left(older)
     await asyncio.sleep(2 * GRACE_S)
     assert lost(fleet) == []
+    assert fleet.connections == {0: newer}
+
+
+@in_virtual_time
+async def test_connection_that_was_overtaken_or_lost_on_its_way_takes_no_place() -> None:
+    fleet = Fleet(2, {}, grace_s=GRACE_S)
+    older, newer = come(fleet, "a"), come(fleet, "a")
+    assert fleet.connect(newer) is None
+    assert fleet.connect(older) is older
+    assert not fleet.left(older)
+    gone = come(fleet, "a")
+    cast(Connection, gone).open = False
+    assert fleet.connect(gone) is gone
+    assert not fleet.left(gone)
     assert fleet.connections == {0: newer}
 
 

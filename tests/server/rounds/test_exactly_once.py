@@ -253,8 +253,8 @@ async def test_phone_keeps_its_residual_when_the_next_task_overtakes_the_word_th
         PhoneState.accepted = accepted  # type: ignore[method-assign]
 
 
-async def test_bytes_of_an_update_that_is_refused_at_its_beginning_are_wasted(serve: Serve) -> None:
-    """Another one than counts, and one that is too large: each came with bytes."""
+async def test_bytes_of_an_update_that_cannot_count_from_its_beginning_are_wasted(serve: Serve) -> None:
+    """Another one than counts, which is called off, and one that is too large, which is refused: each with bytes."""
     async with serve(phones=2, rounds=1) as served, peer(served.address) as other:
         await other.join("other")
         async with peer(served.address) as phone:
@@ -263,7 +263,7 @@ async def test_bytes_of_an_update_that_is_refused_at_its_beginning_are_wasted(se
             await phone.upload(1, payload)
             assert await phone.receive_until(Accepted) == Accepted(1)
             await phone.send(UpdateBegin(1, len(payload), bytes(8), 1, 0, payload[:700]))
-            assert (await phone.closed())[0] == 4004
+            assert await phone.receive_until(Cancel) == Cancel(1)
         await other.task()
         await other.send(UpdateBegin(1, 10**9, bytes(8), 1, 0, payload[:300]))
         assert (await other.closed())[0] == 4004
