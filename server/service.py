@@ -96,16 +96,17 @@ class Service:
         self._desk = desk = FaultDesk(storage, watcher)
         self._connections = connections = Connections()
         rules = start.state.rules
+        grace_s = 2 * config.heartbeat
         self._fleet = fleet = Fleet(
             rules.total or rules.phones,
             store.phones(),
-            grace_s=2 * config.heartbeat,
+            grace_s=grace_s,
             here=range(rules.first, rules.first + rules.phones),
         )
         self._welcomes = Welcomes(config, start.run, model, shards=fleet.shards)
         self._book = book = CircleBook(config, start.run, model, store)
         self._downlink = downlink = Downlink(config, model.versions, book, watcher)
-        self._farewell = Farewell(fleet, connections, downlink, watcher)
+        self._farewell = Farewell(fleet, connections, downlink, watcher, grace_s=grace_s)
         # Each is given those that it calls, and none of them calls one that is made after it.
         self._uploads = uploads = UploadRegister(model, storage)
         self._pacing = pacing = Pacing(rules, fleet, clock, tasks)

@@ -33,7 +33,7 @@ class Fleet:
         self._newest: dict[int, int] = {}
         """By shard: the last Hello's number."""
         self._away: set[int] = set()
-        self.grace_s = grace_s
+        self._grace_s = grace_s
         self._broke_s: dict[int, float] = {}
         """When the connections broke of phones that took no leave and are not back, by the loop's clock."""
         self.moved = asyncio.Event()
@@ -129,15 +129,15 @@ class Fleet:
             self._let_grace_run(phone.shard, phone.rests_s)
         return True
 
-    def missing(self) -> set[int]:
-        """Return whose connection broke within the grace time, without a word, and who is not back."""
-        least_s = asyncio.get_running_loop().time() - self.grace_s
+    def missing(self, within_s: float) -> set[int]:
+        """Return whose connection broke so lately, without a word, and who is not back."""
+        least_s = asyncio.get_running_loop().time() - within_s
         return {shard for shard, broke_s in self._broke_s.items() if broke_s > least_s}
 
-    def missing_s(self) -> float:
-        """Return in how many seconds nobody is missing any more, if none of them comes back."""
+    def missing_s(self, within_s: float) -> float:
+        """Return in how many seconds nobody is `missing` any more, if none of them comes back."""
         broke_s = max(self._broke_s.values(), default=-math.inf)
-        return max(0.0, broke_s + self.grace_s - asyncio.get_running_loop().time())
+        return max(0.0, broke_s + within_s - asyncio.get_running_loop().time())
 
     def stop(self) -> None:
         """Stop all timers, and start none for those whose connections end now."""
@@ -151,7 +151,7 @@ class Fleet:
             earlier.cancel()
         if self._stopped:
             return
-        timer = asyncio.get_running_loop().call_later(rests_s + self.grace_s, self._give_up, shard)
+        timer = asyncio.get_running_loop().call_later(rests_s + self._grace_s, self._give_up, shard)
         self._timers[shard] = timer
 
     def _free_in_s(self, shard: int) -> float:

@@ -15,6 +15,8 @@ from featherfed.wire.messages import Finish
 
 GOODBYE_S = 5.0
 """How long a connection may take for its last words: a link that carries nothing any more never will."""
+STAY_S = 60.0
+"""The server stays no longer than this: a phone that looks for it comes every 30 s at the least."""
 SAY_S = 1.0
 """After so long it is said what the end of a run waits for."""
 
@@ -22,7 +24,11 @@ SAY_S = 1.0
 class Farewell:
     """Says why a run ends."""
 
-    def __init__(self, fleet: Fleet, connections: Connections, downlink: Downlink, watcher: Watcher) -> None:
+    def __init__(
+        self, fleet: Fleet, connections: Connections, downlink: Downlink, watcher: Watcher, *, grace_s: float
+    ) -> None:
+        """`grace_s` is for how long a round waits for a phone that is away."""
+        self._stay_s = min(grace_s, STAY_S)
         self._fleet, self._connections, self._downlink = fleet, connections, downlink
         self._watcher = watcher
         self._hurried = asyncio.Event()
@@ -44,7 +50,7 @@ class Farewell:
     async def end(self, rounds: int, *, stays: bool) -> None:
         """Tell all phones that the rounds are done; `stays` for those, too, whose connection broke a moment ago.
 
-        Who is not back within the grace time, for whom no round would wait either, looks for the server in vain.
+        Who is not back within the grace time, or a minute, looks for the server in vain.
         """
         self._finish = Finish(f"all {rounds} rounds are done")
         await self._tell_who_is_here(self.tell)
@@ -53,9 +59,9 @@ class Farewell:
         staying = asyncio.ensure_future(self._stay())
         try:
             told, _ = await asyncio.wait({staying}, timeout=SAY_S)
-            if not told and (missing := len(self._fleet.missing())):
+            if not told and (missing := len(self._fleet.missing(self._stay_s))):
                 phones = f"{missing} phone{'s' * (missing > 1)} that may not know"
-                left = f"up to {self._fleet.missing_s():.0f} s"
+                left = f"up to {self._fleet.missing_s(self._stay_s):.0f} s"
                 self._watcher.note(f"the rounds are done; the server stays {left} to tell {phones}: Ctrl-C ends it now")
             await staying
         finally:
@@ -88,12 +94,12 @@ class Farewell:
         """Return when all phones know, or those who do not have been away for too long."""
         fleet, now_s = self._fleet, asyncio.get_running_loop().time
         hurried = asyncio.ensure_future(self._hurried.wait())
-        last_s = now_s() + fleet.grace_s
+        last_s = now_s() + self._stay_s
         try:
             while True:
                 fleet.moved.clear()
                 # Who is here is being told.
-                wait_s = max(fleet.missing_s(), GOODBYE_S if fleet.connections else 0.0)
+                wait_s = max(fleet.missing_s(self._stay_s), GOODBYE_S if fleet.connections else 0.0)
                 moved = asyncio.ensure_future(fleet.moved.wait())
                 await asyncio.wait(
                     {hurried, moved},
