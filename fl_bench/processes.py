@@ -16,9 +16,12 @@ from typing import Any, Self
 
 from featherfed.commandline.streams import open_log
 from featherfed.errors import LocalError
+from featherfed.server.rounds.farewell import STAY_S
 
 SERVER_LOG = "server.log"
 GRACE_S = 10.0
+ALONE_S = STAY_S + GRACE_S
+"""How long a server may still run when all phones have ended: it stays for those whose connection broke."""
 
 
 class Processes:
@@ -28,6 +31,8 @@ class Processes:
         self._logs = logs
         self._running: dict[str, subprocess.Popen[str]] = {}
         self._pump: threading.Thread | None = None
+        self._over = False
+        """Whether the server has said that the run is over."""
         self._tether = os.pipe()
         logs.mkdir(parents=True, exist_ok=True)
 
@@ -75,6 +80,7 @@ class Processes:
                     log.write(line)
                     log.flush()
                     event = json.loads(line)
+                    self._over |= event["event"] == "ended"
                     tell(event)
                     yield event
 
@@ -156,7 +162,7 @@ class Processes:
                 gone = phones and all(process.poll() is not None for process in phones)
                 alone_s = alone_s + 1.0 if gone else 0.0
                 # After the last round the phones leave first, and the server writes its report.
-                if alone_s > GRACE_S:
+                if alone_s > (ALONE_S if self._over else GRACE_S):
                     why = next(iter(self.lost_phones().values()), "they left in order")
                     raise LocalError(f"{why}; all phones ended before the server did; see {self._logs}") from None
                 if timeout_s is not None and waited_s > timeout_s:

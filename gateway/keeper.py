@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 from featherfed.errors import LocalError
 from featherfed.gateway.reports import GatewayDiedError, Gathered, Listening, Report, log_file
 from featherfed.gateway.serving import GatewayPlan, gateway_rules
+from featherfed.server.rounds.farewell import STAY_S
+from featherfed.server.rounds.round_machine import Phase
 from featherfed.server.service import Service
 from featherfed.server.storage.run_folder import RunFolder
 from featherfed.server.watchers.watcher import Watcher, Watchers
@@ -18,7 +20,9 @@ DEATHS = 3
 """So many in a row before it listened are no accident."""
 AGAIN_S = 0.5
 GOODBYE_S = 15.0
-"""How long gateways may take to say goodbye to their phones when the run is over."""
+"""How long gateways may take to say goodbye to the phones that they have when the run is over."""
+SAY_S = 5.0
+"""After so long it is said that they stay for phones that are away."""
 
 
 class GatewayHost(Protocol):
@@ -75,7 +79,20 @@ class _Kept(Watcher):
     async def end(self) -> None:
         """Wait for the gateways, which know from their root that it is over; stop those that do not end."""
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=GOODBYE_S)
+            ending = asyncio.ensure_future(asyncio.wait(self._tasks))
+            if self._service.state.phase is Phase.DONE:
+                await asyncio.wait({ending}, timeout=SAY_S)
+                if not ending.done():
+                    self._watchers.note(
+                        f"the rounds are done; gateways stay up to {STAY_S:.0f} s to tell phones that may not know:"
+                        " Ctrl-C ends it now"
+                    )
+                hurried = asyncio.ensure_future(self._service.hurried())
+                await asyncio.wait({ending, hurried}, timeout=STAY_S, return_when=asyncio.FIRST_COMPLETED)
+                hurried.cancel()
+            else:
+                await asyncio.wait({ending}, timeout=GOODBYE_S)
+            ending.cancel()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -213,6 +213,10 @@ class Service:
         self._farewell.hurry()
         self._round.post(Stop())
 
+    async def hurried(self) -> None:
+        """Return once it was told to stop."""
+        await self._farewell.hurried()
+
     def ask(self, round_number: int, life: int = 0) -> None:
         """Begin the round that a gateway's root asks for, or close an earlier one with what it has.
 
@@ -395,11 +399,13 @@ class Service:
 
     async def _refuse(self, phone: PhoneConnection, error: RemoteError) -> None:
         name, number = phone.name or "stranger", self._round.number
-        if self._fleet.connections.get(phone.shard) is phone:
-            # Before the close, which may take its time: the phone is not to be asked on its next connection meanwhile.
-            await self._give_up(phone, Fail(phone.shard), number)
         booked = self._booked(phone.shard, name, error.code, str(error))
-        await phone.close(error.code, str(error))
+        closing = phone.close(error.code, str(error))
+        if self._fleet.connections.get(phone.shard) is phone:
+            # Beside the close, which may take its time: the phone is not to be asked on its next connection meanwhile.
+            await asyncio.gather(closing, self._give_up(phone, Fail(phone.shard), number))
+        else:
+            await closing
         if booked:
             await self._storage.commits.write(*booked)
 

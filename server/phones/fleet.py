@@ -89,14 +89,14 @@ class Fleet:
 
         On the way from its Hello to here a connection may be overtaken by the phone's next one.
         """
-        older = self.connections.get(phone.shard)
-        if self.is_overtaken(phone) or not phone.open:
-            self._arriving.discard(phone)
-            phone.replaced = older is not None
-            return phone
-        if older is not None:
-            older.replaced = True
         self._arriving.discard(phone)
+        if self.is_overtaken(phone):
+            phone.replaced = True
+            return phone
+        if older := self.connections.get(phone.shard):
+            older.replaced = True
+        if not phone.open:
+            return phone
         self.connections[phone.shard] = phone
         self._away.discard(phone.shard)
         self._broke_s.pop(phone.shard, None)

@@ -14,7 +14,7 @@ from websockets.protocol import State as SocketState
 from featherfed.errors import ProtocolError
 from featherfed.server.door.guarded_connection import GuardedConnection
 from featherfed.server.storage.ledger import Ledger, Traffic
-from featherfed.wire.closing import reason
+from featherfed.wire.closing import Close, reason
 from featherfed.wire.liveness import Pulse
 from featherfed.wire.messages import (
     NOTHING,
@@ -128,8 +128,10 @@ class PhoneConnection:
 
     @property
     def parted(self) -> bool:
-        """Whether the phone has said goodbye, or answered ours: its connection did not break."""
-        return self.websocket.protocol.close_rcvd is not None
+        """Whether the phone has said goodbye, or answered ours, or was sent away: its connection did not break."""
+        protocol = self.websocket.protocol
+        sent_away = protocol.close_sent is not None and protocol.close_sent.code != Close.DONE
+        return sent_away or protocol.close_rcvd is not None
 
     @property
     def more_waits(self) -> bool:

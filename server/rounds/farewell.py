@@ -43,6 +43,10 @@ class Farewell:
         """Stay for no phone any longer."""
         self._hurried.set()
 
+    async def hurried(self) -> None:
+        """Return when nobody is to be waited for any longer."""
+        await self._hurried.wait()
+
     async def pause(self, why: str) -> None:
         """Tell all phones why the run pauses; who is away looks for it when it is resumed."""
         await self._tell_who_is_here(lambda phone: phone.close(Close.PAUSED, why))

@@ -226,6 +226,28 @@ async def test_connection_whose_key_comes_behind_the_next_ones_takes_no_place(se
         await newer.send_update(circle)
 
 
+async def test_nothing_of_an_overtaken_connection_is_taken_behind_the_newer_ones_question(serve: Serve) -> None:
+    async with serve(**FIVE) as served, maskers(served.address, 5) as phones, contextlib.AsyncExitStack() as stack:
+        circles = [await phone.circle() for phone in phones]
+        gone, circle = phones[4], circles[4]
+        data = gone.mask(circle)
+        gone.connection.transport.abort()
+        await until(lambda: 4 not in served.service.fleet.connections)
+        older, newer = [await stack.enter_async_context(masker(served.address, 4, gone.key)) for _ in range(2)]
+        for phone in (older, newer):
+            await phone.join("p4", shard=4, shards=5)
+        await older.send(Key(gone.key.public))
+        await older.send(begin(data, 0, data[:1000], circle.attempt))
+        await older.send(UpdateChunk(1000, data[1000:3000]))
+        await newer.send(Key(gone.key.public))
+        await newer.send(begin(data, attempt=circle.attempt))
+        there = await answer(newer)
+        assert isinstance(there, Ack)
+        assert await older.closed() == (Close.REPLACED, "phone 'p4' has a newer connection")
+        await until(lambda: len(list(served.service._connections)) == 5)
+        assert served.service._uploads.get((1, 4)).durable == there.offset
+
+
 async def test_newcomer_that_waits_for_the_disk_is_overtaken_by_its_next_connection(serve: Serve) -> None:
     disk = HeldDisk()
     async with (
