@@ -1,5 +1,6 @@
 import json
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,23 @@ def test_leaving_ends_what_still_runs_by_its_own_pid(tmp_path: Path) -> None:
         assert phone.poll() is None
     assert phone.poll() is not None
     assert (tmp_path / "logs" / "phone-0.log").exists()
+
+
+@pytest.mark.parametrize("over", [False, True])
+def test_server_whose_run_is_over_may_stay_for_phones_that_have_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, over: bool
+) -> None:
+    monkeypatch.setattr(processes, "GRACE_S", 0.5)
+    with Processes(tmp_path / "logs") as running:
+        stays = [sys.executable, "-c", "import time; time.sleep(4)"]
+        running._running["server"] = subprocess.Popen(stays, text=True)
+        running._running["phone-0"] = subprocess.Popen([sys.executable, "-c", ""], text=True)
+        running._over = over
+        if over:
+            assert running.wait_for_server() == 0
+        else:
+            with pytest.raises(LocalError, match="they left in order; all phones ended before the server did"):
+                running.wait_for_server()
 
 
 @pytest.mark.processes
