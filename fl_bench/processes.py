@@ -20,8 +20,6 @@ from featherfed.server.rounds.farewell import STAY_S
 
 SERVER_LOG = "server.log"
 GRACE_S = 10.0
-ALONE_S = STAY_S + GRACE_S
-"""How long a server may still run when all phones have ended: it stays for those whose connection broke."""
 
 
 class Processes:
@@ -31,8 +29,7 @@ class Processes:
         self._logs = logs
         self._running: dict[str, subprocess.Popen[str]] = {}
         self._pump: threading.Thread | None = None
-        self._over = False
-        """Whether the server has said that the run is over."""
+        self._over = False  # whether the run is, as the server says
         self._tether = os.pipe()
         logs.mkdir(parents=True, exist_ok=True)
 
@@ -161,8 +158,8 @@ class Processes:
                 phones = [process for name, process in self._running.items() if name != "server"]
                 gone = phones and all(process.poll() is not None for process in phones)
                 alone_s = alone_s + 1.0 if gone else 0.0
-                # After the last round the phones leave first, and the server writes its report.
-                if alone_s > (ALONE_S if self._over else GRACE_S):
+                # After the last round the phones leave first, and the server stays for those that may not know.
+                if alone_s > GRACE_S + STAY_S * self._over:
                     why = next(iter(self.lost_phones().values()), "they left in order")
                     raise LocalError(f"{why}; all phones ended before the server did; see {self._logs}") from None
                 if timeout_s is not None and waited_s > timeout_s:
